@@ -1,0 +1,9 @@
+//! The one handle that front ends hold: [`Operator`].
+//!
+//! Called by `cli` and `tui`, and served by `daemon`. Speaks HTTP/1.1 over the control socket or over an
+//! in-memory duplex, one connection per call; runs operations itself only when no owner lives. Must never keep
+//! state of its own.
+
+pub mod operator;
+
+pub use operator::{Attachment, EventStream, Operator};

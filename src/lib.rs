@@ -1,0 +1,6 @@
+//! FLM: finds the language-model engines on a machine, puts one guarded OpenAI-compatible endpoint in front of
+//! them, and shows everything live in a terminal console.
+rust_i18n::i18n!("i18n", fallback = "en");
+pub mod control;
+pub mod telemetry;
+pub mod types;

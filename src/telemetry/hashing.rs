@@ -1,0 +1,1 @@
+//! Hashing threads: Argon2 runs off the runtime, bounded (ARCHITECTURE.md, Guard).

@@ -1,0 +1,10 @@
+//! Counters, histograms, tracing set-up, owned tasks and threads, and the live lane to consoles.
+//!
+//! Called by every room above `types`. Must never block a request: writers touch their own worker's shard, and
+//! what slow readers miss is counted.
+
+pub mod hashing;
+pub mod live;
+pub mod logging;
+pub mod metrics;
+pub mod tasks;

@@ -1,0 +1,117 @@
+//! Security events: rows of the audit log and of the Security tab (SPEC §5.9).
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::UnixMillis;
+use super::ids::{EngineId, KeyId, RequestId};
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// For the record.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// Needs a look.
+    High,
+    /// Needs a hand.
+    Critical,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditKind {
+    /// A key was accepted.
+    AuthenticationOk,
+    /// No key, or an expired or revoked one: not counted (SPEC §5.3).
+    AuthenticationMissing,
+    /// A wrong key: counted.
+    AuthenticationFailed,
+    /// A request from a blocked or not allowed address.
+    AddressRefused,
+    /// A rate or parallel limit was met.
+    RateLimited,
+    /// The key may not do that.
+    PermissionDenied,
+    /// An address was blocked.
+    BlockAdded,
+    /// A block was lifted.
+    BlockLifted,
+    /// A key was made, edited, rotated or revoked.
+    KeyChanged,
+    /// Policy, lists or settings were changed.
+    PolicyChanged,
+    /// A listener started or stopped.
+    ListenerChanged,
+    /// An engine was added, edited or removed.
+    EngineChanged,
+    /// A detector scored.
+    RuleHit,
+    /// New work was refused to protect the machine.
+    ResourceAlert,
+    /// A prompt or profile was changed.
+    PromptChanged,
+    /// File modes were repaired, a database was restored, a lock was broken.
+    Maintenance,
+}
+
+/// An event before the writer numbers and chains it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// When.
+    pub at: UnixMillis,
+    /// What.
+    pub kind: AuditKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The request it belongs to.
+    pub request_id: Option<RequestId>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The key.
+    pub key: Option<KeyId>,
+    /// Path or operation; outside text, cut to 256 characters.
+    pub endpoint: Option<String>,
+    /// The engine.
+    pub engine: Option<EngineId>,
+    /// HTTP status sent.
+    pub status: Option<u16>,
+    /// Milliseconds the request took.
+    pub latency_ms: Option<u32>,
+    /// One line for people; may quote outside text.
+    pub details: String,
+}
+
+impl AuditEvent {
+    /// An event with nothing but time, kind, severity and a line for people.
+    #[must_use]
+    pub fn new(at: UnixMillis, kind: AuditKind, severity: Severity, details: impl Into<String>) -> Self {
+        Self {
+            at,
+            kind,
+            severity,
+            request_id: None,
+            address: None,
+            key: None,
+            endpoint: None,
+            engine: None,
+            status: None,
+            latency_ms: None,
+            details: details.into(),
+        }
+    }
+}
+
+/// A row of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Its number, from 1, without gaps.
+    pub sequence: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: AuditEvent,
+}

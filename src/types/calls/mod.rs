@@ -1,0 +1,50 @@
+//! Arguments and results of everything the operator can do, one file per noun of `operations`.
+//!
+//! Command line and console build a value of one of these types and hand it to `control::Operator`; the owner
+//! of the home runs it through `operations`. A new operation is one struct here and one function there.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub mod addresses;
+pub mod audit;
+pub mod engines;
+pub mod keys;
+pub mod models;
+pub mod prompts;
+pub mod proxy;
+pub mod requests;
+pub mod settings;
+
+/// What an operation does to the home; a connection opened read-only may only read (SPEC §9.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Changes nothing.
+    Reads,
+    /// Changes something that can be changed back.
+    Changes,
+    /// Removes something for good; the console asks first.
+    Destroys,
+}
+
+/// An operation's arguments. The name is its path on the control socket: `POST /admin/<NAME>`.
+pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Path on the control socket, such as `engines/list`.
+    const NAME: &'static str;
+    /// What it does to the home.
+    const ACCESS: Access;
+    /// What it answers.
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+}
+
+/// Writes [`Call`] for a struct: `call!(Name, "noun/verb", Reads, Output)`.
+macro_rules! call {
+    ($name:ident, $path:literal, $access:ident, $output:ty) => {
+        impl $crate::types::calls::Call for $name {
+            const NAME: &'static str = $path;
+            const ACCESS: $crate::types::calls::Access = $crate::types::calls::Access::$access;
+            type Output = $output;
+        }
+    };
+}
+pub(crate) use call;

@@ -1,0 +1,53 @@
+//! Operations on listeners and on the owner itself (SPEC §2 `flm proxy`, §4.10).
+
+use serde::{Deserialize, Serialize};
+
+use super::call;
+use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
+use crate::types::live::LiveSnapshot;
+
+/// Starts a listener. Fails with `PROXY_ALREADY_RUNNING` when one has that port, `PROXY_PORT_IN_USE` (naming
+/// the program that holds it) and `PROXY_INVALID_CONFIG`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartListener {
+    /// Where and how; `None` starts the stored profile or the default.
+    pub config: Option<ListenerConfig>,
+}
+call!(StartListener, "proxy/start", Changes, ListenerStatus);
+
+/// Stops a listener: new connections are refused, streams get up to 30 s.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StopListener {
+    /// Which port; `None` is the only one, and an error when there are several.
+    pub port: Option<u16>,
+}
+call!(StopListener, "proxy/stop", Changes, ());
+
+/// Stops every listener and ends the owner.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct EndOwner {}
+call!(EndOwner, "proxy/end", Changes, ());
+
+/// Answers owner and listeners.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {}
+call!(Status, "proxy/status", Reads, ProxyStatus);
+
+/// Reads settings, keys, lists and prompts from the stores again (SPEC §4.9).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Reload {}
+call!(Reload, "proxy/reload", Changes, ReloadReport);
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Parts that were read again.
+    pub reloaded: Vec<String>,
+    /// Settings that changed but need a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// The whole live state, for a console's first frame.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshot {}
+call!(Snapshot, "live/snapshot", Reads, LiveSnapshot);

@@ -1,0 +1,119 @@
+//! Listeners: where the proxy can be reached and in which state it is (SPEC §4.8, §6).
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::UnixMillis;
+
+/// How clients reach the proxy (SPEC §6). The name of a TLS mode as `tls/modes` declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TlsMode(pub String);
+
+impl TlsMode {
+    /// Plain HTTP, for loopback.
+    pub const LOCAL_HTTP: &'static str = "local-http";
+
+    /// Plain HTTP, for loopback.
+    #[must_use]
+    pub fn local_http() -> Self {
+        Self(Self::LOCAL_HTTP.to_owned())
+    }
+}
+
+/// What a listener is started with; stored in `proxy_profiles`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerConfig {
+    /// How clients reach it.
+    pub mode: TlsMode,
+    /// Address to bind.
+    pub bind: IpAddr,
+    /// Port to bind.
+    pub port: u16,
+    /// Plain HTTP on an address that is not loopback, knowingly (SPEC §6).
+    #[serde(default)]
+    pub insecure_plain_http: bool,
+}
+
+impl ListenerConfig {
+    /// 127.0.0.1:8484 (SPEC §4.8: 8080 and 8000 belong to engines).
+    pub const DEFAULT_PORT: u16 = 8484;
+}
+
+impl Default for ListenerConfig {
+    fn default() -> Self {
+        Self {
+            mode: TlsMode::local_http(),
+            bind: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            port: Self::DEFAULT_PORT,
+            insecure_plain_http: false,
+        }
+    }
+}
+
+/// A listener's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum ListenerPhase {
+    /// Accepts connections.
+    Running,
+    /// Refuses new connections; streams get up to 30 s (SPEC §4.8).
+    Draining {
+        /// Connections that are left.
+        connections: u32,
+    },
+    /// Does not run.
+    Stopped,
+    /// Could not start or died.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A listener as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// What it was started with; the port is the real one, never 0.
+    pub config: ListenerConfig,
+    /// Where in its life it is.
+    pub phase: ListenerPhase,
+    /// Base URLs that a person can use, never `0.0.0.0` (SPEC §4.10).
+    pub addresses: Vec<String>,
+    /// When it started.
+    pub started: Option<UnixMillis>,
+}
+
+/// How the process that owns the home runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerKind {
+    /// A daemon of its own.
+    Daemon,
+    /// Inside the console's process (`--in-process`).
+    InProcess,
+}
+
+/// What `flm proxy status` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Version of the owner.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// How it runs.
+    pub owner: OwnerKind,
+    /// When it started.
+    pub started: UnixMillis,
+    /// The folder it owns.
+    pub home: String,
+    /// Its listeners.
+    pub listeners: Vec<ListenerStatus>,
+    /// How it reaches the world (SPEC §7).
+    pub egress: String,
+    /// Whether this is the demo (SPEC §1.1).
+    pub demo: bool,
+    /// Why changes are refused, when the home is read-only (SPEC §5.12).
+    pub read_only: Option<String>,
+}

@@ -1,0 +1,20 @@
+//! Values that two rooms share: ids, units, secrets, error codes, live events, and the arguments and
+//! results of every operation. One file per noun.
+//!
+//! Called by every room. Must never do I/O, read a clock other than through [`clock::Clock`], or know
+//! another room.
+
+pub mod address;
+pub mod audit;
+pub mod calls;
+pub mod clock;
+pub mod engine;
+pub mod failure;
+pub mod ids;
+pub mod key;
+pub mod listener;
+pub mod live;
+pub mod prompt;
+pub mod request;
+pub mod secret;
+pub mod text;
