@@ -1,0 +1,1 @@
+//! `std::fs` with the path in every error, atomic replacement, and private modes from creation. (Stub.)

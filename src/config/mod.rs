@@ -1,0 +1,8 @@
+//! Settings, paths and files: the settings table, `flm.toml`, precedence, the folders of a home, and the
+//! `std::fs` wrapper that names paths and makes private files.
+//!
+//! Called by every room above `types`. Must never open a database.
+
+pub mod files;
+pub mod paths;
+pub mod settings;

@@ -1,0 +1,7 @@
+//! Everything that dials out: connectors and the pooled HTTP client.
+//!
+//! Called by `engines` and `proxy` (through a [`pool::Pool`] per worker), `tls` and `audit`. Must never be
+//! bypassed: no other room opens an outgoing connection (SPEC §7).
+
+pub mod pool;
+pub mod upstream;
