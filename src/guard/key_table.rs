@@ -1,0 +1,284 @@
+//! Keys in memory: found by their public id, checked without Argon2 after the first time (SPEC §5.1).
+//!
+//! A right key costs one Argon2 run per process, then a look-up under HMAC-SHA256 with a key that only this
+//! process knows. Revoking replaces the entry, so the next check refuses it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use quick_cache::sync::Cache;
+use sha2::Sha256;
+
+use super::HashOutcome;
+use super::gcra::{Gcra, Rate};
+use super::key_text::{self, KeyText};
+use crate::types::clock::UnixMillis;
+use crate::types::ids::KeyId;
+use crate::types::key::KeyRecord;
+
+/// Presented keys whose check is remembered, right and wrong ones. A flood of wrong keys that got as far as an
+/// Argon2 run can only push others back to one more run.
+const REMEMBERED: usize = 8192;
+
+/// Counts of one key that outlive edits.
+#[derive(Debug, Default)]
+pub struct KeyCounts {
+    /// Its rate limiter.
+    pub rate: Gcra,
+    /// Requests in flight.
+    pub in_flight: AtomicU32,
+    /// Last use, milliseconds since the epoch; 0 is none since it was last written back.
+    last_used: AtomicI64,
+}
+
+/// A key as requests use it. Replaced whole by every edit.
+#[derive(Debug)]
+pub struct KeyEntry {
+    /// What is stored.
+    pub record: KeyRecord,
+    /// Label, shared with every request row.
+    pub label: Arc<str>,
+    /// Its rate.
+    pub rate: Rate,
+    /// Its counts.
+    pub counts: Arc<KeyCounts>,
+    /// Which version of the stored hash this is: a remembered check holds for one only.
+    generation: u64,
+}
+
+/// What is known about a presented key.
+#[derive(Debug, Clone)]
+pub enum KeyCheck {
+    /// It is right and in force.
+    Known(Arc<KeyEntry>),
+    /// It is right, but expired: 401, not counted as a failure.
+    Expired(Arc<KeyEntry>),
+    /// It is right, but revoked: 401, not counted as a failure.
+    Revoked(Arc<KeyEntry>),
+    /// It is wrong: 401, counted.
+    Wrong,
+    /// Its id exists and its checksum holds: compare with this PHC string on a hashing thread, then settle.
+    NeedsHash {
+        /// Which key it claims to be.
+        id: KeyId,
+        /// The stored hash.
+        phc: Arc<KeyEntry>,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    id: KeyId,
+    generation: u64,
+    outcome: HashOutcome,
+}
+
+/// All keys.
+pub struct KeyTable {
+    entries: ArcSwap<HashMap<KeyId, Arc<KeyEntry>>>,
+    checked: Cache<[u8; 32], Remembered>,
+    /// HMAC state with the process key already in it.
+    keyed: Hmac<Sha256>,
+    generations: AtomicU64,
+    /// Held by writers only.
+    writing: Mutex<()>,
+}
+
+impl KeyTable {
+    /// A table without keys.
+    #[must_use]
+    pub fn new(process_key: [u8; 32]) -> Self {
+        // RFC 2104: a key shorter than SHA-256's block of 64 bytes is filled up with zeros.
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&process_key);
+        Self {
+            entries: ArcSwap::from_pointee(HashMap::new()),
+            checked: Cache::new(REMEMBERED),
+            keyed: Hmac::new(&block.into()),
+            generations: AtomicU64::new(0),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// Checks a presented key as far as that costs no Argon2 run.
+    pub fn check(&self, presented: &str, now: UnixMillis) -> KeyCheck {
+        let KeyText::Parsed(parsed) = key_text::parse(presented) else { return KeyCheck::Wrong };
+        let Some(entry) = self.entry(parsed.id) else { return KeyCheck::Wrong };
+        match self.checked.get(&self.tag(presented)) {
+            Some(known) if known.id == parsed.id && known.generation == entry.generation => {
+                conclude(entry, known.outcome, now)
+            }
+            _ => KeyCheck::NeedsHash { id: parsed.id, phc: entry },
+        }
+    }
+
+    /// Remembers what an Argon2 run found and concludes.
+    pub fn settle(&self, presented: &str, id: KeyId, outcome: HashOutcome, now: UnixMillis) -> KeyCheck {
+        // Read again: the key may have been revoked during the run.
+        let Some(entry) = self.entry(id) else { return KeyCheck::Wrong };
+        self.checked.insert(self.tag(presented), Remembered { id, generation: entry.generation, outcome });
+        conclude(entry, outcome, now)
+    }
+
+    /// Replaces all keys; counts of keys that stay are kept.
+    pub fn load(&self, records: Vec<KeyRecord>) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.entries.load();
+        let entries = records.into_iter().map(|record| (record.view.id, self.entry_for(record, &old))).collect();
+        self.entries.store(Arc::new(entries));
+    }
+
+    /// Adds or replaces one key.
+    pub fn put(&self, record: KeyRecord) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.entries.load();
+        let mut entries = HashMap::clone(&old);
+        entries.insert(record.view.id, self.entry_for(record, &old));
+        self.entries.store(Arc::new(entries));
+    }
+
+    /// The live entry of a key.
+    pub fn entry(&self, id: KeyId) -> Option<Arc<KeyEntry>> {
+        self.entries.load().get(&id).cloned()
+    }
+
+    /// Keys used since the last call.
+    pub fn take_used(&self) -> Vec<(KeyId, UnixMillis)> {
+        let entries = self.entries.load();
+        entries
+            .iter()
+            .filter_map(|(id, entry)| match entry.counts.last_used.swap(0, Ordering::Relaxed) {
+                0 => None,
+                at => Some((*id, UnixMillis(at))),
+            })
+            .collect()
+    }
+
+    fn entry_for(&self, record: KeyRecord, old: &HashMap<KeyId, Arc<KeyEntry>>) -> Arc<KeyEntry> {
+        let before = old.get(&record.view.id);
+        let generation = match before {
+            Some(before) if before.record.hash == record.hash => before.generation,
+            _ => self.generations.fetch_add(1, Ordering::Relaxed),
+        };
+        Arc::new(KeyEntry {
+            label: record.view.label.as_str().into(),
+            rate: Rate { per_minute: record.view.limits.requests_per_minute, burst: record.view.limits.burst },
+            counts: before.map_or_else(Arc::default, |before| before.counts.clone()),
+            generation,
+            record,
+        })
+    }
+
+    fn tag(&self, presented: &str) -> [u8; 32] {
+        let mut mac = self.keyed.clone();
+        mac.update(presented.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+fn conclude(entry: Arc<KeyEntry>, outcome: HashOutcome, now: UnixMillis) -> KeyCheck {
+    let view = &entry.record.view;
+    match outcome {
+        HashOutcome::Differs => KeyCheck::Wrong,
+        HashOutcome::Matches if view.revoked.is_some() => KeyCheck::Revoked(entry),
+        HashOutcome::Matches if view.expires.is_some_and(|expires| expires <= now) => KeyCheck::Expired(entry),
+        HashOutcome::Matches => {
+            entry.counts.last_used.store(now.0, Ordering::Relaxed);
+            KeyCheck::Known(entry)
+        }
+    }
+}
+
+impl std::fmt::Debug for KeyTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyTable").field("keys", &self.entries.load().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::key::{KeyLimits, KeyView};
+    use crate::types::secret::Secret;
+
+    fn written(seed: u8) -> (KeyId, Secret) {
+        let mut next = seed;
+        key_text::write(&mut || {
+            next = next.wrapping_mul(5).wrapping_add(17);
+            next
+        })
+    }
+
+    fn record(id: KeyId) -> KeyRecord {
+        let view = KeyView {
+            id,
+            label: "test".into(),
+            last4: "abcd".into(),
+            limits: KeyLimits::default(),
+            created: UnixMillis(0),
+            expires: None,
+            revoked: None,
+            last_used: None,
+        };
+        KeyRecord { view, hash: "hash".into() }
+    }
+
+    #[test]
+    fn a_right_key_needs_one_hash_and_then_none() {
+        let table = KeyTable::new([7; 32]);
+        let (id, key) = written(1);
+        table.put(record(id));
+        assert!(matches!(table.check(key.expose(), UnixMillis(1)), KeyCheck::NeedsHash { .. }));
+        assert!(matches!(table.settle(key.expose(), id, HashOutcome::Matches, UnixMillis(1)), KeyCheck::Known(_)));
+        for _ in 0..100 {
+            assert!(matches!(table.check(key.expose(), UnixMillis(2)), KeyCheck::Known(_)));
+        }
+        assert_eq!(table.take_used(), vec![(id, UnixMillis(2))]);
+        assert_eq!(table.take_used(), vec![]);
+    }
+
+    #[test]
+    fn wrong_checksum_unknown_id_and_foreign_keys_never_need_a_hash() {
+        let table = KeyTable::new([7; 32]);
+        let (id, key) = written(1);
+        let (_, unknown) = written(9);
+        table.put(record(id));
+        let mut damaged = key.expose().to_owned();
+        damaged.replace_range(20..21, if &damaged[20..21] == "x" { "y" } else { "x" });
+        for text in [damaged.as_str(), unknown.expose(), "sk-other", ""] {
+            assert!(matches!(table.check(text, UnixMillis(1)), KeyCheck::Wrong), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_same_wrong_secret_costs_one_hash_only() {
+        let table = KeyTable::new([7; 32]);
+        let (id, key) = written(1);
+        table.put(record(id));
+        assert!(matches!(table.settle(key.expose(), id, HashOutcome::Differs, UnixMillis(1)), KeyCheck::Wrong));
+        assert!(matches!(table.check(key.expose(), UnixMillis(1)), KeyCheck::Wrong));
+    }
+
+    #[test]
+    fn revoking_and_expiring_act_on_the_next_check_and_a_new_hash_forgets_the_old_check() {
+        let table = KeyTable::new([7; 32]);
+        let (id, key) = written(1);
+        table.put(record(id));
+        table.settle(key.expose(), id, HashOutcome::Matches, UnixMillis(1));
+        let mut changed = record(id);
+        changed.view.expires = Some(UnixMillis(100));
+        table.put(changed.clone());
+        assert!(matches!(table.check(key.expose(), UnixMillis(99)), KeyCheck::Known(_)));
+        assert!(matches!(table.check(key.expose(), UnixMillis(100)), KeyCheck::Expired(_)));
+        changed.view.revoked = Some(UnixMillis(50));
+        table.put(changed.clone());
+        assert!(matches!(table.check(key.expose(), UnixMillis(99)), KeyCheck::Revoked(_)));
+        changed.view.revoked = None;
+        changed.hash = "another".into();
+        table.put(changed);
+        assert!(matches!(table.check(key.expose(), UnixMillis(99)), KeyCheck::NeedsHash { .. }));
+    }
+}

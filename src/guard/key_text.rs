@@ -1,0 +1,134 @@
+//! How an API key is written: `flm_` + 8 base62 id + `_` + 43 base62 secret + 6 base62 CRC-32 (SPEC §5.1).
+//!
+//! The checksum tells a typo or a made-up key from a real one without any cryptography, and lets secret
+//! scanners find leaked keys.
+
+use crate::types::ids::KeyId;
+use crate::types::secret::Secret;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Every key starts with it.
+pub const PREFIX: &str = "flm_";
+const ID: usize = 8;
+const SECRET: usize = 43;
+const CHECKSUM: usize = 6;
+/// Length of a written key in bytes.
+pub const KEY_LENGTH: usize = PREFIX.len() + ID + 1 + SECRET + CHECKSUM;
+
+/// A presented key whose form and checksum are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParsedKey<'a> {
+    /// Its public id.
+    pub id: KeyId,
+    /// Its 43 secret characters.
+    pub secret: &'a str,
+}
+
+/// What a presented text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyText<'a> {
+    /// A well-formed key.
+    Parsed(ParsedKey<'a>),
+    /// It starts like a key of ours, but form or checksum are wrong.
+    Damaged,
+    /// Some other text, such as another vendor's key.
+    Foreign,
+}
+
+/// Reads a presented key.
+#[must_use]
+pub fn parse(text: &str) -> KeyText<'_> {
+    let Some(rest) = text.strip_prefix(PREFIX) else { return KeyText::Foreign };
+    let well_formed = text.len() == KEY_LENGTH
+        && rest
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if at == ID { byte == b'_' } else { byte.is_ascii_alphanumeric() });
+    if !well_formed {
+        return KeyText::Damaged;
+    }
+    let (body, checksum) = text.split_at(KEY_LENGTH - CHECKSUM);
+    if checksum.as_bytes() != written_checksum(body) {
+        return KeyText::Damaged;
+    }
+    match KeyId::parse(&rest[..ID]) {
+        Ok(id) => KeyText::Parsed(ParsedKey { id, secret: &body[PREFIX.len() + ID + 1..] }),
+        Err(_) => KeyText::Damaged,
+    }
+}
+
+/// Writes a new key from a source of random bytes. 43 characters of 62 hold 256.03 bits (SPEC §5.1).
+#[must_use]
+pub fn write(random: &mut dyn FnMut() -> u8) -> (KeyId, Secret) {
+    let mut draw = || loop {
+        // 248 = 4 × 62: bytes above it would make some characters likelier than others.
+        let byte = random();
+        if byte < 248 {
+            return char::from(ALPHABET[usize::from(byte % 62)]);
+        }
+    };
+    loop {
+        let id: String = (0..ID).map(|_| draw()).collect();
+        let secret: String = (0..SECRET).map(|_| draw()).collect();
+        let body = format!("{PREFIX}{id}_{secret}");
+        let checksum = written_checksum(&body);
+        let key = body + std::str::from_utf8(&checksum).unwrap_or_default();
+        // Always parses, since every character comes from the alphabet.
+        if let Ok(id) = KeyId::parse(&id) {
+            return (id, Secret::new(key));
+        }
+    }
+}
+
+fn written_checksum(body: &str) -> [u8; CHECKSUM] {
+    let mut rest = crc32fast::hash(body.as_bytes());
+    let mut digits = [b'0'; CHECKSUM];
+    // 62^6 is more than 2^32, so six digits always hold it.
+    for digit in digits.iter_mut().rev() {
+        *digit = ALPHABET[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting() -> impl FnMut() -> u8 {
+        let mut next = 7_u8;
+        move || {
+            next = next.wrapping_mul(5).wrapping_add(17);
+            next
+        }
+    }
+
+    #[test]
+    fn a_written_key_reads_back() {
+        let (id, key) = write(&mut counting());
+        let KeyText::Parsed(parsed) = parse(key.expose()) else { panic!("a key: {}", key.expose()) };
+        assert_eq!(parsed.id, id);
+        assert_eq!(parsed.secret.len(), SECRET);
+        assert_eq!(key.expose().len(), KEY_LENGTH);
+    }
+
+    #[test]
+    fn any_changed_character_is_damaged() {
+        let (_, key) = write(&mut counting());
+        for at in PREFIX.len()..KEY_LENGTH {
+            let mut bytes = key.expose().as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
+            assert_eq!(parse(std::str::from_utf8(&bytes).expect("ascii")), KeyText::Damaged, "at {at}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_foreign_or_damaged_and_never_panic() {
+        for text in ["", "sk-abc", "flm", "FLM_x"] {
+            assert_eq!(parse(text), KeyText::Foreign, "{text:?}");
+        }
+        for text in ["flm_", "flm_ä", &format!("flm_{}", "é".repeat(29)), &"flm_".repeat(300_000)] {
+            assert_eq!(parse(text), KeyText::Damaged);
+        }
+    }
+}

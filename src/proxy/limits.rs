@@ -1,0 +1,54 @@
+//! Limits of listener and pipeline, swapped as one on reload (SPEC §4.6, §3.8, §5.8).
+
+use std::time::Duration;
+
+/// Limits in force. The daemon makes it from the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyLimits {
+    /// Largest JSON body in bytes (SPEC §4.6: 32 MiB).
+    pub json_body_bytes: usize,
+    /// Largest head in bytes (SPEC §4.6: 32 KiB).
+    pub head_bytes: usize,
+    /// Time to the first byte of a connection (SPEC §4.6: 5 s).
+    pub first_byte: Duration,
+    /// Time for a whole head (SPEC §4.6: 10 s).
+    pub head: Duration,
+    /// Longest gap inside a request's body (SPEC §4.6: 30 s).
+    pub body_idle: Duration,
+    /// How long a connection may wait for its next request (SPEC §4.6: 75 s).
+    pub keep_alive_idle: Duration,
+    /// Time to the engine's first byte (SPEC §3.8: 300 s).
+    pub engine_first_byte: Duration,
+    /// Longest gap in an engine's answer (SPEC §3.8: 120 s).
+    pub engine_gap: Duration,
+    /// Time after which a stream's head is answered and comments begin (SPEC §3.8: 10 s).
+    pub heartbeat: Duration,
+    /// Connections of one address (SPEC §5.8: 256).
+    pub connections_per_address: u32,
+    /// Connections in all (SPEC §5.8: 4096).
+    pub connections: u32,
+    /// Origins that browsers may call from (SPEC §4.4: empty).
+    pub cors_allowed_origins: Vec<String>,
+    /// Host names beyond the own names and addresses (SPEC §4.4).
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self {
+            json_body_bytes: 32 << 20,
+            head_bytes: 32 << 10,
+            first_byte: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            keep_alive_idle: Duration::from_secs(75),
+            engine_first_byte: Duration::from_secs(300),
+            engine_gap: Duration::from_secs(120),
+            heartbeat: Duration::from_secs(10),
+            connections_per_address: 256,
+            connections: 4096,
+            cors_allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+        }
+    }
+}

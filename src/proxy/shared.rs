@@ -1,0 +1,34 @@
+//! [`ProxyShared`]: what every worker and listener of one owner shares.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::limits::ProxyLimits;
+use super::prompt::PromptTable;
+use crate::audit::Sink;
+use crate::engines::registry::Registry;
+use crate::guard::Guard;
+use crate::telemetry::hashing::HashingThreads;
+use crate::telemetry::metrics::Metrics;
+use crate::types::clock::Clock;
+
+/// Live state that requests read. Made once by the daemon.
+pub struct ProxyShared {
+    /// Security decisions.
+    pub guard: Arc<Guard>,
+    /// Engines and models.
+    pub registry: Registry,
+    /// Where security events go.
+    pub audit: Sink,
+    /// Limits in force.
+    pub limits: ArcSwap<ProxyLimits>,
+    /// Prompts in force.
+    pub prompts: ArcSwap<PromptTable>,
+    /// Counters, one shard per worker.
+    pub metrics: Arc<Metrics>,
+    /// Where Argon2 runs.
+    pub hashing: HashingThreads,
+    /// The time.
+    pub clock: Clock,
+}
