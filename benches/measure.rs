@@ -1,0 +1,66 @@
+//! CPU time and memory of processes, read from `/proc`: these can be trusted on a shared machine, rates cannot.
+
+use std::path::Path;
+
+use crate::Fault;
+
+/// CPU time of all live threads of a process and of its child processes, in seconds.
+pub(crate) fn cpu_of_tree(root: u32) -> Result<f64, Fault> {
+    family(root)?.into_iter().map(cpu_seconds).sum()
+}
+
+/// CPU time of all live threads of one process, in seconds (nanoseconds on the processor are the first number of
+/// `/proc/PID/task/TID/schedstat`; a thread that ended is not counted, and none of the measured programs ends one
+/// within a measurement).
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, Fault> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let first = text.split_whitespace().next().ok_or("an empty schedstat")?;
+        nanoseconds += first.parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// Resident memory of a process and its children, in KiB.
+pub(crate) fn resident_of_tree(root: u32) -> Result<f64, Fault> {
+    let mut kibibytes = 0.0;
+    for pid in family(root)? {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/PID/status")?;
+        kibibytes += line.split_whitespace().next().ok_or("an empty VmRSS")?.parse::<f64>()?;
+    }
+    Ok(kibibytes)
+}
+
+/// A process and its direct children.
+fn family(root: u32) -> Result<Vec<u32>, Fault> {
+    let mut members = vec![root];
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if parent_of(&entry.path()) == Some(root) {
+            members.push(pid);
+        }
+    }
+    Ok(members)
+}
+
+/// Field 4 of `/proc/PID/stat`; the name before it may hold anything and ends with the last `)` (proc(5)). A process
+/// that ended in the meantime has no parent.
+fn parent_of(process: &Path) -> Option<u32> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    let (_name, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Seconds that all processors together were busy since boot, from `/proc/stat` (`USER_HZ` is 100 on Linux).
+pub(crate) fn machine_busy_seconds() -> Result<f64, Fault> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let first = stat.lines().next().ok_or("an empty /proc/stat")?;
+    let fields: Vec<f64> = first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guest times are within user.
+    let busy: f64 =
+        fields.iter().take(8).enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    Ok(busy / 100.0)
+}

@@ -1,0 +1,223 @@
+//! The programs under measurement, each started as its own process and ended with its handle.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Fault, Shape};
+
+/// How long a program may take until it accepts connections.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running program; killed and reaped on drop.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// The key to send; empty where none is asked for.
+    pub(crate) key: String,
+    /// Its files; deleted with it.
+    home: Option<PathBuf>,
+}
+
+impl Program {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Starts a role of this executable that writes `listening PORT`.
+    fn own_role(arguments: &[String]) -> Result<Self, Fault> {
+        let mut child = Command::new(std::env::current_exe()?).args(arguments).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let port =
+            line.trim().strip_prefix("listening ").ok_or_else(|| format!("{arguments:?} did not start"))?.parse()?;
+        Ok(Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: String::new(), home: None })
+    }
+
+    /// The fake engine.
+    pub(crate) fn engine() -> Result<Self, Fault> {
+        Self::own_role(&["engine".into()])
+    }
+
+    /// The bare hyper pass-through.
+    pub(crate) fn baseline(shape: Shape, workers: usize, engine: SocketAddr) -> Result<Self, Fault> {
+        Self::own_role(&["baseline".into(), shape.name().into(), workers.to_string(), engine.to_string()])
+    }
+
+    /// nginx as a pass-through that checks a key, limits the rate per address and writes an access log, since FLM
+    /// does all three.
+    pub(crate) fn nginx(workers: usize, engine: SocketAddr) -> Result<Self, Fault> {
+        let home = scratch("nginx")?;
+        let port = free_port()?;
+        let config = home.join("nginx.conf");
+        put(&config, &nginx_config(&home, workers, port, engine))?;
+        let spawned = Command::new("nginx")
+            .args(["-e", "stderr", "-p"])
+            .arg(&home)
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .spawn();
+        let child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                return Err(format!(
+                    "cannot start nginx, which the bench needs to judge its own baseline: {error}\n\
+                     hint: run scripts/install-test-components.sh, which installs it"
+                )
+                .into());
+            }
+        };
+        let mut program =
+            Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: NGINX_KEY.to_owned(), home: Some(home) };
+        program.wait_until_it_listens()?;
+        Ok(program)
+    }
+
+    /// The real `flm`, with a home of its own, the fake engine registered and a key without a rate.
+    pub(crate) fn flm(engine: SocketAddr) -> Result<Self, Fault> {
+        let home = scratch("flm")?;
+        let port = free_port()?;
+        let flm = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_flm"));
+            command.args(arguments).env("FLM_HOME", &home).env("FLM_GUARD_ADDRESS_REQUESTS_PER_MINUTE", "0");
+            command
+        };
+        let port_text = port.to_string();
+        let child = flm(&["proxy", "start", "--no-daemon", "--port", &port_text])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut program =
+            Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: String::new(), home: Some(home.clone()) };
+        program.wait_until_it_listens()?;
+        let url = format!("http://{engine}");
+        answer_of(flm(&["engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--format", "json"]))?;
+        let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0", "--format", "json"]))?;
+        created["data"]["key"].as_str().ok_or("api-keys create told no key")?.clone_into(&mut program.key);
+        program.wait_until_it_routes()?;
+        Ok(program)
+    }
+
+    /// Waits until the models of the fake engine are known and answered for.
+    fn wait_until_it_routes(&self) -> Result<(), Fault> {
+        let sizes = crate::load::Sizes { single: 1, ..crate::load::Sizes::QUICK };
+        let begun = Instant::now();
+        loop {
+            let outcome = crate::drive_client(&sizes.single(self.address, &self.key))?;
+            if outcome.failed == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > START_PATIENCE {
+                return Err(format!("flm does not answer for the fake engine: {:?}", outcome.reason).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn wait_until_it_listens(&mut self) -> Result<(), Fault> {
+        let begun = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("the program for {} ended with {status}", self.address).into());
+            }
+            if begun.elapsed() > START_PATIENCE {
+                return Err(format!("nothing listens on {} after {START_PATIENCE:?}", self.address).into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // nginx's master ends its workers on SIGTERM and would leave them on SIGKILL.
+        let told = Command::new("kill").arg(self.pid().to_string()).status().is_ok_and(|status| status.success());
+        if !told {
+            let _already_gone = self.child.kill();
+        }
+        let _status = self.child.wait();
+        if let Some(home) = &self.home {
+            let _best_effort = std::fs::remove_dir_all(home);
+        }
+    }
+}
+
+/// Runs a command to its end and reads its JSON answer.
+fn answer_of(mut command: Command) -> Result<serde_json::Value, Fault> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        return Err(format!("{command:?} failed with {}: {out}{err}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// A port that was free a moment ago: the programs that are measured cannot tell a port that they chose.
+fn free_port() -> Result<u16, Fault> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A new private folder below the system's temporary one.
+fn scratch(name: &str) -> Result<PathBuf, Fault> {
+    let nanoseconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let folder = std::env::temp_dir().join(format!("flm-bench-{name}-{}-{nanoseconds}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), Fault> {
+    std::fs::write(path, text)?;
+    Ok(())
+}
+
+/// The key that nginx compares with.
+const NGINX_KEY: &str = "flm_benchkey_0000000000000000000000000000000000000000000000000";
+
+fn nginx_config(home: &Path, workers: usize, port: u16, engine: SocketAddr) -> String {
+    let home = home.display();
+    format!(
+        r#"daemon off;
+worker_processes {workers};
+pid {home}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    log_format json escape=json '{{"time":"$time_iso8601","id":"$request_id","address":"$remote_addr","method":"$request_method","uri":"$uri","status":$status,"bytes":$body_bytes_sent,"took":$request_time,"upstream":"$upstream_addr","upstream_took":"$upstream_response_time"}}';
+    map_hash_bucket_size 256;
+    limit_req_zone $binary_remote_addr zone=addresses:10m rate=1000000r/s;
+    map $http_authorization $known {{ default 0; "Bearer {NGINX_KEY}" 1; }}
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    keepalive_requests 10000000;
+    tcp_nodelay on;
+    upstream engine {{ server {engine}; keepalive 512; keepalive_requests 10000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        access_log {home}/access.log json;
+        client_max_body_size 32m;
+        location / {{
+            if ($known = 0) {{ return 401; }}
+            limit_req zone=addresses burst=100000 nodelay;
+            proxy_pass http://engine;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"#
+    )
+}
