@@ -3,5 +3,6 @@
 //! Called by `engines` and `proxy` (through a [`pool::Pool`] per worker), `tls` and `audit`. Must never be
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
+pub mod connect;
 pub mod pool;
 pub mod upstream;

@@ -1,6 +1,6 @@
 //! [`Upstream`]: where an engine is, parsed once.
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 /// How to speak to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +37,90 @@ pub struct InvalidUpstream {
 impl Upstream {
     /// Parses a base URL; a path other than `/`, a query, user or password is refused.
     pub fn parse(url: &str) -> Result<Self, InvalidUpstream> {
-        let _ = url;
-        todo!()
+        let fault = |reason| InvalidUpstream { url: url.chars().take(200).collect(), reason };
+        let uri: Uri = url.trim().parse().map_err(|_| fault("it is not a URL"))?;
+        let scheme = match uri.scheme_str() {
+            Some("http") => Scheme::Http,
+            Some("https") => Scheme::Https,
+            Some(_) => return Err(fault("the scheme must be http or https")),
+            None => return Err(fault("the scheme is missing")),
+        };
+        let authority = uri.authority().ok_or_else(|| fault("the host is missing"))?;
+        if authority.as_str().contains('@') {
+            return Err(fault("user and password do not belong in it; name a variable with --api-key-env"));
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(fault("it must end after the port, without path or query"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(fault("the host is missing"));
+        }
+        let default = match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        // `Authority::port` says None for a port out of range too, so the text after the host is looked at.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            None | Some("") => default,
+            Some(rest) => rest
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .ok_or_else(|| fault("the port must be 1 to 65535"))?,
+        };
+        if port == 0 {
+            return Err(fault("the port must be 1 to 65535"));
+        }
+        let host_header = HeaderValue::from_str(authority.as_str()).map_err(|_| fault("the host is not valid"))?;
+        Ok(Self { scheme, host, port, host_header })
+    }
+
+    /// `host:port`, for messages.
+    #[must_use]
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_are_parsed_with_their_default_ports() {
+        for (url, host, port) in [
+            ("http://127.0.0.1:11434", "127.0.0.1", 11434),
+            ("http://127.0.0.1:11434/", "127.0.0.1", 11434),
+            ("https://models.lan", "models.lan", 443),
+            ("http://[::1]:8080", "::1", 8080),
+            ("http://gpu", "gpu", 80),
+        ] {
+            let upstream = Upstream::parse(url).expect(url);
+            assert_eq!((upstream.host.as_str(), upstream.port), (host, port), "{url}");
+        }
+        assert_eq!(Upstream::parse("http://[::1]:8080").expect("parses").address(), "[::1]:8080");
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_the_reason() {
+        for url in [
+            "",
+            "127.0.0.1:80",
+            "ftp://x",
+            "http://",
+            "http://x/v1",
+            "http://x?y",
+            "http://u:p@x",
+            "http://x:0",
+            "http://x:99999",
+            "http://x y",
+            "http:///",
+        ] {
+            assert!(Upstream::parse(url).is_err(), "{url:?}");
+        }
     }
 }
