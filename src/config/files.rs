@@ -1,1 +1,443 @@
-//! `std::fs` with the path in every error, atomic replacement, and private modes from creation. (Stub.)
+//! `std::fs` with the path in every error, atomic replacement, and private modes from creation.
+//!
+//! Called by every room that touches the disk; `std::fs::write` and `File::create` are banned elsewhere. Must never
+//! rely on the umask: it belongs to the whole process, and a change and its undoing leave a window.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::OFlags;
+
+use crate::types::failure::{ErrorCode, Failure};
+use crate::types::text::escape;
+
+/// Mode of files with secrets: the owner reads and writes (SPEC §5.12).
+pub const PRIVATE_FILE: u32 = 0o600;
+/// Mode of folders with secrets (SPEC §5.12).
+pub const PRIVATE_DIR: u32 = 0o700;
+/// Mode of files that everyone may read, before the umask.
+const SHARED_FILE: u32 = 0o644;
+
+/// A file operation that failed: what was tried, on what, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {operation} {}", escape(&path.to_string_lossy()))]
+pub struct FileError {
+    /// What was tried, as a verb: "read", "write".
+    pub operation: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// An error of `operation` on `path`.
+    pub fn new(operation: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self { operation, path: path.into(), source }
+    }
+
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let path = escape(&self.path.to_string_lossy()).into_owned();
+        // `ErrorKind::FilesystemLoop` is not stable yet.
+        if self.source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            return format!("{path} is a symbolic link, and FLM does not follow links here: put the file itself there");
+        }
+        match self.source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => {
+                format!("{path} is on a read-only file system: give FLM a writable folder with --home DIR or FLM_HOME")
+            }
+            io::ErrorKind::PermissionDenied => format!(
+                "this user may not {} {path}: check its owner and mode (ls -ld), or choose another folder with --home DIR or FLM_HOME",
+                self.operation
+            ),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                format!("the disk or quota of {path} is full: free some space and try again; nothing was half written")
+            }
+            io::ErrorKind::NotADirectory => {
+                format!("a part of {path} is a file where a folder is needed: move it aside or choose another --home")
+            }
+            io::ErrorKind::NotFound => format!("check that {path} exists and is spelled right"),
+            _ => format!("check {path} and the disk that it is on"),
+        }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::new(ErrorCode::IoError, format!("{error}: {}", error.source)).hint(error.hint())
+    }
+}
+
+/// The result of a file operation.
+pub type Files<T> = Result<T, FileError>;
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Only its owner: mode 0600, whatever the umask.
+    Owner,
+    /// Whoever the umask lets, at most 0644.
+    Everyone,
+}
+
+impl Audience {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Owner => PRIVATE_FILE,
+            Self::Everyone => SHARED_FILE,
+        }
+    }
+}
+
+/// What [`ensure_private_file`] met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It was there.
+    Existing,
+    /// It was made, empty.
+    Created,
+}
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Files<Vec<u8>> {
+    fs::read(path).map_err(|e| FileError::new("read", path, e))
+}
+
+/// Reads a whole text file; text that is not UTF-8 is an error of kind `InvalidData`.
+pub fn read_to_string(path: &Path) -> Files<String> {
+    fs::read_to_string(path).map_err(|e| FileError::new("read", path, e))
+}
+
+/// Reads a whole text file; `None` when there is none.
+pub fn read_if_exists(path: &Path) -> Files<Option<String>> {
+    match read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether something is at that path; a link counts even when it leads nowhere.
+pub fn exists(path: &Path) -> Files<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => Ok(false),
+        Err(e) => Err(FileError::new("look at", path, e)),
+    }
+}
+
+/// Size of a file in bytes.
+pub fn size(path: &Path) -> Files<u64> {
+    fs::metadata(path).map(|m| m.len()).map_err(|e| FileError::new("look at", path, e))
+}
+
+/// Replaces a file at once: readers see the old content or the new one, also after a crash or on a full disk.
+///
+/// Writes a temporary file in the same folder, flushes it to disk, renames it over `path` and flushes the folder.
+/// On an error the temporary file is removed and the old content stays.
+pub fn replace(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
+    // Two writers of one process must not meet in one temporary file.
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.{number}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+
+    let written = write_new(&temporary, content, audience)
+        .and_then(|()| fs::rename(&temporary, path).map_err(|e| FileError::new("replace", path, e)));
+    if let Err(error) = written {
+        // The first error is the one to tell; a temporary file that stays is only litter.
+        let _litter = fs::remove_file(&temporary);
+        return Err(FileError { path: path.to_owned(), ..error });
+    }
+    sync_folder_of(path)
+}
+
+fn write_new(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(audience.mode())
+        .open(path)
+        .map_err(|e| FileError::new("write", path, e))?;
+    if audience == Audience::Owner {
+        set_mode(&file, path, PRIVATE_FILE)?;
+    }
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(|e| FileError::new("write", path, e))
+}
+
+/// Makes a rename or a new file survive a power cut.
+fn sync_folder_of(path: &Path) -> Files<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| FileError::new("flush", folder, e))
+}
+
+/// Makes an empty private file when there is none, without following a link.
+///
+/// `SQLite` gives `-wal` and `-shm` the mode of the database, so a database made here is private in all its files
+/// from its first byte.
+pub fn ensure_private_file(path: &Path) -> Files<Found> {
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE_FILE).open(path) {
+        Ok(file) => {
+            set_mode(&file, path, PRIVATE_FILE)?;
+            sync_folder_of(path)?;
+            Ok(Found::Created)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Found::Existing),
+        Err(e) => Err(FileError::new("make", path, e)),
+    }
+}
+
+/// Opens a private file for reading and writing, making it (0600) when absent; does not truncate. For locks.
+pub fn open_private(path: &Path) -> Files<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE_FILE)
+        .custom_flags(no_follow())
+        .open(path)
+        .map_err(|e| FileError::new("open", path, e))?;
+    set_mode(&file, path, PRIVATE_FILE)?;
+    Ok(file)
+}
+
+/// Opens a private file for appending, making it (0600) when absent. For logs.
+pub fn open_private_append(path: &Path) -> Files<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(PRIVATE_FILE)
+        .custom_flags(no_follow())
+        .open(path)
+        .map_err(|e| FileError::new("open", path, e))
+}
+
+/// A secret file as it was read.
+#[derive(Debug)]
+pub struct PrivateContent {
+    /// What is in it; cleared when dropped.
+    pub content: zeroize::Zeroizing<Vec<u8>>,
+    /// What was repaired, for the log and the audit log.
+    pub repaired: Option<String>,
+}
+
+/// Reads a file that only its owner may read (SPEC §5.12), as `ssh` reads a private key.
+///
+/// Refuses symbolic links and files of another user. A file of this user with a wider mode is narrowed to 0600 and
+/// the repair is told. A file of root that this user cannot narrow (a systemd credential, a container's secret) is
+/// taken when others can neither read nor write it. Checks look at the open file, so it cannot be swapped between.
+///
+/// # Errors
+/// Besides I/O errors, `PermissionDenied` that says what is wrong with owner or mode.
+pub fn read_private(path: &Path, limit: u64) -> Files<PrivateContent> {
+    let refuse = |why: String| FileError::new("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow())
+        .open(path)
+        .map_err(|e| FileError::new("read", path, e))?;
+    let metadata = file.metadata().map_err(|e| FileError::new("look at", path, e))?;
+    if !metadata.is_file() {
+        return Err(refuse("it is not a regular file".to_owned()));
+    }
+    let mode = metadata.mode() & 0o7777;
+    let me = rustix::process::geteuid().as_raw();
+    let mut repaired = None;
+    if metadata.uid() == me {
+        if mode & 0o077 != 0 {
+            set_mode(&file, path, PRIVATE_FILE)?;
+            repaired = Some(format!(
+                "{} had mode {mode:04o}, so other users could use it: set to 0600",
+                escape(&path.to_string_lossy())
+            ));
+        }
+    } else if metadata.uid() != 0 {
+        return Err(refuse(format!("it belongs to user {}, and FLM runs as user {me}", metadata.uid())));
+    } else if mode & 0o027 != 0 {
+        return Err(refuse(format!("root owns it with mode {mode:04o}, so every user could use it; 0440 is enough")));
+    }
+    if metadata.len() > limit {
+        let why = format!("it has {} bytes, and at most {limit} make sense", metadata.len());
+        return Err(FileError::new("read", path, io::Error::new(io::ErrorKind::InvalidData, why)));
+    }
+    let mut content = zeroize::Zeroizing::new(Vec::with_capacity(usize::try_from(limit).unwrap_or(4096)));
+    file.take(limit).read_to_end(&mut content).map_err(|e| FileError::new("read", path, e))?;
+    Ok(PrivateContent { content, repaired })
+}
+
+/// Makes a folder and its parents with mode 0700, or narrows the one that is there; answers what it repaired.
+///
+/// # Errors
+/// Besides I/O errors, `PermissionDenied` when the folder belongs to another user (root may use any).
+pub fn private_dir(path: &Path) -> Files<Option<String>> {
+    make_dir(path)?;
+    let metadata = fs::metadata(path).map_err(|e| FileError::new("look at", path, e))?;
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me && me != 0 {
+        let why = format!("it belongs to user {}, and FLM runs as user {me}", metadata.uid());
+        return Err(FileError::new("use", path, io::Error::new(io::ErrorKind::PermissionDenied, why)));
+    }
+    narrow(path, PRIVATE_DIR)
+}
+
+/// Makes a folder and its parents with mode 0700; leaves one that is there as it is.
+pub fn make_dir(path: &Path) -> Files<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path).map_err(|e| FileError::new("make", path, e))?;
+    // `recursive` is content with anything that exists, a file included.
+    if fs::metadata(path).map_err(|e| FileError::new("look at", path, e))?.is_dir() {
+        return Ok(());
+    }
+    Err(FileError::new("make", path, io::Error::from(io::ErrorKind::NotADirectory)))
+}
+
+/// Takes away what `allowed` does not allow; answers what it repaired. A path without anything is fine.
+pub fn narrow(path: &Path, allowed: u32) -> Files<Option<String>> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(FileError::new("look at", path, e)),
+    };
+    let mode = metadata.mode() & 0o7777;
+    if mode & !allowed & 0o777 == 0 {
+        return Ok(None);
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode & allowed))
+        .map_err(|e| FileError::new("narrow the mode of", path, e))?;
+    Ok(Some(format!(
+        "{} had mode {mode:04o}, so other users could use it: set to {:04o}",
+        escape(&path.to_string_lossy()),
+        mode & allowed
+    )))
+}
+
+/// Renames within one file system.
+pub fn rename(from: &Path, to: &Path) -> Files<()> {
+    fs::rename(from, to).map_err(|e| FileError::new("rename", from, e))
+}
+
+/// Removes a file; one that is not there is fine.
+pub fn remove(path: &Path) -> Files<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(FileError::new("remove", path, e)),
+    }
+}
+
+fn set_mode(file: &File, path: &Path, mode: u32) -> Files<()> {
+    file.set_permissions(Permissions::from_mode(mode)).map_err(|e| FileError::new("set the mode of", path, e))
+}
+
+fn no_follow() -> i32 {
+    // O_NOFOLLOW is a small positive flag on every platform.
+    i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::metadata(path).expect("metadata").mode() & 0o777
+    }
+
+    #[test]
+    fn replacing_leaves_only_the_new_content_and_no_litter() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("flm.toml");
+        replace(&path, b"old", Audience::Everyone).expect("writes");
+        replace(&path, b"new", Audience::Owner).expect("replaces");
+        assert_eq!(read_to_string(&path).expect("reads"), "new");
+        assert_eq!(mode_of(&path), 0o600);
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
+
+    #[test]
+    fn a_replacement_that_fails_keeps_the_old_content() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = folder.path().join("occupied");
+        fs::create_dir(&target).expect("folder in the way");
+        fs::create_dir(target.join("content")).expect("not empty");
+        let error = replace(&target, b"x", Audience::Owner).expect_err("a folder cannot be replaced");
+        assert_eq!(error.path, target);
+        assert!(target.join("content").is_dir());
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_private_file_is_made_once_and_never_emptied() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("security.db");
+        assert_eq!(ensure_private_file(&path).expect("makes"), Found::Created);
+        assert_eq!(mode_of(&path), 0o600);
+        replace(&path, b"kept", Audience::Owner).expect("writes");
+        assert_eq!(ensure_private_file(&path).expect("finds"), Found::Existing);
+        drop(open_private(&path).expect("opens"));
+        assert_eq!(read(&path).expect("reads"), b"kept");
+    }
+
+    #[test]
+    fn wide_folders_are_narrowed_and_told() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a/b");
+        assert_eq!(private_dir(&path).expect("makes"), None);
+        assert_eq!(mode_of(&path), 0o700);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("widens");
+        let report = private_dir(&path).expect("repairs").expect("tells");
+        assert!(report.contains("0755") && report.contains("0700"), "{report}");
+        assert_eq!(mode_of(&path), 0o700);
+    }
+
+    #[test]
+    fn a_wide_secret_is_narrowed_and_a_link_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("key");
+        replace(&path, b"secret", Audience::Owner).expect("writes");
+        assert!(read_private(&path, 100).expect("reads").repaired.is_none());
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("widens");
+        let read = read_private(&path, 100).expect("reads");
+        assert_eq!(read.content.as_slice(), b"secret");
+        assert!(read.repaired.expect("tells").contains("0644"));
+        assert_eq!(mode_of(&path), 0o600);
+
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("links");
+        let error = read_private(&link, 100).expect_err("links are refused");
+        assert!(error.hint().contains("symbolic link"), "{}", error.hint());
+        assert!(read_private(&path, 3).is_err(), "too large");
+    }
+
+    #[test]
+    fn errors_name_operation_path_and_cause() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("file");
+        replace(&file, b"", Audience::Owner).expect("writes");
+        let failure = Failure::from(private_dir(&file.join("home")).expect_err("a file is in the way"));
+        assert_eq!(failure.code, ErrorCode::IoError);
+        assert!(failure.message.contains("could not make") && failure.message.contains("home"), "{}", failure.message);
+        assert!(failure.hint.expect("hint").contains("a file where a folder is needed"));
+    }
+
+    #[test]
+    fn read_only_and_full_disks_have_their_own_hints() {
+        for (kind, expected) in [
+            (io::ErrorKind::ReadOnlyFilesystem, "read-only file system"),
+            (io::ErrorKind::StorageFull, "full"),
+            (io::ErrorKind::PermissionDenied, "owner and mode"),
+        ] {
+            let failure = Failure::from(FileError::new("write", "/home/user/flm", io::Error::from(kind)));
+            assert!(failure.hint.expect("hint").contains(expected), "{expected}");
+        }
+    }
+}

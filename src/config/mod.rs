@@ -4,5 +4,7 @@
 //! Called by every room above `types`. Must never open a database.
 
 pub mod files;
+pub mod kinds;
 pub mod paths;
 pub mod settings;
+pub mod table;

@@ -1,0 +1,231 @@
+//! The settings table: every setting of FLM, one entry each (SPEC §1.4).
+//!
+//! Read by `config::settings`, and through it by `flm config list`, the console's form and the documentation. A
+//! setting that nobody reads is a lie: an entry comes with the code that honours it.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::kinds::{Kind, Rule, Value};
+use crate::types::calls::settings::ReloadClass;
+
+/// What the table says about one setting.
+#[derive(Debug)]
+pub struct Definition {
+    /// Dotted name.
+    pub key: &'static str,
+    /// What it may hold, and its default.
+    pub kind: Kind,
+    /// Unit of a bare number, such as "ms"; empty where the value carries its unit or has none.
+    pub unit: &'static str,
+    /// When a change takes effect.
+    pub reload: ReloadClass,
+    /// For people; may start with a space for each line it was written on.
+    doc: &'static str,
+}
+
+impl Definition {
+    /// One line for people.
+    #[must_use]
+    pub fn doc(&self) -> &'static str {
+        self.doc.trim()
+    }
+
+    /// Name of the environment variable: `FLM_` and the key in upper case with `_` for `.`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("FLM_{}", self.key.to_uppercase().replace('.', "_"))
+    }
+}
+
+/// A setting whose value has type `T`: what `Settings::get` takes.
+#[derive(Debug)]
+pub struct Setting<T> {
+    /// Its entry in the table.
+    pub definition: &'static Definition,
+    value: PhantomData<fn() -> T>,
+}
+
+/// A type that a setting's value can be read as.
+pub trait Readable: Default {
+    /// Reads the value; `None` when it is of another kind.
+    fn read(value: &Value) -> Option<Self>;
+}
+
+/// Writes [`Readable`] for a type: `readable!(bool, Switch(on) => *on)`.
+macro_rules! readable {
+    ($type:ty, $variant:ident($value:ident) => $read:expr) => {
+        impl Readable for $type {
+            fn read(value: &Value) -> Option<Self> {
+                match value {
+                    Value::$variant($value) => Some($read),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+readable!(bool, Switch(on) => *on);
+readable!(u32, Count(count) => *count);
+readable!(u64, Size(size) => *size);
+readable!(Duration, Span(span) => *span);
+readable!(&'static str, Choice(word) => word);
+readable!(String, Text(text) => text.clone());
+readable!(Vec<String>, List(items) => items.clone());
+
+const fn switch(default: bool) -> Kind {
+    Kind::Switch { default }
+}
+
+const fn count(default: u32, least: u32, most: u32) -> Kind {
+    Kind::Count { default, least, most }
+}
+
+/// All three in seconds.
+const fn span(default: u64, least: u64, most: u64) -> Kind {
+    Kind::Span {
+        default: Duration::from_secs(default),
+        least: Duration::from_secs(least),
+        most: Duration::from_secs(most),
+    }
+}
+
+/// All three in bytes.
+const fn size(default: u64, least: u64, most: u64) -> Kind {
+    Kind::Size { default, least, most }
+}
+
+const fn choice(default: &'static str, words: &'static [&'static str]) -> Kind {
+    Kind::Choice { default, words }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 86_400;
+
+/// Declares settings as typed constants and collects them in [`SETTINGS`].
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty = $key:literal, $kind:expr, $unit:literal, $reload:ident; )+) => {
+        $(
+            $(#[doc = $doc])+
+            pub const $name: Setting<$type> = Setting {
+                definition: &Definition {
+                    key: $key,
+                    kind: $kind,
+                    unit: $unit,
+                    reload: ReloadClass::$reload,
+                    doc: concat!($($doc),+),
+                },
+                value: PhantomData,
+            };
+        )+
+
+        /// Every setting, sorted by key.
+        pub const SETTINGS: &[&Definition] = &[$($name.definition),+];
+
+        #[cfg(test)]
+        fn types_that_do_not_fit() -> Vec<&'static str> {
+            let mut wrong = Vec::new();
+            $( if <$type as Readable>::read(&$name.definition.kind.default_value()).is_none() { wrong.push($key); } )+
+            wrong
+        }
+    };
+}
+
+settings! {
+    /// Draw with ASCII characters only: auto does so where the locale is not UTF-8.
+    CONSOLE_ASCII: &'static str = "console.ascii", choice("auto", &["auto", "on", "off"]), "", Live;
+    /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does.
+    CONSOLE_MOUSE: bool = "console.mouse", switch(true), "", Live;
+    /// What happens to the proxy when the terminal goes away: it stays in the background, or it stops.
+    CONSOLE_ON_HANGUP: &'static str = "console.on_hangup", choice("background", &["background", "stop"]), "", Live;
+    /// Most frames the console draws in a second; it draws only when something changed.
+    CONSOLE_REFRESH: u32 = "console.refresh", count(10, 1, 60), "frames/s", Live;
+    /// Name of the colour theme: a file in FLM's own themes or in the themes folder beside flm.toml.
+    CONSOLE_THEME: String = "console.theme", Kind::Text { default: "dark", rule: Rule::Name }, "", Live;
+    /// Web origins whose pages may call the proxy; empty allows none, and credentials are never allowed.
+    CORS_ALLOWED_ORIGINS: Vec<String> = "cors.allowed_origins", Kind::List { rule: Rule::Origin }, "", Live;
+    /// How often the health of every engine is checked.
+    ENGINE_CHECK_INTERVAL: Duration = "engine.check_interval", span(10, 1, HOUR), "", Live;
+    /// How long a detection counts as current.
+    ENGINE_DETECTION_CACHE: Duration = "engine.detection_cache", span(300, 0, DAY), "", Live;
+    /// How long the first byte of an engine's answer may take.
+    ENGINE_FIRST_BYTE_TIMEOUT: Duration = "engine.first_byte_timeout", span(300, 1, DAY), "", Live;
+    /// How long an engine may be silent within an answer.
+    ENGINE_GAP_TIMEOUT: Duration = "engine.gap_timeout", span(120, 1, DAY), "", Live;
+    /// A health check that takes this long or longer makes an engine count as degraded.
+    ENGINE_HEALTH_LATENCY_THRESHOLD_MS: u32 =
+        "engine.health_latency_threshold_ms", count(1_500, 1, 600_000), "ms", Live;
+    /// Connection failures in a row after which an engine counts as unreachable.
+    ENGINE_MAX_NETWORK_FAILURES: u32 = "engine.max_network_failures", count(3, 1, 1_000), "failures", Live;
+    /// Whether revoking a key also ends the streams that it started.
+    KEYS_REVOKE_ENDS_STREAMS: bool = "keys.revoke_ends_streams", switch(true), "", Live;
+    /// Requests per minute from one address, keys or not; 0 is no limit.
+    LIMITS_ADDRESS_REQUESTS_PER_MINUTE: u32 =
+        "limits.address_requests_per_minute", count(1_000, 0, 1_000_000), "requests/min", Live;
+    /// Open client connections in all; more get 503.
+    LIMITS_CONNECTIONS: u32 = "limits.connections", count(4_096, 1, 1_000_000), "connections", Live;
+    /// Open client connections of one address; more are refused.
+    LIMITS_CONNECTIONS_PER_ADDRESS: u32 =
+        "limits.connections_per_address", count(256, 1, 1_000_000), "connections", Live;
+    /// How much is logged.
+    LOG_LEVEL: &'static str = "log.level", choice("info", &["error", "warn", "info", "debug", "trace"]), "", Live;
+    /// Language of the console: auto takes the system's, else English.
+    PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", &["auto", "en", "ja"]), "", Live;
+    /// Names under which the proxy may be called besides its own names and addresses.
+    PROXY_ALLOWED_HOSTS: Vec<String> = "proxy.allowed_hosts", Kind::List { rule: Rule::Host }, "", Live;
+    /// How long a request's body may make no progress.
+    PROXY_BODY_IDLE_TIMEOUT: Duration = "proxy.body_idle_timeout", span(30, 1, HOUR), "", Live;
+    /// Largest JSON body of a request.
+    PROXY_BODY_LIMIT: u64 = "proxy.body_limit", size(32 * MIB, KIB, 1_024 * MIB), "", Live;
+    /// How long streams may go on after the proxy is told to stop.
+    PROXY_DRAIN_TIMEOUT: Duration = "proxy.drain_timeout", span(30, 0, HOUR), "", Live;
+    /// How long a new connection may take for its first byte.
+    PROXY_FIRST_BYTE_TIMEOUT: Duration = "proxy.first_byte_timeout", span(5, 1, HOUR), "", Live;
+    /// Largest head of a request: request line and headers together.
+    PROXY_HEAD_LIMIT: u64 = "proxy.head_limit", size(32 * KIB, 8 * KIB, MIB), "", Restart;
+    /// How long the whole head of a request may take.
+    PROXY_HEAD_TIMEOUT: Duration = "proxy.head_timeout", span(10, 1, HOUR), "", Live;
+    /// How long a waiting stream is silent before it is answered with a comment line, and between such lines.
+    PROXY_HEARTBEAT_INTERVAL: Duration = "proxy.heartbeat_interval", span(10, 1, 300), "", Live;
+    /// How long an idle connection is kept open for the next request.
+    PROXY_KEEP_ALIVE_TIMEOUT: Duration = "proxy.keep_alive_timeout", span(75, 1, HOUR), "", Live;
+    /// Threads that serve requests; 0 is one for each core.
+    PROXY_WORKERS: u32 = "proxy.workers", count(0, 0, 1_024), "threads", Restart;
+    /// How long the request log keeps a request.
+    REQUEST_LOG_KEEP: Duration = "request_log.keep", span(7 * DAY, HOUR, 365 * DAY), "", Live;
+    /// How many requests the request log keeps; the oldest go first.
+    REQUEST_LOG_ROWS: u32 = "request_log.rows", count(1_000_000, 0, 100_000_000), "requests", Live;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_constant_has_the_type_of_its_kind() {
+        assert_eq!(types_that_do_not_fit(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn keys_are_sorted_and_neither_keys_nor_variables_collide() {
+        let keys: Vec<_> = SETTINGS.iter().map(|d| d.key).collect();
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+        let variables: BTreeSet<_> = SETTINGS.iter().map(|d| d.variable()).collect();
+        assert_eq!(variables.len(), SETTINGS.len());
+        // Variables with another meaning (SPEC §1.3, §5.12).
+        assert!(!variables.contains("FLM_HOME") && !variables.contains("FLM_DB_KEY_FILE"));
+    }
+
+    #[test]
+    fn every_default_fits_its_own_rule_and_every_setting_is_documented() {
+        for definition in SETTINGS {
+            let default = definition.kind.default_value();
+            assert_eq!(definition.kind.parse(&default.show()), Some(default), "{}", definition.key);
+            assert!(definition.doc().ends_with('.') && !definition.doc().contains('\n'), "{}", definition.key);
+        }
+    }
+}
