@@ -1,0 +1,141 @@
+//! Table `api_keys`: keys with the Argon2id hash of their secret (SPEC §5.1).
+
+use rusqlite::{Row, named_params};
+
+use super::columns::{from_json, json, name, named, number};
+use super::error::StorageError;
+use super::security_store::SecurityStore;
+use crate::types::clock::UnixMillis;
+use crate::types::ids::KeyId;
+use crate::types::key::{KeyLimits, KeyRecord, KeyView};
+
+impl SecurityStore {
+    /// All keys, revoked ones included, oldest first.
+    pub async fn keys(&self) -> Result<Vec<KeyRecord>, StorageError> {
+        self.database
+            .read("reading API keys", |connection| {
+                let mut statement = connection.prepare_cached("SELECT * FROM api_keys ORDER BY created, id")?;
+                statement.query_map([], key)?.collect()
+            })
+            .await
+    }
+
+    /// Adds a key.
+    ///
+    /// # Errors
+    /// `Conflict` when its id exists or its label belongs to a key that is not revoked.
+    pub async fn insert_key(&self, key: KeyRecord) -> Result<(), StorageError> {
+        self.database
+            .write("adding an API key", move |transaction| {
+                let KeyRecord { view, hash } = key;
+                transaction
+                    .execute(
+                        "INSERT INTO api_keys (id, label, last4, hash, requests_per_minute, burst, tokens_per_day,
+                             max_parallel, priority, models, routes, rights, created, expires, revoked, last_used)
+                         VALUES (:id, :label, :last4, :hash, :requests_per_minute, :burst, :tokens_per_day,
+                             :max_parallel, :priority, :models, :routes, :rights, :created, :expires, :revoked,
+                             :last_used)",
+                        named_params! {
+                            ":id": view.id.as_str(),
+                            ":label": view.label,
+                            ":last4": view.last4,
+                            ":hash": hash,
+                            ":requests_per_minute": view.limits.requests_per_minute,
+                            ":burst": view.limits.burst,
+                            ":tokens_per_day": view.limits.tokens_per_day.map(number),
+                            ":max_parallel": view.limits.max_parallel,
+                            ":priority": name(&view.limits.priority)?,
+                            ":models": json(&view.limits.models)?,
+                            ":routes": json(&view.limits.routes)?,
+                            ":rights": json(&view.limits.rights)?,
+                            ":created": view.created.0,
+                            ":expires": view.expires.map(|at| at.0),
+                            ":revoked": view.revoked.map(|at| at.0),
+                            ":last_used": view.last_used.map(|at| at.0),
+                        },
+                    )
+                    .map(|_| ())
+            })
+            .await
+    }
+
+    /// Replaces everything but the hash; false when there is no such key. A revocation is final: it stays although
+    /// the view has none, and `last_used` never goes back.
+    ///
+    /// # Errors
+    /// `Conflict` when the label belongs to another key that is not revoked.
+    pub async fn update_key(&self, view: KeyView) -> Result<bool, StorageError> {
+        self.database
+            .write("changing an API key", move |transaction| {
+                transaction
+                    .execute(
+                        "UPDATE api_keys SET label = :label, last4 = :last4,
+                             requests_per_minute = :requests_per_minute, burst = :burst,
+                             tokens_per_day = :tokens_per_day, max_parallel = :max_parallel, priority = :priority,
+                             models = :models, routes = :routes, rights = :rights, expires = :expires,
+                             revoked = coalesce(revoked, :revoked),
+                             last_used = nullif(max(coalesce(last_used, -1), coalesce(:last_used, -1)), -1)
+                         WHERE id = :id",
+                        named_params! {
+                            ":id": view.id.as_str(),
+                            ":label": view.label,
+                            ":last4": view.last4,
+                            ":requests_per_minute": view.limits.requests_per_minute,
+                            ":burst": view.limits.burst,
+                            ":tokens_per_day": view.limits.tokens_per_day.map(number),
+                            ":max_parallel": view.limits.max_parallel,
+                            ":priority": name(&view.limits.priority)?,
+                            ":models": json(&view.limits.models)?,
+                            ":routes": json(&view.limits.routes)?,
+                            ":rights": json(&view.limits.rights)?,
+                            ":expires": view.expires.map(|at| at.0),
+                            ":revoked": view.revoked.map(|at| at.0),
+                            ":last_used": view.last_used.map(|at| at.0),
+                        },
+                    )
+                    .map(|rows| rows > 0)
+            })
+            .await
+    }
+
+    /// Notes when keys were last used; never goes back.
+    pub async fn touch_keys(&self, used: Vec<(KeyId, UnixMillis)>) -> Result<(), StorageError> {
+        self.database
+            .write("noting the use of API keys", move |transaction| {
+                let mut statement = transaction
+                    .prepare_cached("UPDATE api_keys SET last_used = max(coalesce(last_used, 0), ?2) WHERE id = ?1")?;
+                for (id, at) in used {
+                    statement.execute((id.as_str(), at.0))?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+    Ok(KeyRecord {
+        view: KeyView {
+            id: named(row, "id")?,
+            label: row.get("label")?,
+            last4: row.get("last4")?,
+            limits: KeyLimits {
+                requests_per_minute: row.get("requests_per_minute")?,
+                burst: row.get("burst")?,
+                tokens_per_day: row
+                    .get::<_, Option<i64>>("tokens_per_day")?
+                    .map(|tokens| u64::try_from(tokens).unwrap_or(0)),
+                max_parallel: row.get("max_parallel")?,
+                priority: named(row, "priority")?,
+                models: from_json(row, "models")?,
+                routes: from_json(row, "routes")?,
+                rights: from_json(row, "rights")?,
+            },
+            created: UnixMillis(row.get("created")?),
+            expires: row.get::<_, Option<i64>>("expires")?.map(UnixMillis),
+            revoked: row.get::<_, Option<i64>>("revoked")?.map(UnixMillis),
+            last_used: row.get::<_, Option<i64>>("last_used")?.map(UnixMillis),
+        },
+        hash: row.get("hash")?,
+    })
+}

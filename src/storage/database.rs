@@ -1,0 +1,315 @@
+//! One SQLite file with its two threads: a writer and a read-only reader, each behind a bounded queue.
+//!
+//! Used by `ConfigStore` and `SecurityStore`. Must never run a statement on the caller's thread once it is open, so
+//! that no disk ever blocks a runtime.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::{Contents, StorageError};
+use super::key_file::DatabaseKey;
+use super::migrations::{Migration, NotMigrated, migrate};
+use crate::config::files::{self, FileError, PRIVATE_FILE};
+
+/// Jobs that may wait for a thread; beyond it callers wait for a place.
+const QUEUE: usize = 256;
+
+/// How long a statement waits for a lock of another program, such as `sqlite3` or a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Virtual machine steps between two looks at whether the caller of a read is still there; a few microseconds.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// Keeps a `-wal` that a burst made large from staying so, bytes.
+const WAL_LIMIT: i64 = 64 << 20;
+
+/// How to open a database.
+pub(super) struct Opening<'a> {
+    /// The file.
+    pub(super) path: &'a Path,
+    /// What is in it.
+    pub(super) contents: Contents,
+    /// Its key and where that comes from, when it is encrypted.
+    pub(super) key: Option<(&'a DatabaseKey, &'a Path)>,
+    /// Its migrations.
+    pub(super) steps: &'a [Migration],
+}
+
+/// A database that is open. Cloned freely; its threads end with the last clone or by [`Database::close`].
+#[derive(Clone)]
+pub(super) struct Database {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    contents: Contents,
+    read_only: Option<String>,
+    repaired: Vec<String>,
+    /// The writer thread has the other end; it ends when told to close or when every sender is gone.
+    writer: mpsc::Sender<Job>,
+    /// The same for the reader thread.
+    reader: mpsc::Sender<Job>,
+}
+
+enum Job {
+    Run(Box<dyn FnOnce(&mut Connection) + Send>),
+    Close(oneshot::Sender<rusqlite::Result<()>>),
+}
+
+/// Tells the reader thread that nobody waits for the answer any more.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.shared.path).field("read_only", &self.shared.read_only).finish()
+    }
+}
+
+impl Database {
+    /// Opens or makes the file, narrows wide modes, checks it and migrates it. Blocks: call it at start.
+    pub(super) fn open(opening: &Opening<'_>) -> Result<Self, StorageError> {
+        let path = opening.path;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            files::make_dir(folder)?;
+        }
+        files::ensure_private_file(path)?;
+        if path.is_dir() {
+            return Err(FileError::new("open", path, io::Error::from(io::ErrorKind::IsADirectory)).into());
+        }
+        let mut repaired = Vec::new();
+        for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+            repaired.extend(files::narrow(&file, PRIVATE_FILE)?);
+        }
+
+        let mut writer = connect(opening, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let fail =
+            |operation, error: &rusqlite::Error| StorageError::from_sqlite(path, opening.contents, operation, error);
+        // Committed is kept also after a power cut: a revoked key must stay revoked.
+        writer
+            .execute_batch(&format!(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {WAL_LIMIT};"
+            ))
+            .map_err(|e| fail("switching to write-ahead logging", &e))?;
+        if opening.contents == Contents::Settings {
+            quick_check(&writer, path)?;
+        }
+        let read_only = match migrate(&mut writer, opening.steps) {
+            Ok(()) => None,
+            Err(NotMigrated::Newer { found, known }) => {
+                return Err(StorageError::NewerSchema { database: path.to_owned(), found, known });
+            }
+            Err(NotMigrated::Unreadable(error)) => return Err(fail("reading the schema version", &error)),
+            Err(NotMigrated::Failed { from, to, error }) => {
+                match fail("migrating", &error) {
+                    passing @ (StorageError::Locked { .. } | StorageError::Corrupt { .. }) => return Err(passing),
+                    _ => {}
+                }
+                let failed = StorageError::Migration { database: path.to_owned(), from, to, detail: error.to_string() };
+                // Keys that exist must go on working (SPEC §5.12); without a schema there are none.
+                if opening.contents == Contents::Settings || from == 0 {
+                    return Err(failed);
+                }
+                Some(failed.to_string())
+            }
+        };
+        let reader = connect(opening, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        reader.pragma_update(None, "query_only", true).map_err(|e| fail("opening for reading", &e))?;
+
+        let (write_name, read_name) = match opening.contents {
+            Contents::Settings => ("config-writer", "config-reader"),
+            Contents::Security => ("security-writer", "security-reader"),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                contents: opening.contents,
+                read_only,
+                repaired,
+                writer: spawn(write_name, writer, path)?,
+                reader: spawn(read_name, reader, path)?,
+            }),
+        })
+    }
+
+    /// Why the database only reads, or `None`.
+    pub(super) fn read_only(&self) -> Option<&str> {
+        self.shared.read_only.as_deref()
+    }
+
+    /// File modes that were narrowed when it was opened.
+    pub(super) fn repaired(&self) -> &[String] {
+        &self.shared.repaired
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Runs a query on the reader thread. Dropping the future interrupts it.
+    pub(super) async fn read<T, F>(&self, operation: &'static str, query: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let _guard = Abandon(abandoned.clone());
+        let job = move |connection: &mut Connection| {
+            if abandoned.load(Ordering::Relaxed) {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || abandoned.load(Ordering::Relaxed)))?;
+            query(connection)
+        };
+        self.run(&self.shared.reader, operation, job).await
+    }
+
+    /// Runs a change on the writer thread, in a transaction of its own. Once queued it runs to its end, also when
+    /// the future is dropped.
+    pub(super) async fn write<T, F>(&self, operation: &'static str, change: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        if let Some(reason) = &self.shared.read_only {
+            return Err(StorageError::ReadOnly { database: self.shared.path.clone(), reason: reason.clone() });
+        }
+        let job = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        self.run(&self.shared.writer, operation, job).await
+    }
+
+    async fn run<T, F>(&self, thread: &mpsc::Sender<Job>, operation: &'static str, job: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Run(Box::new(move |connection| {
+            // The caller may have gone; a change is kept all the same.
+            let _caller_gone = reply.send(job(connection));
+        }));
+        let closed = || StorageError::Closed { database: self.shared.path.clone(), operation };
+        thread.send(job).await.map_err(|_| closed())?;
+        let result = answer.await.map_err(|_| closed())?;
+        result.map_err(|error| StorageError::from_sqlite(&self.shared.path, self.shared.contents, operation, &error))
+    }
+
+    /// Ends the threads after what is queued, and writes the `-wal` back into the file. Closing twice is fine.
+    pub(super) async fn close(&self) -> Result<(), StorageError> {
+        // The reader first: the write-back can only empty the `-wal` when nobody reads from it.
+        for thread in [&self.shared.reader, &self.shared.writer] {
+            let (reply, answer) = oneshot::channel();
+            if thread.send(Job::Close(reply)).await.is_err() {
+                continue;
+            }
+            if let Ok(Err(error)) = answer.await {
+                let operation = "writing back";
+                return Err(StorageError::from_sqlite(&self.shared.path, self.shared.contents, operation, &error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a file that `SQLite` keeps beside the database.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn connect(opening: &Opening<'_>, access: OpenFlags) -> Result<Connection, StorageError> {
+    let path = opening.path;
+    let fail = |error: &rusqlite::Error| StorageError::from_sqlite(path, opening.contents, "opening", error);
+    // Without a mutex: each connection stays on its own thread.
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| fail(&e))?;
+    // SQLCipher writes its complaints to stderr by default, which would be the console's screen.
+    connection.execute_batch("PRAGMA cipher_log_level = NONE").map_err(|e| fail(&e))?;
+    if let Some((key, _)) = opening.key {
+        connection.execute_batch(&key.pragma()).map_err(|_| StorageError::Sqlite {
+            database: path.to_owned(),
+            operation: "setting the key",
+            // The error's text would quote the statement, and with it the key.
+            detail: "SQLCipher refused it".to_owned(),
+        })?;
+    }
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| fail(&e))?;
+    // The first read is what finds a wrong key: SQLCipher cannot tell it from a damaged first page.
+    let first = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+    if let Err(error) = first {
+        return Err(match (fail(&error), opening.key) {
+            (StorageError::Corrupt { .. }, Some((_, key_file))) => {
+                StorageError::WrongKey { database: path.to_owned(), key_file: key_file.to_owned() }
+            }
+            (other, _) => other,
+        });
+    }
+    // Temporary tables and sorters stay in memory: on disk they would be in clear.
+    connection
+        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;")
+        .map_err(|e| fail(&e))?;
+    Ok(connection)
+}
+
+/// Looks through the whole file. Only for `config.db`, which stays small (SPEC §3.4 rolls its largest table up).
+fn quick_check(connection: &Connection, path: &Path) -> Result<(), StorageError> {
+    let corrupt = |detail| StorageError::Corrupt { database: path.to_owned(), detail, contents: Contents::Settings };
+    match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(corrupt(verdict)),
+        Err(error) => Err(StorageError::from_sqlite(path, Contents::Settings, "checking", &error)),
+    }
+}
+
+fn spawn(name: &str, connection: Connection, path: &Path) -> Result<mpsc::Sender<Job>, StorageError> {
+    let (sender, jobs) = mpsc::channel(QUEUE);
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || serve(connection, jobs))
+        .map_err(|e| FileError::new("start a thread for", path, e))?;
+    Ok(sender)
+}
+
+fn serve(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(job) = jobs.blocking_recv() {
+        match job {
+            Job::Run(run) => run(&mut connection),
+            Job::Close(reply) => {
+                let written = write_back(&connection);
+                let closed = connection.close().map_err(|(_, error)| error);
+                // Whoever closes may have stopped waiting.
+                let _caller_gone = reply.send(written.and(closed));
+                return;
+            }
+        }
+    }
+}
+
+fn write_back(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_readonly("main")? || connection.pragma_query_value(None, "query_only", |row| row.get(0))? {
+        return Ok(());
+    }
+    // Another program that still reads only leaves the `-wal` longer: `busy` in the first column is no error.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}

@@ -1,0 +1,144 @@
+//! Tables `ip_blocklist`, `ip_allowlist` and `ip_trusted` (SPEC §5.2, §5.3).
+
+use ipnet::IpNet;
+use rusqlite::{Row, params};
+
+use super::columns::{name, named, number, parsed};
+use super::error::StorageError;
+use super::security_store::SecurityStore;
+use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::types::calls::addresses::NetworkList;
+use crate::types::clock::UnixMillis;
+
+/// Blocks that are read at once; between pages other reads get their turn.
+const PAGE: usize = 10_000;
+
+impl SecurityStore {
+    /// All blocks that are in force at `now`. Read in pages, so that a million of them delay nobody.
+    pub async fn blocks(&self, now: UnixMillis) -> Result<Vec<BlockEntry>, StorageError> {
+        let mut blocks: Vec<BlockEntry> = Vec::new();
+        loop {
+            let after = blocks.last().map(|entry| entry.network.to_string()).unwrap_or_default();
+            let page = self
+                .database
+                .read("reading the block list", move |connection| {
+                    let mut statement = connection.prepare_cached(
+                        "SELECT * FROM ip_blocklist WHERE network > ?1 AND (expires IS NULL OR expires > ?2)
+                         ORDER BY network LIMIT ?3",
+                    )?;
+                    statement
+                        .query_map((after, now.0, number(PAGE as u64)), block)?
+                        .collect::<rusqlite::Result<Vec<_>>>()
+                })
+                .await?;
+            let last = page.len() < PAGE;
+            blocks.extend(page);
+            if last {
+                return Ok(blocks);
+            }
+        }
+    }
+
+    /// Adds or replaces blocks.
+    pub async fn put_blocks(&self, entries: Vec<BlockEntry>) -> Result<(), StorageError> {
+        self.database
+            .write("storing blocks", move |transaction| {
+                let mut statement = transaction.prepare_cached(
+                    "INSERT OR REPLACE INTO ip_blocklist (network, reason, source, failures, created, expires)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?;
+                for entry in entries {
+                    statement.execute(params![
+                        entry.network.to_string(),
+                        entry.reason,
+                        name(&entry.source)?,
+                        entry.failures,
+                        entry.created.0,
+                        entry.expires.map(|at| at.0),
+                    ])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Removes blocks; answers how many there were.
+    pub async fn remove_blocks(&self, networks: Vec<IpNet>) -> Result<u64, StorageError> {
+        self.database
+            .write("removing blocks", move |transaction| {
+                let mut statement = transaction.prepare_cached("DELETE FROM ip_blocklist WHERE network = ?1")?;
+                let mut removed = 0;
+                for network in networks {
+                    removed += statement.execute([network.to_string()])? as u64;
+                }
+                Ok(removed)
+            })
+            .await
+    }
+
+    /// Forgets blocks that lifted by themselves before `now`; answers how many.
+    pub async fn forget_lifted_blocks(&self, now: UnixMillis) -> Result<u64, StorageError> {
+        self.database
+            .write("forgetting lifted blocks", move |transaction| {
+                transaction.execute("DELETE FROM ip_blocklist WHERE expires <= ?1", [now.0]).map(|rows| rows as u64)
+            })
+            .await
+    }
+
+    /// A list of networks, by text. A new database trusts 127.0.0.1 and ::1 (SPEC §5.2).
+    pub async fn networks(&self, list: NetworkList) -> Result<Vec<ListedNetwork>, StorageError> {
+        self.database
+            .read("reading a network list", move |connection| {
+                let sql = format!("SELECT * FROM {} ORDER BY network", table(list));
+                connection.prepare_cached(&sql)?.query_map([], listed)?.collect()
+            })
+            .await
+    }
+
+    /// Adds or replaces one.
+    pub async fn put_network(&self, list: NetworkList, entry: ListedNetwork) -> Result<(), StorageError> {
+        self.database
+            .write("storing a network", move |transaction| {
+                let sql =
+                    format!("INSERT OR REPLACE INTO {} (network, note, created) VALUES (?1, ?2, ?3)", table(list));
+                transaction.execute(&sql, params![entry.network.to_string(), entry.note, entry.created.0]).map(|_| ())
+            })
+            .await
+    }
+
+    /// Removes one; false when there was none.
+    pub async fn remove_network(&self, list: NetworkList, network: IpNet) -> Result<bool, StorageError> {
+        self.database
+            .write("removing a network", move |transaction| {
+                let sql = format!("DELETE FROM {} WHERE network = ?1", table(list));
+                transaction.execute(&sql, [network.to_string()]).map(|rows| rows > 0)
+            })
+            .await
+    }
+}
+
+fn table(list: NetworkList) -> &'static str {
+    match list {
+        NetworkList::Allow => "ip_allowlist",
+        NetworkList::Trusted => "ip_trusted",
+    }
+}
+
+fn block(row: &Row<'_>) -> rusqlite::Result<BlockEntry> {
+    Ok(BlockEntry {
+        network: parsed(row, "network")?,
+        reason: row.get("reason")?,
+        source: named(row, "source")?,
+        failures: row.get("failures")?,
+        created: UnixMillis(row.get("created")?),
+        expires: row.get::<_, Option<i64>>("expires")?.map(UnixMillis),
+    })
+}
+
+fn listed(row: &Row<'_>) -> rusqlite::Result<ListedNetwork> {
+    Ok(ListedNetwork {
+        network: parsed(row, "network")?,
+        note: row.get("note")?,
+        created: UnixMillis(row.get("created")?),
+    })
+}

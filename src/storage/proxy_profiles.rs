@@ -1,0 +1,58 @@
+//! Table `proxy_profiles`: listeners to start, one per port (SPEC §1.2).
+
+use rusqlite::{Row, params};
+
+use super::columns::{named, parsed};
+use super::config_store::ConfigStore;
+use super::error::StorageError;
+use crate::types::listener::ListenerConfig;
+
+impl ConfigStore {
+    /// Stored listeners, by port.
+    pub async fn listeners(&self) -> Result<Vec<ListenerConfig>, StorageError> {
+        self.database
+            .read("reading listeners", |connection| {
+                let mut statement = connection.prepare_cached("SELECT * FROM proxy_profiles ORDER BY port")?;
+                statement.query_map([], listener)?.collect()
+            })
+            .await
+    }
+
+    /// Adds or replaces the listener of that port.
+    pub async fn put_listener(&self, listener: ListenerConfig) -> Result<(), StorageError> {
+        self.database
+            .write("storing a listener", move |transaction| {
+                transaction
+                    .execute(
+                        "INSERT OR REPLACE INTO proxy_profiles (port, mode, bind, insecure_plain_http)
+                         VALUES (?1, ?2, ?3, ?4)",
+                        params![
+                            listener.port,
+                            listener.mode.0,
+                            listener.bind.to_string(),
+                            listener.insecure_plain_http
+                        ],
+                    )
+                    .map(|_| ())
+            })
+            .await
+    }
+
+    /// Forgets the listener of that port; false when there was none.
+    pub async fn remove_listener(&self, port: u16) -> Result<bool, StorageError> {
+        self.database
+            .write("forgetting a listener", move |transaction| {
+                transaction.execute("DELETE FROM proxy_profiles WHERE port = ?1", [port]).map(|rows| rows > 0)
+            })
+            .await
+    }
+}
+
+fn listener(row: &Row<'_>) -> rusqlite::Result<ListenerConfig> {
+    Ok(ListenerConfig {
+        mode: named(row, "mode")?,
+        bind: parsed(row, "bind")?,
+        port: row.get("port")?,
+        insecure_plain_http: row.get("insecure_plain_http")?,
+    })
+}

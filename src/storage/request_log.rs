@@ -1,0 +1,156 @@
+//! Table `request_log`: requests that ended, without bodies (SPEC §10).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Row, named_params};
+
+use super::columns::{name, named, named_or_none, number, parsed, unsigned};
+use super::error::StorageError;
+use super::security_store::SecurityStore;
+use crate::types::clock::UnixMillis;
+use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
+
+/// Most rows of one answer (`types::calls::requests`).
+const LARGEST_PAGE: u32 = 1000;
+
+/// Rows that one transaction drops, so that the audit writer never waits long behind it.
+const DROPPED_AT_ONCE: u64 = 5_000;
+
+impl SecurityStore {
+    /// Appends to the request log, in the order given.
+    pub async fn append_requests(&self, rows: Vec<RequestRow>) -> Result<(), StorageError> {
+        self.database
+            .write("appending to the request log", move |transaction| {
+                let mut statement = transaction.prepare_cached(
+                    "INSERT INTO request_log (id, at, client, key, key_label, method, path, route, model, engine,
+                         status, error_code, stream, tokens_prompt, tokens_completion, tokens_cached, tokens_source,
+                         bytes_in, bytes_out, screened_us, authenticated_us, parsed_us, resolved_us, sent_us,
+                         first_byte_us, first_token_us, ended, took_us, user_agent)
+                     VALUES (:id, :at, :client, :key, :key_label, :method, :path, :route, :model, :engine,
+                         :status, :error_code, :stream, :tokens_prompt, :tokens_completion, :tokens_cached,
+                         :tokens_source, :bytes_in, :bytes_out, :screened_us, :authenticated_us, :parsed_us,
+                         :resolved_us, :sent_us, :first_byte_us, :first_token_us, :ended, :took_us, :user_agent)",
+                )?;
+                for row in rows {
+                    let (ended, took_us) = match row.progress {
+                        Progress::Running => (None, None),
+                        Progress::Ended { end, took_us } => (Some(name(&end)?), Some(number(took_us))),
+                    };
+                    statement.execute(named_params! {
+                        ":id": row.id.as_str(),
+                        ":at": row.at.0,
+                        ":client": row.client.to_string(),
+                        ":key": row.key.map(String::from),
+                        ":key_label": row.key_label.as_deref(),
+                        ":method": row.method,
+                        ":path": row.path,
+                        ":route": row.route,
+                        ":model": row.model.as_deref(),
+                        ":engine": row.engine.map(String::from),
+                        ":status": row.status,
+                        ":error_code": row.error_code,
+                        ":stream": row.stream,
+                        ":tokens_prompt": number(row.tokens.prompt),
+                        ":tokens_completion": number(row.tokens.completion),
+                        ":tokens_cached": number(row.tokens.cached),
+                        ":tokens_source": name(&row.tokens.source)?,
+                        ":bytes_in": number(row.bytes_in),
+                        ":bytes_out": number(row.bytes_out),
+                        ":screened_us": row.stages.screened,
+                        ":authenticated_us": row.stages.authenticated,
+                        ":parsed_us": row.stages.parsed,
+                        ":resolved_us": row.stages.resolved,
+                        ":sent_us": row.stages.sent,
+                        ":first_byte_us": row.stages.first_byte,
+                        ":first_token_us": row.stages.first_token,
+                        ":ended": ended,
+                        ":took_us": took_us,
+                        ":user_agent": row.user_agent,
+                    })?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The newest requests, newest first, at most 1000.
+    pub async fn requests(&self, limit: u32) -> Result<Vec<RequestRow>, StorageError> {
+        self.database
+            .read("reading the request log", move |connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT * FROM request_log ORDER BY number DESC LIMIT ?1")?;
+                statement.query_map([limit.min(LARGEST_PAGE)], request)?.collect()
+            })
+            .await
+    }
+
+    /// Drops requests beyond age and count (SPEC §10: 7 days or 1 M rows); answers how many.
+    pub async fn trim_requests(&self, now: UnixMillis, keep: Duration, rows: u64) -> Result<u64, StorageError> {
+        let oldest = now.minus(keep).0;
+        let mut dropped = 0;
+        loop {
+            let now_dropped = self
+                .database
+                .write("trimming the request log", move |transaction| {
+                    // Numbers are handed out without gaps and dropped from the low end, so they count rows; an
+                    // out-of-order time only keeps a few rows longer.
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM request_log WHERE number IN (
+                                 SELECT number FROM request_log
+                                 WHERE at < ?1 OR number <= (SELECT max(number) FROM request_log) - ?2
+                                 ORDER BY number LIMIT ?3)",
+                        )?
+                        .execute((oldest, number(rows), number(DROPPED_AT_ONCE)))
+                        .map(|rows| rows as u64)
+                })
+                .await?;
+            dropped += now_dropped;
+            if now_dropped < DROPPED_AT_ONCE {
+                return Ok(dropped);
+            }
+        }
+    }
+}
+
+fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+    let progress = match (named_or_none(row, "ended")?, row.get::<_, Option<i64>>("took_us")?) {
+        (Some(end), Some(took)) => Progress::Ended { end, took_us: u64::try_from(took).unwrap_or(0) },
+        _ => Progress::Running,
+    };
+    Ok(RequestRow {
+        id: named(row, "id")?,
+        at: UnixMillis(row.get("at")?),
+        client: parsed(row, "client")?,
+        key: named_or_none(row, "key")?,
+        key_label: row.get::<_, Option<String>>("key_label")?.map(Arc::from),
+        method: row.get("method")?,
+        path: row.get("path")?,
+        route: row.get("route")?,
+        model: row.get::<_, Option<String>>("model")?.map(Arc::from),
+        engine: named_or_none(row, "engine")?,
+        status: row.get("status")?,
+        error_code: row.get("error_code")?,
+        stream: row.get("stream")?,
+        tokens: TokenUsage {
+            prompt: unsigned(row, "tokens_prompt")?,
+            completion: unsigned(row, "tokens_completion")?,
+            cached: unsigned(row, "tokens_cached")?,
+            source: named(row, "tokens_source")?,
+        },
+        bytes_in: unsigned(row, "bytes_in")?,
+        bytes_out: unsigned(row, "bytes_out")?,
+        stages: StageTimes {
+            screened: row.get("screened_us")?,
+            authenticated: row.get("authenticated_us")?,
+            parsed: row.get("parsed_us")?,
+            resolved: row.get("resolved_us")?,
+            sent: row.get("sent_us")?,
+            first_byte: row.get("first_byte_us")?,
+            first_token: row.get("first_token_us")?,
+        },
+        progress,
+        user_agent: row.get("user_agent")?,
+    })
+}

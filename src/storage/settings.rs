@@ -1,0 +1,29 @@
+//! Table `settings`: values that the operator stored, by key.
+
+use super::config_store::ConfigStore;
+use super::error::StorageError;
+
+impl ConfigStore {
+    /// All settings that were stored, by key.
+    pub async fn settings(&self) -> Result<Vec<(String, String)>, StorageError> {
+        self.database
+            .read("reading settings", |connection| {
+                let mut statement = connection.prepare_cached("SELECT key, value FROM settings ORDER BY key")?;
+                statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .await
+    }
+
+    /// Stores one setting; `None` removes it.
+    pub async fn set_setting(&self, key: String, value: Option<String>) -> Result<(), StorageError> {
+        self.database
+            .write("storing a setting", move |transaction| {
+                match value {
+                    Some(value) => transaction.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [key, value]),
+                    None => transaction.execute("DELETE FROM settings WHERE key = ?1", [key]),
+                }
+                .map(|_| ())
+            })
+            .await
+    }
+}
