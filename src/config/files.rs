@@ -309,7 +309,8 @@ pub fn narrow(path: &Path, allowed: u32) -> Files<Option<String>> {
         Err(e) => return Err(FileError::new("look at", path, e)),
     };
     let mode = metadata.mode() & 0o7777;
-    if mode & !allowed & 0o777 == 0 {
+    let too_wide = mode & 0o777 & !allowed;
+    if too_wide == 0 {
         return Ok(None);
     }
     fs::set_permissions(path, Permissions::from_mode(mode & allowed))

@@ -292,7 +292,7 @@ mod tests {
             let value = kind.parse(text).expect("parses");
             assert_eq!(kind.parse(&value.show()), Some(value), "{text}");
         }
-        assert_eq!(Value::Span(Duration::from_secs(300)).show(), "5m");
+        assert_eq!(Value::Span(Duration::from_mins(5)).show(), "5m");
         assert_eq!(Value::Span(Duration::ZERO).show(), "0s");
         assert_eq!(Value::Size(32 << 20).show(), "32MiB");
     }

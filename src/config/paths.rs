@@ -60,21 +60,21 @@ pub struct PathOverrides {
 /// The platform's folders for FLM, and the folder that relative paths start from.
 #[derive(Debug, Clone)]
 struct Platform {
-    config_dir: PathBuf,
-    data_dir: PathBuf,
-    log_dir: PathBuf,
+    config: PathBuf,
+    data: PathBuf,
+    logs: PathBuf,
 }
 
 impl Platform {
     /// The folders of this user by the `directories` crate; `None` without a home folder.
     fn of_this_user() -> Option<Self> {
         let folders = ProjectDirs::from("", "", "flm")?;
-        let data_dir = folders.data_local_dir().to_owned();
+        let data = folders.data_local_dir().to_owned();
         Some(Self {
-            config_dir: folders.config_dir().to_owned(),
+            config: folders.config_dir().to_owned(),
             // Only Linux has a folder for state; elsewhere logs live beside the data.
-            log_dir: folders.state_dir().unwrap_or(&data_dir).join("logs"),
-            data_dir,
+            logs: folders.state_dir().unwrap_or(&data).join("logs"),
+            data,
         })
     }
 }
@@ -102,7 +102,7 @@ impl HomePaths {
         let absolute = |path: PathBuf| here.join(path);
 
         let folders = match overrides.home.clone().or_else(|| variable("FLM_HOME")).map(absolute) {
-            Some(home) => Platform { config_dir: home.clone(), log_dir: home.join("logs"), data_dir: home },
+            Some(home) => Platform { config: home.clone(), logs: home.join("logs"), data: home },
             None => platform.ok_or_else(|| {
                 Failure::new(ErrorCode::IoError, "this user has no home folder, so there is no place for FLM's data")
                     .hint("name a folder with --home DIR or FLM_HOME")
@@ -111,13 +111,13 @@ impl HomePaths {
         let credential = variable("CREDENTIALS_DIRECTORY").map(|dir| dir.join(CREDENTIAL)).filter(|file| file.exists());
         let key_file = credential.or_else(|| variable("FLM_DB_KEY_FILE").map(absolute));
         let paths = Self {
-            run_dir: folders.data_dir.join("run"),
-            config_db: overrides.config_db.clone().map_or_else(|| folders.data_dir.join("config.db"), absolute),
-            security_db: overrides.security_db.clone().map_or_else(|| folders.data_dir.join("security.db"), absolute),
-            key_file: key_file.unwrap_or_else(|| folders.data_dir.join("keys").join("security.key")),
-            config_dir: folders.config_dir,
-            data_dir: folders.data_dir,
-            log_dir: folders.log_dir,
+            run_dir: folders.data.join("run"),
+            config_db: overrides.config_db.clone().map_or_else(|| folders.data.join("config.db"), absolute),
+            security_db: overrides.security_db.clone().map_or_else(|| folders.data.join("security.db"), absolute),
+            key_file: key_file.unwrap_or_else(|| folders.data.join("keys").join("security.key")),
+            config_dir: folders.config,
+            data_dir: folders.data,
+            log_dir: folders.logs,
         };
         let socket = paths.socket();
         let length = socket.as_os_str().as_bytes().len();
@@ -192,9 +192,9 @@ mod tests {
 
     fn platform() -> Platform {
         Platform {
-            config_dir: "/u/.config/flm".into(),
-            data_dir: "/u/.local/share/flm".into(),
-            log_dir: "/u/.local/state/flm/logs".into(),
+            config: "/u/.config/flm".into(),
+            data: "/u/.local/share/flm".into(),
+            logs: "/u/.local/state/flm/logs".into(),
         }
     }
 

@@ -46,6 +46,15 @@ pub struct Setting<T> {
     value: PhantomData<fn() -> T>,
 }
 
+// Not derived: a setting is copied whatever its value's type.
+impl<T> Clone for Setting<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Setting<T> {}
+
 /// A type that a setting's value can be read as.
 pub trait Readable: Default {
     /// Reads the value; `None` when it is of another kind.

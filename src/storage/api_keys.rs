@@ -139,3 +139,76 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         hash: row.get("hash")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::storage::security_store::tests::store;
+    use crate::types::key::{Priority, Right};
+
+    fn record(id: &str, label: &str) -> KeyRecord {
+        KeyRecord {
+            view: KeyView {
+                id: KeyId::parse(id).expect("id"),
+                label: label.into(),
+                last4: "wxyz".into(),
+                limits: KeyLimits {
+                    requests_per_minute: 0,
+                    burst: 5,
+                    tokens_per_day: Some(u64::from(u32::MAX) + 1),
+                    max_parallel: Some(2),
+                    priority: Priority::High,
+                    models: vec!["flm://*/llama*".into()],
+                    routes: vec!["/v1/*".into()],
+                    rights: BTreeSet::from([Right::Infer, Right::Manage]),
+                },
+                created: UnixMillis(1),
+                expires: Some(UnixMillis(99)),
+                revoked: None,
+                last_used: None,
+            },
+            hash: "$argon2id$v=19$...".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_come_back_as_they_were_given() {
+        let (_folder, store) = store();
+        let mut second = record("bbbbbbbb", "second");
+        second.view.created = UnixMillis(2);
+        second.view.limits = KeyLimits::default();
+        store.insert_key(second.clone()).await.expect("adds");
+        store.insert_key(record("aaaaaaaa", "first")).await.expect("adds");
+        assert_eq!(store.keys().await.expect("reads"), [record("aaaaaaaa", "first"), second]);
+    }
+
+    #[tokio::test]
+    async fn a_label_is_free_again_once_its_key_is_revoked() {
+        let (_folder, store) = store();
+        let first = record("aaaaaaaa", "laptop");
+        store.insert_key(first.clone()).await.expect("adds");
+        let error = store.insert_key(record("bbbbbbbb", "laptop")).await.expect_err("the label is taken");
+        assert!(matches!(error, StorageError::Conflict { .. }), "{error}");
+        store.update_key(KeyView { revoked: Some(UnixMillis(5)), ..first.view }).await.expect("revokes");
+        store.insert_key(record("bbbbbbbb", "laptop")).await.expect("adds");
+    }
+
+    #[tokio::test]
+    async fn a_change_keeps_the_hash_and_can_neither_unrevoke_nor_go_back_in_time() {
+        let (_folder, store) = store();
+        let first = record("aaaaaaaa", "first");
+        store.insert_key(first.clone()).await.expect("adds");
+        store.touch_keys(vec![(first.view.id, UnixMillis(50)), (first.view.id, UnixMillis(40))]).await.expect("notes");
+        let revoked = KeyView { label: "renamed".into(), revoked: Some(UnixMillis(60)), ..first.view.clone() };
+        assert!(store.update_key(revoked.clone()).await.expect("changes"));
+        assert!(store.update_key(KeyView { revoked: None, ..revoked.clone() }).await.expect("changes"));
+        let stored = store.keys().await.expect("reads").remove(0);
+        assert_eq!(
+            stored,
+            KeyRecord { view: KeyView { last_used: Some(UnixMillis(50)), ..revoked }, hash: first.hash }
+        );
+        assert!(!store.update_key(record("zzzzzzzz", "nobody").view).await.expect("no such key"));
+    }
+}

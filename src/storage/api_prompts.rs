@@ -74,3 +74,30 @@ fn prompt(row: &Row<'_>) -> rusqlite::Result<PromptView> {
         updated: UnixMillis(row.get("saved")?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn versions_count_on_and_history_outlives_a_removal() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        let save = |text: &str, at| store.put_prompt("chat.completions".into(), text.into(), UnixMillis(at));
+        let first = save("one", 1).await.expect("saves");
+        let second = save("two", 2).await.expect("saves");
+        assert_eq!((first.version, second.version), (1, 2));
+        let other =
+            store.put_prompt("chat.completions@Ab12Cd34".into(), "x".into(), UnixMillis(3)).await.expect("saves");
+        assert_eq!(store.prompts().await.expect("reads"), [second.clone(), other.clone()]);
+
+        assert!(store.remove_prompt("chat.completions".into(), UnixMillis(4)).await.expect("removes"));
+        assert!(!store.remove_prompt("chat.completions".into(), UnixMillis(5)).await.expect("is gone"));
+        assert_eq!(store.prompts().await.expect("reads"), [other]);
+        let third = save("three", 6).await.expect("saves");
+        assert_eq!(third.version, 3);
+        let history = store.prompt_history("chat.completions".into()).await.expect("reads");
+        assert_eq!(history, [third, second, first]);
+        assert_eq!(store.prompt_history("nothing".into()).await.expect("reads"), []);
+    }
+}

@@ -167,3 +167,118 @@ fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
 fn chained(row: &Row<'_>) -> rusqlite::Result<ChainedRow> {
     Ok(ChainedRow { row: audit_row(row)?, code: row.get("code")? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::security_store::tests::store;
+    use crate::types::audit::AuditKind;
+    use crate::types::ids::{EngineId, KeyId, RequestId};
+
+    fn row(sequence: u64, kind: AuditKind, severity: Severity) -> ChainedRow {
+        let at = UnixMillis(i64::try_from(sequence).expect("small") * 10);
+        ChainedRow {
+            row: AuditRow { sequence, event: AuditEvent::new(at, kind, severity, format!("row {sequence}")) },
+            code: [u8::try_from(sequence).expect("small"); 32],
+        }
+    }
+
+    fn full_row(sequence: u64) -> ChainedRow {
+        let mut chained = row(sequence, AuditKind::AuthenticationFailed, Severity::Medium);
+        let event = &mut chained.row.event;
+        event.request_id = Some(RequestId::from_random(5));
+        event.address = Some("2001:db8::1".parse().expect("address"));
+        event.key = Some(KeyId::parse("Ab12Cd34").expect("id"));
+        event.endpoint = Some("/v1/models".into());
+        event.engine = Some(EngineId::parse("ollama").expect("id"));
+        event.status = Some(401);
+        event.latency_ms = Some(3);
+        chained
+    }
+
+    #[tokio::test]
+    async fn rows_come_back_with_every_field_and_their_code() {
+        let (_folder, store) = store();
+        assert_eq!(store.audit_head().await.expect("reads"), None);
+        let rows = vec![full_row(1), row(2, AuditKind::KeyChanged, Severity::Low)];
+        store.append_audit(rows.clone()).await.expect("appends");
+        assert_eq!(store.audit_after(0, 10).await.expect("reads"), rows);
+        assert_eq!(store.audit_after(1, 10).await.expect("reads"), rows[1..]);
+        assert_eq!(store.audit_after(0, 1).await.expect("reads"), rows[..1]);
+        assert_eq!(store.audit_head().await.expect("reads"), rows.last().cloned());
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_refused_and_nothing_of_the_batch_is_kept() {
+        let (_folder, store) = store();
+        let low = |sequence| row(sequence, AuditKind::RuleHit, Severity::Low);
+        for wrong in [vec![low(2)], vec![low(0)], vec![low(1), low(3)]] {
+            let error = store.append_audit(wrong).await.expect_err("gap");
+            assert!(matches!(error, StorageError::Conflict { .. }), "{error}");
+            assert_eq!(store.audit_head().await.expect("reads"), None);
+        }
+        store.append_audit(vec![low(1)]).await.expect("appends");
+        assert!(store.append_audit(vec![low(1)]).await.is_err(), "the number is taken");
+    }
+
+    #[tokio::test]
+    async fn the_database_refuses_to_change_or_delete_a_row() {
+        let (_folder, store) = store();
+        store.append_audit(vec![full_row(1)]).await.expect("appends");
+        for sql in [
+            "UPDATE audit_logs SET details = 'nothing happened'",
+            "DELETE FROM audit_logs",
+            "INSERT OR REPLACE INTO audit_logs SELECT * FROM audit_logs",
+            "REPLACE INTO audit_logs SELECT sequence, at, kind, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', code
+             FROM audit_logs",
+            "INSERT INTO audit_logs SELECT * FROM audit_logs WHERE 1 ON CONFLICT DO UPDATE SET details = ''",
+        ] {
+            let error = store.tamper(sql).await.expect_err(sql);
+            assert!(matches!(error, StorageError::Conflict { .. }), "{sql}: {error}");
+        }
+        assert_eq!(store.audit_after(0, 10).await.expect("reads"), [full_row(1)]);
+    }
+
+    #[tokio::test]
+    async fn pages_follow_filters_newest_first() {
+        let (_folder, store) = store();
+        let rows: Vec<_> = (1..=9)
+            .map(|n| match n % 3 {
+                0 => full_row(n),
+                1 => row(n, AuditKind::RuleHit, Severity::Critical),
+                _ => row(n, AuditKind::KeyChanged, Severity::Low),
+            })
+            .collect();
+        store.append_audit(rows).await.expect("appends");
+        let page = async |query: ListAudit| {
+            store.audit_page(query).await.expect("reads").iter().map(|row| row.sequence).collect::<Vec<_>>()
+        };
+        let all = ListAudit::default();
+        assert_eq!(page(all.clone()).await, [9, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(page(ListAudit { limit: 2, before: Some(5), ..all.clone() }).await, [4, 3]);
+        assert_eq!(page(ListAudit { severity: Some(Severity::Medium), ..all.clone() }).await, [9, 7, 6, 4, 3, 1]);
+        assert_eq!(page(ListAudit { kind: Some(AuditKind::KeyChanged), ..all.clone() }).await, [8, 5, 2]);
+        assert_eq!(page(ListAudit { since: Some(UnixMillis(80)), ..all.clone() }).await, [9, 8]);
+        let address = Some("2001:db8::1".parse().expect("address"));
+        assert_eq!(page(ListAudit { address, before: Some(9), ..all.clone() }).await, [6, 3]);
+        let address = Some("192.0.2.1".parse().expect("address"));
+        assert_eq!(page(ListAudit { address, severity: Some(Severity::Low), ..all }).await, [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_page_has_100_rows_unless_told_and_never_more_than_1000() {
+        let (_folder, store) = store();
+        let rows = (1..=1_100).map(|n| ChainedRow { code: [0; 32], ..row_numbered(n) }).collect();
+        store.append_audit(rows).await.expect("appends");
+        for (limit, expected) in [(0, 100), (3, 3), (u32::MAX, 1_000)] {
+            let page = store.audit_page(ListAudit { limit, ..ListAudit::default() }).await.expect("reads");
+            assert_eq!(page.len(), expected);
+        }
+    }
+
+    fn row_numbered(sequence: u64) -> ChainedRow {
+        let mut chained = row(1, AuditKind::RuleHit, Severity::Low);
+        chained.row.sequence = sequence;
+        chained
+    }
+}

@@ -23,7 +23,7 @@ use crate::config::files::{self, FileError, PRIVATE_FILE};
 const QUEUE: usize = 256;
 
 /// How long a statement waits for a lock of another program, such as `sqlite3` or a backup.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Virtual machine steps between two looks at whether the caller of a read is still there; a few microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
@@ -41,6 +41,8 @@ pub(super) struct Opening<'a> {
     pub(super) key: Option<(&'a DatabaseKey, &'a Path)>,
     /// Its migrations.
     pub(super) steps: &'a [Migration],
+    /// How long a statement waits for a lock of another program: [`BUSY_TIMEOUT`] outside tests.
+    pub(super) patience: Duration,
 }
 
 /// A database that is open. Cloned freely; its threads end with the last clone or by [`Database::close`].
@@ -115,9 +117,9 @@ impl Database {
             }
             Err(NotMigrated::Unreadable(error)) => return Err(fail("reading the schema version", &error)),
             Err(NotMigrated::Failed { from, to, error }) => {
-                match fail("migrating", &error) {
-                    passing @ (StorageError::Locked { .. } | StorageError::Corrupt { .. }) => return Err(passing),
-                    _ => {}
+                let cause = fail("migrating", &error);
+                if matches!(cause, StorageError::Locked { .. } | StorageError::Corrupt { .. }) {
+                    return Err(cause);
                 }
                 let failed = StorageError::Migration { database: path.to_owned(), from, to, detail: error.to_string() };
                 // Keys that exist must go on working (SPEC §5.12); without a schema there are none.
@@ -214,6 +216,12 @@ impl Database {
         result.map_err(|error| StorageError::from_sqlite(&self.shared.path, self.shared.contents, operation, &error))
     }
 
+    /// Runs statements outside a transaction on the writer's connection: what someone with the key could do.
+    #[cfg(test)]
+    pub(super) async fn tamper(&self, sql: String) -> Result<(), StorageError> {
+        self.run(&self.shared.writer, "tampering", move |connection| connection.execute_batch(&sql)).await
+    }
+
     /// Ends the threads after what is queued, and writes the `-wal` back into the file. Closing twice is fine.
     pub(super) async fn close(&self) -> Result<(), StorageError> {
         // The reader first: the write-back can only empty the `-wal` when nobody reads from it.
@@ -254,7 +262,7 @@ fn connect(opening: &Opening<'_>, access: OpenFlags) -> Result<Connection, Stora
             detail: "SQLCipher refused it".to_owned(),
         })?;
     }
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| fail(&e))?;
+    connection.busy_timeout(opening.patience).map_err(|e| fail(&e))?;
     // The first read is what finds a wrong key: SQLCipher cannot tell it from a damaged first page.
     let first = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
     if let Err(error) = first {
@@ -312,4 +320,95 @@ fn write_back(connection: &Connection) -> rusqlite::Result<()> {
     }
     // Another program that still reads only leaves the `-wal` longer: `busy` in the first column is no error.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::ConfigStore;
+
+    const ENDLESS: &str = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+
+    fn store() -> (tempfile::TempDir, ConfigStore) {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_is_interrupted() {
+        let (_folder, store) = store();
+        let endless = store.database.read("counting", |c| c.query_row(ENDLESS, [], |row| row.get::<_, i64>(0)));
+        assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err(), "it is endless");
+        let next = tokio::time::timeout(Duration::from_secs(20), store.settings());
+        assert_eq!(next.await.expect("the reader is free again").expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn the_reader_cannot_write() {
+        let (_folder, store) = store();
+        let error = store
+            .database
+            .read("writing", |c| c.execute("INSERT INTO settings VALUES ('a', 'b')", []))
+            .await
+            .expect_err("read-only");
+        assert!(matches!(error, StorageError::ReadOnly { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_halfway_leaves_nothing() {
+        let (_folder, store) = store();
+        let error = store
+            .database
+            .write("changing", |transaction| {
+                transaction.execute("INSERT INTO settings VALUES ('a', 'b')", [])?;
+                transaction.execute("INSERT INTO settings VALUES ('a', 'c')", [])
+            })
+            .await
+            .expect_err("the key exists");
+        assert!(matches!(error, StorageError::Conflict { operation: "changing", .. }), "{error}");
+        assert_eq!(store.settings().await.expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_kept_although_its_caller_left() {
+        let (_folder, store) = store();
+        let (begun, has_begun) = oneshot::channel();
+        let change = store.database.write("changing", move |transaction| {
+            let _test_waits = begun.send(());
+            transaction.execute("INSERT INTO settings VALUES ('a', 'b')", [])
+        });
+        tokio::select! {
+            _ = change => {}
+            begun = has_begun => begun.expect("the writer has it"),
+        }
+        // Queued behind the change, so it is over when this is answered.
+        store.set_setting("z".into(), None).await.expect("writes");
+        assert_eq!(store.settings().await.expect("reads"), [("a".to_owned(), "b".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_nothing_is_half_written() {
+        let (_folder, store) = store();
+        store.set_setting("kept".into(), Some("value".into())).await.expect("writes");
+        // SQLite answers SQLITE_FULL at this limit, as it does when a write gets ENOSPC.
+        store.database.tamper("PRAGMA max_page_count = 1".into()).await.expect("limits");
+        let error = store.set_setting("large".into(), Some("x".repeat(1 << 20))).await.expect_err("full");
+        assert!(matches!(error, StorageError::DiskFull { .. }), "{error}");
+        assert_eq!(store.settings().await.expect("reads").len(), 1);
+        store.database.tamper("PRAGMA max_page_count = 1000000".into()).await.expect("space again");
+        store.set_setting("large".into(), Some("x".repeat(1 << 20))).await.expect("writes again");
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_says_so_and_closing_twice_is_fine() {
+        let (folder, store) = store();
+        store.set_setting("a".into(), Some("b".into())).await.expect("writes");
+        store.close().await.expect("closes");
+        store.close().await.expect("is closed");
+        assert!(matches!(store.settings().await, Err(StorageError::Closed { .. })));
+        assert!(matches!(store.set_setting("a".into(), None).await, Err(StorageError::Closed { .. })));
+        let path = folder.path().join("config.db");
+        assert!(!beside(&path, "-wal").exists(), "everything is in the database itself");
+    }
 }

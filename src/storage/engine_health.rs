@@ -92,3 +92,74 @@ fn point(row: &Row<'_>) -> rusqlite::Result<HealthPoint> {
         reason: row.get("reason")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::engine::{EngineKind, EngineOrigin, EngineRecord};
+
+    async fn store_with(engines: &[&str]) -> (tempfile::TempDir, ConfigStore) {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        for id in engines {
+            let record = EngineRecord {
+                id: EngineId::parse(id).expect("id"),
+                kind: EngineKind::named("openai"),
+                url: "http://127.0.0.1:1".into(),
+                api_key_env: None,
+                direct: false,
+                origin: EngineOrigin::Detected,
+                created: UnixMillis(0),
+            };
+            store.put_engine(record).await.expect("stores");
+        }
+        (folder, store)
+    }
+
+    fn check(engine: &str, at: i64, latency_ms: Option<u32>) -> HealthPoint {
+        let reason = latency_ms.is_none().then(|| "connection refused".to_owned());
+        HealthPoint { engine: EngineId::parse(engine).expect("id"), at: UnixMillis(at), latency_ms, reason }
+    }
+
+    #[tokio::test]
+    async fn checks_come_back_in_order_by_engine_and_time() {
+        let (_folder, store) = store_with(&["a", "b"]).await;
+        let points = vec![check("b", 20, Some(5)), check("a", 10, None), check("gone", 10, Some(1))];
+        store.append_health(points).await.expect("stores");
+        let all = store.health(None, UnixMillis(0)).await.expect("reads");
+        assert_eq!(all, [check("a", 10, None), check("b", 20, Some(5))], "the engine that is gone is left out");
+        let b = EngineId::parse("b").expect("id");
+        assert_eq!(store.health(Some(b.clone()), UnixMillis(20)).await.expect("reads"), [check("b", 20, Some(5))]);
+        assert_eq!(store.health(Some(b), UnixMillis(21)).await.expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn old_checks_become_hours_and_old_hours_go() {
+        let (_folder, store) = store_with(&["a"]).await;
+        let hour = HOUR_MS;
+        let old = vec![check("a", 5, Some(10)), check("a", 6, Some(20)), check("a", 7, None), check("a", hour, None)];
+        store.append_health(old).await.expect("stores");
+        let recent = check("a", 2 * hour + 1, Some(1));
+        store.append_health(vec![recent.clone()]).await.expect("stores");
+
+        // 26 hours and a bit: the first two hours are over and older than a day, the third is not.
+        let now = UnixMillis(26 * hour + 5);
+        let rolled = [
+            HealthPoint { latency_ms: Some(15), reason: Some("1 of 3 checks failed".into()), ..check("a", 0, None) },
+            HealthPoint { reason: Some("1 of 1 checks failed".into()), ..check("a", hour, None) },
+            recent.clone(),
+        ];
+        for _ in 0..2 {
+            store.roll_up_health(now).await.expect("rolls up, and again without harm");
+            assert_eq!(store.health(None, UnixMillis(0)).await.expect("reads"), rolled);
+        }
+        // A late check of an hour that was rolled up is added to it.
+        store.append_health(vec![check("a", 8, Some(30))]).await.expect("stores");
+        store.roll_up_health(now).await.expect("rolls up");
+        let first = store.health(None, UnixMillis(0)).await.expect("reads").remove(0);
+        assert_eq!((first.latency_ms, first.reason.as_deref()), (Some(20), Some("1 of 4 checks failed")));
+
+        store.roll_up_health(UnixMillis(0).plus(HOURLY).plus(Duration::from_hours(3))).await.expect("rolls up");
+        assert_eq!(store.health(None, UnixMillis(0)).await.expect("reads"), []);
+    }
+}

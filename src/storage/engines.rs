@@ -99,3 +99,70 @@ fn engine(row: &Row<'_>) -> rusqlite::Result<EngineRecord> {
         created: UnixMillis(row.get("created")?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::engine::{DetectedEngine, EngineKind, EngineOrigin, EngineState, HealthPoint};
+
+    fn record(id: &str, url: &str) -> EngineRecord {
+        EngineRecord {
+            id: EngineId::parse(id).expect("id"),
+            kind: EngineKind::named("llamacpp"),
+            url: url.into(),
+            api_key_env: Some("LLAMA_KEY".into()),
+            direct: true,
+            origin: EngineOrigin::Manual,
+            created: UnixMillis(7),
+        }
+    }
+
+    #[tokio::test]
+    async fn engines_are_stored_replaced_and_removed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        store.put_engine(record("b", "http://127.0.0.1:1")).await.expect("stores");
+        store.put_engine(record("a", "http://127.0.0.1:2")).await.expect("stores");
+        store.put_engine(record("b", "http://127.0.0.1:3")).await.expect("replaces");
+        let expected = [record("a", "http://127.0.0.1:2"), record("b", "http://127.0.0.1:3")];
+        assert_eq!(store.engines().await.expect("reads"), expected);
+        assert!(store.remove_engine(EngineId::parse("a").expect("id")).await.expect("removes"));
+        assert!(!store.remove_engine(EngineId::parse("a").expect("id")).await.expect("is gone"));
+        assert_eq!(store.engines().await.expect("reads"), expected[1..]);
+    }
+
+    #[tokio::test]
+    async fn replacing_an_engine_keeps_its_health_history() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        let engine = record("a", "http://127.0.0.1:1");
+        store.put_engine(engine.clone()).await.expect("stores");
+        let point = HealthPoint { engine: engine.id.clone(), at: UnixMillis(1), latency_ms: Some(3), reason: None };
+        store.append_health(vec![point.clone()]).await.expect("stores");
+        store.put_engine(engine.clone()).await.expect("replaces");
+        assert_eq!(store.health(None, UnixMillis(0)).await.expect("reads"), [point]);
+        store.remove_engine(engine.id).await.expect("removes");
+        assert_eq!(store.health(None, UnixMillis(0)).await.expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn the_last_detection_comes_back_marked_as_cached() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        assert_eq!(store.detection().await.expect("reads"), None);
+        let found = DetectedEngine {
+            kind: EngineKind::named("ollama"),
+            url: Some("http://127.0.0.1:11434".into()),
+            binary: None,
+            version: Some("0.9".into()),
+            state: EngineState::RunningHealthy { latency_ms: 4 },
+            models: 2,
+            evidence: "port 11434".into(),
+        };
+        let mut report = DetectionReport { engines: vec![found], at: UnixMillis(9), took_ms: 12, cached: false };
+        store.put_detection(DetectionReport { took_ms: 1, ..report.clone() }).await.expect("stores");
+        store.put_detection(report.clone()).await.expect("replaces");
+        report.cached = true;
+        assert_eq!(store.detection().await.expect("reads"), Some(report));
+    }
+}

@@ -168,9 +168,7 @@ impl StorageError {
                 Self::Locked { database, operation }
             }
             Some(Sqlite::DiskFull) => Self::DiskFull { database, operation },
-            Some(Sqlite::ReadOnly | Sqlite::PermissionDenied | Sqlite::CannotOpen) => {
-                Self::ReadOnly { database, reason: detail }
-            }
+            Some(Sqlite::ReadOnly | Sqlite::PermissionDenied) => Self::ReadOnly { database, reason: detail },
             Some(Sqlite::NotADatabase | Sqlite::DatabaseCorrupt) => Self::Corrupt { database, detail, contents },
             Some(Sqlite::ConstraintViolation) => Self::Conflict { operation, detail },
             _ => Self::Sqlite { database, operation, detail },
@@ -225,7 +223,7 @@ impl StorageError {
                 "end the other program that has the file open (a backup or sqlite3?) and try again".to_owned()
             }
             Self::DiskFull { .. } => "free some space on that disk and try again".to_owned(),
-            Self::ReadOnly { .. } => {
+            Self::ReadOnly { .. } | Self::Sqlite { operation: "opening", .. } => {
                 "check owner and mode of the file and its folder (ls -ld), and whether the disk is mounted read-only"
                     .to_owned()
             }

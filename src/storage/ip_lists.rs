@@ -85,7 +85,7 @@ impl SecurityStore {
             .await
     }
 
-    /// A list of networks, by text. A new database trusts 127.0.0.1 and ::1 (SPEC §5.2).
+    /// A list of networks, by text. A new database trusts `127.0.0.1` and `::1` (SPEC §5.2).
     pub async fn networks(&self, list: NetworkList) -> Result<Vec<ListedNetwork>, StorageError> {
         self.database
             .read("reading a network list", move |connection| {
@@ -141,4 +141,74 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<ListedNetwork> {
         note: row.get("note")?,
         created: UnixMillis(row.get("created")?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::storage::security_store::tests::store;
+    use crate::types::address::BlockSource;
+
+    fn block_of(network: &str, expires: Option<i64>) -> BlockEntry {
+        BlockEntry {
+            network: network.parse().expect("network"),
+            reason: "20 wrong keys".into(),
+            source: BlockSource::FailedAuthentication,
+            failures: 20,
+            created: UnixMillis(1),
+            expires: expires.map(UnixMillis),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_blocks_in_force_are_read_and_lifted_ones_can_be_forgotten() {
+        let (_folder, store) = store();
+        let for_ever = block_of("2001:db8::/64", None);
+        let short = block_of("192.0.2.1/32", Some(100));
+        store.put_blocks(vec![for_ever.clone(), short.clone()]).await.expect("stores");
+        assert_eq!(store.blocks(UnixMillis(99)).await.expect("reads"), [short.clone(), for_ever.clone()]);
+        assert_eq!(store.blocks(UnixMillis(100)).await.expect("reads"), vec![for_ever.clone()]);
+        let longer = BlockEntry { expires: Some(UnixMillis(200)), failures: 21, ..short };
+        store.put_blocks(vec![longer.clone()]).await.expect("replaces");
+        assert_eq!(store.blocks(UnixMillis(100)).await.expect("reads"), [longer.clone(), for_ever.clone()]);
+        assert_eq!(store.forget_lifted_blocks(UnixMillis(200)).await.expect("forgets"), 1);
+        let gone = vec![for_ever.network, longer.network];
+        assert_eq!(store.remove_blocks(gone).await.expect("removes"), 1);
+        assert_eq!(store.blocks(UnixMillis(0)).await.expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn a_long_block_list_is_read_whole_in_pages() {
+        let (_folder, store) = store();
+        let count = u32::try_from(PAGE * 2 + 1).expect("small");
+        let entries: Vec<_> =
+            (0..count).map(|n| block_of(&format!("{}/32", Ipv4Addr::from(0x0a00_0000 + n)), None)).collect();
+        store.put_blocks(entries.clone()).await.expect("stores");
+        let mut read = store.blocks(UnixMillis(0)).await.expect("reads");
+        read.sort_by_key(|entry| entry.network);
+        assert_eq!(read, entries);
+    }
+
+    #[tokio::test]
+    async fn the_lists_are_apart_and_loopback_is_trusted_from_the_start() {
+        let (_folder, store) = store();
+        let names = |list: Vec<ListedNetwork>| list.iter().map(|n| n.network.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(store.networks(NetworkList::Trusted).await.expect("reads")), ["127.0.0.1/32", "::1/128"]);
+        let office = ListedNetwork {
+            network: "203.0.113.0/24".parse().expect("network"),
+            note: "office".into(),
+            created: UnixMillis(3),
+        };
+        store
+            .put_network(NetworkList::Allow, ListedNetwork { note: String::new(), ..office.clone() })
+            .await
+            .expect("adds");
+        store.put_network(NetworkList::Allow, office.clone()).await.expect("replaces");
+        assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), vec![office.clone()]);
+        assert!(!store.remove_network(NetworkList::Trusted, office.network).await.expect("is not there"));
+        assert!(store.remove_network(NetworkList::Allow, office.network).await.expect("removes"));
+        assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), []);
+    }
 }

@@ -56,3 +56,29 @@ fn listener(row: &Row<'_>) -> rusqlite::Result<ListenerConfig> {
         insecure_plain_http: row.get("insecure_plain_http")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::listener::TlsMode;
+
+    #[tokio::test]
+    async fn listeners_are_stored_replaced_and_forgotten() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
+        let local = ListenerConfig::default();
+        let lan = ListenerConfig {
+            mode: TlsMode("dev-selfsigned".into()),
+            bind: "::".parse().expect("address"),
+            port: 65535,
+            insecure_plain_http: true,
+        };
+        store.put_listener(lan.clone()).await.expect("stores");
+        store.put_listener(ListenerConfig { insecure_plain_http: true, ..local.clone() }).await.expect("stores");
+        store.put_listener(local.clone()).await.expect("replaces");
+        assert_eq!(store.listeners().await.expect("reads"), [local, lan.clone()]);
+        assert!(store.remove_listener(8484).await.expect("forgets"));
+        assert!(!store.remove_listener(8484).await.expect("is gone"));
+        assert_eq!(store.listeners().await.expect("reads"), [lan]);
+    }
+}

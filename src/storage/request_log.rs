@@ -154,3 +154,95 @@ fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         user_agent: row.get("user_agent")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::security_store::tests::store;
+    use crate::types::ids::{EngineId, KeyId, RequestId};
+    use crate::types::request::{RequestEnd, TokenSource};
+
+    fn bare(number: u32, at: i64) -> RequestRow {
+        RequestRow {
+            id: RequestId::from_random(u128::from(number)),
+            at: UnixMillis(at),
+            client: "127.0.0.1".parse().expect("address"),
+            key: None,
+            key_label: None,
+            method: "GET".into(),
+            path: "/v1/models".into(),
+            route: None,
+            model: None,
+            engine: None,
+            status: 401,
+            error_code: None,
+            stream: false,
+            tokens: TokenUsage::default(),
+            bytes_in: 0,
+            bytes_out: 12,
+            stages: StageTimes::default(),
+            progress: Progress::Ended { end: RequestEnd::Refused, took_us: 90 },
+            user_agent: None,
+        }
+    }
+
+    fn full(number: u32, at: i64) -> RequestRow {
+        RequestRow {
+            client: "2001:db8::1".parse().expect("address"),
+            key: Some(KeyId::parse("Ab12Cd34").expect("id")),
+            key_label: Some("laptop".into()),
+            route: Some("chat.completions".into()),
+            model: Some("llama".into()),
+            engine: Some(EngineId::parse("ollama").expect("id")),
+            status: 200,
+            error_code: Some("engine_error".into()),
+            stream: true,
+            tokens: TokenUsage { prompt: 1, completion: 2, cached: 3, source: TokenSource::Engine },
+            stages: StageTimes {
+                screened: Some(1),
+                authenticated: Some(2),
+                parsed: Some(3),
+                resolved: Some(4),
+                sent: Some(5),
+                first_byte: Some(6),
+                first_token: Some(7),
+            },
+            progress: Progress::Ended { end: RequestEnd::ClientLeft, took_us: 1_000_000 },
+            user_agent: Some("OpenAI/Python".into()),
+            ..bare(number, at)
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_come_back_with_every_field_newest_first() {
+        let (_folder, store) = store();
+        let running = RequestRow { progress: Progress::Running, ..bare(3, 0) };
+        let rows = [full(1, 10), bare(2, 20), running];
+        store.append_requests(rows.to_vec()).await.expect("appends");
+        let mut read = store.requests(10).await.expect("reads");
+        read.reverse();
+        assert_eq!(read, rows);
+        assert_eq!(store.requests(1).await.expect("reads"), rows[2..]);
+    }
+
+    #[tokio::test]
+    async fn old_and_surplus_requests_are_dropped() {
+        let (_folder, store) = store();
+        store.append_requests((0..10).map(|n| bare(n, i64::from(n))).collect()).await.expect("appends");
+        let keep = Duration::from_millis(100);
+        assert_eq!(store.trim_requests(UnixMillis(103), keep, 100).await.expect("trims"), 3, "too old");
+        assert_eq!(store.trim_requests(UnixMillis(103), keep, 4).await.expect("trims"), 3, "too many");
+        let left: Vec<_> = store.requests(100).await.expect("reads").iter().map(|row| row.at.0).collect();
+        assert_eq!(left, [9, 8, 7, 6]);
+        assert_eq!(store.trim_requests(UnixMillis(103), keep, 4).await.expect("trims"), 0);
+    }
+
+    #[tokio::test]
+    async fn more_than_one_transaction_drops_is_dropped_all_the_same() {
+        let (_folder, store) = store();
+        let count = u32::try_from(DROPPED_AT_ONCE).expect("small") + 1;
+        store.append_requests((0..count).map(|n| bare(n, 0)).collect()).await.expect("appends");
+        let dropped = store.trim_requests(UnixMillis(10), Duration::from_millis(1), 10).await.expect("trims");
+        assert_eq!(dropped, u64::from(count));
+    }
+}

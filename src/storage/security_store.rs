@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::database::{Database, Opening};
+use super::database::{BUSY_TIMEOUT, Database, Opening};
 use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{self, Migration};
@@ -40,7 +40,8 @@ impl SecurityStore {
 
     fn open_with(path: &Path, key_file: &Path, steps: &[Migration]) -> Result<Self, StorageError> {
         let (key, key_repaired) = DatabaseKey::load_or_make(key_file, path)?;
-        let opening = Opening { path, contents: Contents::Security, key: Some((&key, key_file)), steps };
+        let opening =
+            Opening { path, contents: Contents::Security, key: Some((&key, key_file)), steps, patience: BUSY_TIMEOUT };
         let database = Database::open(&opening)?;
         Ok(Self { database, key, key_repaired })
     }
@@ -69,8 +70,166 @@ impl SecurityStore {
         self.database.path()
     }
 
+    /// Does what someone with the key could do: for tests of what the chain and the triggers find.
+    #[cfg(test)]
+    pub(crate) async fn tamper(&self, sql: &str) -> Result<(), StorageError> {
+        self.database.tamper(sql.to_owned()).await
+    }
+
     /// Writes everything back and closes; later calls fail.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.database.close().await
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::files::{self, Audience};
+    use crate::storage::database::beside;
+    use crate::types::address::ListedNetwork;
+    use crate::types::calls::addresses::NetworkList;
+    use crate::types::clock::UnixMillis;
+    use crate::types::failure::{ErrorCode, Failure};
+
+    /// A store in a folder of its own, which lives as long as the first value.
+    pub(in crate::storage) fn store() -> (tempfile::TempDir, SecurityStore) {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, key_file) = paths(&folder);
+        let store = SecurityStore::open(&path, &key_file).expect("opens");
+        (folder, store)
+    }
+
+    fn paths(folder: &tempfile::TempDir) -> (PathBuf, PathBuf) {
+        (folder.path().join("security.db"), folder.path().join("keys/security.key"))
+    }
+
+    fn network(note: &str) -> ListedNetwork {
+        ListedNetwork { network: "192.0.2.0/24".parse().expect("network"), note: note.into(), created: UnixMillis(1) }
+    }
+
+    #[tokio::test]
+    async fn nothing_of_what_is_stored_can_be_read_from_the_files() {
+        let (folder, store) = store();
+        let (path, _) = paths(&folder);
+        for number in 0..50 {
+            let note = format!("a known plain text, number {number}");
+            store.put_network(NetworkList::Allow, network(&note)).await.expect("writes");
+        }
+        let found = |path: &Path| {
+            let bytes = files::read(path).expect("reads");
+            let contains = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+            contains(b"known plain text") || contains(b"192.0.2.0") || contains(b"CREATE TABLE")
+        };
+        assert!(files::size(&beside(&path, "-wal")).expect("size") > 0);
+        assert!(!found(&path) && !found(&beside(&path, "-wal")));
+        store.close().await.expect("closes");
+        assert!(!found(&path));
+        let header = files::read(&path).expect("reads");
+        assert_ne!(&header[..15], b"SQLite format 3");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_key_is_an_error_and_changes_nothing() {
+        let (folder, store) = store();
+        let (path, key_file) = paths(&folder);
+        store.put_network(NetworkList::Allow, network("kept")).await.expect("writes");
+        store.close().await.expect("closes");
+        let (database, key) = (files::read(&path).expect("reads"), files::read(&key_file).expect("reads"));
+
+        files::replace(&key_file, "00".repeat(32).as_bytes(), Audience::Owner).expect("writes");
+        let error = SecurityStore::open(&path, &key_file).expect_err("wrong key");
+        assert!(matches!(error, StorageError::WrongKey { .. }), "{error}");
+        assert!(!error.to_string().contains("0000"));
+        assert!(Failure::from(error).hint.expect("hint").contains("FLM_DB_KEY_FILE"));
+        assert_eq!(files::read(&path).expect("reads"), database);
+
+        files::remove(&key_file).expect("removes");
+        let error = SecurityStore::open(&path, &key_file).expect_err("no key");
+        assert!(matches!(error, StorageError::KeyMissing { .. }), "{error}");
+        assert!(!key_file.exists(), "no new key for an old database");
+
+        files::replace(&key_file, &key, Audience::Owner).expect("writes");
+        let store = SecurityStore::open(&path, &key_file).expect("opens again");
+        assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), [network("kept")]);
+    }
+
+    #[tokio::test]
+    async fn a_database_in_clear_is_not_taken_for_an_encrypted_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, key_file) = paths(&folder);
+        files::private_dir(key_file.parent().expect("folder")).expect("makes");
+        files::replace(&key_file, "ab".repeat(32).as_bytes(), Audience::Owner).expect("writes");
+        let plain = rusqlite::Connection::open(&path).expect("opens");
+        plain.execute_batch("CREATE TABLE t (a)").expect("writes");
+        drop(plain);
+        assert!(matches!(SecurityStore::open(&path, &key_file), Err(StorageError::WrongKey { .. })));
+    }
+
+    #[tokio::test]
+    async fn every_file_is_private_whatever_the_umask() {
+        // The umask belongs to the whole process; other tests only get wider modes where they ask for them.
+        let before = rustix::process::umask(rustix::fs::Mode::empty());
+        let (folder, store) = store();
+        let (path, key_file) = paths(&folder);
+        store.put_network(NetworkList::Trusted, network("")).await.expect("writes");
+        let mode = |path: &Path| std::fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+        for file in [path.clone(), beside(&path, "-wal"), beside(&path, "-shm"), key_file.clone()] {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+        rustix::process::umask(before);
+        assert!(store.repaired().is_empty());
+        store.close().await.expect("closes");
+
+        for file in [&path, &key_file] {
+            std::fs::set_permissions(file, Permissions::from_mode(0o644)).expect("widens");
+        }
+        let store = SecurityStore::open(&path, &key_file).expect("opens");
+        assert_eq!(store.repaired().len(), 2, "{:?}", store.repaired());
+        assert_eq!((mode(&path), mode(&key_file)), (0o600, 0o600));
+    }
+
+    #[tokio::test]
+    async fn a_failed_migration_leaves_a_store_that_only_reads() {
+        let (folder, store) = store();
+        let (path, key_file) = paths(&folder);
+        store.put_network(NetworkList::Allow, network("kept")).await.expect("writes");
+        store.close().await.expect("closes");
+        let steps = [migrations::SECURITY[0], Migration { sql: "CREATE TABLE x (a); INSERT INTO missing VALUES (1)" }];
+        let store = SecurityStore::open_with(&path, &key_file, &steps).expect("opens for reading");
+        assert!(store.read_only().expect("says why").contains("from schema version 1 to 2"));
+        assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), [network("kept")]);
+        let failure = Failure::from(store.put_network(NetworkList::Allow, network("x")).await.expect_err("refuses"));
+        assert_eq!(failure.code, ErrorCode::ReadOnly);
+        store.close().await.expect("closes");
+
+        let store = SecurityStore::open(&path, &key_file).expect("the older program still works");
+        assert_eq!(store.read_only(), None);
+        store.put_network(NetworkList::Allow, network("x")).await.expect("writes");
+    }
+
+    #[test]
+    fn a_first_migration_that_fails_is_an_error() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, key_file) = paths(&folder);
+        let steps = [Migration { sql: "INSERT INTO missing VALUES (1)" }];
+        let error = SecurityStore::open_with(&path, &key_file, &steps).expect_err("nothing to read");
+        assert_eq!(Failure::from(error).code, ErrorCode::MigrationFailed);
+    }
+
+    #[test]
+    fn derived_keys_are_stable_and_debug_shows_no_key() {
+        let (folder, store) = store();
+        let (path, key_file) = paths(&folder);
+        let derived = store.derived_key("audit chain");
+        drop(store);
+        let store = SecurityStore::open(&path, &key_file).expect("opens");
+        assert_eq!(store.derived_key("audit chain"), derived);
+        let digits = files::read_to_string(&key_file).expect("reads");
+        assert!(!format!("{store:?}").contains(digits.trim()));
     }
 }

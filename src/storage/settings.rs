@@ -27,3 +27,22 @@ impl ConfigStore {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn settings_are_stored_replaced_and_removed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("config.db");
+        let store = ConfigStore::open(&path).expect("opens");
+        for (key, value) in [("b", Some("1")), ("a", Some("2")), ("b", Some("3")), ("c", Some("4")), ("c", None)] {
+            store.set_setting(key.into(), value.map(Into::into)).await.expect("stores");
+        }
+        let expected = [("a".to_owned(), "2".to_owned()), ("b".to_owned(), "3".to_owned())];
+        assert_eq!(store.settings().await.expect("reads"), expected);
+        drop(store);
+        assert_eq!(ConfigStore::open(&path).expect("opens").settings().await.expect("reads"), expected);
+    }
+}
