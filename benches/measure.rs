@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::Fault;
+/// Why something in `/proc` could not be read.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// CPU time of all live threads of a process and of its child processes, in seconds.
 pub(crate) fn cpu_of_tree(root: u32) -> Result<f64, Fault> {

@@ -9,9 +9,11 @@
     reason = "a bench measures real time and owns its scratch files; the bans protect the product"
 )]
 
+#[path = "../baseline/mod.rs"]
 mod baseline;
 mod engine;
 mod load;
+#[path = "../measure.rs"]
 mod measure;
 mod report;
 mod targets;

@@ -1,0 +1,143 @@
+//! A home of its own for each test, and the real programs on it.
+//!
+//! Nothing of the person who runs the tests is read or touched: the environment is emptied, and whatever owns the home
+//! at the end is stopped.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portable_pty::CommandBuilder;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::terminal::Terminal;
+
+/// How long a program may take for what is done at once: far more than it needs, since machines are shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A home in a temporary folder.
+pub(crate) struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        // A socket's path is short (unix(7)), so the folder is below /tmp whatever TMPDIR says.
+        Self { folder: tempfile::Builder::new().prefix("flm-").tempdir_in("/tmp").expect("a folder") }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn environment(&self) -> [(&'static str, String); 5] {
+        let home = self.path().to_str().expect("UTF-8").to_owned();
+        [
+            ("HOME", home.clone()),
+            ("FLM_HOME", home),
+            ("PATH", "/usr/bin:/bin".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TERM", "xterm-256color".to_owned()),
+        ]
+    }
+
+    /// `flm` with these arguments.
+    pub(crate) fn flm(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flm"));
+        command.args(arguments).env_clear().envs(self.environment()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `flm` and answers its `data`; it must succeed.
+    #[track_caller]
+    pub(crate) fn answer(&self, arguments: &[&str]) -> Value {
+        let output = self.flm(arguments).args(["--format", "json"]).output().expect("runs flm");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "flm {arguments:?} ended with {}: {out}{err}", output.status);
+        let answer: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in {out:?}"));
+        answer["data"].clone()
+    }
+
+    /// Starts the proxy in the background on a free port and answers its base URL.
+    #[track_caller]
+    pub(crate) fn start_proxy(&self) -> String {
+        self.answer(&["proxy", "start", "--port", "0"]);
+        let port = self.proxy_port().expect("a listener");
+        format!("http://127.0.0.1:{port}")
+    }
+
+    /// The port of the first listener, if one runs.
+    pub(crate) fn proxy_port(&self) -> Option<u16> {
+        let status = self.answer(&["proxy", "status"]);
+        status["listeners"][0]["config"]["port"].as_u64().and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// Makes a key and answers its text.
+    #[track_caller]
+    pub(crate) fn create_key(&self, label: &str) -> String {
+        let created = self.answer(&["api-keys", "create", "--label", label]);
+        created["key"].as_str().expect("the key's text").to_owned()
+    }
+
+    /// Registers an engine.
+    #[track_caller]
+    pub(crate) fn add_engine(&self, kind: &str, id: &str, port: u16) {
+        let url = format!("http://127.0.0.1:{port}");
+        self.answer(&["engines", "add", "--kind", kind, "--id", id, "--url", &url]);
+    }
+
+    /// `flm-tui` with these arguments, ready to be started on a terminal.
+    pub(crate) fn console_command(&self, arguments: &[&str]) -> CommandBuilder {
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_flm-tui"));
+        command.args(arguments);
+        self.at_home(command)
+    }
+
+    /// Any program with this home's environment.
+    pub(crate) fn at_home(&self, mut command: CommandBuilder) -> CommandBuilder {
+        command.env_clear();
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        command.cwd(self.path());
+        command
+    }
+
+    /// `flm-tui` on a terminal of this size.
+    pub(crate) fn console(&self, arguments: &[&str], columns: u16, rows: u16) -> Terminal {
+        Terminal::start(self.console_command(arguments), columns, rows)
+    }
+
+    /// Process id of the daemon that owns this home, if one does.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        let output = self.flm(&["proxy", "status", "--format", "json"]).output().ok()?;
+        let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
+        answer["data"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(pid) = self.owner() {
+            drop(self.flm(&["proxy", "stop", "--all"]).stdout(Stdio::null()).stderr(Stdio::null()).status());
+            let process = format!("/proc/{pid}");
+            let began = Instant::now();
+            while Path::new(&process).exists() && began.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// Waits until something comes true, with a bound; for what no program announces.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, bound: Duration, mut wanted: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !wanted() {
+        assert!(began.elapsed() < bound, "not within {bound:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
