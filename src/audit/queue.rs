@@ -50,6 +50,8 @@ struct State {
     waiting: usize,
     /// Shed since the writer last told about it.
     shed_untold: u64,
+    /// Set when the writer ends: what comes later is counted and let go, so that nobody waits for it.
+    closed: bool,
     health: Health,
 }
 
@@ -70,6 +72,10 @@ impl Queue {
         let someone_waits = waiting.written.is_some();
         let length = {
             let mut state = self.state();
+            if state.closed {
+                state.health.unwritten += 1;
+                return;
+            }
             if state.waiting >= self.capacity && !someone_waits && !state.make_room(rank) {
                 state.count_shed();
                 return;
@@ -112,6 +118,15 @@ impl Queue {
 
     pub(super) fn health(&self) -> Health {
         self.state().health.clone()
+    }
+
+    /// Lets go of what is left and of what comes later.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.health.unwritten += state.waiting as u64;
+        state.waiting = 0;
+        state.by_severity = Default::default();
     }
 
     pub(super) fn set_failing(&self, reason: Option<String>) {
@@ -201,6 +216,18 @@ mod tests {
         }
         assert_eq!(queue.take(1).0[0].event.details, "keep");
         assert_eq!(queue.health().shed, 997);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_lets_nobody_wait() {
+        let queue = Queue::new(10);
+        let (before, answer_before) = oneshot::channel();
+        let (after, answer_after) = oneshot::channel();
+        queue.push(Waiting { written: Some(before), ..event(Severity::Low, "before") }, 100);
+        queue.close();
+        queue.push(Waiting { written: Some(after), ..event(Severity::Low, "after") }, 100);
+        assert!(answer_before.await.is_err() && answer_after.await.is_err());
+        assert_eq!((queue.length(), queue.health().unwritten), (0, 2));
     }
 
     #[test]

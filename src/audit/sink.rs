@@ -33,7 +33,7 @@ enum Kind {
 pub enum Acknowledgement {
     /// It is on disk.
     Written,
-    /// The disk fails or the log only reads: it waits in memory and is tried again.
+    /// The disk fails, and it is tried again; or the log only reads or has ended, and it is counted as unwritten.
     Waiting,
 }
 

@@ -66,7 +66,7 @@ impl fmt::Debug for AuditLog {
 
 impl AuditLog {
     /// Reads the head and the newest rows and starts the writer on the current runtime. It writes what is queued
-    /// before it ends with `tasks`.
+    /// before it ends with `tasks`: end those before the store is closed.
     ///
     /// # Errors
     /// When head or newest rows cannot be read.
@@ -141,6 +141,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, ending: CancellationToken) {
+        self.log_head("the audit log begins");
         loop {
             tokio::select! {
                 () = self.log.queue.filled.notified() => {}
@@ -164,6 +165,15 @@ impl Writer {
         while let Some(batch) = self.take() {
             self.write(batch, &ending).await;
         }
+        self.log.queue.close();
+        self.log_head("the audit log ends");
+    }
+
+    /// Head and count go into the daemon's log, so that a cut tail can be told later (SPEC §5.9).
+    fn log_head(&self, occasion: &'static str) {
+        let head = self.log.head();
+        let code = head.code.map(|byte| format!("{byte:02x}")).concat();
+        tracing::info!(rows = head.sequence, code, "{occasion}");
     }
 
     /// The next batch; an own row tells what was shed before it.
@@ -234,11 +244,11 @@ impl Writer {
             tracing::info!("the audit log is written again");
             self.log.queue.set_failing(None);
         }
+        self.tell(&rows);
         for written in batch.waiting {
             // Whoever recorded it may have stopped waiting.
             let _caller_gone = written.send(());
         }
-        self.tell(&rows);
     }
 
     fn chained(&self, events: &[AuditEvent]) -> Vec<ChainedRow> {
@@ -483,6 +493,26 @@ mod tests {
         until("recovery", || owner.log.head().sequence == 302).await;
         assert_eq!(owner.verdict().await, (302, None));
         until("all clear", || owner.log.health() == Health::default()).await;
+    }
+
+    #[tokio::test]
+    async fn a_store_that_only_reads_keeps_events_in_memory_and_counts_them() {
+        let mut owner = Owner::new(CAPACITY).await;
+        owner.log.sink().record_acknowledged(event("before")).await;
+        assert_eq!(owner.tasks.shutdown(PATIENCE).await, ShutdownEnd::Clean);
+        owner.store.close().await.expect("closes");
+        owner.store = SecurityStore::open_after_failed_migration(&owner.paths.0, &owner.paths.1);
+        let tasks = Tasks::new();
+        let log = AuditLog::start(owner.store.clone(), owner.hub.clone(), &tasks, clock()).await.expect("starts");
+        for details in ["first", "second"] {
+            assert_eq!(log.sink().record_acknowledged(event(details)).await, Acknowledgement::Waiting);
+        }
+        let seen: Vec<_> = log.recent().into_iter().map(|row| (row.sequence, row.event.details)).collect();
+        assert_eq!(seen, [(3, "second".to_owned()), (2, "first".to_owned()), (1, "before".to_owned())]);
+        assert_eq!((log.health().unwritten, log.head().sequence), (2, 1));
+        assert!(log.health().failing.expect("told").contains("read-only"));
+        assert_eq!(tasks.shutdown(PATIENCE).await, ShutdownEnd::Clean);
+        assert_eq!(log.sink().record_acknowledged(event("after the end")).await, Acknowledgement::Waiting);
     }
 
     #[tokio::test]

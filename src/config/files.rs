@@ -205,7 +205,7 @@ pub fn open_private(path: &Path) -> Files<File> {
         .create(true)
         .truncate(false)
         .mode(PRIVATE_FILE)
-        .custom_flags(no_follow())
+        .custom_flags(flags(OFlags::NOFOLLOW))
         .open(path)
         .map_err(|e| FileError::new("open", path, e))?;
     set_mode(&file, path, PRIVATE_FILE)?;
@@ -218,7 +218,7 @@ pub fn open_private_append(path: &Path) -> Files<File> {
         .append(true)
         .create(true)
         .mode(PRIVATE_FILE)
-        .custom_flags(no_follow())
+        .custom_flags(flags(OFlags::NOFOLLOW))
         .open(path)
         .map_err(|e| FileError::new("open", path, e))
 }
@@ -242,9 +242,10 @@ pub struct PrivateContent {
 /// Besides I/O errors, `PermissionDenied` that says what is wrong with owner or mode.
 pub fn read_private(path: &Path, limit: u64) -> Files<PrivateContent> {
     let refuse = |why: String| FileError::new("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why));
+    // Without waiting: opening a pipe would hang until someone writes to it.
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(no_follow())
+        .custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK))
         .open(path)
         .map_err(|e| FileError::new("read", path, e))?;
     let metadata = file.metadata().map_err(|e| FileError::new("look at", path, e))?;
@@ -340,9 +341,9 @@ fn set_mode(file: &File, path: &Path, mode: u32) -> Files<()> {
     file.set_permissions(Permissions::from_mode(mode)).map_err(|e| FileError::new("set the mode of", path, e))
 }
 
-fn no_follow() -> i32 {
-    // O_NOFOLLOW is a small positive flag on every platform.
-    i32::try_from((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0)
+fn flags(flags: OFlags) -> i32 {
+    // Open flags are small positive numbers on every platform.
+    i32::try_from(flags.bits()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -417,6 +418,12 @@ mod tests {
         let error = read_private(&link, 100).expect_err("links are refused");
         assert!(error.hint().contains("symbolic link"), "{}", error.hint());
         assert!(read_private(&path, 3).is_err(), "too large");
+        assert!(read_private(folder.path(), 100).is_err(), "a folder");
+
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes a pipe");
+        let error = read_private(&pipe, 100).expect_err("refused without waiting for a writer");
+        assert!(error.source.to_string().contains("regular file"), "{}", error.source);
     }
 
     #[test]

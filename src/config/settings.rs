@@ -257,7 +257,9 @@ fn unknown(key: &str) -> String {
         .map(|d| (distance(key, d.key), d.key))
         .filter(|(distance, known)| {
             let last = known.rsplit('.').next().unwrap_or(known);
-            *distance <= 3.max(key.len() / 4) || key == last
+            *distance <= 3.max(key.len() / 4)
+                || key == last
+                || known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))
         })
         .collect();
     near.sort_unstable();
@@ -411,7 +413,7 @@ mod tests {
             ("# é\n[proxy]\n  hed_timeout = 1\n", "line 3, column 3", "did you mean proxy.head_timeout?"),
             ("[console]\nrefresh = \"fast\"\n", "line 2, column 11", "from 1 to 60"),
             ("[console]\nrefresh = 1.5\n", "line 2, column 11", "from 1 to 60"),
-            ("console = 3\n", "line 1, column 1", "no setting console"),
+            ("console = 3\n", "line 1, column 1", "did you mean console."),
             ("\u{feff}log.level = \"info\" x", "line 1", ""),
         ] {
             let failure = toml(text).expect_err(text);

@@ -76,6 +76,14 @@ impl SecurityStore {
         self.database.tamper(sql.to_owned()).await
     }
 
+    /// A store as it is after a migration of a later version failed.
+    #[cfg(test)]
+    pub(crate) fn open_after_failed_migration(path: &Path, key_file: &Path) -> Self {
+        let mut steps = migrations::SECURITY.to_vec();
+        steps.push(Migration { sql: "CREATE TABLE new (a INTEGER); INSERT INTO missing VALUES (1)" });
+        Self::open_with(path, key_file, &steps).expect("opens for reading")
+    }
+
     /// Writes everything back and closes; later calls fail.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.database.close().await
@@ -194,13 +202,34 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn damage_inside_the_file_is_told_when_it_is_read() {
+        let (folder, store) = store();
+        let (path, key_file) = paths(&folder);
+        for number in 0..200_u8 {
+            let network = format!("10.0.0.{number}/32").parse().expect("network");
+            let entry = ListedNetwork { network, note: "x".repeat(500), created: UnixMillis(0) };
+            store.put_network(NetworkList::Allow, entry).await.expect("writes");
+        }
+        store.close().await.expect("closes");
+        let mut content = files::read(&path).expect("reads");
+        let half = content.len() / 2;
+        content[half..].iter_mut().for_each(|byte| *byte ^= 1);
+        files::replace(&path, &content, Audience::Owner).expect("damages");
+        let error = match SecurityStore::open(&path, &key_file) {
+            Ok(store) => store.networks(NetworkList::Allow).await.expect_err("damaged"),
+            Err(error) => error,
+        };
+        assert!(matches!(error, StorageError::Corrupt { contents: Contents::Security, .. }), "{error:?}");
+        assert!(Failure::from(error).hint.expect("hint").contains("backup"));
+    }
+
+    #[tokio::test]
     async fn a_failed_migration_leaves_a_store_that_only_reads() {
         let (folder, store) = store();
         let (path, key_file) = paths(&folder);
         store.put_network(NetworkList::Allow, network("kept")).await.expect("writes");
         store.close().await.expect("closes");
-        let steps = [migrations::SECURITY[0], Migration { sql: "CREATE TABLE x (a); INSERT INTO missing VALUES (1)" }];
-        let store = SecurityStore::open_with(&path, &key_file, &steps).expect("opens for reading");
+        let store = SecurityStore::open_after_failed_migration(&path, &key_file);
         assert!(store.read_only().expect("says why").contains("from schema version 1 to 2"));
         assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), [network("kept")]);
         let failure = Failure::from(store.put_network(NetworkList::Allow, network("x")).await.expect_err("refuses"));
