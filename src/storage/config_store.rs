@@ -31,6 +31,12 @@ impl ConfigStore {
         Ok(Self { database: Database::open(&opening)? })
     }
 
+    /// Why the store only reads (a read-only disk), or `None`.
+    #[must_use]
+    pub fn read_only(&self) -> Option<&str> {
+        self.database.read_only()
+    }
+
     /// File modes that were narrowed when it was opened, for the log.
     #[must_use]
     pub fn repaired(&self) -> &[String] {

@@ -101,6 +101,8 @@ impl Database {
         let mut writer = connect(opening, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let fail =
             |operation, error: &rusqlite::Error| StorageError::from_sqlite(path, opening.contents, operation, error);
+        // SQLite opens a file that it may not write for reading, and says nothing.
+        let immutable = writer.is_readonly("main").map_err(|e| fail("opening", &e))?;
         // Committed is kept also after a power cut: a revoked key must stay revoked.
         writer
             .execute_batch(&format!(
@@ -111,7 +113,7 @@ impl Database {
             quick_check(&writer, path)?;
         }
         let read_only = match migrate(&mut writer, opening.steps) {
-            Ok(()) => None,
+            Ok(()) => immutable.then(|| "this user may not write the file, or its disk is read-only".to_owned()),
             Err(NotMigrated::Newer { found, known }) => {
                 return Err(StorageError::NewerSchema { database: path.to_owned(), found, known });
             }

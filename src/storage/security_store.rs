@@ -52,7 +52,7 @@ impl SecurityStore {
         self.key.derive(purpose)
     }
 
-    /// Why the store only reads (a failed migration), or `None` (SPEC §5.12).
+    /// Why the store only reads (a failed migration, a read-only disk), or `None` (SPEC §5.12).
     #[must_use]
     pub fn read_only(&self) -> Option<String> {
         self.database.read_only().map(str::to_owned)
