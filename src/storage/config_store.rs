@@ -33,7 +33,7 @@ impl ConfigStore {
 
     /// Why the store only reads (a read-only disk), or `None`.
     #[must_use]
-    pub fn read_only(&self) -> Option<&str> {
+    pub fn read_only(&self) -> Option<String> {
         self.database.read_only()
     }
 

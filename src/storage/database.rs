@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{Contents, StorageError};
+use super::error::{Contents, ReadOnlyReason, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{Migration, NotMigrated, migrate};
 use crate::config::files::{self, FileError, PRIVATE_FILE};
@@ -54,7 +54,7 @@ pub(super) struct Database {
 struct Shared {
     path: PathBuf,
     contents: Contents,
-    read_only: Option<String>,
+    read_only: Option<ReadOnlyReason>,
     repaired: Vec<String>,
     /// The writer thread has the other end; it ends when told to close or when every sender is gone.
     writer: mpsc::Sender<Job>,
@@ -113,7 +113,7 @@ impl Database {
             quick_check(&writer, path)?;
         }
         let read_only = match migrate(&mut writer, opening.steps) {
-            Ok(()) => immutable.then(|| "this user may not write the file, or its disk is read-only".to_owned()),
+            Ok(()) => immutable.then_some(ReadOnlyReason::File),
             Err(NotMigrated::Newer { found, known }) => {
                 return Err(StorageError::NewerSchema { database: path.to_owned(), found, known });
             }
@@ -128,7 +128,7 @@ impl Database {
                 if opening.contents == Contents::Settings || from == 0 {
                     return Err(failed);
                 }
-                Some(failed.to_string())
+                Some(ReadOnlyReason::Migration(failed.to_string()))
             }
         };
         let reader = connect(opening, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -151,8 +151,8 @@ impl Database {
     }
 
     /// Why the database only reads, or `None`.
-    pub(super) fn read_only(&self) -> Option<&str> {
-        self.shared.read_only.as_deref()
+    pub(super) fn read_only(&self) -> Option<String> {
+        self.shared.read_only.as_ref().map(ToString::to_string)
     }
 
     /// File modes that were narrowed when it was opened.

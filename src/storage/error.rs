@@ -92,7 +92,7 @@ pub enum StorageError {
         /// The database.
         database: PathBuf,
         /// Why.
-        reason: String,
+        reason: ReadOnlyReason,
     },
     /// The write breaks a rule of the schema, such as a label that is taken.
     #[error("{operation}: {detail}")]
@@ -120,6 +120,17 @@ pub enum StorageError {
         /// What `SQLite` said.
         detail: String,
     },
+}
+
+/// Why a database only reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadOnlyReason {
+    /// Its owner, mode or disk does not let this user write.
+    #[error("this user may not write the file, or its disk is read-only")]
+    File,
+    /// A migration failed and was rolled back; the text says which.
+    #[error("{0}")]
+    Migration(String),
 }
 
 /// What would be lost with a database.
@@ -168,7 +179,9 @@ impl StorageError {
                 Self::Locked { database, operation }
             }
             Some(Sqlite::DiskFull) => Self::DiskFull { database, operation },
-            Some(Sqlite::ReadOnly | Sqlite::PermissionDenied) => Self::ReadOnly { database, reason: detail },
+            Some(Sqlite::ReadOnly | Sqlite::PermissionDenied) => {
+                Self::ReadOnly { database, reason: ReadOnlyReason::File }
+            }
             Some(Sqlite::NotADatabase | Sqlite::DatabaseCorrupt) => Self::Corrupt { database, detail, contents },
             Some(Sqlite::ConstraintViolation) => Self::Conflict { operation, detail },
             _ => Self::Sqlite { database, operation, detail },
@@ -215,15 +228,16 @@ impl StorageError {
             Self::NewerSchema { .. } => {
                 "use the newer FLM that made it, or another home with --home DIR; nothing was changed".to_owned()
             }
-            Self::Migration { .. } => {
-                "the database was left as it was: free disk space, or go back to the version of FLM that you had"
+            Self::Migration { .. } | Self::ReadOnly { reason: ReadOnlyReason::Migration(_), .. } => {
+                "the database was left as it was: look at the reason, free disk space and start again, or go back to \
+                 the version of FLM that you had"
                     .to_owned()
             }
             Self::Locked { .. } => {
                 "end the other program that has the file open (a backup or sqlite3?) and try again".to_owned()
             }
             Self::DiskFull { .. } => "free some space on that disk and try again".to_owned(),
-            Self::ReadOnly { .. } | Self::Sqlite { operation: "opening", .. } => {
+            Self::ReadOnly { reason: ReadOnlyReason::File, .. } | Self::Sqlite { operation: "opening", .. } => {
                 "check owner and mode of the file and its folder (ls -ld), and whether the disk is mounted read-only"
                     .to_owned()
             }

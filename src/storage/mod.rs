@@ -22,5 +22,5 @@ mod settings;
 
 pub use audit_logs::ChainedRow;
 pub use config_store::ConfigStore;
-pub use error::{Contents, StorageError};
+pub use error::{Contents, ReadOnlyReason, StorageError};
 pub use security_store::SecurityStore;

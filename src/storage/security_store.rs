@@ -55,7 +55,7 @@ impl SecurityStore {
     /// Why the store only reads (a failed migration, a read-only disk), or `None` (SPEC §5.12).
     #[must_use]
     pub fn read_only(&self) -> Option<String> {
-        self.database.read_only().map(str::to_owned)
+        self.database.read_only()
     }
 
     /// File modes that were narrowed when it was opened, for the log and the audit log.
@@ -234,6 +234,7 @@ pub(super) mod tests {
         assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), [network("kept")]);
         let failure = Failure::from(store.put_network(NetworkList::Allow, network("x")).await.expect_err("refuses"));
         assert_eq!(failure.code, ErrorCode::ReadOnly);
+        assert!(failure.hint.expect("hint").contains("version of FLM that you had"));
         store.close().await.expect("closes");
 
         let store = SecurityStore::open(&path, &key_file).expect("the older program still works");
