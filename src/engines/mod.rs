@@ -4,5 +4,17 @@
 //! anything that is not registered or being detected on this machine (SPEC §3.7).
 
 pub mod adapter;
+mod ask;
+mod compatible;
 pub mod detection;
+mod fault;
+mod llamacpp;
+mod lmstudio;
+mod near;
+mod ollama;
+mod openai;
 pub mod registry;
+pub mod state;
+mod table;
+mod vllm;
+pub mod world;

@@ -1,24 +1,49 @@
 //! The registered engines, their models and their state in memory; resolves a model name to engines in order.
+//!
+//! Called by `proxy` for every request (`resolve`, `observed`: no lock, no copy of the table), by `daemon` for health
+//! checks, by `operations` for adding and removing. Must never contact an engine that is not registered (SPEC §3.7).
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::adapter::{Adapter, EngineError, EngineModel};
+use arc_swap::ArcSwap;
+
+use crate::engines::adapter::{Adapter, EngineError, EngineModel, Session};
+use crate::engines::llamacpp::LlamaCpp;
+use crate::engines::lmstudio::LmStudio;
+use crate::engines::near::near;
+use crate::engines::ollama::Ollama;
+use crate::engines::openai::OpenAi;
+use crate::engines::state::{self, Event, Health, Thresholds, Witness};
+use crate::engines::table::{Entry, Table};
+use crate::engines::vllm::Vllm;
 use crate::net::pool::Pool;
 use crate::net::upstream::{InvalidUpstream, Upstream};
 use crate::telemetry::live::Hub;
-use crate::types::clock::Clock;
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::engine::{EngineKind, EngineRecord, EngineState, EngineView, HealthPoint, ModelView};
 use crate::types::ids::{CanonicalModel, EngineId};
+use crate::types::live::LiveEvent;
 use crate::types::secret::Secret;
+use crate::types::text::escape;
 
 /// Every adapter, in the order in which detection asks them. Adding an engine adds a line here.
-pub static ADAPTERS: &[&dyn Adapter] = &[];
+pub static ADAPTERS: &[&dyn Adapter] = &[&Ollama, &LlamaCpp, &Vllm, &LmStudio, &OpenAi];
+
+/// Time for one question of a health check: below the 10 s between checks (SPEC §3.10), above the threshold of
+/// "slow", so that a slow engine is told from a dead one.
+const CHECK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How old a list of models may grow. A list can cost a question per model (Ollama before it told capabilities), so it
+/// is not read at every check.
+const MODELS_MAX_AGE: Duration = Duration::from_secs(30);
 
 /// The adapter of a kind.
+#[must_use]
 pub fn adapter(kind: &EngineKind) -> Option<&'static dyn Adapter> {
-    let _ = kind;
-    todo!()
+    ADAPTERS.iter().copied().find(|adapter| adapter.info().kind == *kind)
 }
 
 /// A registered engine as the relay uses it.
@@ -36,7 +61,28 @@ pub struct Engine {
 }
 
 /// Counts one request on an engine until dropped.
-pub struct InFlight(pub Arc<Engine>);
+pub struct InFlight(Arc<Engine>);
+
+impl InFlight {
+    /// Counts one request.
+    #[must_use]
+    pub fn on(engine: Arc<Engine>) -> Self {
+        engine.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(engine)
+    }
+
+    /// The engine it runs on.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One way to serve a request.
 #[derive(Clone)]
@@ -51,71 +97,520 @@ pub struct Candidate {
 
 /// What a name means.
 pub enum Resolution {
-    /// Engines to try in order: serving ones first, fewest requests in flight first (SPEC §3.5).
+    /// Engines to try in order: healthy ones first, fewest requests in flight first (SPEC §3.5). Never empty.
     Candidates(Vec<Candidate>),
     /// Known, but no engine that has it serves now: 503 `engine_unavailable`.
     Unavailable {
-        /// The engines that have it, with the reason.
+        /// The engines that have it, with the reason, made safe to show.
         engines: Vec<(EngineId, String)>,
     },
     /// Unknown: 404 `model_not_found`, naming near matches, best first, at most 3.
     Unknown {
-        /// Near matches as listed names.
+        /// Near matches as listed names, made safe to show.
         near: Vec<String>,
+    },
+}
+
+/// Why an engine cannot be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// The base URL.
+    #[error(transparent)]
+    Url(#[from] InvalidUpstream),
+    /// No adapter has this name.
+    #[error("{kind:?} is no kind of engine; use one of {known}")]
+    UnknownKind {
+        /// The name, made safe to show.
+        kind: String,
+        /// All names.
+        known: String,
     },
 }
 
 /// All engines. Cloned freely; reading never locks.
 #[derive(Clone)]
-pub struct Registry {}
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: ArcSwap<Table>,
+    /// Held while the next table is made from the last one, never across an await: writers are health checks and
+    /// the operator, a few a second at most.
+    writing: Mutex<()>,
+    thresholds: ArcSwap<Thresholds>,
+    hub: Hub,
+    clock: Clock,
+}
 
 impl Registry {
     /// An empty registry that publishes changes on `hub`.
+    #[must_use]
     pub fn new(hub: Hub, clock: Clock) -> Self {
-        let _ = (hub, clock);
-        todo!()
+        let shared = Shared {
+            table: ArcSwap::from_pointee(Table::default()),
+            writing: Mutex::new(()),
+            thresholds: ArcSwap::from_pointee(Thresholds::default()),
+            hub,
+            clock,
+        };
+        Self { shared: Arc::new(shared) }
     }
+
+    /// Sets when a state changes; running checks use it from their end on.
+    pub fn set_thresholds(&self, thresholds: Thresholds) {
+        self.shared.thresholds.store(Arc::new(thresholds));
+    }
+
     /// Adds or replaces an engine; its key variable is read through `variable`.
-    pub fn put(&self, record: EngineRecord, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), InvalidUpstream> {
-        let _ = (record, variable);
-        todo!()
+    pub fn put(&self, record: EngineRecord, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), RegisterError> {
+        let adapter = adapter(&record.kind).ok_or_else(|| RegisterError::UnknownKind {
+            kind: escape(record.kind.as_str()).into_owned(),
+            known: ADAPTERS.iter().map(|adapter| adapter.info().kind.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        let upstream = Upstream::parse(&record.url)?;
+        let api_key = record.api_key_env.as_deref().and_then(variable).map(|key| key.trim().to_owned());
+        let api_key = api_key.filter(|key| !key.is_empty()).map(Secret::new);
+        if let (Some(name), None) = (&record.api_key_env, &api_key) {
+            tracing::warn!(engine = %record.id, variable = %escape(name), "the variable with the engine's key is not set");
+        }
+        let id = record.id.clone();
+        let engine = Arc::new(Engine { record, adapter, upstream, api_key, in_flight: AtomicU32::new(0) });
+        let now = self.shared.clock.wall();
+        self.change(|engines| {
+            engines.insert(id.clone(), Entry::new(engine, now));
+        });
+        self.publish_engine(&id);
+        Ok(())
     }
+
     /// Removes an engine; running requests end by themselves.
     pub fn remove(&self, id: &EngineId) -> bool {
-        let _ = id;
-        todo!()
+        let mut removed = false;
+        self.change(|engines| removed = engines.remove(id).is_some());
+        if removed {
+            self.shared.hub.publish(LiveEvent::EngineRemoved(id.clone()));
+        }
+        removed
     }
+
     /// One engine.
+    #[must_use]
     pub fn engine(&self, id: &EngineId) -> Option<Arc<Engine>> {
-        let _ = id;
-        todo!()
+        self.shared.table.load().engines.get(id).map(|entry| entry.engine.clone())
     }
+
+    /// One engine's state.
+    #[must_use]
+    pub fn state(&self, id: &EngineId) -> Option<EngineState> {
+        self.shared.table.load().engines.get(id).map(|entry| entry.health.state.clone())
+    }
+
     /// Everything about every engine, by id.
+    #[must_use]
     pub fn views(&self) -> Vec<EngineView> {
-        todo!()
+        self.shared.table.load().engines.values().map(Entry::view).collect()
     }
+
     /// All models, by listed name.
+    #[must_use]
     pub fn models(&self) -> Arc<Vec<ModelView>> {
-        todo!()
+        self.shared.table.load().models.clone()
     }
-    /// Resolves `flm://ENGINE/MODEL`, an exact bare name, then `ENGINE/MODEL`. `allowed` filters by the key's globs.
+
+    /// Resolves `flm://ENGINE/MODEL`, an exact bare name, then `ENGINE/MODEL`. `allowed` filters by the key's globs:
+    /// what a key may not use does not exist for it.
     pub fn resolve(&self, name: &str, allowed: &dyn Fn(&CanonicalModel) -> bool) -> Resolution {
-        let _ = (name, allowed);
-        todo!()
+        let table = self.shared.table.load();
+        let owners = owners(&table, name);
+        let known: Vec<(&Entry, CanonicalModel)> = owners
+            .into_iter()
+            .filter_map(|canonical| Some((table.engines.get(&canonical.engine)?, canonical)))
+            .filter(|(_, canonical)| allowed(canonical))
+            .collect();
+        if known.is_empty() {
+            let listed = table.models.iter().filter(|model| allowed(&model.name)).map(|model| &*model.listed_as);
+            return Resolution::Unknown { near: near(name, listed) };
+        }
+        let mut serving: Vec<&(&Entry, CanonicalModel)> =
+            known.iter().filter(|(entry, _)| entry.health.state.serves()).collect();
+        if serving.is_empty() {
+            let engines = known
+                .iter()
+                .map(|(entry, canonical)| (canonical.engine.clone(), why_not(&entry.health.state)))
+                .collect();
+            return Resolution::Unavailable { engines };
+        }
+        serving.sort_by_key(|(entry, _)| {
+            let healthy = matches!(entry.health.state, EngineState::RunningHealthy { .. });
+            (!healthy, entry.engine.in_flight.load(Ordering::Relaxed))
+        });
+        Resolution::Candidates(
+            serving
+                .into_iter()
+                .map(|(entry, canonical)| Candidate {
+                    engine: entry.engine.clone(),
+                    model: canonical.model.clone(),
+                    canonical: canonical.clone(),
+                })
+                .collect(),
+        )
     }
+
     /// Checks an engine: state machine, latency history, models; publishes what changed; answers the point to store.
+    /// `None` when there is no such engine (any more). Cancel-safe: nothing changes before the end.
     pub async fn check(&self, id: &EngineId, pool: &Pool) -> Option<HealthPoint> {
-        let _ = (id, pool);
-        todo!()
+        let before = self.shared.table.load().engines.get(id)?.clone();
+        let seen = self.ask(&before, pool).await;
+        let now = self.shared.clock.wall();
+        let thresholds = **self.shared.thresholds.load();
+        let mut point = None;
+        self.change(|engines| {
+            // The engine may have been removed or replaced meanwhile.
+            let Some(entry) = engines.get_mut(id).filter(|entry| Arc::ptr_eq(&entry.engine, &before.engine)) else {
+                return;
+            };
+            entry.health = state::next(&entry.health, &seen.event, now, &thresholds);
+            entry.checked = Some(now);
+            entry.identified = seen.identified;
+            if let Some(version) = seen.version {
+                entry.version = Some(version);
+            }
+            if let Some(models) = seen.models {
+                entry.models_read = Some(now);
+                entry.models = Arc::new(models);
+            } else if !matches!(seen.event, Event::Good { .. }) {
+                entry.models_read = None;
+            }
+            let (latency_ms, reason) = outcome(&seen.event, &entry.health);
+            entry.remember(latency_ms);
+            point = Some(HealthPoint { engine: id.clone(), at: now, latency_ms, reason });
+        });
+        if point.is_some() {
+            self.publish_engine(id);
+        }
+        point
     }
+
     /// Tells the state machine of a failure or success seen by the relay, so that a dead engine is known at once.
+    /// A success on an engine that serves costs one load of a pointer.
     pub fn observed(&self, id: &EngineId, seen: Result<(), &EngineError>) {
-        let _ = (id, seen);
-        todo!()
+        let event = match seen {
+            Ok(()) => {
+                let serves = self.shared.table.load().engines.get(id).is_none_or(|entry| entry.health.state.serves());
+                if serves {
+                    return;
+                }
+                Event::Answered
+            }
+            Err(EngineError::Network(reason)) => {
+                Event::Unreachable { reason: escape(reason).into_owned(), witness: Witness::Relay }
+            }
+            // One slow or refused request says little about the engine; the next check says more.
+            Err(EngineError::Timeout(_) | EngineError::Busy { .. } | EngineError::Locked(_) | EngineError::Api(_)) => {
+                return;
+            }
+        };
+        let now = self.shared.clock.wall();
+        let thresholds = **self.shared.thresholds.load();
+        let mut changed = false;
+        self.change(|engines| {
+            if let Some(entry) = engines.get_mut(id) {
+                let health = state::next(&entry.health, &event, now, &thresholds);
+                changed = health.state != entry.health.state;
+                entry.health = health;
+            }
+        });
+        if changed {
+            self.publish_engine(id);
+        }
     }
-    /// For tests and the state machine: what an engine listed.
+
+    /// For tests: what an engine listed, and its state.
     pub fn set_models(&self, id: &EngineId, models: Vec<EngineModel>, state: EngineState) {
-        let _ = (id, models, state);
-        todo!()
+        let now = self.shared.clock.wall();
+        self.change(|engines| {
+            if let Some(entry) = engines.get_mut(id) {
+                entry.models = Arc::new(models);
+                entry.models_read = Some(now);
+                entry.health = Health::starting(state, now);
+            }
+        });
+        self.publish_engine(id);
+    }
+
+    /// Makes and publishes the next table. The list of models goes to consoles only when it changed.
+    fn change(&self, edit: impl FnOnce(&mut BTreeMap<EngineId, Entry>)) {
+        let _writing = self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.shared.table.load_full();
+        let mut engines = last.engines.clone();
+        edit(&mut engines);
+        let next = Arc::new(Table::of(engines));
+        self.shared.table.store(next.clone());
+        if next.models != last.models {
+            self.shared.hub.publish(LiveEvent::Models(next.models.to_vec()));
+        }
+    }
+
+    fn publish_engine(&self, id: &EngineId) {
+        if let Some(entry) = self.shared.table.load().engines.get(id) {
+            self.shared.hub.publish(LiveEvent::Engine(Box::new(entry.view())));
+        }
+    }
+
+    async fn ask(&self, entry: &Entry, pool: &Pool) -> Seen {
+        let engine = &entry.engine;
+        let session =
+            Session { pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline: CHECK_DEADLINE };
+        let begin = self.shared.clock.monotonic();
+        let answer = engine.adapter.check(session).await;
+        let latency = self.shared.clock.monotonic().saturating_duration_since(begin);
+        let mut seen = Seen { event: event_of(answer, latency), identified: false, version: None, models: None };
+        if !matches!(seen.event, Event::Good { .. }) {
+            return seen;
+        }
+        seen.identified = true;
+        if !entry.identified {
+            match engine.adapter.identify(session).await {
+                Ok(Some(identity)) => seen.version = identity.version,
+                Ok(None) => {
+                    seen.event = Event::WrongShape {
+                        reason: format!("something else than {} answers there", engine.adapter.info().title),
+                    };
+                    seen.identified = false;
+                    return seen;
+                }
+                // The check was good: ask again next time.
+                Err(_trouble) => seen.identified = false,
+            }
+        }
+        let now = self.shared.clock.wall();
+        if is_due(entry.models_read, now) {
+            match engine.adapter.models(session).await {
+                Ok(models) => seen.models = Some(models),
+                Err(fault) => seen.event = event_of(Err(fault), latency),
+            }
+        }
+        seen
+    }
+}
+
+/// What a check saw.
+struct Seen {
+    event: Event,
+    identified: bool,
+    version: Option<String>,
+    models: Option<Vec<EngineModel>>,
+}
+
+fn is_due(read: Option<UnixMillis>, now: UnixMillis) -> bool {
+    read.is_none_or(|read| now.since(read) >= MODELS_MAX_AGE)
+}
+
+fn event_of(answer: Result<(), EngineError>, latency: Duration) -> Event {
+    match answer {
+        Ok(()) => Event::Good { latency },
+        Err(EngineError::Network(reason)) => {
+            Event::Unreachable { reason: escape(&reason).into_owned(), witness: Witness::Check }
+        }
+        Err(fault @ EngineError::Timeout(_)) => {
+            Event::Unreachable { reason: fault.to_string(), witness: Witness::Check }
+        }
+        Err(fault @ EngineError::Busy { .. }) => Event::Busy { latency, reason: fault.to_string() },
+        Err(fault @ (EngineError::Locked(_) | EngineError::Api(_))) => {
+            Event::WrongShape { reason: escape(&fault.to_string()).into_owned() }
+        }
+    }
+}
+
+/// Latency and reason of a check as they are stored.
+fn outcome(event: &Event, health: &Health) -> (Option<u32>, Option<String>) {
+    match (event, &health.state) {
+        (Event::Unreachable { reason, .. } | Event::WrongShape { reason }, _) => (None, Some(reason.clone())),
+        (_, EngineState::RunningDegraded { latency_ms, reason }) => (Some(*latency_ms), Some(reason.clone())),
+        (_, state) => (state.latency_ms(), None),
+    }
+}
+
+fn why_not(state: &EngineState) -> String {
+    match state {
+        EngineState::InstalledOnly => "installed, but not running".to_owned(),
+        EngineState::ErrorNetwork { reason, .. } | EngineState::ErrorApi { reason } => reason.clone(),
+        _ => "not serving".to_owned(),
+    }
+}
+
+/// The models that a name means, in the order of SPEC §3.5: canonical, bare, `ENGINE/MODEL`.
+fn owners(table: &Table, name: &str) -> Vec<CanonicalModel> {
+    let on = |engine: &str, model: &str| -> Option<Vec<CanonicalModel>> {
+        let (id, entry) = table.engines.iter().find(|(id, _)| id.as_str() == engine)?;
+        // Ollama's own clients leave the tag "latest" out.
+        let tagged = format!("{model}:latest");
+        let found = entry.models.iter().find(|known| *known.name == *model);
+        let found = found.or_else(|| entry.models.iter().find(|known| *known.name == tagged))?;
+        Some(vec![CanonicalModel { engine: id.clone(), model: found.name.clone() }])
+    };
+    let bare = |model: &str| -> Option<Vec<CanonicalModel>> {
+        let (name, ids) = table.by_name.get_key_value(model)?;
+        Some(ids.iter().map(|id| CanonicalModel { engine: id.clone(), model: name.clone() }).collect())
+    };
+    if let Some(canonical) = CanonicalModel::parse(name) {
+        return on(canonical.engine.as_str(), &canonical.model).unwrap_or_default();
+    }
+    bare(name)
+        .or_else(|| name.split_once('/').and_then(|(engine, model)| on(engine, model)))
+        .or_else(|| bare(&format!("{name}:latest")))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::engine::EngineOrigin;
+
+    fn registry(engines: &[(&str, &[&str], EngineState)]) -> Registry {
+        let registry = Registry::new(Hub::new(), Clock::stepped(UnixMillis(0)));
+        for (id, models, state) in engines {
+            let id = EngineId::parse(id).expect("an id");
+            registry.put(record(id.as_str()), &|_| None).expect("registers");
+            let models = models.iter().map(|name| model(name)).collect();
+            registry.set_models(&id, models, state.clone());
+        }
+        registry
+    }
+
+    fn record(id: &str) -> EngineRecord {
+        EngineRecord {
+            id: EngineId::parse(id).expect("an id"),
+            kind: EngineKind::named("openai"),
+            url: "http://127.0.0.1:9".into(),
+            api_key_env: None,
+            direct: false,
+            origin: EngineOrigin::Manual,
+            created: UnixMillis(0),
+        }
+    }
+
+    fn model(name: &str) -> EngineModel {
+        EngineModel {
+            name: name.into(),
+            capabilities: std::collections::BTreeSet::new(),
+            context_length: None,
+            size_bytes: None,
+            parameters: None,
+            quantization: None,
+            loaded: None,
+        }
+    }
+
+    const HEALTHY: EngineState = EngineState::RunningHealthy { latency_ms: 1 };
+
+    fn dead() -> EngineState {
+        EngineState::ErrorNetwork { reason: "refused".into(), failures: 3 }
+    }
+
+    fn found(registry: &Registry, name: &str) -> Vec<String> {
+        match registry.resolve(name, &|_| true) {
+            Resolution::Candidates(list) => list.iter().map(|candidate| candidate.canonical.to_string()).collect(),
+            Resolution::Unavailable { engines } => engines.iter().map(|(id, why)| format!("{id}: {why}")).collect(),
+            Resolution::Unknown { near } => near.into_iter().map(|name| format!("near {name}")).collect(),
+        }
+    }
+
+    #[test]
+    fn names_are_resolved_in_the_order_of_the_specification() {
+        let registry = registry(&[("a", &["m", "b/x", "l:latest"], HEALTHY), ("b", &["x", "m"], HEALTHY)]);
+        for (name, expected) in [
+            ("flm://b/m", vec!["flm://b/m"]),
+            ("flm://c/m", vec![]),
+            ("m", vec!["flm://a/m", "flm://b/m"]),
+            ("b/x", vec!["flm://a/b/x"]),
+            ("b/m", vec!["flm://b/m"]),
+            ("l", vec!["flm://a/l:latest"]),
+            ("a/l", vec!["flm://a/l:latest"]),
+            ("latset", vec![]),
+        ] {
+            assert_eq!(found(&registry, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bare_name_goes_to_the_engine_with_the_fewest_requests() {
+        let registry = registry(&[
+            ("a", &["m"], HEALTHY),
+            ("b", &["m"], HEALTHY),
+            ("slow", &["m"], EngineState::RunningDegraded { latency_ms: 1, reason: "slow".into() }),
+            ("dead", &["m"], dead()),
+        ]);
+        let engine = registry.engine(&EngineId::parse("a").expect("an id")).expect("registered");
+        let running = InFlight::on(engine);
+        assert_eq!(found(&registry, "m"), ["flm://b/m", "flm://a/m", "flm://slow/m"]);
+        drop(running);
+        assert_eq!(found(&registry, "m"), ["flm://a/m", "flm://b/m", "flm://slow/m"]);
+    }
+
+    #[test]
+    fn a_model_of_a_dead_engine_is_unavailable_and_says_why() {
+        let registry = registry(&[("a", &["m"], dead())]);
+        assert_eq!(found(&registry, "m"), ["a: refused"]);
+    }
+
+    #[test]
+    fn a_model_that_the_key_may_not_use_does_not_exist_nor_is_it_suggested() {
+        let registry = registry(&[("a", &["secret-model"], HEALTHY)]);
+        assert_eq!(found(&registry, "secret-modle"), ["near secret-model"]);
+        for name in ["secret-model", "secret-modle"] {
+            assert!(matches!(registry.resolve(name, &|_| false), Resolution::Unknown { near } if near.is_empty()));
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_unique_are_listed_with_their_engine() {
+        let registry = registry(&[("a", &["m", "only"], HEALTHY), ("b", &["m"], dead())]);
+        let models = registry.models();
+        let listed: Vec<(&str, bool)> = models.iter().map(|model| (&*model.listed_as, model.available)).collect();
+        assert_eq!(listed, [("a/m", true), ("b/m", false), ("only", true)]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_seen_by_the_relay_changes_the_state_at_once_and_is_told() {
+        let hub = Hub::new();
+        let registry = Registry::new(hub.clone(), Clock::stepped(UnixMillis(0)));
+        let id = EngineId::parse("a").expect("an id");
+        registry.put(record("a"), &|_| None).expect("registers");
+        registry.set_models(&id, vec![model("m")], HEALTHY);
+        let before = hub.sequence();
+        registry.observed(&id, Ok(()));
+        assert_eq!(hub.sequence(), before, "a success on a serving engine is no news");
+        registry.observed(&id, Err(&EngineError::Network("refused".into())));
+        assert!(matches!(registry.state(&id), Some(EngineState::ErrorNetwork { .. })));
+        // The engine, and its models that are not available any more.
+        assert_eq!(hub.sequence(), before + 2);
+        assert!(!registry.models()[0].available);
+        registry.observed(&id, Ok(()));
+        assert!(matches!(registry.state(&id), Some(EngineState::RunningDegraded { .. })));
+    }
+
+    #[test]
+    fn an_unknown_kind_and_a_bad_url_are_refused() {
+        let registry = Registry::new(Hub::new(), Clock::stepped(UnixMillis(0)));
+        let mut wrong = record("a");
+        wrong.kind = EngineKind::named("tgi");
+        let error = registry.put(wrong, &|_| None).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "\"tgi\" is no kind of engine; use one of ollama, llamacpp, vllm, lmstudio, openai"
+        );
+        let mut wrong = record("a");
+        wrong.url = "ftp://x".into();
+        assert!(matches!(registry.put(wrong, &|_| None), Err(RegisterError::Url(_))));
+    }
+
+    #[test]
+    fn every_kind_has_one_adapter() {
+        for expected in ADAPTERS {
+            let info = expected.info();
+            assert_eq!(adapter(&info.kind).map(|found| found.info().title), Some(info.title));
+        }
     }
 }

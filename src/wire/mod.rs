@@ -3,3 +3,9 @@
 //! Called by `engines`, `proxy` and `control`. Must never panic on any input.
 
 pub mod json_body;
+pub mod ndjson;
+pub mod ollama_answer;
+pub mod ollama_request;
+pub mod openai;
+pub mod openai_tap;
+pub mod sse;

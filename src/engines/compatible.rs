@@ -1,0 +1,276 @@
+//! What all OpenAI-compatible engines share: the client's body passed byte for byte with few edits, and the reader of
+//! their answers.
+//!
+//! Called by the adapters of such engines. Must never pass the client's key on, nor touch a byte of the body that
+//! needs no change (SPEC §4.5).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Map, Value};
+
+use crate::engines::adapter::{
+    AdapterInfo, AnswerProgress, AnswerReader, Delivery, EngineError, EngineFault, Identity, InferenceRoute,
+    PrepareError, Prepared, Session,
+};
+use crate::engines::ask::{Answer, authorize};
+use crate::engines::fault;
+use crate::types::request::TokenUsage;
+use crate::types::secret::Secret;
+use crate::types::text::escape;
+use crate::wire::json_body::{Edit, JsonBody, json_string};
+use crate::wire::openai::{self, Document};
+use crate::wire::openai_tap::{Tap, UsageForClient};
+
+/// Whether an engine can give several answers to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choices {
+    /// `n` is honoured.
+    Many,
+    /// `n` above 1 is ignored by the engine, so FLM refuses it.
+    One,
+}
+
+/// What an engine makes of fields that others take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// Takes or ignores every field.
+    Lenient,
+    /// LM Studio: `response_format` of type `json_object` and an object as `tool_choice` are errors.
+    LmStudio,
+}
+
+/// The manners of one engine.
+pub(super) struct Dialect {
+    pub(super) info: &'static AdapterInfo,
+    pub(super) choices: Choices,
+    pub(super) strictness: Strictness,
+}
+
+/// The engine's path of a route.
+fn path(route: InferenceRoute) -> &'static str {
+    match route {
+        InferenceRoute::Chat => "/v1/chat/completions",
+        InferenceRoute::Completions => "/v1/completions",
+        InferenceRoute::Embeddings => "/v1/embeddings",
+    }
+}
+
+fn document(route: InferenceRoute) -> Document {
+    match route {
+        InferenceRoute::Chat => Document::Chat,
+        InferenceRoute::Completions => Document::Completion,
+        InferenceRoute::Embeddings => Document::Embeddings,
+    }
+}
+
+/// Headers of a request to an engine.
+pub(super) fn headers(delivery: Delivery, api_key: Option<&Secret>) -> HeaderMap {
+    let accept = match delivery {
+        Delivery::Whole => "application/json",
+        Delivery::Stream { .. } => "text/event-stream",
+    };
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    authorize(&mut headers, api_key);
+    headers
+}
+
+/// Whether the client gets the usage chunk.
+pub(super) fn usage_for_client(delivery: Delivery) -> UsageForClient {
+    match delivery {
+        Delivery::Stream { usage_wanted: false } => UsageForClient::Strip,
+        Delivery::Stream { usage_wanted: true } | Delivery::Whole => UsageForClient::Pass,
+    }
+}
+
+/// How many answers a request asks for. Refused above one where the engine would silently give one.
+pub(super) fn choices_asked(info: &AdapterInfo, body: &JsonBody, can: Choices) -> Result<u64, PrepareError> {
+    let asked: u64 = body.value("n", "a whole number")?.unwrap_or(1);
+    if asked > 1 && can == Choices::One {
+        return Err(PrepareError::Unsupported {
+            param: "n".to_owned(),
+            message: format!("{} gives one answer per request; leave n out or set it to 1", info.title),
+        });
+    }
+    Ok(asked)
+}
+
+/// Puts a request into the engine's words.
+pub(super) fn prepare(
+    dialect: &Dialect,
+    route: InferenceRoute,
+    body: &JsonBody,
+    model: &str,
+    delivery: Delivery,
+    api_key: Option<&Secret>,
+) -> Result<Prepared, PrepareError> {
+    let mut edits: Vec<Edit<'_>> = Vec::new();
+    let model_json = json_string(model);
+    if body.raw("model") != Some(model_json.as_str()) {
+        edits.push(Edit::Set("model", Cow::Owned(model_json)));
+    }
+    let choices =
+        if route == InferenceRoute::Embeddings { 1 } else { choices_asked(dialect.info, body, dialect.choices)? };
+    if route != InferenceRoute::Embeddings {
+        stream_edits(body, delivery, &mut edits)?;
+        if let Some(temperature) = body.value::<f64>("temperature", "a number")?
+            && !(0.0..=2.0).contains(&temperature)
+        {
+            edits.push(Edit::Set("temperature", Cow::Owned(temperature.clamp(0.0, 2.0).to_string())));
+        }
+    }
+    if route == InferenceRoute::Chat {
+        if let Some(messages) = body.raw("messages").and_then(openai::messages_with_reasoning) {
+            edits.push(Edit::Set("messages", Cow::Owned(messages)));
+        }
+        if dialect.strictness == Strictness::LmStudio {
+            lmstudio_edits(body, &mut edits);
+        }
+    }
+    Ok(Prepared {
+        method: Method::POST,
+        path: Cow::Borrowed(path(route)),
+        headers: headers(delivery, api_key),
+        body: if edits.is_empty() { body.bytes().clone() } else { body.edited(&edits) },
+        reader: Box::new(CompatibleReader {
+            info: dialect.info,
+            document: document(route),
+            tap: Tap::new(usage_for_client(delivery), choices),
+            whole: Whole::NotYet,
+        }),
+    })
+}
+
+/// FLM needs usage of every stream; `stream_options` without a stream is an error for vLLM and OpenAI.
+fn stream_edits<'a>(body: &'a JsonBody, delivery: Delivery, edits: &mut Vec<Edit<'a>>) -> Result<(), PrepareError> {
+    match delivery {
+        Delivery::Whole => {
+            if body.raw("stream").is_some_and(|raw| raw == "true") {
+                edits.push(Edit::Set("stream", Cow::Borrowed("false")));
+            }
+            if body.raw("stream_options").is_some() {
+                edits.push(Edit::Remove("stream_options"));
+            }
+        }
+        Delivery::Stream { .. } => {
+            if body.raw("stream") != Some("true") {
+                edits.push(Edit::Set("stream", Cow::Borrowed("true")));
+            }
+            match body.value::<Map<String, Value>>("stream_options", "an object")? {
+                Some(options) if options.get("include_usage") == Some(&Value::Bool(true)) => {}
+                Some(mut options) => {
+                    options.insert("include_usage".to_owned(), Value::Bool(true));
+                    edits.push(Edit::Set("stream_options", Cow::Owned(Value::from(options).to_string())));
+                }
+                None => edits.push(Edit::Set("stream_options", Cow::Borrowed(r#"{"include_usage":true}"#))),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// LM Studio takes `json_schema` and `text` only, and `tool_choice` only as a string (ENGINES.md §4).
+fn lmstudio_edits(body: &JsonBody, edits: &mut Vec<Edit<'_>>) {
+    let json_object = body
+        .raw("response_format")
+        .and_then(|raw| serde_json::from_str::<Value>(raw).ok())
+        .is_some_and(|format| format.get("type").and_then(Value::as_str) == Some("json_object"));
+    if json_object {
+        let any_object = r#"{"type":"json_schema","json_schema":{"name":"json_object","schema":{"type":"object"}}}"#;
+        edits.push(Edit::Set("response_format", Cow::Borrowed(any_object)));
+    }
+    if body.raw("tool_choice").is_some_and(|raw| raw.starts_with('{')) {
+        warn_dropped("LM Studio", &["tool_choice".to_owned()]);
+        edits.push(Edit::Remove("tool_choice"));
+    }
+}
+
+/// Tells the log which fields of a request an engine did not get (SPEC §4.5).
+pub(super) fn warn_dropped(engine: &str, fields: &[String]) {
+    if fields.is_empty() {
+        return;
+    }
+    let shown = fields.iter().take(20).map(|field| field.chars().take(64).collect::<String>()).collect::<Vec<_>>();
+    tracing::warn!(engine, fields = %escape(&shown.join(", ")), "fields that the engine would refuse or ignore were dropped");
+}
+
+/// Reads answers that are in OpenAI's shape already.
+pub(super) struct CompatibleReader {
+    info: &'static AdapterInfo,
+    document: Document,
+    tap: Tap,
+    whole: Whole,
+}
+
+/// Whether a whole answer was read.
+enum Whole {
+    NotYet,
+    Read(Option<TokenUsage>),
+}
+
+impl AnswerReader for CompatibleReader {
+    fn whole(&mut self, body: Bytes) -> Result<Bytes, EngineFault> {
+        let (body, usage) =
+            openai::read_whole(self.document, body).map_err(|fault| fault::from_whole(self.info, &fault))?;
+        self.whole = Whole::Read(usage);
+        Ok(body)
+    }
+
+    fn push(&mut self, piece: Bytes, out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        self.tap.push(piece, out).map_err(|fault| fault::from_stream(self.info, &fault))
+    }
+
+    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        self.tap.finish(out).map_err(|fault| fault::from_stream(self.info, &fault))
+    }
+
+    fn progress(&self) -> AnswerProgress {
+        match self.whole {
+            Whole::Read(usage) => AnswerProgress { usage, deltas: 0, done: true },
+            Whole::NotYet => {
+                AnswerProgress { usage: self.tap.usage(), deltas: self.tap.deltas(), done: self.tap.done() }
+            }
+        }
+    }
+}
+
+/// The items of `/v1/models`.
+pub(super) async fn listed(session: Session<'_>) -> Result<Vec<Value>, EngineError> {
+    items(&session.get("/v1/models").await?, "/v1/models", "data")
+}
+
+/// The list under `key` of a 200 answer.
+pub(super) fn items(answer: &Answer, path: &str, key: &'static str) -> Result<Vec<Value>, EngineError> {
+    match answer.document(path)?.get_mut(key).map(Value::take) {
+        Some(Value::Array(items)) => Ok(items),
+        _ => Err(EngineError::Api(format!("its answer to {path} has no list {key:?}"))),
+    }
+}
+
+/// A text field of a JSON object, when it is not empty.
+pub(super) fn text(value: &Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// A count that fits a context length.
+pub(super) fn tokens(value: &Value, pointer: &str) -> Option<u32> {
+    value.pointer(pointer).and_then(Value::as_u64).filter(|n| *n > 0).and_then(|n| u32::try_from(n).ok())
+}
+
+/// A question about identity: not being reachable is an error, any other trouble means "not this engine".
+pub(super) async fn probe(session: Session<'_>, path: &str) -> Result<Option<Answer>, EngineError> {
+    match session.get(path).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(fault @ (EngineError::Network(_) | EngineError::Timeout(_))) => Err(fault),
+        Err(_other) => Ok(None),
+    }
+}
+
+/// An identity.
+pub(super) fn identity(version: Option<String>, locked: bool) -> Identity {
+    Identity { version: version.map(|version| version.chars().take(80).collect()), locked }
+}

@@ -1,0 +1,175 @@
+//! llama.cpp's `llama-server`, single model and router mode (ENGINES.md; captures of build 11434).
+//!
+//! Called through `registry::ADAPTERS`. Must never ask a router about a model in a way that loads it.
+
+use std::collections::BTreeSet;
+
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use crate::engines::adapter::{
+    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
+    PrepareError, Prepared, Session,
+};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::fault;
+use crate::types::engine::{Capability, EngineKind};
+use crate::types::secret::Secret;
+use crate::wire::json_body::JsonBody;
+
+/// The adapter.
+pub(super) struct LlamaCpp;
+
+static INFO: AdapterInfo = AdapterInfo {
+    kind: EngineKind::named("llamacpp"),
+    title: "llama.cpp",
+    // 9931 is the announced next default (ENGINES.md §2).
+    ports: &[8080, 9931],
+    binaries: &["llama-server", "llama"],
+    address_variables: &["LLAMA_ARG_HOST", "LLAMA_ARG_PORT"],
+    capabilities: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Stream,
+        Capability::Embeddings,
+        Capability::Tools,
+        Capability::Reasoning,
+        Capability::Vision,
+        Capability::AudioIn,
+        Capability::Rerank,
+    ],
+};
+
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+
+impl Adapter for LlamaCpp {
+    fn info(&self) -> &'static AdapterInfo {
+        &INFO
+    }
+
+    fn identify<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Option<Identity>, EngineError>> {
+        Box::pin(async move {
+            // Every reply carries its name, 401 and "loading" included; /health is open without a key.
+            let Some(health) = compatible::probe(session, "/health").await? else { return Ok(None) };
+            if !health.header("server").starts_with("llama.cpp") {
+                return Ok(None);
+            }
+            let Some(props) = compatible::probe(session, "/props").await? else {
+                return Ok(Some(compatible::identity(None, false)));
+            };
+            let version = props.json().and_then(|props| compatible::text(&props, "/build_info"));
+            Ok(Some(compatible::identity(version, props.status == StatusCode::UNAUTHORIZED)))
+        })
+    }
+
+    fn check<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move {
+            let health = session.get("/health").await?.document("/health")?;
+            match health.get("status").and_then(Value::as_str) {
+                Some("ok" | "no slot available") => Ok(()),
+                _ => Err(EngineError::Api("its answer to /health does not say ok".to_owned())),
+            }
+        })
+    }
+
+    fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>> {
+        Box::pin(async move {
+            let items = compatible::listed(session).await?;
+            let props = match session.get("/props").await {
+                Ok(answer) => answer.document("/props").unwrap_or_default(),
+                Err(fault @ (EngineError::Network(_) | EngineError::Timeout(_))) => return Err(fault),
+                // A server that guards /props more than /v1/models tells less.
+                Err(_other) => Value::Null,
+            };
+            let router = props.get("role").and_then(Value::as_str) == Some("router");
+            Ok(items.iter().filter_map(|item| model(item, (!router).then_some(&props))).collect())
+        })
+    }
+
+    fn prepare(
+        &self,
+        route: InferenceRoute,
+        body: &JsonBody,
+        model: &str,
+        delivery: Delivery,
+        api_key: Option<&Secret>,
+    ) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    }
+
+    fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
+        fault::from_answer(&INFO, status, headers, body)
+    }
+}
+
+/// One model; `props` only where they are about it (not in router mode).
+fn model(item: &Value, props: Option<&Value>) -> Option<EngineModel> {
+    let name = compatible::text(item, "/id")?;
+    let status = item.pointer("/status/value").and_then(Value::as_str);
+    Some(EngineModel {
+        name: name.into(),
+        capabilities: capabilities(item, props),
+        context_length: compatible::tokens(item, "/meta/n_ctx")
+            .or_else(|| compatible::tokens(item, "/meta/n_ctx_train")),
+        size_bytes: item.pointer("/meta/size").and_then(Value::as_u64),
+        parameters: item.pointer("/meta/n_params").and_then(Value::as_u64).map(parameters),
+        quantization: compatible::text(item, "/meta/ftype"),
+        // A sleeping model wakes by itself; a single one is always loaded.
+        loaded: Some(status.is_none_or(|status| status == "loaded")),
+    })
+}
+
+fn capabilities(item: &Value, props: Option<&Value>) -> BTreeSet<Capability> {
+    let mut can: BTreeSet<Capability> = INFO.capabilities.iter().copied().collect();
+    let takes = |modality: &str| {
+        item.pointer("/architecture/input_modalities")
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.iter().any(|known| known == modality))
+    };
+    let flag = |pointer: &str| props.and_then(|props| props.pointer(pointer)).and_then(Value::as_bool);
+    if !flag("/modalities/vision").unwrap_or_else(|| takes("image")) {
+        can.remove(&Capability::Vision);
+    }
+    if !flag("/modalities/audio").unwrap_or_else(|| takes("audio")) {
+        can.remove(&Capability::AudioIn);
+    }
+    if flag("/chat_template_caps/supports_tools") == Some(false) {
+        can.remove(&Capability::Tools);
+    }
+    // The template is the only place that shows whether the model was made to think.
+    let template = props.and_then(|props| props.get("chat_template")).and_then(Value::as_str);
+    if template.is_some_and(|template| !template.contains("think") && !template.contains("reasoning")) {
+        can.remove(&Capability::Reasoning);
+    }
+    can
+}
+
+/// `7615616512` as `7.6B`.
+fn parameters(count: u64) -> String {
+    let scaled = |unit: u64, letter: char| {
+        let tenths = count.saturating_mul(10) / unit;
+        if tenths.is_multiple_of(10) {
+            format!("{}{letter}", tenths / 10)
+        } else {
+            format!("{}.{}{letter}", tenths / 10, tenths % 10)
+        }
+    };
+    match count {
+        1_000_000_000.. => scaled(1_000_000_000, 'B'),
+        1_000_000.. => scaled(1_000_000, 'M'),
+        1_000.. => scaled(1_000, 'K'),
+        _ => count.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_counts_are_written_short() {
+        for (count, text) in [(144_192, "144.1K"), (7_000_000_000, "7B"), (7_615_616_512, "7.6B"), (12, "12")] {
+            assert_eq!(parameters(count), text);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Ollama: chat through its own `/api/chat`, translated both ways; the rest through its `/v1` routes
+//! (ENGINES.md; source of the 0.33 line).
+//!
+//! Called through `registry::ADAPTERS`. Must never answer a stream that ended without `done:true` as complete.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::engines::adapter::{
+    Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
+    Identity, InferenceRoute, PrepareError, Prepared, Session,
+};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::fault;
+use crate::types::engine::{Capability, EngineKind};
+use crate::types::secret::Secret;
+use crate::wire::json_body::{BodyFault, JsonBody};
+use crate::wire::ollama_answer::ChatTranslator;
+use crate::wire::ollama_request::{self, TranslateFault};
+
+/// The adapter.
+pub(super) struct Ollama;
+
+static INFO: AdapterInfo = AdapterInfo {
+    kind: EngineKind::named("ollama"),
+    title: "Ollama",
+    ports: &[11434],
+    binaries: &["ollama"],
+    address_variables: &["OLLAMA_HOST"],
+    capabilities: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Stream,
+        Capability::Embeddings,
+        Capability::Tools,
+        Capability::Reasoning,
+        Capability::Vision,
+    ],
+};
+
+/// Its `/v1` routes ignore `n` (ENGINES.md §4).
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::Lenient };
+
+/// Models whose details are asked for at the same time.
+const SHOW_AT_ONCE: usize = 4;
+
+impl Adapter for Ollama {
+    fn info(&self) -> &'static AdapterInfo {
+        &INFO
+    }
+
+    fn identify<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Option<Identity>, EngineError>> {
+        Box::pin(async move {
+            let Some(answer) = compatible::probe(session, "/api/version").await? else { return Ok(None) };
+            let version = answer.json().and_then(|document| compatible::text(&document, "/version"));
+            if answer.status != StatusCode::OK || version.is_none() {
+                return Ok(None);
+            }
+            // Others imitate /api/version; the greeting of the root is Ollama's own.
+            let Some(root) = compatible::probe(session, "/").await? else { return Ok(None) };
+            let greets = root.body.trim_ascii() == b"Ollama is running";
+            Ok(greets.then(|| compatible::identity(version, false)))
+        })
+    }
+
+    fn check<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move {
+            let document = session.get("/api/version").await?.document("/api/version")?;
+            match compatible::text(&document, "/version") {
+                Some(_version) => Ok(()),
+                None => Err(EngineError::Api("its answer to /api/version has no version".to_owned())),
+            }
+        })
+    }
+
+    fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>> {
+        Box::pin(async move {
+            let installed = compatible::items(&session.get("/api/tags").await?, "/api/tags", "models")?;
+            let running = compatible::items(&session.get("/api/ps").await?, "/api/ps", "models")?;
+            let running: HashMap<String, Option<u32>> = running
+                .iter()
+                .filter_map(|item| {
+                    Some((compatible::text(item, "/name")?, compatible::tokens(item, "/context_length")))
+                })
+                .collect();
+            let running = &running;
+            let questions: Vec<_> = installed.iter().map(|item| model(session, item, running)).collect();
+            let models: Vec<_> = futures_util::stream::iter(questions).buffered(SHOW_AT_ONCE).collect().await;
+            Ok(models.into_iter().flatten().collect())
+        })
+    }
+
+    fn prepare(
+        &self,
+        route: InferenceRoute,
+        body: &JsonBody,
+        model: &str,
+        delivery: Delivery,
+        api_key: Option<&Secret>,
+    ) -> Result<Prepared, PrepareError> {
+        match route {
+            InferenceRoute::Chat => prepare_chat(body, model, delivery, api_key),
+            InferenceRoute::Completions | InferenceRoute::Embeddings => {
+                compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+            }
+        }
+    }
+
+    fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
+        fault::from_answer(&INFO, status, headers, body)
+    }
+}
+
+fn prepare_chat(
+    body: &JsonBody,
+    model: &str,
+    delivery: Delivery,
+    api_key: Option<&Secret>,
+) -> Result<Prepared, PrepareError> {
+    compatible::choices_asked(&INFO, body, DIALECT.choices)?;
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body.bytes()).map_err(|fault| BodyFault::Malformed(fault.to_string()))?;
+    let stream = matches!(delivery, Delivery::Stream { .. });
+    let chat = ollama_request::chat(&fields, model, stream).map_err(|fault| match fault {
+        TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
+        TranslateFault::Unsupported { param, message } => {
+            PrepareError::Unsupported { param: param.to_owned(), message }
+        }
+    })?;
+    compatible::warn_dropped(INFO.title, &chat.dropped);
+    let mut headers = compatible::headers(delivery, api_key);
+    if stream {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/x-ndjson"));
+    }
+    Ok(Prepared {
+        method: Method::POST,
+        path: Cow::Borrowed("/api/chat"),
+        headers,
+        body: Bytes::from(chat.body.to_string()),
+        reader: Box::new(ChatReader(ChatTranslator::new(answer_id(), compatible::usage_for_client(delivery)))),
+    })
+}
+
+/// `chatcmpl-` and 96 random bits. Only tells answers apart; nothing trusts it.
+fn answer_id() -> String {
+    let mut bits = [0_u8; 12];
+    if let Err(fault) = getrandom::fill(&mut bits) {
+        tracing::warn!(%fault, "no random bytes for the id of an answer");
+    }
+    let mut id = String::from("chatcmpl-");
+    for byte in bits {
+        id.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        id.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+    }
+    id
+}
+
+struct ChatReader(ChatTranslator);
+
+impl AnswerReader for ChatReader {
+    fn whole(&mut self, body: Bytes) -> Result<Bytes, EngineFault> {
+        self.0.whole(&body).map_err(|fault| fault::from_stream(&INFO, &fault))
+    }
+
+    fn push(&mut self, piece: Bytes, out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        self.0.push(&piece, out).map_err(|fault| fault::from_stream(&INFO, &fault))
+    }
+
+    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        self.0.finish(out).map_err(|fault| fault::from_stream(&INFO, &fault))
+    }
+
+    fn progress(&self) -> AnswerProgress {
+        AnswerProgress { usage: self.0.usage(), deltas: self.0.deltas(), done: self.0.done() }
+    }
+}
+
+async fn model(session: Session<'_>, item: &Value, running: &HashMap<String, Option<u32>>) -> Option<EngineModel> {
+    let name = compatible::text(item, "/name").or_else(|| compatible::text(item, "/model"))?;
+    let mut told = item.get("capabilities").cloned();
+    let mut context = compatible::tokens(item, "/details/context_length");
+    if told.is_none() {
+        // Older versions tell it only here. A model that cannot be shown keeps what the engine can at best.
+        if let Ok(answer) = session.post("/api/show", &json!({"model": name})).await
+            && let Ok(details) = answer.document("/api/show")
+        {
+            told = details.get("capabilities").cloned();
+            context = context.or_else(|| trained_context(&details));
+        }
+    }
+    let in_use = running.get(&name);
+    Some(EngineModel {
+        capabilities: capabilities(told.as_ref()),
+        context_length: in_use.copied().flatten().or(context),
+        size_bytes: item.get("size").and_then(Value::as_u64),
+        parameters: compatible::text(item, "/details/parameter_size"),
+        quantization: compatible::text(item, "/details/quantization_level"),
+        loaded: Some(in_use.is_some()),
+        name: name.into(),
+    })
+}
+
+/// `model_info["<arch>.context_length"]`.
+fn trained_context(details: &Value) -> Option<u32> {
+    let info = details.get("model_info")?.as_object()?;
+    let found = info.iter().find(|(key, _)| key.ends_with(".context_length"))?.1.as_u64()?;
+    u32::try_from(found).ok()
+}
+
+fn capabilities(told: Option<&Value>) -> BTreeSet<Capability> {
+    let Some(list) = told.and_then(Value::as_array) else { return INFO.capabilities.iter().copied().collect() };
+    let mut can = BTreeSet::new();
+    for capability in list.iter().filter_map(Value::as_str) {
+        match capability {
+            "completion" => can.extend([Capability::Chat, Capability::Completions, Capability::Stream]),
+            "embedding" => can.extend([Capability::Embeddings]),
+            "tools" => can.extend([Capability::Tools]),
+            "thinking" => can.extend([Capability::Reasoning]),
+            "vision" => can.extend([Capability::Vision]),
+            "audio" => can.extend([Capability::AudioIn]),
+            _ => {}
+        }
+    }
+    can
+}

@@ -1,0 +1,94 @@
+//! Any other OpenAI-compatible server, added by hand (SPEC §3.1).
+//!
+//! Called through `registry::ADAPTERS`. Must never be tried by detection: it would recognise every engine.
+
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use crate::engines::adapter::{
+    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
+    PrepareError, Prepared, Session,
+};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::fault;
+use crate::types::engine::{Capability, EngineKind};
+use crate::types::secret::Secret;
+use crate::wire::json_body::JsonBody;
+
+/// The adapter.
+pub(super) struct OpenAi;
+
+static INFO: AdapterInfo = AdapterInfo {
+    kind: EngineKind::named("openai"),
+    title: "OpenAI-compatible server",
+    ports: &[],
+    binaries: &[],
+    address_variables: &[],
+    capabilities: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Stream,
+        Capability::Embeddings,
+        Capability::Tools,
+        Capability::Reasoning,
+        Capability::Vision,
+        Capability::AudioIn,
+    ],
+};
+
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+
+impl Adapter for OpenAi {
+    fn info(&self) -> &'static AdapterInfo {
+        &INFO
+    }
+
+    fn identify<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Option<Identity>, EngineError>> {
+        Box::pin(async move {
+            let Some(answer) = compatible::probe(session, "/v1/models").await? else { return Ok(None) };
+            if answer.status == StatusCode::UNAUTHORIZED {
+                return Ok(Some(compatible::identity(None, true)));
+            }
+            let lists = answer.json().is_some_and(|document| document.get("data").is_some_and(Value::is_array));
+            Ok((answer.status == StatusCode::OK && lists).then_some(Identity { version: None, locked: false }))
+        })
+    }
+
+    fn check<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move { compatible::listed(session).await.map(|_models| ()) })
+    }
+
+    fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>> {
+        Box::pin(async move { Ok(compatible::listed(session).await?.iter().filter_map(model).collect()) })
+    }
+
+    fn prepare(
+        &self,
+        route: InferenceRoute,
+        body: &JsonBody,
+        model: &str,
+        delivery: Delivery,
+        api_key: Option<&Secret>,
+    ) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    }
+
+    fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
+        fault::from_answer(&INFO, status, headers, body)
+    }
+}
+
+fn model(item: &Value) -> Option<EngineModel> {
+    Some(EngineModel {
+        name: compatible::text(item, "/id")?.into(),
+        capabilities: INFO.capabilities.iter().copied().collect(),
+        // Names that servers of this kind use: vLLM's, OpenRouter's and TabbyAPI's.
+        context_length: ["/max_model_len", "/context_length", "/parameters/max_seq_len"]
+            .iter()
+            .find_map(|pointer| compatible::tokens(item, pointer)),
+        size_bytes: None,
+        parameters: None,
+        quantization: None,
+        loaded: None,
+    })
+}

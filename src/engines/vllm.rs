@@ -1,0 +1,113 @@
+//! vLLM's OpenAI server (ENGINES.md; captures of 0.32.0).
+//!
+//! Called through `registry::ADAPTERS`. Must never send the engine's key other than as Bearer.
+
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use crate::engines::adapter::{
+    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
+    PrepareError, Prepared, Session,
+};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::fault;
+use crate::types::engine::{Capability, EngineKind};
+use crate::types::secret::Secret;
+use crate::wire::json_body::JsonBody;
+
+/// The adapter.
+pub(super) struct Vllm;
+
+static INFO: AdapterInfo = AdapterInfo {
+    kind: EngineKind::named("vllm"),
+    title: "vLLM",
+    ports: &[8000],
+    binaries: &["vllm"],
+    // VLLM_PORT is its internal RPC, not the API's port (ENGINES.md §2).
+    address_variables: &[],
+    capabilities: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Stream,
+        Capability::Embeddings,
+        Capability::Tools,
+        Capability::Reasoning,
+        Capability::Vision,
+        Capability::AudioIn,
+        Capability::Rerank,
+    ],
+};
+
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+
+impl Adapter for Vllm {
+    fn info(&self) -> &'static AdapterInfo {
+        &INFO
+    }
+
+    fn identify<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Option<Identity>, EngineError>> {
+        Box::pin(async move {
+            // Only paths under /v1 are guarded, so /version answers without a key.
+            let Some(answer) = compatible::probe(session, "/version").await? else { return Ok(None) };
+            let version = answer.json().and_then(|document| compatible::text(&document, "/version"));
+            if answer.status != StatusCode::OK || version.is_none() {
+                return Ok(None);
+            }
+            let Some(models) = compatible::probe(session, "/v1/models").await? else { return Ok(None) };
+            match models.status {
+                // Not every server with a /version is vLLM: its words for a missing key are its own.
+                StatusCode::UNAUTHORIZED if models.reason() == "Unauthorized" => {
+                    Ok(Some(compatible::identity(version, true)))
+                }
+                StatusCode::OK if is_vllm(&models.json().unwrap_or_default()) => {
+                    Ok(Some(compatible::identity(version, false)))
+                }
+                _ => Ok(None),
+            }
+        })
+    }
+
+    fn check<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<(), EngineError>> {
+        // 200 with an empty body; 503 when its engine died (ENGINES.md §2).
+        Box::pin(async move { session.get("/health").await?.success() })
+    }
+
+    fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>> {
+        Box::pin(async move { Ok(compatible::listed(session).await?.iter().filter_map(model).collect()) })
+    }
+
+    fn prepare(
+        &self,
+        route: InferenceRoute,
+        body: &JsonBody,
+        model: &str,
+        delivery: Delivery,
+        api_key: Option<&Secret>,
+    ) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    }
+
+    fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
+        fault::from_answer(&INFO, status, headers, body)
+    }
+}
+
+fn is_vllm(models: &Value) -> bool {
+    models
+        .get("data")
+        .and_then(Value::as_array)
+        .is_some_and(|list| list.iter().any(|item| item.get("owned_by").and_then(Value::as_str) == Some("vllm")))
+}
+
+fn model(item: &Value) -> Option<EngineModel> {
+    Some(EngineModel {
+        name: compatible::text(item, "/id")?.into(),
+        // It does not tell what a model can do.
+        capabilities: INFO.capabilities.iter().copied().collect(),
+        context_length: compatible::tokens(item, "/max_model_len"),
+        size_bytes: None,
+        parameters: None,
+        quantization: None,
+        loaded: Some(true),
+    })
+}
