@@ -4,6 +4,12 @@
 //! in-memory duplex, one connection per call; runs operations itself only when no owner lives. Must never keep
 //! state of its own.
 
+pub mod dialer;
+pub mod exchange;
+pub mod launcher;
 pub mod operator;
+pub mod ownership;
+pub mod protocol;
+pub mod request;
 
 pub use operator::{Attachment, EventStream, Operator};

@@ -1,10 +1,25 @@
 //! [`Operator`]: runs a call where the home's owner is.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use http_body_util::Full;
+
+use super::dialer::Dialer;
+use super::exchange::{self, Answer, Stream};
+use super::ownership::{self, Claim, OwnerLock};
+use super::protocol;
+use crate::config::paths::HomePaths;
+use crate::operations::context::{Context, ContextOptions};
+use crate::operations::dispatch::{Permission, dispatch};
 use crate::types::calls::Call;
-use crate::types::failure::Outcome;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::LiveLine;
 
-/// Where calls go. (Stub: the control room fills it in.)
+/// Where calls go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
     /// A daemon, over its socket.
@@ -16,41 +31,202 @@ pub enum Attachment {
 }
 
 /// The operator's hand. Cloned freely.
-#[derive(Debug, Clone)]
-pub struct Operator {}
+#[derive(Clone)]
+pub struct Operator {
+    route: Route,
+    permission: Permission,
+}
+
+#[derive(Clone)]
+enum Route {
+    Socket(HomePaths),
+    Duplex(Dialer),
+    Alone(Arc<Alone>),
+}
+
+/// A home without an owner, held by this process for as long as an operator of it lives.
+struct Alone {
+    context: Arc<Context>,
+    /// Released after the context: fields are dropped in order.
+    _lock: OwnerLock,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator")
+            .field("attachment", &self.attachment())
+            .field("permission", &self.permission)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Operator {
-    /// Runs an operation. Dropping the future cancels it.
+    /// Attaches to the home's owner; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the socket is there but may not be used.
+    pub async fn attach(paths: &HomePaths, permission: Permission) -> Outcome<Option<Self>> {
+        let found = ownership::connect(paths).await?;
+        Ok(found.map(|_probe| Self { route: Route::Socket(paths.clone()), permission }))
+    }
+
+    /// Attaches to the home's owner or, when there is none, takes the home for this operator alone.
+    ///
+    /// # Errors
+    /// Of folders, lock and databases.
+    pub async fn connect(paths: &HomePaths, permission: Permission, options: ContextOptions) -> Outcome<Self> {
+        let route = match ownership::claim(paths).await? {
+            Claim::Owned(_probe) => Route::Socket(paths.clone()),
+            Claim::Free(lock) => {
+                let context = Arc::new(Context::open(paths.clone(), options).await?);
+                Route::Alone(Arc::new(Alone { context, _lock: lock }))
+            }
+        };
+        Ok(Self { route, permission })
+    }
+
+    /// An operator of an owner in this process.
+    #[must_use]
+    pub fn in_process(dialer: Dialer, permission: Permission) -> Self {
+        Self { route: Route::Duplex(dialer), permission }
+    }
+
+    /// Runs an operation. Dropping the future cancels an operation that only reads, and stops waiting for one that
+    /// changes something.
     ///
     /// # Errors
     /// The operation's own failure, or `IO_ERROR` with "the proxy's daemon is gone" when the owner vanished.
     pub async fn call<C: Call>(&self, call: C) -> Outcome<C::Output> {
-        let _ = call;
-        todo!()
+        let arguments = serde_json::to_vec(&call).map(Bytes::from).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("the arguments of {} cannot be written: {error}", C::NAME))
+        })?;
+        if let Route::Alone(alone) = &self.route {
+            let data = dispatch(alone.context.clone(), C::NAME, arguments, self.permission).await?;
+            return serde_json::from_slice(&data).map_err(|error| {
+                Failure::new(ErrorCode::Internal, format!("the result of {} cannot be read: {error}", C::NAME))
+            });
+        }
+        let path = format!("{}{}", protocol::PREFIX, C::NAME);
+        let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
+        let body = answer.whole().await.map_err(|error| vanished(&error))?;
+        protocol::read_answer(&body)
     }
 
     /// Subscribes to the live lane: first a snapshot, then events.
     ///
     /// # Errors
-    /// When the owner is gone.
+    /// When the owner is gone, refuses, or does not exist.
     pub async fn events(&self) -> Outcome<EventStream> {
-        todo!()
+        let (parts, answer) = self.exchange(Method::GET, protocol::EVENTS, Bytes::new()).await?;
+        if parts.status == http::StatusCode::OK {
+            return Ok(EventStream { answer, received: BytesMut::new(), lines: VecDeque::new() });
+        }
+        let body = answer.whole().await.map_err(|error| vanished(&error))?;
+        protocol::read_answer::<()>(&body)?;
+        Err(Failure::new(ErrorCode::Internal, format!("the proxy answers {} to the live lane", parts.status)))
     }
 
     /// Where calls go.
     #[must_use]
     pub fn attachment(&self) -> Attachment {
-        todo!()
+        match self.route {
+            Route::Socket(_) => Attachment::Daemon,
+            Route::Duplex(_) => Attachment::InProcess,
+            Route::Alone(_) => Attachment::Alone,
+        }
+    }
+
+    /// Writes everything back and gives the home free, when this operator was alone with it. Only the last clone
+    /// has something to do.
+    pub async fn close(self) {
+        if let Route::Alone(alone) = self.route
+            && let Some(alone) = Arc::into_inner(alone)
+        {
+            alone.context.close().await;
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Outcome<(http::response::Parts, Answer)> {
+        let stream: Box<dyn Stream> = match &self.route {
+            Route::Socket(paths) => Box::new(ownership::connect(paths).await?.ok_or_else(gone)?),
+            Route::Duplex(dialer) => Box::new(dialer.dial().await.ok_or_else(gone)?),
+            Route::Alone(_) => {
+                return Err(Failure::new(ErrorCode::NotFound, "no proxy runs for this home")
+                    .hint("start it with: flm proxy start"));
+            }
+        };
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, protocol::HOST)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONNECTION, "close")
+            .header(protocol::VERSION_HEADER, protocol::VERSION);
+        if self.permission == Permission::ReadOnly {
+            request = request.header(protocol::ACCESS_HEADER, protocol::READ_ONLY);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("the request for {path} cannot be written: {error}"))
+        })?;
+        exchange::send(stream, request).await.map_err(|error| vanished(&error))
     }
 }
 
 /// The live lane as a console reads it.
-#[derive(Debug)]
-pub struct EventStream {}
+pub struct EventStream {
+    answer: Answer,
+    /// Bytes of a line that is not whole yet.
+    received: BytesMut,
+    lines: VecDeque<LiveLine>,
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("lines", &self.lines.len()).finish_non_exhaustive()
+    }
+}
 
 impl EventStream {
     /// The next line; `None` when the owner ended or the connection broke. Cancel-safe.
     pub async fn next(&mut self) -> Option<LiveLine> {
-        todo!()
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Some(line);
+            }
+            match self.answer.piece().await? {
+                Ok(piece) => self.received.extend_from_slice(&piece),
+                Err(error) => {
+                    tracing::debug!(%error, "live lane broke");
+                    return None;
+                }
+            }
+            if !self.cut_lines() {
+                return None;
+            }
+        }
     }
+
+    /// Cuts whole lines off; false when one cannot be read, so that the console attaches anew.
+    fn cut_lines(&mut self) -> bool {
+        while let Some(end) = memchr::memchr(b'\n', &self.received) {
+            let line = self.received.split_to(end + 1);
+            match serde_json::from_slice(&line) {
+                Ok(line) => self.lines.push_back(line),
+                Err(error) => {
+                    tracing::warn!(%error, "a live event cannot be read");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(ErrorCode::IoError, "the proxy's daemon is gone").hint("start it again with: flm proxy start")
+}
+
+fn vanished(error: &hyper::Error) -> Failure {
+    tracing::debug!(%error, "control connection broke");
+    gone()
 }

@@ -1,0 +1,90 @@
+//! Starts a daemon: this very program again, with hidden arguments, in a session of its own (SPEC §1.2).
+//!
+//! The child reports once, over its stdout, when it serves or why it cannot; nobody polls.
+
+use std::process::Stdio;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use super::operator::Operator;
+use crate::config::files;
+use crate::config::paths::{HomePaths, PathOverrides};
+use crate::operations::dispatch::Permission;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+
+/// The hidden command under which both programs run as a daemon.
+pub const DAEMON_COMMAND: &str = "__daemon";
+/// Name of the file that takes what a daemon writes to stderr: its panics.
+const STDERR_FILE: &str = "daemon.stderr.log";
+
+/// The one line that a starting daemon writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    /// It owns the home and serves.
+    Ready {
+        /// Its process id.
+        pid: u32,
+    },
+    /// Another owner was there first; it serves.
+    Owned,
+    /// It could not start.
+    Failed(Failure),
+}
+
+/// Starts a daemon and waits until it serves; attaches to one that serves already.
+///
+/// # Errors
+/// The daemon's own failure, or `IO_ERROR` when the program cannot be started or ends without a word.
+pub async fn start_daemon(paths: &HomePaths, overrides: &PathOverrides, permission: Permission) -> Outcome<Operator> {
+    if let Some(operator) = Operator::attach(paths, permission).await? {
+        return Ok(operator);
+    }
+    paths.prepare()?;
+    match spawn(paths, overrides).await? {
+        Readiness::Ready { .. } | Readiness::Owned => {
+            Operator::attach(paths, permission).await?.ok_or_else(|| ended_silently(paths))
+        }
+        Readiness::Failed(failure) => Err(failure),
+    }
+}
+
+async fn spawn(paths: &HomePaths, overrides: &PathOverrides) -> Outcome<Readiness> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::new(ErrorCode::IoError, format!("the path of this program cannot be found: {error}"))
+            .hint("start the proxy with --no-daemon")
+    })?;
+    let stderr = files::open_private_append(&paths.log_dir.join(STDERR_FILE))?;
+    let mut command = Command::new(&program);
+    command.arg(DAEMON_COMMAND);
+    // FLM_HOME and the like come with the environment; relative paths mean the same folder, which the child keeps
+    // until it has resolved them.
+    for (flag, path) in [
+        ("--home", &overrides.home),
+        ("--db-path-config", &overrides.config_db),
+        ("--db-path-security", &overrides.security_db),
+    ] {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
+        Failure::new(ErrorCode::IoError, format!("{} cannot be started: {error}", program.display()))
+            .hint("check that the file is still there and executable, or use --no-daemon")
+    })?;
+    let Some(stdout) = child.stdout.take() else { return Err(ended_silently(paths)) };
+    let mut line = String::new();
+    // Ends with the line or, when the child dies, with the pipe.
+    let read = BufReader::new(stdout).read_line(&mut line).await;
+    match (read, serde_json::from_str(&line)) {
+        (Ok(_), Ok(readiness)) => Ok(readiness),
+        _ => Err(ended_silently(paths)),
+    }
+}
+
+fn ended_silently(paths: &HomePaths) -> Failure {
+    Failure::new(ErrorCode::IoError, "the daemon ended before it was ready")
+        .hint(format!("its last words are in {}", paths.log_dir.join(STDERR_FILE).display()))
+}

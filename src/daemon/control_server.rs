@@ -1,0 +1,176 @@
+//! Serves the control protocol over the Unix socket and over in-memory connections (SPEC §4.10).
+//!
+//! One connection carries one exchange. Only the user that runs the owner, or root, gets an answer.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::os::unix::fs::PermissionsExt as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::Incoming as Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::live_lane;
+use crate::config::files::{self, FileError, PRIVATE_FILE};
+use crate::config::paths::HomePaths;
+use crate::control::dialer::Incoming;
+use crate::control::protocol;
+use crate::operations::context::{Context, Live};
+use crate::operations::dispatch::{Permission, dispatch};
+use crate::telemetry::tasks::Tasks;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+
+/// Largest arguments: the largest prompt (64 KiB) with room for its JSON escapes.
+const LARGEST_ARGUMENTS: usize = 1 << 20;
+/// Pause after a connection could not be accepted, for lack of files mostly: trying at once would spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Binds the control socket, mode 0600. The caller holds the home's lock, so a socket file there is stale.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(super) fn bind(paths: &HomePaths) -> Outcome<UnixListener> {
+    let socket = paths.socket();
+    files::remove(&socket)?;
+    let listener = UnixListener::bind(&socket).map_err(|error| FileError::new("listen on", &socket, error))?;
+    // The folder is 0700, so nobody else gets here in between.
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(PRIVATE_FILE))
+        .map_err(|error| FileError::new("set the mode of", &socket, error))?;
+    Ok(listener)
+}
+
+/// Serves until `tasks` ends.
+pub(super) async fn serve(context: Arc<Context>, listener: UnixListener, mut incoming: Option<Incoming>, tasks: Tasks) {
+    loop {
+        let in_memory = async {
+            match &mut incoming {
+                Some(incoming) => incoming.accept().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = tasks.ending().cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if is_operator(&stream) => start(&context, stream, &tasks),
+                Ok(_) => tracing::warn!("another user's connection to the control socket was refused"),
+                Err(error) => {
+                    tracing::error!(%error, "the control socket cannot accept");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            },
+            dialed = in_memory => match dialed {
+                Some(stream) => start(&context, stream, &tasks),
+                None => incoming = None,
+            },
+        }
+    }
+}
+
+fn is_operator(stream: &UnixStream) -> bool {
+    const ROOT: u32 = 0;
+    let me = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == me || peer.uid() == ROOT)
+}
+
+fn start(context: &Arc<Context>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, tasks: &Tasks) {
+    let (context, ending) = (context.clone(), tasks.ending().clone());
+    tasks.spawn("control connection", async move {
+        let service = service_fn(move |request| {
+            let context = context.clone();
+            async move { Ok::<_, Infallible>(answer(context, request).await) }
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let mut ending = pin!(ending.cancelled_owned());
+        let mut told = false;
+        // An answer that is on its way is finished; the live lane ends itself with its last event.
+        let ended = poll_fn(|cx| {
+            if !told && ending.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "a control connection broke");
+        }
+    });
+}
+
+async fn answer(context: Arc<Context>, request: Request<Body>) -> Answer {
+    let outcome = match (request.method(), request.uri().path()) {
+        (&Method::GET, protocol::HEALTH) => Ok(Bytes::from_static(b"\"ok\"")),
+        (&Method::GET, protocol::EVENTS) => match lane_for(&context, &request) {
+            Ok(live) => {
+                let lines = live_lane::lines(&context.hub, live.host.clone());
+                return respond(StatusCode::OK, "application/x-ndjson", StreamBody::new(lines).boxed_unsync());
+            }
+            Err(failure) => Err(failure),
+        },
+        (&Method::POST, path) if path.starts_with(protocol::PREFIX) => run(context, request).await,
+        (method, _) => Err(Failure::new(ErrorCode::NotFound, format!("the control socket has no such {method} path"))),
+    };
+    let (status, body) = protocol::write_answer(&outcome);
+    respond(status, "application/json", Full::new(body).boxed_unsync())
+}
+
+async fn run(context: Arc<Context>, request: Request<Body>) -> Outcome<Bytes> {
+    let (head, body) = request.into_parts();
+    let name = head.uri.path().strip_prefix(protocol::PREFIX).unwrap_or_default().to_owned();
+    if !protocol::ANY_VERSION.contains(&name.as_str()) {
+        check_version(&head.headers)?;
+    }
+    let permission = match head.headers.get(protocol::ACCESS_HEADER) {
+        None => Permission::Full,
+        // A value that is not known can only be meant to restrict.
+        Some(_) => Permission::ReadOnly,
+    };
+    let arguments = Limited::new(body, LARGEST_ARGUMENTS).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let limit = format!("arguments have at most {LARGEST_ARGUMENTS} bytes");
+            return Failure::new(ErrorCode::InvalidArgument, limit);
+        }
+        Failure::new(ErrorCode::IoError, format!("the arguments did not arrive: {error}"))
+    })?;
+    dispatch(context, &name, arguments.to_bytes(), permission).await
+}
+
+fn lane_for<'a>(context: &'a Context, request: &Request<Body>) -> Outcome<&'a Live> {
+    check_version(request.headers())?;
+    context.live()
+}
+
+fn check_version(headers: &http::HeaderMap) -> Outcome<()> {
+    let theirs = headers.get(protocol::VERSION_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("unknown");
+    if theirs == protocol::VERSION {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::InvalidArgument,
+        format!("this program is version {theirs}, and the proxy that runs is version {}", protocol::VERSION),
+    )
+    .hint("restart the proxy with this program: flm proxy stop --all, then flm proxy start"))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,151 @@
+//! [`Hosting`]: the listeners of an owner, and what `operations` asks of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::AuditLog;
+use crate::config::table;
+use crate::control::protocol;
+use crate::engines::adapter::BoxFuture;
+use crate::operations::context::{Host, ListenFault, SettingsInForce};
+use crate::proxy::service::{ListenError, ProxyService};
+use crate::proxy::shared::ProxyShared;
+use crate::proxy::worker::Workers;
+use crate::storage::SecurityStore;
+use crate::telemetry::live::Hub;
+use crate::telemetry::tasks::Tasks;
+use crate::types::clock::UnixMillis;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::{ListenerConfig, ListenerStatus, OwnerKind, ProxyStatus};
+use crate::types::live::{LiveEvent, LiveSnapshot};
+
+/// Requests in a snapshot (see `LiveSnapshot`).
+const SNAPSHOT_REQUESTS: usize = 500;
+
+/// What an owner is.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    /// How it runs.
+    pub(super) kind: OwnerKind,
+    /// When it started.
+    pub(super) started: UnixMillis,
+    /// The folder it owns.
+    pub(super) home: String,
+    /// Whether this is the demo.
+    pub(super) demo: bool,
+}
+
+/// The listeners of an owner with everything that they are made of.
+pub(super) struct Hosting {
+    pub(super) identity: Identity,
+    pub(super) proxy: Arc<ProxyShared>,
+    pub(super) workers: Workers,
+    pub(super) settings: Arc<SettingsInForce>,
+    pub(super) security: SecurityStore,
+    pub(super) audit: AuditLog,
+    pub(super) hub: Hub,
+    /// Owns the listeners' tasks.
+    pub(super) tasks: Tasks,
+    /// By port. The lock is held for look-ups only, never while a listener starts or stops.
+    pub(super) listeners: Mutex<BTreeMap<u16, Arc<ProxyService>>>,
+    /// Fires when somebody asks the owner to end.
+    pub(super) ending: CancellationToken,
+    /// Fires when all listeners have drained after that.
+    pub(super) drained: CancellationToken,
+}
+
+impl Hosting {
+    fn services(&self) -> Vec<Arc<ProxyService>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn service(&self, port: u16) -> Option<Arc<ProxyService>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()
+    }
+
+    fn publish_status(&self) {
+        self.hub.publish(LiveEvent::Status(Box::new(self.status())));
+    }
+
+    /// Stops all listeners, side by side.
+    pub(super) async fn drain(&self) {
+        let ports: Vec<u16> = self.services().iter().map(|service| service.status().config.port).collect();
+        join_all(ports.into_iter().map(|port| self.stop(port))).await;
+    }
+
+    /// Whether there was a listener to stop.
+    async fn stop(&self, port: u16) -> Option<()> {
+        let service = self.service(port)?;
+        let patience: Duration = self.settings.load().get(table::PROXY_DRAIN_TIMEOUT);
+        // The listener is told first, so that the published status already says that it drains.
+        tokio::join!(service.stop(patience), async { self.publish_status() });
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
+        self.publish_status();
+        Some(())
+    }
+}
+
+impl Host for Hosting {
+    fn status(&self) -> ProxyStatus {
+        ProxyStatus {
+            version: protocol::VERSION.to_owned(),
+            pid: std::process::id(),
+            owner: self.identity.kind,
+            started: self.identity.started,
+            home: self.identity.home.clone(),
+            listeners: self.services().iter().map(|service| service.status()).collect(),
+            // SPEC §7: without an egress proxy everything is reached directly.
+            egress: "direct".to_owned(),
+            demo: self.identity.demo,
+            read_only: self.security.read_only(),
+        }
+    }
+
+    fn snapshot(&self) -> LiveSnapshot {
+        LiveSnapshot {
+            // The number first: whatever is published from here on is in the state already or applied after.
+            sequence: self.hub.sequence(),
+            status: self.status(),
+            engines: self.proxy.registry.views(),
+            models: self.proxy.registry.models().as_ref().clone(),
+            traffic: self.proxy.metrics.traffic(),
+            requests: self.proxy.metrics.recent(SNAPSHOT_REQUESTS),
+            audit: self.audit.recent(),
+        }
+    }
+
+    fn listen(&self, config: ListenerConfig) -> BoxFuture<'_, Result<ListenerStatus, ListenFault>> {
+        Box::pin(async move {
+            if self.ending.is_cancelled() {
+                return Err(ListenFault::Refused("the proxy is about to end".to_owned()));
+            }
+            let started = ProxyService::start(config, self.proxy.clone(), &self.workers, &self.tasks).await;
+            let service = started.map_err(|error| match error {
+                ListenError::PortInUse { .. } => ListenFault::PortInUse,
+                ListenError::Refused { reason, .. } => ListenFault::Refused(reason),
+            })?;
+            let status = service.status();
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.insert(status.config.port, Arc::new(service));
+            Ok(status)
+        })
+    }
+
+    fn close(&self, port: u16) -> BoxFuture<'_, Outcome<()>> {
+        Box::pin(async move {
+            let stopped = self.stop(port).await;
+            stopped.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("no listener runs on port {port}")))
+        })
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.ending.cancel();
+            self.drained.cancelled().await;
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The keeper: brings what happened in memory to the stores, and lifts blocks at their exact time.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{interval, sleep};
+
+use crate::config::table;
+use crate::operations::context::Context;
+use crate::operations::keys::store_key_use;
+use crate::types::audit::{AuditKind, Severity};
+use crate::types::live::Noun;
+use crate::types::request::RequestRow;
+use crate::types::text::escape;
+
+/// How often the last use of keys is stored: it is shown to the minute (see `KeyView`).
+const KEY_USE: Duration = Duration::from_mins(1);
+/// How often old rows are rolled up and trimmed.
+const TRIM: Duration = Duration::from_hours(1);
+
+/// Lifts blocks when their time has come; sleeps until then.
+pub(super) async fn lift_blocks(context: Arc<Context>) {
+    let Some(live) = &context.live else { return };
+    loop {
+        let now = context.clock.wall();
+        let (lifted, next) = live.proxy.guard.expire(now);
+        if !lifted.is_empty() {
+            let networks: Vec<_> = lifted.iter().map(|entry| entry.network).collect();
+            told("lifting blocks", context.stores.security.remove_blocks(networks.clone()).await);
+            for network in networks {
+                context.record(AuditKind::BlockLifted, Severity::Low, format!("block of {network} ran out")).await;
+            }
+            context.changed(Noun::Blocklist);
+        }
+        let Some(next) = next else {
+            live.blocks_changed.notified().await;
+            continue;
+        };
+        tokio::select! {
+            // A millisecond more, so that the block is over when it is looked at.
+            () = sleep(next.since(now) + Duration::from_millis(1)) => {}
+            () = live.blocks_changed.notified() => {}
+        }
+    }
+}
+
+/// Writes ended requests to the request log, in the batches that they come in, until the sender is gone.
+pub(super) async fn log_requests(context: Arc<Context>, mut batches: mpsc::Receiver<Vec<RequestRow>>) {
+    while let Some(rows) = batches.recv().await {
+        told("logging requests", context.stores.security.append_requests(rows).await);
+    }
+}
+
+/// Stores the last use of keys every minute in which there was any.
+pub(super) async fn note_key_use(context: Arc<Context>) {
+    loop {
+        sleep(KEY_USE).await;
+        told("noting the use of keys", store_key_use(&context).await);
+    }
+}
+
+/// Rolls up and trims once an hour, beginning at once: the owner may have been away for days.
+pub(super) async fn trim(context: Arc<Context>) {
+    let mut ticks = interval(TRIM);
+    loop {
+        ticks.tick().await;
+        let now = context.clock.wall();
+        let settings = context.settings.load();
+        let (keep, rows) = (settings.get(table::REQUEST_LOG_KEEP), settings.get(table::REQUEST_LOG_ROWS));
+        let (config, security) = (&context.stores.config, &context.stores.security);
+        told("rolling up health", config.roll_up_health(now).await);
+        told("trimming requests", security.trim_requests(now, keep, u64::from(rows)).await);
+        told("forgetting blocks", security.forget_lifted_blocks(now).await);
+    }
+}
+
+/// The keeper goes on after a fault: the next batch may pass.
+fn told<T, E: Display>(what: &'static str, result: Result<T, E>) {
+    if let Err(error) = result {
+        tracing::error!(error = %escape(&error.to_string()), what, "the keeper could not store something");
+    }
+}

@@ -1,0 +1,232 @@
+//! [`Owner`]: one process, one home. Starts everything in order, runs until told to end, ends everything in order.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::hosting::{Hosting, Identity};
+use super::runtime::WorkerThreads;
+use super::{control_server, health, keeper};
+use crate::config::files;
+use crate::config::paths::HomePaths;
+use crate::config::table;
+use crate::control::dialer::Incoming;
+use crate::control::ownership::{Claim, OwnerLock, claim};
+use crate::guard::Guard;
+use crate::operations::context::{Context, ContextOptions, Live};
+use crate::operations::keys::store_key_use;
+use crate::operations::{limits, loading, proxy};
+use crate::proxy::shared::ProxyShared;
+use crate::proxy::worker::Workers;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tasks::{ShutdownEnd, Tasks};
+use crate::types::calls::proxy::Reload;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::OwnerKind;
+use crate::types::live::LiveEvent;
+
+/// Batches of ended requests that may wait for the disk before they are shed.
+const LOG_QUEUE: usize = 64;
+/// How long tasks may take once they are told to end: none of them waits for a client any more.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What an owner is started with.
+#[derive(Debug)]
+pub struct OwnerOptions {
+    /// Where everything is.
+    pub paths: HomePaths,
+    /// How it runs.
+    pub kind: OwnerKind,
+    /// Settings and environment.
+    pub context: ContextOptions,
+    /// In-memory connections of a front end in the same process.
+    pub incoming: Option<Incoming>,
+    /// What the owner is for.
+    pub purpose: Purpose,
+}
+
+/// What an owner is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The operator's own engines.
+    Serve,
+    /// The demo: only its own engine, no look at this machine (SPEC §1.1).
+    Demo,
+}
+
+/// What came of a start.
+pub enum Start {
+    /// This process owns the home now.
+    Owner(Box<Owner>),
+    /// Another process does, and serves.
+    OwnedByAnother,
+}
+
+/// The owner of a home.
+pub struct Owner {
+    context: Arc<Context>,
+    hosting: Arc<Hosting>,
+    workers: Workers,
+    threads: WorkerThreads,
+    /// Health and keeper: end when the listeners have drained.
+    background: Tasks,
+    /// Writes the request log: ends when the last batch is written.
+    log: Tasks,
+    /// Control connections: end last, since they tell how everything else ended.
+    control: Tasks,
+    lock: OwnerLock,
+}
+
+impl Owner {
+    /// Claims the home and starts everything but listeners. Must be called on the runtime that it is to live on.
+    ///
+    /// # Errors
+    /// Of folders, lock, databases, settings and socket; nothing is left running then.
+    pub async fn start(options: OwnerOptions) -> Outcome<Start> {
+        let OwnerOptions { paths, kind, context, incoming, purpose } = options;
+        let lock = match claim(&paths).await? {
+            Claim::Owned(_connection) => return Ok(Start::OwnedByAnother),
+            Claim::Free(lock) => lock,
+        };
+        let mut context = Context::open(paths.clone(), context).await?;
+        let settings = context.settings.load();
+        for warning in settings.warnings() {
+            tracing::warn!(warning, "stored setting not used");
+        }
+        limits::publish(&settings, None);
+
+        let count = worker_count(settings.get(table::PROXY_WORKERS));
+        let shared = share(&context, count).await?;
+        let (workers, threads) = WorkerThreads::start(count, &shared).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("the system gives no threads for workers: {error}"))
+                .hint("raise the limit on processes (ulimit -u), or set proxy.workers to a smaller number")
+        })?;
+        let hosting = Arc::new(Hosting {
+            identity: Identity {
+                kind,
+                started: context.clock.wall(),
+                home: paths.home().to_string_lossy().into_owned(),
+                demo: purpose == Purpose::Demo,
+            },
+            proxy: shared.clone(),
+            workers: workers.clone(),
+            settings: context.settings.clone(),
+            security: context.stores.security.clone(),
+            audit: context.audit.clone(),
+            hub: context.hub.clone(),
+            tasks: Tasks::new(),
+            listeners: Mutex::new(BTreeMap::new()),
+            ending: CancellationToken::new(),
+            drained: CancellationToken::new(),
+        });
+        let blocks_changed = Arc::new(Notify::new());
+        context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), blocks_changed });
+        let context = Arc::new(context);
+
+        let (background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new());
+        let (batches, queue) = mpsc::channel(LOG_QUEUE);
+        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches);
+        log.spawn("request log", keeper::log_requests(context.clone(), queue));
+        background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
+        background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
+        background.spawn_until_end("trimming", keeper::trim(context.clone()));
+        background.spawn_until_end("engine health", health::check_engines(context.clone()));
+        if purpose == Purpose::Serve {
+            background.spawn_until_end("first detection", health::first_detection(context.clone()));
+        }
+        let listener = control_server::bind(&paths)?;
+        control.spawn("control server", control_server::serve(context.clone(), listener, incoming, control.clone()));
+        tracing::info!(home = %paths.home().display(), pid = std::process::id(), "owner started");
+        Ok(Start::Owner(Box::new(Self { context, hosting, workers, threads, background, log, control, lock })))
+    }
+
+    /// Everything an operation works on, for calls from within the process.
+    #[must_use]
+    pub fn context(&self) -> Arc<Context> {
+        self.context.clone()
+    }
+
+    /// Ends the owner when it is cancelled: for signals.
+    #[must_use]
+    pub fn ending(&self) -> CancellationToken {
+        self.hosting.ending.clone()
+    }
+
+    /// Waits until the owner is told to end, then drains and closes everything.
+    pub async fn run(self) {
+        self.hosting.ending.cancelled().await;
+        tracing::info!("owner ends: listeners drain");
+        self.hosting.drain().await;
+        self.workers.shutdown(FAREWELL).await;
+        let threads = self.threads;
+        if tokio::task::spawn_blocking(move || threads.join()).await.is_err() {
+            tracing::error!("waiting for the workers failed");
+        }
+        end_tasks("listeners", &self.hosting.tasks).await;
+        // The collector hands over its last batch and drops the sender; then the log's task ends by itself.
+        end_tasks("background", &self.background).await;
+        end_tasks("request log", &self.log).await;
+        if let Err(failure) = store_key_use(&self.context).await {
+            tracing::error!(%failure, "the last use of keys could not be stored");
+        }
+        self.context.hub.publish(LiveEvent::Ending);
+        self.hosting.drained.cancel();
+        end_tasks("control", &self.control).await;
+        self.context.close().await;
+        if let Err(error) = files::remove(&self.context.paths.socket()) {
+            tracing::warn!(%error, "the control socket stays behind");
+        }
+        tracing::info!("owner ended");
+        drop(self.lock);
+    }
+}
+
+/// Reads settings and stores again; what is wrong keeps the old state and is logged (SPEC §4.9).
+pub(super) async fn reload(context: &Context) {
+    match proxy::reload(context, Reload {}).await {
+        Ok(report) => tracing::info!(reloaded = ?report.reloaded, needs_restart = ?report.needs_restart, "reloaded"),
+        Err(failure) => tracing::error!(%failure, hint = failure.hint, "reload refused: the old state stays"),
+    }
+}
+
+/// What the workers read, filled from the stores.
+async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
+    let settings = context.settings.load();
+    let guard = Arc::new(Guard::new(limits::guard_policy(&settings), process_key()?));
+    loading::load_guard(context, &guard).await?;
+    Ok(Arc::new(ProxyShared {
+        guard,
+        registry: context.registry.clone(),
+        audit: context.audit.sink(),
+        limits: arc_swap::ArcSwap::from_pointee(limits::proxy_limits(&settings)),
+        prompts: arc_swap::ArcSwap::new(loading::prompt_table(context).await?),
+        metrics: Metrics::new(workers),
+        hashing: context.hashing.clone(),
+        clock: context.clock.clone(),
+    }))
+}
+
+async fn end_tasks(what: &'static str, tasks: &Tasks) {
+    if let ShutdownEnd::TimedOut(left) = tasks.shutdown(FAREWELL).await {
+        tracing::warn!(what, left, "tasks still ran at the end");
+    }
+}
+
+/// 0 is one worker for each core (see the settings table).
+fn worker_count(setting: u32) -> usize {
+    match usize::try_from(setting) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        Ok(count) => count,
+    }
+}
+
+/// Keys the cache of verified keys; new for each process.
+fn process_key() -> Outcome<[u8; 32]> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no random numbers: {error}")))?;
+    Ok(key)
+}

@@ -1,0 +1,144 @@
+//! The table of all operations: walked by dispatch, and by the test that no call is forgotten.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::context::Context;
+use super::{addresses, audit_log, engines, keys, models, prompts, proxy, requests, settings};
+use crate::types::calls::addresses::{
+    AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
+};
+use crate::types::calls::audit::{ListAudit, VerifyAudit};
+use crate::types::calls::engines::{
+    AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
+};
+use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::models::{ListModels, RefreshModels};
+use crate::types::calls::prompts::{DeletePrompt, ListPromptRoutes, ListPrompts, PromptHistory, SetPrompt, ShowPrompt};
+use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
+use crate::types::calls::requests::ListRequests;
+use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
+use crate::types::calls::{Access, Call};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+
+/// A running operation.
+pub type Running = Pin<Box<dyn Future<Output = Outcome<Bytes>> + Send>>;
+
+/// One operation.
+pub struct Operation {
+    /// Its path on the control socket.
+    pub name: &'static str,
+    /// What it does to the home.
+    pub access: Access,
+    /// Runs it: JSON arguments in, JSON result out.
+    pub run: fn(Arc<Context>, Bytes) -> Running,
+}
+
+/// Writes [`OPERATIONS`]: each call with the function that runs it.
+macro_rules! operations {
+    ($($call:ident => $function:path),* $(,)?) => {
+        /// Every operation.
+        pub static OPERATIONS: &[Operation] = &[$(
+            Operation {
+                name: <$call as Call>::NAME,
+                access: <$call as Call>::ACCESS,
+                run: |context, arguments| Box::pin(async move {
+                    let call: $call = read_arguments(<$call as Call>::NAME, &arguments)?;
+                    let output: <$call as Call>::Output = $function(&context, call).await?;
+                    write_result(<$call as Call>::NAME, &output)
+                }),
+            }
+        ),*];
+    };
+}
+
+operations! {
+    AddBlock => addresses::add_block,
+    AddEngine => engines::add,
+    AddNetwork => addresses::add_network,
+    ClearBlocks => addresses::clear_blocks,
+    CreateKey => keys::create,
+    DeletePrompt => prompts::delete,
+    DetectEngines => engines::detect,
+    EditKey => keys::edit,
+    EndOwner => proxy::end,
+    EngineHealth => engines::health,
+    EnsureFirstKey => keys::ensure_first,
+    ListAudit => audit_log::list,
+    ListBlocks => addresses::list_blocks,
+    ListEngineKinds => engines::kinds,
+    ListEngines => engines::list,
+    ListKeys => keys::list,
+    ListModels => models::list,
+    ListNetworks => addresses::list_networks,
+    ListPromptRoutes => prompts::routes,
+    ListPrompts => prompts::list,
+    ListRequests => requests::list,
+    ListSettings => settings::list,
+    PromptHistory => prompts::history,
+    RefreshModels => models::refresh,
+    Reload => proxy::reload,
+    RemoveBlock => addresses::remove_block,
+    RemoveEngine => engines::remove,
+    RemoveNetwork => addresses::remove_network,
+    RevokeKey => keys::revoke,
+    RotateKey => keys::rotate,
+    SetPrompt => prompts::set,
+    SetSetting => settings::set,
+    ShowKey => keys::show,
+    ShowPaths => settings::paths,
+    ShowPrompt => prompts::show,
+    ShowSetting => settings::show,
+    Snapshot => proxy::snapshot,
+    StartListener => proxy::start,
+    Status => proxy::status,
+    StopListener => proxy::stop,
+    VerifyAudit => audit_log::verify,
+}
+
+/// The operation of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Operation> {
+    OPERATIONS.iter().find(|operation| operation.name == name)
+}
+
+fn read_arguments<C: Call>(name: &str, arguments: &[u8]) -> Outcome<C> {
+    // No body means no arguments.
+    let text = if arguments.is_empty() { b"{}" } else { arguments };
+    serde_json::from_slice(text).map_err(|error| {
+        Failure::new(ErrorCode::InvalidArgument, format!("the arguments of {name} are wrong: {error}"))
+    })
+}
+
+fn write_result<T: serde::Serialize>(name: &str, output: &T) -> Outcome<Bytes> {
+    serde_json::to_vec(output)
+        .map(Bytes::from)
+        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the result of {name} cannot be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_call_of_the_contract_is_registered_once() {
+        // Read from the sources, so that a new call that nobody registered fails here.
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/types/calls");
+        let mut declared = BTreeSet::new();
+        for file in std::fs::read_dir(folder).expect("folder of calls") {
+            let text = std::fs::read_to_string(file.expect("entry").path()).expect("reads");
+            for line in text.lines().filter(|line| line.starts_with("call!(")) {
+                declared.insert(line.split('"').nth(1).expect("a path in quotes").to_owned());
+            }
+        }
+        let registered: Vec<_> = OPERATIONS.iter().map(|operation| operation.name.to_owned()).collect();
+        assert_eq!(registered.len(), registered.iter().collect::<BTreeSet<_>>().len(), "a name twice");
+        assert_eq!(registered.into_iter().collect::<BTreeSet<_>>(), declared);
+        assert!(declared.len() > 30, "the scan found too little: {declared:?}");
+    }
+}

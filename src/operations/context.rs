@@ -1,0 +1,292 @@
+//! [`Context`]: everything an operation works on, with or without a running proxy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use crate::audit::{Acknowledgement, AuditLog};
+use crate::config::paths::HomePaths;
+use crate::config::settings::{SettingLayers, Settings};
+use crate::engines::adapter::BoxFuture;
+use crate::engines::registry::Registry;
+use crate::net::pool::{Pool, PoolConfig};
+use crate::proxy::shared::ProxyShared;
+use crate::storage::{ConfigStore, SecurityStore};
+use crate::telemetry::hashing::HashingThreads;
+use crate::telemetry::live::Hub;
+use crate::telemetry::tasks::{ShutdownEnd, Tasks};
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::clock::Clock;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
+use crate::types::live::{LiveEvent, LiveSnapshot, Noun};
+use crate::types::text::escape;
+
+/// How long tasks may take to end when a home is closed: they only have short things to finish.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Both databases of a home.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Settings, engines, prompts.
+    pub config: ConfigStore,
+    /// Keys, lists, logs; encrypted.
+    pub security: SecurityStore,
+}
+
+/// What only the owner of a home can do. The daemon implements it: this room never imports it.
+pub trait Host: Send + Sync + 'static {
+    /// Owner and listeners now.
+    fn status(&self) -> ProxyStatus;
+
+    /// The state for a console's first frame.
+    fn snapshot(&self) -> LiveSnapshot;
+
+    /// Binds and serves; the answered port is the real one. Checks of mode and address are done.
+    fn listen(&self, config: ListenerConfig) -> BoxFuture<'_, Result<ListenerStatus, ListenFault>>;
+
+    /// Refuses new connections on the port, waits for the running ones and forgets the listener.
+    fn close(&self, port: u16) -> BoxFuture<'_, Outcome<()>>;
+
+    /// Tells the owner to end and waits until its listeners have drained.
+    fn end(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Why a listener did not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenFault {
+    /// Some program holds the port.
+    PortInUse,
+    /// The system refused for another reason, in its words.
+    Refused(String),
+}
+
+/// The live half of an owner's context.
+pub struct Live {
+    /// What the workers read: guard, registry, limits, prompts.
+    pub proxy: Arc<ProxyShared>,
+    /// The owner itself.
+    pub host: Arc<dyn Host>,
+    /// Rung when a block was added, so that the keeper sets its clock anew.
+    pub blocks_changed: Arc<Notify>,
+}
+
+/// Settings in force with the layers that they were built from.
+#[derive(Debug)]
+pub struct SettingsInForce {
+    values: ArcSwap<Settings>,
+    /// Flags and environment: fixed for the life of the process.
+    fixed: SettingLayers,
+}
+
+impl SettingsInForce {
+    /// The values now.
+    pub fn load(&self) -> Arc<Settings> {
+        self.values.load_full()
+    }
+
+    /// Puts new values in force.
+    pub fn store(&self, settings: Settings) {
+        self.values.store(Arc::new(settings));
+    }
+
+    /// Builds from the fixed layers, the given file layer and the given database layer.
+    pub fn build(&self, file: BTreeMap<String, String>, database: BTreeMap<String, String>) -> Outcome<Settings> {
+        Settings::build(&SettingLayers {
+            flags: self.fixed.flags.clone(),
+            environment: self.fixed.environment.clone(),
+            file,
+            database,
+        })
+    }
+}
+
+/// What a process that opens a home brings along.
+#[derive(Debug)]
+pub struct ContextOptions {
+    /// Settings given on the command line.
+    pub flags: BTreeMap<String, String>,
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl ContextOptions {
+    /// No flags, this process's environment, the system's clock.
+    pub fn from_process() -> Self {
+        Self {
+            flags: BTreeMap::new(),
+            // A variable that is no text cannot name a setting.
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Everything an operation works on. The caller holds the home's lock for as long as this lives.
+pub struct Context {
+    /// Where everything is.
+    pub paths: HomePaths,
+    /// The databases.
+    pub stores: Stores,
+    /// Settings in force.
+    pub settings: Arc<SettingsInForce>,
+    /// Environment variables of this process: engines' keys, detection.
+    pub variables: Vec<(String, String)>,
+    /// Registered engines; without an owner they are checked when somebody asks.
+    pub registry: Registry,
+    /// Connections to engines for checks and detection, never for requests.
+    pub pool: Pool,
+    /// Where Argon2 runs.
+    pub hashing: HashingThreads,
+    /// The audit log.
+    pub audit: AuditLog,
+    /// Where changes are told to consoles; nobody listens without an owner.
+    pub hub: Hub,
+    /// The time.
+    pub clock: Clock,
+    /// Tasks that end with the context.
+    pub tasks: Tasks,
+    /// The proxy, when this process owns the home.
+    pub live: Option<Live>,
+    /// The audit log's writer: ends after everything that may still record.
+    audit_tasks: Tasks,
+    /// Held by every change from its first look to its audit row, so that two changes never cross.
+    changing: Mutex<()>,
+}
+
+impl Context {
+    /// Opens both databases and builds settings and registry. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// When a folder, file or database cannot be used, or a setting is wrong; each says how to mend it.
+    pub async fn open(paths: HomePaths, options: ContextOptions) -> Outcome<Self> {
+        let ContextOptions { flags, variables, clock } = options;
+        let opened = {
+            let paths = paths.clone();
+            tokio::task::spawn_blocking(move || -> Outcome<_> {
+                let repaired = paths.prepare()?;
+                let config = ConfigStore::open(&paths.config_db)?;
+                let security = SecurityStore::open(&paths.security_db, &paths.key_file)?;
+                let file = SettingLayers::read_file(&paths.config_file())?;
+                Ok((repaired, Stores { config, security }, file))
+            })
+        };
+        let (repaired, stores, file) = opened.await.map_err(|_| blocking_panicked("opening the home"))??;
+        let database = stores.config.settings().await?.into_iter().collect();
+        let fixed = SettingLayers {
+            flags,
+            environment: SettingLayers::from_environment(variables.iter().cloned()),
+            ..SettingLayers::default()
+        };
+        let settings = Settings::build(&SettingLayers { file, database, ..fixed.clone() })?;
+
+        let tasks = Tasks::new();
+        let hub = Hub::new();
+        let hashing = HashingThreads::start().map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("the system gives no threads for checking keys: {error}"))
+                .hint("raise the limit on processes (ulimit -u) or end other programs")
+        })?;
+        let audit_tasks = Tasks::new();
+        let audit = AuditLog::start(stores.security.clone(), hub.clone(), &audit_tasks, clock.clone()).await?;
+        let context = Self {
+            paths,
+            settings: Arc::new(SettingsInForce { values: ArcSwap::from_pointee(settings), fixed }),
+            variables,
+            registry: Registry::new(hub.clone(), clock.clone()),
+            pool: Pool::new(PoolConfig::default(), tasks.clone()),
+            stores,
+            hashing,
+            audit,
+            hub,
+            clock,
+            tasks,
+            audit_tasks,
+            live: None,
+            changing: Mutex::new(()),
+        };
+        super::loading::load_engines(&context).await?;
+        for repair in repaired {
+            tracing::warn!(repair, "file mode repaired");
+            context.record(AuditKind::Maintenance, Severity::Medium, repair).await;
+        }
+        Ok(context)
+    }
+
+    /// Ends tasks, writes everything back and closes both databases. Operations that still run fail after it.
+    pub async fn close(&self) {
+        for tasks in [&self.tasks, &self.audit_tasks] {
+            if let ShutdownEnd::TimedOut(left) = tasks.shutdown(CLOSE_PATIENCE).await {
+                tracing::warn!(left, "tasks still ran when the home was closed");
+            }
+        }
+        for closed in [self.stores.config.close().await, self.stores.security.close().await] {
+            if let Err(error) = closed {
+                tracing::error!(error = %escape(&error.to_string()), "a database was not closed cleanly");
+            }
+        }
+    }
+
+    /// Takes the right to change something. Held from the first look to the audit row.
+    ///
+    /// # Errors
+    /// `READ_ONLY` when the encrypted database could not be brought to this version's schema.
+    pub async fn begin_change(&self) -> Outcome<MutexGuard<'_, ()>> {
+        if let Some(reason) = self.stores.security.read_only() {
+            return Err(Failure::new(ErrorCode::ReadOnly, format!("this home is read-only: {reason}")).hint(
+                "running requests go on with the existing keys; free disk space or restore a backup, then restart",
+            ));
+        }
+        Ok(self.changing.lock().await)
+    }
+
+    /// The live half, for operations that need a running owner.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when no owner lives.
+    pub fn live(&self) -> Outcome<&Live> {
+        self.live.as_ref().ok_or_else(|| {
+            Failure::new(ErrorCode::NotFound, "no proxy runs for this home").hint("start it with: flm proxy start")
+        })
+    }
+
+    /// Writes an audit row and waits until it is on disk.
+    pub async fn record(&self, kind: AuditKind, severity: Severity, details: impl Into<String>) {
+        self.record_event(AuditEvent::new(self.clock.wall(), kind, severity, details)).await;
+    }
+
+    /// Writes an audit row that names more than a line of text, and waits until it is on disk.
+    pub async fn record_event(&self, event: AuditEvent) {
+        if self.audit.sink().record_acknowledged(event).await != Acknowledgement::Written {
+            tracing::error!("a change was made, but its row in the audit log could not be written");
+        }
+    }
+
+    /// Tells consoles that a store changed.
+    pub fn changed(&self, noun: Noun) {
+        self.hub.publish(LiveEvent::Changed(noun));
+    }
+
+    /// Tells consoles that listeners or read-only state changed.
+    pub fn status_changed(&self) {
+        if let Some(live) = &self.live {
+            self.hub.publish(LiveEvent::Status(Box::new(live.host.status())));
+        }
+    }
+
+    /// An environment variable of this process.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+}
+
+/// A fault of FLM itself: a blocking job panicked.
+pub(super) fn blocking_panicked(what: &str) -> Failure {
+    Failure::new(ErrorCode::Internal, format!("{what} failed inside FLM")).hint("the log says more; please report it")
+}

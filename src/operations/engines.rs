@@ -1,0 +1,278 @@
+//! Engines: detection, registering, health (SPEC §3).
+
+use std::net::{IpAddr, SocketAddr};
+
+use futures_util::future::join_all;
+
+use super::context::{Context, blocking_panicked};
+use crate::config::table;
+use crate::engines::detection::{World, detect as look_around, suggest_id};
+use crate::engines::registry::{ADAPTERS, adapter};
+use crate::net::upstream::Upstream;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::calls::engines::{
+    AddEngine, DetectEngines, EngineHealth, EngineKindInfo, ListEngineKinds, ListEngines, RemoveEngine,
+};
+use crate::types::engine::{
+    DetectedEngine, DetectionReport, EngineKind, EngineOrigin, EngineRecord, EngineView, HealthPoint,
+};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::ids::EngineId;
+use crate::types::text::escape;
+
+/// Looks for engines on this machine and registers what answers. A detection that is young enough is answered from
+/// the cache and registers nothing (SPEC §3.3).
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND` for a kind that this version does not know.
+pub async fn detect(context: &Context, call: DetectEngines) -> Outcome<DetectionReport> {
+    if let Some(kind) = &call.kind {
+        known_kind(kind)?;
+    }
+    if !call.fresh
+        && let Some(report) = current_detection(context).await?
+    {
+        let mut report = DetectionReport { cached: true, ..report };
+        report.engines.retain(|engine| call.kind.as_ref().is_none_or(|kind| engine.kind == *kind));
+        return Ok(report);
+    }
+    let own = own_addresses(context);
+    let world =
+        tokio::task::spawn_blocking(move || World::look(own)).await.map_err(|_| blocking_panicked("detection"))?;
+    let report = look_around(&world, call.kind.as_ref(), &context.pool, &context.clock).await;
+    // A home that is read-only still tells what it found.
+    let changing = context.begin_change().await;
+    if changing.is_ok() {
+        if call.kind.is_none() {
+            context.stores.config.put_detection(report.clone()).await?;
+        }
+        register_found(context, &report).await?;
+    }
+    Ok(report)
+}
+
+/// The last detection, if it still counts as current (SPEC §3.3).
+pub async fn current_detection(context: &Context) -> Outcome<Option<DetectionReport>> {
+    let report = context.stores.config.detection().await?;
+    let (now, keep) = (context.clock.wall(), context.settings.load().get(table::ENGINE_DETECTION_CACHE));
+    // A report from the future was made by another clock.
+    Ok(report.filter(|report| report.at <= now && now.since(report.at) < keep))
+}
+
+/// Lists registered engines with their state; without an owner they are checked first, since nobody else has.
+pub async fn list(context: &Context, _call: ListEngines) -> Outcome<Vec<EngineView>> {
+    if context.live.is_none() {
+        check_all(context).await?;
+    }
+    Ok(context.registry.views())
+}
+
+/// Registers an engine by hand and checks it once.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for an id that is taken, a URL that is no base URL or FLM's own, and a bad variable name;
+/// `ENGINE_NOT_FOUND` for an unknown kind.
+pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
+    known_kind(&call.kind)?;
+    let url = call.url.trim().trim_end_matches('/').to_owned();
+    let upstream =
+        Upstream::parse(&url).map_err(|error| Failure::new(ErrorCode::InvalidArgument, escape(&error.to_string())))?;
+    refuse_self(context, &upstream)?;
+    if let Some(variable) = &call.api_key_env {
+        check_variable_name(variable)?;
+    }
+    let changing = context.begin_change().await?;
+    if context.registry.engine(&call.id).is_some() {
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("an engine is already registered as {}", call.id),
+        )
+        .hint(format!("choose another id, or remove that one first: flm engines remove {}", call.id)));
+    }
+    let record = EngineRecord {
+        id: call.id,
+        kind: call.kind,
+        url,
+        api_key_env: call.api_key_env,
+        direct: call.direct,
+        origin: EngineOrigin::Manual,
+        created: context.clock.wall(),
+    };
+    register(context, &record).await?;
+    drop(changing);
+    check(context, &record.id).await?;
+    context.registry.views().into_iter().find(|view| view.record.id == record.id).ok_or_else(|| unknown(&record.id))
+}
+
+/// Removes an engine from the registry; running requests on it end by themselves.
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND`.
+pub async fn remove(context: &Context, call: RemoveEngine) -> Outcome<()> {
+    let _changing = context.begin_change().await?;
+    if !context.stores.config.remove_engine(call.id.clone()).await? && context.registry.engine(&call.id).is_none() {
+        return Err(unknown(&call.id));
+    }
+    context.registry.remove(&call.id);
+    record(context, &call.id, format!("engine {} removed", call.id)).await;
+    Ok(())
+}
+
+/// Checks one or all engines now and answers their health history.
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND`.
+pub async fn health(context: &Context, call: EngineHealth) -> Outcome<Vec<HealthPoint>> {
+    match &call.id {
+        Some(id) if context.registry.engine(id).is_none() => return Err(unknown(id)),
+        Some(id) => check(context, id).await?,
+        None => check_all(context).await?,
+    }
+    let since = context.clock.wall().minus(call.since);
+    Ok(context.stores.config.health(call.id, since).await?)
+}
+
+/// The engine kinds that this program knows.
+pub async fn kinds(_context: &Context, _call: ListEngineKinds) -> Outcome<Vec<EngineKindInfo>> {
+    let kinds = ADAPTERS
+        .iter()
+        .map(|adapter| adapter.info())
+        .map(|info| EngineKindInfo {
+            kind: info.kind.clone(),
+            title: info.title.to_owned(),
+            default_port: info.ports.first().copied().unwrap_or(0),
+        })
+        .collect();
+    std::future::ready(Ok(kinds)).await
+}
+
+/// Checks every engine, side by side, and stores what the checks found.
+pub async fn check_all(context: &Context) -> Outcome<()> {
+    let ids: Vec<_> = context.registry.views().into_iter().map(|view| view.record.id).collect();
+    let checks = ids.iter().map(|id| context.registry.check(id, &context.pool));
+    store_points(context, join_all(checks).await.into_iter().flatten().collect()).await
+}
+
+async fn check(context: &Context, id: &EngineId) -> Outcome<()> {
+    let point = context.registry.check(id, &context.pool).await;
+    store_points(context, point.into_iter().collect()).await
+}
+
+async fn store_points(context: &Context, points: Vec<HealthPoint>) -> Outcome<()> {
+    if !points.is_empty() {
+        context.stores.config.append_health(points).await?;
+    }
+    Ok(())
+}
+
+/// Registers what answers and is not registered yet. The caller holds the change.
+async fn register_found(context: &Context, report: &DetectionReport) -> Outcome<()> {
+    let mut added = Vec::new();
+    for found in &report.engines {
+        let Some(record) = suggest(context, found) else { continue };
+        register(context, &record).await?;
+        added.push(record.id);
+    }
+    let checks = added.iter().map(|id| context.registry.check(id, &context.pool));
+    store_points(context, join_all(checks).await.into_iter().flatten().collect()).await
+}
+
+/// The record for a found engine: `None` when it does not answer or is registered already, under whatever id.
+fn suggest(context: &Context, found: &DetectedEngine) -> Option<EngineRecord> {
+    let url = found.url.as_ref()?;
+    if !found.state.serves() {
+        return None;
+    }
+    let upstream = Upstream::parse(url).ok()?;
+    let known = context.registry.views();
+    let same = |view: &EngineView| Upstream::parse(&view.record.url).is_ok_and(|other| same_place(&other, &upstream));
+    if known.iter().any(same) {
+        return None;
+    }
+    let id = suggest_id(&found.kind, url, &|id| known.iter().any(|view| view.record.id == *id))?;
+    Some(EngineRecord {
+        id,
+        kind: found.kind.clone(),
+        url: url.clone(),
+        api_key_env: None,
+        direct: false,
+        origin: EngineOrigin::Detected,
+        created: context.clock.wall(),
+    })
+}
+
+/// Commits, publishes and audits one engine. The caller holds the change.
+async fn register(context: &Context, engine: &EngineRecord) -> Outcome<()> {
+    context.stores.config.put_engine(engine.clone()).await?;
+    context
+        .registry
+        .put(engine.clone(), &|name| context.variable(name))
+        .map_err(|error| Failure::new(ErrorCode::InvalidArgument, escape(&error.to_string())))?;
+    let how = match engine.origin {
+        EngineOrigin::Detected => "found",
+        EngineOrigin::Manual => "added by hand",
+        EngineOrigin::Demo => "made for the demo",
+    };
+    record(context, &engine.id, format!("engine {} ({}) at {} {how}", engine.id, engine.kind, escape(&engine.url)))
+        .await;
+    Ok(())
+}
+
+async fn record(context: &Context, id: &EngineId, details: String) {
+    let event = AuditEvent::new(context.clock.wall(), AuditKind::EngineChanged, Severity::Low, details);
+    context.record_event(AuditEvent { engine: Some(id.clone()), ..event }).await;
+}
+
+fn known_kind(kind: &EngineKind) -> Outcome<()> {
+    if adapter(kind).is_some() {
+        return Ok(());
+    }
+    let known: Vec<_> = ADAPTERS.iter().map(|adapter| adapter.info().kind.as_str()).collect();
+    Err(Failure::new(ErrorCode::EngineNotFound, format!("there is no engine kind {:?}", escape(kind.as_str())))
+        .hint(format!("kinds that FLM knows: {}", known.join(", "))))
+}
+
+fn unknown(id: &EngineId) -> Failure {
+    Failure::new(ErrorCode::EngineNotFound, format!("no engine is registered as {id}"))
+        .hint("list them with: flm engines list")
+}
+
+/// `localhost`, `127.0.0.1` and `::1` on one port are one engine.
+fn same_place(a: &Upstream, b: &Upstream) -> bool {
+    a.port == b.port && (a.host.eq_ignore_ascii_case(&b.host) || (is_loopback(&a.host) && is_loopback(&b.host)))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Where FLM itself listens: never taken for an engine, since that would be a loop.
+fn own_addresses(context: &Context) -> Vec<SocketAddr> {
+    let Some(live) = &context.live else { return Vec::new() };
+    live.host.status().listeners.iter().map(|l| SocketAddr::new(l.config.bind, l.config.port)).collect()
+}
+
+fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
+    let own = own_addresses(context).into_iter().any(|address| {
+        address.port() == upstream.port
+            && (is_loopback(&upstream.host) || upstream.host.parse::<IpAddr>().is_ok_and(|ip| ip == address.ip()))
+    });
+    if !own {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::InvalidArgument,
+        format!("port {} is FLM's own: it would send requests to itself", upstream.port),
+    )
+    .hint("give the address of the engine itself, such as http://127.0.0.1:8000"))
+}
+
+fn check_variable_name(name: &str) -> Outcome<()> {
+    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    if starts_well && name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Ok(());
+    }
+    // Not quoted: it may be the key itself, pasted into the wrong field.
+    Err(Failure::new(ErrorCode::InvalidArgument, "that is no name of an environment variable")
+        .hint("give the name of the variable that holds the engine's key, such as VLLM_API_KEY, not the key itself"))
+}

@@ -1,0 +1,48 @@
+//! From settings to the snapshots that requests read: the only place that knows which setting is which limit.
+
+use std::sync::Arc;
+
+use super::context::Live;
+use crate::config::settings::Settings;
+use crate::config::table;
+use crate::guard::GuardPolicy;
+use crate::proxy::limits::ProxyLimits;
+use crate::telemetry::logging;
+
+/// The limits of listener and pipeline.
+#[must_use]
+pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    ProxyLimits {
+        json_body_bytes: bytes(settings.get(table::PROXY_BODY_LIMIT)),
+        head_bytes: bytes(settings.get(table::PROXY_HEAD_LIMIT)),
+        first_byte: settings.get(table::PROXY_FIRST_BYTE_TIMEOUT),
+        head: settings.get(table::PROXY_HEAD_TIMEOUT),
+        body_idle: settings.get(table::PROXY_BODY_IDLE_TIMEOUT),
+        keep_alive_idle: settings.get(table::PROXY_KEEP_ALIVE_TIMEOUT),
+        engine_first_byte: settings.get(table::ENGINE_FIRST_BYTE_TIMEOUT),
+        engine_gap: settings.get(table::ENGINE_GAP_TIMEOUT),
+        heartbeat: settings.get(table::PROXY_HEARTBEAT_INTERVAL),
+        connections_per_address: settings.get(table::LIMITS_CONNECTIONS_PER_ADDRESS),
+        connections: settings.get(table::LIMITS_CONNECTIONS),
+        cors_allowed_origins: settings.get(table::CORS_ALLOWED_ORIGINS),
+        allowed_hosts: settings.get(table::PROXY_ALLOWED_HOSTS),
+    }
+}
+
+/// The thresholds of the guard.
+#[must_use]
+pub fn guard_policy(settings: &Settings) -> GuardPolicy {
+    let per_minute = settings.get(table::LIMITS_ADDRESS_REQUESTS_PER_MINUTE);
+    // The same share as the default's: a fifth of a minute may come at once.
+    GuardPolicy { address_requests_per_minute: per_minute, address_burst: (per_minute / 5).max(1) }
+}
+
+/// Puts settings in force: the next request sees them. Cannot fail.
+pub fn publish(settings: &Settings, live: Option<&Live>) {
+    logging::set_level(settings.get(table::LOG_LEVEL));
+    if let Some(live) = live {
+        live.proxy.limits.store(Arc::new(proxy_limits(settings)));
+        live.proxy.guard.set_policy(guard_policy(settings));
+    }
+}

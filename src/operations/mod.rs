@@ -1,0 +1,22 @@
+//! What the operator can do, one file per noun, each function an operation of `types::calls`.
+//!
+//! Called by `control` (when no owner lives) and `daemon` (for everyone who is attached), both through
+//! [`dispatch::dispatch`]. Every change goes the same way: try-build, commit to the store, publish to guard,
+//! registry and proxy, audit, tell the live lane; a failure before the commit keeps the old state. Must never
+//! know a front end, and its public functions name only `types`, `config` and items of this room.
+
+pub mod addresses;
+pub mod audit_log;
+pub mod catalogue;
+pub mod context;
+pub mod dispatch;
+pub mod engines;
+pub mod keys;
+pub mod limits;
+pub mod loading;
+pub mod models;
+pub mod port_holder;
+pub mod prompts;
+pub mod proxy;
+pub mod requests;
+pub mod settings;

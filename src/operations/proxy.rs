@@ -1,0 +1,221 @@
+//! Listeners and the owner itself (SPEC §4.8, §4.9, §6).
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use super::context::{Context, ListenFault, Live};
+use super::port_holder::holder_of_port;
+use super::{limits, loading, settings};
+use crate::types::audit::{AuditKind, Severity};
+use crate::types::calls::proxy::{EndOwner, Reload, ReloadReport, Snapshot, StartListener, Status, StopListener};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
+use crate::types::live::{LiveSnapshot, Noun};
+use crate::types::text::escape;
+
+/// The TLS modes of this version.
+const MODES: &[&str] = &[TlsMode::LOCAL_HTTP];
+/// How many ports above a taken one are tried for the hint.
+const PORTS_TRIED: u16 = 64;
+
+/// Starts a listener.
+///
+/// # Errors
+/// `PROXY_ALREADY_RUNNING`, `PROXY_PORT_IN_USE` that names the program holding the port and offers a free one,
+/// `PROXY_INVALID_CONFIG` for a mode that this version lacks or plain HTTP on an open address.
+pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerStatus> {
+    let live = context.live()?;
+    let _changing = context.begin_change().await?;
+    let running = live.host.status().listeners;
+    let config = match call.config {
+        Some(config) => config,
+        None => stored_profile(context, &running).await?,
+    };
+    check_mode(&config)?;
+    check_bind(&config)?;
+    if let Some(same) = running.iter().find(|listener| listener.config.port == config.port) {
+        return Err(already_running(same));
+    }
+    let status = match live.host.listen(config.clone()).await {
+        Ok(status) => status,
+        Err(ListenFault::PortInUse) => return Err(port_in_use(config.bind, config.port).await),
+        Err(ListenFault::Refused(reason)) => return Err(refused(&config, &reason)),
+    };
+    if let Err(failure) = store_profiles(context, live, &status.config).await {
+        live.host.close(status.config.port).await?;
+        return Err(failure);
+    }
+    let ListenerConfig { mode, bind, port, insecure_plain_http } = &status.config;
+    let (severity, warning) = match insecure_plain_http {
+        true => (Severity::High, "; keys and prompts travel in clear (--insecure-plain-http)"),
+        false => (Severity::Low, ""),
+    };
+    let details = format!("listener on {} started, mode {}{warning}", SocketAddr::new(*bind, *port), mode.0);
+    context.record(AuditKind::ListenerChanged, severity, details).await;
+    context.status_changed();
+    Ok(status)
+}
+
+/// Stops a listener and waits until its requests have ended.
+///
+/// # Errors
+/// `NOT_FOUND` when none runs there; `INVALID_ARGUMENT` when several run and none is named.
+pub async fn stop(context: &Context, call: StopListener) -> Outcome<()> {
+    let live = context.live()?;
+    let running: Vec<u16> = live.host.status().listeners.iter().map(|listener| listener.config.port).collect();
+    let named = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let port = match (call.port, running.as_slice()) {
+        (Some(port), ports) if ports.contains(&port) => port,
+        (None, [only]) => *only,
+        (_, []) => {
+            return Err(Failure::new(ErrorCode::NotFound, "no listener runs").hint("start one with: flm proxy start"));
+        }
+        (Some(port), ports) => {
+            return Err(Failure::new(ErrorCode::NotFound, format!("no listener runs on port {port}"))
+                .hint(format!("listeners run on: {}", named(ports))));
+        }
+        (None, ports) => {
+            return Err(Failure::new(ErrorCode::InvalidArgument, "several listeners run")
+                .hint(format!("name one with --port ({}), or end all with --all", named(ports))));
+        }
+    };
+    live.host.close(port).await?;
+    context.record(AuditKind::ListenerChanged, Severity::Low, format!("listener on port {port} stopped")).await;
+    context.status_changed();
+    Ok(())
+}
+
+/// Drains every listener and ends the owner.
+pub async fn end(context: &Context, _call: EndOwner) -> Outcome<()> {
+    let live = context.live()?;
+    context.record(AuditKind::ListenerChanged, Severity::Low, "the operator ends the proxy").await;
+    live.host.end().await;
+    Ok(())
+}
+
+/// Answers owner and listeners.
+pub async fn status(context: &Context, _call: Status) -> Outcome<ProxyStatus> {
+    std::future::ready(context.live().map(|live| live.host.status())).await
+}
+
+/// The whole live state.
+pub async fn snapshot(context: &Context, _call: Snapshot) -> Outcome<LiveSnapshot> {
+    std::future::ready(context.live().map(|live| live.host.snapshot())).await
+}
+
+/// Reads settings, keys, lists, prompts and engines from file and stores again. What is wrong keeps the old state
+/// (SPEC §4.9).
+///
+/// # Errors
+/// Of `flm.toml` and the stores; nothing was changed then.
+pub async fn reload(context: &Context, _call: Reload) -> Outcome<ReloadReport> {
+    let live = context.live()?;
+    let _changing = context.begin_change().await?;
+    let database = context.stores.config.settings().await?.into_iter().collect();
+    let newer = context.settings.build(settings::read_file(context).await?, database)?;
+    let prompts = loading::prompt_table(context).await?;
+    loading::load_guard(context, &live.proxy.guard).await?;
+    loading::load_engines(context).await?;
+    live.proxy.prompts.store(prompts);
+    let needs_restart = context.settings.load().needing_restart(&newer).into_iter().map(str::to_owned).collect();
+    limits::publish(&newer, Some(live));
+    context.settings.store(newer);
+    live.blocks_changed.notify_one();
+    context
+        .record(AuditKind::PolicyChanged, Severity::Low, "settings, keys, lists, prompts and engines read again")
+        .await;
+    for noun in [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Settings] {
+        context.changed(noun);
+    }
+    context.status_changed();
+    let reloaded = ["settings", "keys", "block list", "allow list", "trusted list", "prompts", "engines"];
+    Ok(ReloadReport { reloaded: reloaded.map(str::to_owned).to_vec(), needs_restart })
+}
+
+/// The first stored listener that does not run yet, else the default.
+async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcome<ListenerConfig> {
+    let stored = context.stores.config.listeners().await?;
+    let idle = |config: &&ListenerConfig| running.iter().all(|listener| listener.config.port != config.port);
+    match (stored.iter().find(idle), running.first()) {
+        (Some(config), _) => Ok(config.clone()),
+        (None, Some(listener)) => Err(already_running(listener)),
+        (None, None) => Ok(ListenerConfig::default()),
+    }
+}
+
+/// Makes the store hold exactly the listeners that run now: what the next plain start brings back.
+async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig) -> Outcome<()> {
+    let running = live.host.status().listeners;
+    for stored in context.stores.config.listeners().await? {
+        if running.iter().all(|listener| listener.config.port != stored.port) {
+            context.stores.config.remove_listener(stored.port).await?;
+        }
+    }
+    Ok(context.stores.config.put_listener(started.clone()).await?)
+}
+
+fn check_mode(config: &ListenerConfig) -> Outcome<()> {
+    if MODES.contains(&config.mode.0.as_str()) {
+        return Ok(());
+    }
+    let mode = escape(&config.mode.0);
+    Err(Failure::new(ErrorCode::ProxyInvalidConfig, format!("this version has no mode {mode:?}"))
+        .hint(format!("modes that it has: {}", MODES.join(", "))))
+}
+
+/// SPEC §6: plain HTTP beyond loopback only when the operator says so.
+fn check_bind(config: &ListenerConfig) -> Outcome<()> {
+    if config.bind.is_loopback() || config.insecure_plain_http {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::ProxyInvalidConfig,
+        format!("mode local-http on {} would send API keys and prompts in clear over the network", config.bind),
+    )
+    .hint(
+        "bind 127.0.0.1 and reach it through an SSH tunnel, put a reverse proxy with TLS in front, or \
+         accept the risk with --insecure-plain-http",
+    ))
+}
+
+fn already_running(listener: &ListenerStatus) -> Failure {
+    let ListenerStatus { config, phase, addresses, .. } = listener;
+    if matches!(phase, ListenerPhase::Draining { .. }) {
+        return Failure::new(
+            ErrorCode::ProxyAlreadyRunning,
+            format!("the listener on port {} is still stopping", config.port),
+        )
+        .hint("its last requests have up to 30 s to end; try again then");
+    }
+    let address = addresses.first().cloned().unwrap_or_else(|| SocketAddr::new(config.bind, config.port).to_string());
+    Failure::new(ErrorCode::ProxyAlreadyRunning, format!("the proxy already runs at {address}"))
+        .hint("see it with 'flm proxy status', or start another listener with --port N")
+}
+
+fn refused(config: &ListenerConfig, reason: &str) -> Failure {
+    let place = SocketAddr::new(config.bind, config.port);
+    let failure = Failure::new(ErrorCode::ProxyInvalidConfig, format!("cannot listen on {place}: {reason}"));
+    // Unprivileged programs may not take ports below 1024 (ip(7), ip_unprivileged_port_start).
+    if config.port < 1024 {
+        return failure.hint("ports below 1024 need privileges: choose a port from 1024 up, such as --port 8484");
+    }
+    failure.hint("choose an address of this machine with --bind, or leave it out for 127.0.0.1")
+}
+
+async fn port_in_use(bind: IpAddr, port: u16) -> Failure {
+    let looked = tokio::task::spawn_blocking(move || (holder_of_port(port), next_free_port(bind, port))).await;
+    let (holder, free) = looked.unwrap_or((None, None));
+    let who = match holder {
+        Some(holder) => format!("{} (process {})", escape(&holder.program), holder.pid),
+        None => "another program".to_owned(),
+    };
+    let failure = Failure::new(ErrorCode::ProxyPortInUse, format!("port {port} on {bind} is held by {who}"));
+    match free {
+        Some(free) => failure.hint(format!("port {free} is free: flm proxy start --port {free}")),
+        None => failure.hint("end that program, or choose another port with --port N"),
+    }
+}
+
+/// The next port above `taken` that can be bound now.
+fn next_free_port(bind: IpAddr, taken: u16) -> Option<u16> {
+    (1..=PORTS_TRIED).filter_map(|step| taken.checked_add(step)).find(|port| TcpListener::bind((bind, *port)).is_ok())
+}
