@@ -275,11 +275,13 @@ fn paths(tokens: &[Token]) -> Vec<Named> {
         let token = &tokens[at];
         let starts = token.text.chars().all(is_word) && !token.text.starts_with(|c: char| c.is_ascii_digit());
         let previous = at.checked_sub(1).map_or("", |before| tokens[before].text.as_str());
-        if token.text == "use" {
+        let follows = tokens.get(at + 1).map_or("", |next| next.text.as_str());
+        // `use<'a>` says what an opaque type captures.
+        if token.text == "use" && follows != "<" {
             let reexported =
                 previous == "pub" || (previous == ")" && tokens[..at].iter().rev().take(5).any(|t| t.text == "pub"));
             // `::std::…` is `std::…`.
-            let skip = usize::from(tokens.get(at + 1).is_some_and(|next| next.text == "::"));
+            let skip = usize::from(follows == "::");
             at = tree(tokens, at + 1 + skip, &[], reexported, &mut found);
         } else if starts && previous != "::" && previous != "." {
             at = inline(tokens, at, &mut found);
@@ -298,8 +300,10 @@ fn tree(tokens: &[Token], mut at: usize, prefix: &[String], reexported: bool, fo
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|token| token.text != "}") {
-                    at = tree(tokens, at, &segments, reexported, found);
-                    at += usize::from(tokens.get(at).is_some_and(|token| token.text == ","));
+                    let after = tree(tokens, at, &segments, reexported, found);
+                    let comma = tokens.get(after).is_some_and(|token| token.text == ",");
+                    // A tree that is none, in a macro, must not stop the walk.
+                    at = if comma || after == at { after + 1 } else { after };
                 }
                 return at + 1;
             }
@@ -687,6 +691,7 @@ fn allowed_imports_comments_and_strings_are_not_found() {
     keeps("guard/keys.rs", "const A: &str = r#\"use \"crate::net\" \"#; const B: char = '\"'; use crate::types::ids;");
     keeps("guard/keys.rs", "fn f<'a>(a: &'a str) -> char { '\\'' } const A: &[u8] = b\"crate::net\\\"\";");
     keeps("types/mod.rs", "macro_rules! call { () => { $crate::types::calls::Call } }");
+    keeps("net/pool.rs", "fn f<'a>(a: &'a str) -> impl Iterator + use<'a> { a.chars(); }");
     keeps("net/pool.rs", "fn r#type() {} #[cfg(test)]\nmod tests {\n use super::*;\n}");
 }
 
