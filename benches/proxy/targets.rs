@@ -86,7 +86,10 @@ impl Program {
         let port = free_port()?;
         let flm = |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_flm"));
-            command.args(arguments).env("FLM_HOME", &home).env("FLM_GUARD_ADDRESS_REQUESTS_PER_MINUTE", "0");
+            command.args(arguments).env("FLM_HOME", &home);
+            // One address sends everything here; its rate and its connections are counted, but not refused.
+            command.env("FLM_LIMITS_ADDRESS_REQUESTS_PER_MINUTE", "0");
+            command.env("FLM_LIMITS_CONNECTIONS_PER_ADDRESS", "4096");
             command
         };
         let port_text = port.to_string();

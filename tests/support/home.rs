@@ -28,6 +28,25 @@ impl Home {
         Self { folder: tempfile::Builder::new().prefix("flm-").tempdir_in("/tmp").expect("a folder") }
     }
 
+    /// An empty one whose next owner listens on a free port instead of the default one.
+    pub(crate) fn on_a_free_port() -> Self {
+        let home = Self::new();
+        home.start_proxy();
+        home.end_owner();
+        home
+    }
+
+    /// Ends whatever owns this home, and waits until it is gone.
+    pub(crate) fn end_owner(&self) {
+        let Some(pid) = self.owner() else { return };
+        drop(self.flm(&["proxy", "stop", "--all"]).stdout(Stdio::null()).stderr(Stdio::null()).status());
+        let began = Instant::now();
+        // Part of Drop, so it gives up without a panic.
+        while is_running(pid) && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
@@ -121,15 +140,15 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Some(pid) = self.owner() {
-            drop(self.flm(&["proxy", "stop", "--all"]).stdout(Stdio::null()).stderr(Stdio::null()).status());
-            let process = format!("/proc/{pid}");
-            let began = Instant::now();
-            while Path::new(&process).exists() && began.elapsed() < PATIENCE {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        self.end_owner();
     }
+}
+
+/// Whether a process runs; one that has ended and was not yet reaped does not.
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which ends with the last `)` (proc(5)).
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Waits until something comes true, with a bound; for what no program announces.
