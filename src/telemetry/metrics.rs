@@ -1,44 +1,283 @@
-//! Counters: one shard per worker, summed when somebody asks.
+//! Counters: one shard per worker, written without a lock that anybody else wants, summed when somebody asks.
+//!
+//! Called by `proxy` (writes) and by `daemon` (reads, through [`super::collector`]).
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
-use super::live::Hub;
-use super::tasks::Tasks;
-use crate::types::clock::Clock;
-use crate::types::live::Traffic;
-use crate::types::request::RequestRow;
+use super::histogram::{Counts, Histogram};
+use crate::types::request::{Progress, RequestEnd, RequestRow};
 
-/// All shards.
+/// Rows that wait in a shard for the collector; what comes on top is counted as dropped. The collector comes
+/// every quarter second, so this is 16,384 requests a second and worker.
+const ROWS_WAITING: usize = 4096;
+
+/// All shards of one owner.
 #[derive(Debug)]
-pub struct Metrics {}
+pub struct Metrics {
+    shards: Vec<Arc<Shard>>,
+    /// Requests that no worker saw: connections refused by the listener.
+    pub(super) refused_connections: AtomicU64,
+    pub(super) collected: super::collector::Collected,
+}
+
+/// The counters of one worker.
+#[derive(Debug)]
+pub struct Shard {
+    gauges: Gauges,
+    totals: Totals,
+    rows: Mutex<Rows>,
+    wake: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Gauges {
+    in_flight: AtomicU32,
+    streams: AtomicU32,
+    connections: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    /// Ended requests by status class: index 1 is 1xx, … 5 is 5xx, 0 is "no status was sent".
+    by_class: [AtomicU64; 6],
+    refused: AtomicU64,
+    refused_by_address: AtomicU64,
+    client_left: AtomicU64,
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    latency: Histogram,
+    first_token: Histogram,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    waiting: Vec<RequestRow>,
+    dropped: u64,
+}
+
+/// A sum over all shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Ended requests by status class; see [`Shard`].
+    pub by_class: [u64; 6],
+    /// Requests that a stage refused.
+    pub refused: u64,
+    /// Requests that block list or allow list refused.
+    pub refused_by_address: u64,
+    /// Connections refused by limits before a request was read.
+    pub refused_connections: u64,
+    /// Requests whose client went away.
+    pub client_left: u64,
+    /// Prompt tokens.
+    pub prompt_tokens: u64,
+    /// Answer tokens.
+    pub completion_tokens: u64,
+    /// Bytes of request bodies.
+    pub bytes_in: u64,
+    /// Bytes of answer bodies.
+    pub bytes_out: u64,
+    /// Latency of ended requests.
+    pub latency: Counts,
+    /// Time to first token.
+    pub first_token: Counts,
+    /// Requests running now.
+    pub in_flight: u32,
+    /// Streams running now.
+    pub streams: u32,
+    /// Open client connections.
+    pub connections: u32,
+}
+
+impl Sums {
+    /// All ended requests.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.by_class.iter().sum()
+    }
+}
+
+/// Which gauge of a shard.
+#[derive(Debug, Clone, Copy)]
+enum Gauge {
+    InFlight,
+    Streams,
+    Connections,
+}
+
+/// Keeps a gauge one up until dropped.
+#[derive(Debug)]
+pub struct Counted {
+    shard: Arc<Shard>,
+    gauge: Gauge,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shard.gauge(self.gauge).fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Metrics {
-    /// Counters for that many workers.
+    /// Counters for that many workers, at least one.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
-        let _ = workers;
-        todo!()
+        let wake = Arc::new(Notify::new());
+        let shard = || {
+            Arc::new(Shard {
+                gauges: Gauges::default(),
+                totals: Totals::default(),
+                rows: Mutex::default(),
+                wake: wake.clone(),
+            })
+        };
+        Arc::new(Self {
+            shards: (0..workers.max(1)).map(|_| shard()).collect(),
+            refused_connections: AtomicU64::new(0),
+            collected: super::collector::Collected::default(),
+        })
     }
 
-    /// Starts the collector: publishes request rows and traffic on `hub`, keeps the newest rows, and hands every
-    /// ended row to `log` (full = shed and counted) for the request log.
-    pub fn collect(self: &Arc<Self>, hub: Hub, clock: Clock, tasks: &Tasks, log: mpsc::Sender<Vec<RequestRow>>) {
-        let _ = (hub, clock, tasks, log);
-        todo!()
-    }
-
-    /// The newest requests, newest first.
+    /// The shard of a worker.
     #[must_use]
-    pub fn recent(&self, limit: usize) -> Vec<RequestRow> {
-        let _ = limit;
-        todo!()
+    pub fn shard(&self, worker: usize) -> Arc<Shard> {
+        self.shards[worker % self.shards.len()].clone()
     }
 
-    /// Counters and rates now.
+    /// Counts a connection that the listener refused.
+    pub fn connection_refused(&self) {
+        self.refused_connections.fetch_add(1, Ordering::Relaxed);
+        self.wake().notify_one();
+    }
+
+    /// Sums all shards.
     #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        todo!()
+    pub fn sums(&self) -> Sums {
+        let mut sums =
+            Sums { refused_connections: self.refused_connections.load(Ordering::Relaxed), ..Sums::default() };
+        for shard in &self.shards {
+            shard.add_to(&mut sums);
+        }
+        sums
+    }
+
+    /// Takes the rows that wait, and how many were dropped.
+    pub(super) fn take_rows(&self) -> (Vec<RequestRow>, u64) {
+        let mut all = Vec::new();
+        let mut dropped = 0;
+        for shard in &self.shards {
+            let mut rows = shard.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            all.append(&mut rows.waiting);
+            dropped += std::mem::take(&mut rows.dropped);
+        }
+        (all, dropped)
+    }
+
+    /// Fires when something was counted after a quiet time.
+    pub(super) fn wake(&self) -> &Notify {
+        // All shards share one; there is always a shard.
+        &self.shards[0].wake
+    }
+}
+
+impl Shard {
+    /// Counts a running request until the guard is dropped.
+    pub fn request_started(self: &Arc<Self>) -> Counted {
+        self.count(Gauge::InFlight)
+    }
+
+    /// Counts a running stream until the guard is dropped.
+    pub fn stream_started(self: &Arc<Self>) -> Counted {
+        self.count(Gauge::Streams)
+    }
+
+    /// Counts an open connection until the guard is dropped.
+    pub fn connection_opened(self: &Arc<Self>) -> Counted {
+        self.count(Gauge::Connections)
+    }
+
+    /// Notes a row: one that runs is shown, one that ended is shown and counted.
+    pub fn row(&self, row: RequestRow, refused_by_address: bool) {
+        if let Progress::Ended { end, took_us } = row.progress {
+            let totals = &self.totals;
+            let class = usize::from(row.status / 100).min(5);
+            totals.by_class[class].fetch_add(1, Ordering::Relaxed);
+            match end {
+                RequestEnd::Refused => {
+                    totals.refused.fetch_add(1, Ordering::Relaxed);
+                    totals.refused_by_address.fetch_add(u64::from(refused_by_address), Ordering::Relaxed);
+                }
+                RequestEnd::ClientLeft => {
+                    totals.client_left.fetch_add(1, Ordering::Relaxed);
+                }
+                RequestEnd::Completed | RequestEnd::EngineFailed | RequestEnd::Cancelled => {}
+            }
+            // Refusals take microseconds and would hide what clients wait for.
+            if end != RequestEnd::Refused {
+                totals.latency.observe(Duration::from_micros(took_us));
+            }
+            if let Some(us) = row.stages.first_token {
+                totals.first_token.observe(Duration::from_micros(u64::from(us)));
+            }
+            for (total, more) in [
+                (&totals.prompt_tokens, row.tokens.prompt),
+                (&totals.completion_tokens, row.tokens.completion),
+                (&totals.bytes_in, row.bytes_in),
+                (&totals.bytes_out, row.bytes_out),
+            ] {
+                if more > 0 {
+                    total.fetch_add(more, Ordering::Relaxed);
+                }
+            }
+        }
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = rows.waiting.is_empty();
+        if rows.waiting.len() < ROWS_WAITING {
+            rows.waiting.push(row);
+        } else {
+            rows.dropped += 1;
+        }
+        drop(rows);
+        // Only the first row after the collector has come wakes it: one wake-up for a whole batch.
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    fn count(self: &Arc<Self>, gauge: Gauge) -> Counted {
+        self.gauge(gauge).fetch_add(1, Ordering::Relaxed);
+        Counted { shard: self.clone(), gauge }
+    }
+
+    fn gauge(&self, gauge: Gauge) -> &AtomicU32 {
+        match gauge {
+            Gauge::InFlight => &self.gauges.in_flight,
+            Gauge::Streams => &self.gauges.streams,
+            Gauge::Connections => &self.gauges.connections,
+        }
+    }
+
+    fn add_to(&self, sums: &mut Sums) {
+        let totals = &self.totals;
+        for (sum, class) in sums.by_class.iter_mut().zip(&totals.by_class) {
+            *sum += class.load(Ordering::Relaxed);
+        }
+        sums.refused += totals.refused.load(Ordering::Relaxed);
+        sums.refused_by_address += totals.refused_by_address.load(Ordering::Relaxed);
+        sums.client_left += totals.client_left.load(Ordering::Relaxed);
+        sums.prompt_tokens += totals.prompt_tokens.load(Ordering::Relaxed);
+        sums.completion_tokens += totals.completion_tokens.load(Ordering::Relaxed);
+        sums.bytes_in += totals.bytes_in.load(Ordering::Relaxed);
+        sums.bytes_out += totals.bytes_out.load(Ordering::Relaxed);
+        totals.latency.add_to(&mut sums.latency);
+        totals.first_token.add_to(&mut sums.first_token);
+        sums.in_flight += self.gauges.in_flight.load(Ordering::Relaxed);
+        sums.streams += self.gauges.streams.load(Ordering::Relaxed);
+        sums.connections += self.gauges.connections.load(Ordering::Relaxed);
     }
 }

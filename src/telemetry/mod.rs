@@ -3,7 +3,9 @@
 //! Called by every room above `types`. Must never block a request: writers touch their own worker's shard, and
 //! what slow readers miss is counted.
 
+pub mod collector;
 pub mod hashing;
+pub mod histogram;
 pub mod live;
 pub mod logging;
 pub mod metrics;
