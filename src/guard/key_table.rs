@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use quick_cache::sync::Cache;
 use sha2::Sha256;
+use tokio_util::sync::CancellationToken;
 
 use super::HashOutcome;
 use super::gcra::{Gcra, Rate};
@@ -30,8 +32,29 @@ pub struct KeyCounts {
     pub rate: Gcra,
     /// Requests in flight.
     pub in_flight: AtomicU32,
+    /// Fires when the key is revoked: running streams end (SPEC §5.1).
+    pub ended: CancellationToken,
     /// Last use, milliseconds since the epoch; 0 is none since it was last written back.
     last_used: AtomicI64,
+    /// Tokens of one local day, and which day that is.
+    spent: Mutex<(i64, u64)>,
+}
+
+impl KeyCounts {
+    /// Adds tokens to the given local day; a new day starts from zero.
+    pub fn spend(&self, tokens: u64, day: i64) {
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.0 != day {
+            *spent = (day, 0);
+        }
+        spent.1 = spent.1.saturating_add(tokens);
+    }
+
+    /// Tokens of the given local day.
+    pub fn spent(&self, day: i64) -> u64 {
+        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.0 == day { spent.1 } else { 0 }
+    }
 }
 
 /// A key as requests use it. Replaced whole by every edit.
@@ -83,6 +106,8 @@ pub struct KeyTable {
     /// HMAC state with the process key already in it.
     keyed: Hmac<Sha256>,
     generations: AtomicU64,
+    /// The first request's time: the keys' rates count from here.
+    origin: OnceLock<Instant>,
     /// Held by writers only.
     writing: Mutex<()>,
 }
@@ -99,6 +124,7 @@ impl KeyTable {
             checked: Cache::new(REMEMBERED),
             keyed: Hmac::new(&block.into()),
             generations: AtomicU64::new(0),
+            origin: OnceLock::new(),
             writing: Mutex::new(()),
         }
     }
@@ -140,6 +166,11 @@ impl KeyTable {
         self.entries.store(Arc::new(entries));
     }
 
+    /// The time from which rates count.
+    pub fn origin(&self, now: Instant) -> Instant {
+        *self.origin.get_or_init(|| now)
+    }
+
     /// The live entry of a key.
     pub fn entry(&self, id: KeyId) -> Option<Arc<KeyEntry>> {
         self.entries.load().get(&id).cloned()
@@ -163,10 +194,14 @@ impl KeyTable {
             Some(before) if before.record.hash == record.hash => before.generation,
             _ => self.generations.fetch_add(1, Ordering::Relaxed),
         };
+        let counts: Arc<KeyCounts> = before.map_or_else(Arc::default, |before| before.counts.clone());
+        if record.view.revoked.is_some() {
+            counts.ended.cancel();
+        }
         Arc::new(KeyEntry {
             label: record.view.label.as_str().into(),
             rate: Rate { per_minute: record.view.limits.requests_per_minute, burst: record.view.limits.burst },
-            counts: before.map_or_else(Arc::default, |before| before.counts.clone()),
+            counts,
             generation,
             record,
         })
@@ -260,6 +295,24 @@ mod tests {
         table.put(record(id));
         assert!(matches!(table.settle(key.expose(), id, HashOutcome::Differs, UnixMillis(1)), KeyCheck::Wrong));
         assert!(matches!(table.check(key.expose(), UnixMillis(1)), KeyCheck::Wrong));
+    }
+
+    #[test]
+    fn a_day_of_tokens_starts_from_zero_and_revoking_ends_streams() {
+        let table = KeyTable::new([7; 32]);
+        let (id, _) = written(1);
+        table.put(record(id));
+        let counts = table.entry(id).expect("entry").counts.clone();
+        counts.spend(10, 1);
+        counts.spend(5, 1);
+        assert_eq!((counts.spent(1), counts.spent(2)), (15, 0));
+        counts.spend(1, 2);
+        assert_eq!(counts.spent(2), 1);
+        let mut revoked = record(id);
+        revoked.view.revoked = Some(UnixMillis(1));
+        assert!(!counts.ended.is_cancelled());
+        table.put(revoked);
+        assert!(counts.ended.is_cancelled());
     }
 
     #[test]

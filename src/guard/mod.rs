@@ -103,6 +103,11 @@ impl Guard {
         self.keys.check(presented, now)
     }
 
+    /// Counts a request against its key.
+    pub fn key_rate(&self, key: &KeyEntry, now: Instant) -> RateDecision {
+        key.counts.rate.take(key.rate, self.keys.origin(now), now)
+    }
+
     /// Settles a [`KeyCheck::NeedsHash`] after its Argon2 run.
     pub fn settle_key(&self, presented: &str, id: KeyId, outcome: HashOutcome, now: UnixMillis) -> KeyCheck {
         self.keys.settle(presented, id, outcome, now)

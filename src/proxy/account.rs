@@ -1,0 +1,166 @@
+//! [`Account`]: one request's row, from its head to its end, however it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::guard::key_table::KeyEntry;
+use crate::telemetry::metrics::{Counted, Shard};
+use crate::types::clock::{Clock, UnixMillis};
+use crate::types::request::{Progress, RequestEnd, RequestRow, TokenUsage};
+
+use super::refusal::RefusedBy;
+
+/// Counts a request while it runs and notes it when it ends. Dropped before an end was told, it notes that the
+/// client went away.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// What is known so far; taken by the end.
+    row: Option<Box<RequestRow>>,
+    started: Instant,
+    clock: Clock,
+    shard: Arc<Shard>,
+    key: Option<KeyInFlight>,
+    _in_flight: Counted,
+    stream: Option<Counted>,
+}
+
+/// A stage whose end is timed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stage {
+    Screened,
+    Authenticated,
+    Parsed,
+    Resolved,
+    Sent,
+    FirstByte,
+    FirstToken,
+}
+
+/// Counts a request against its key's `max_parallel` until dropped.
+#[derive(Debug)]
+struct KeyInFlight(Arc<KeyEntry>);
+
+impl Drop for KeyInFlight {
+    fn drop(&mut self) {
+        self.0.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Account {
+    pub(super) fn open(row: RequestRow, clock: Clock, shard: Arc<Shard>) -> Self {
+        let started = clock.monotonic();
+        let in_flight = shard.request_started();
+        Self { row: Some(Box::new(row)), started, clock, shard, key: None, _in_flight: in_flight, stream: None }
+    }
+
+    /// Changes what is known. Does nothing after the end.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut RequestRow)) {
+        if let Some(row) = &mut self.row {
+            change(row);
+        }
+    }
+
+    /// The request's path.
+    pub(super) fn path(&self) -> Option<String> {
+        self.row.as_ref().map(|row| row.path.clone())
+    }
+
+    /// Times the end of a stage, the first time only.
+    pub(super) fn mark(&mut self, stage: Stage) {
+        let now = self.clock.monotonic();
+        self.mark_at(stage, now);
+    }
+
+    /// The same for a time taken elsewhere.
+    pub(super) fn mark_at(&mut self, stage: Stage, at: Instant) {
+        let us = u32::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u32::MAX);
+        self.note(|row| {
+            let stages = &mut row.stages;
+            let slot = match stage {
+                Stage::Screened => &mut stages.screened,
+                Stage::Authenticated => &mut stages.authenticated,
+                Stage::Parsed => &mut stages.parsed,
+                Stage::Resolved => &mut stages.resolved,
+                Stage::Sent => &mut stages.sent,
+                Stage::FirstByte => &mut stages.first_byte,
+                Stage::FirstToken => &mut stages.first_token,
+            };
+            slot.get_or_insert(us);
+        });
+    }
+
+    /// Names the key and counts the request against its `max_parallel`; answers how many run now, this included.
+    pub(super) fn belongs_to(&mut self, key: &Arc<KeyEntry>) -> u32 {
+        let running = key.counts.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.key = Some(KeyInFlight(key.clone()));
+        self.note(|row| {
+            row.key = Some(key.record.view.id);
+            row.key_label = Some(key.label.clone());
+        });
+        running
+    }
+
+    /// The stream begins: shows the row while it runs.
+    pub(super) fn streams(&mut self) {
+        self.stream = Some(self.shard.stream_started());
+        if let Some(row) = &self.row {
+            self.shard.row(RequestRow::clone(row), false);
+        }
+    }
+
+    /// Ends with an answer.
+    pub(super) fn end(&mut self, end: RequestEnd) {
+        self.settle(end, false);
+    }
+
+    /// Ends with a refusal.
+    pub(super) fn refused(&mut self, status: u16, code: &str, by: RefusedBy) {
+        self.note(|row| {
+            // A stream that has begun keeps its 200: the error was told inside it.
+            if row.status == 0 {
+                row.status = status;
+            }
+            row.error_code = Some(code.to_owned());
+        });
+        let end = if by == RefusedBy::Engine { RequestEnd::EngineFailed } else { RequestEnd::Refused };
+        self.settle(end, by == RefusedBy::AddressList);
+    }
+
+    /// Tokens of the answer; counted against the key's day when it has a budget.
+    pub(super) fn tokens(&mut self, usage: TokenUsage) {
+        self.note(|row| row.tokens = usage);
+        if let Some(KeyInFlight(key)) = &self.key
+            && key.record.view.limits.tokens_per_day.is_some()
+        {
+            key.counts.spend(usage.total(), local_day(self.clock.wall()));
+        }
+    }
+
+    fn settle(&mut self, end: RequestEnd, refused_by_address: bool) {
+        let Some(mut row) = self.row.take() else { return };
+        let took = self.clock.monotonic().saturating_duration_since(self.started);
+        row.progress = Progress::Ended { end, took_us: micros(took) };
+        self.shard.row(*row, refused_by_address);
+        self.stream = None;
+        self.key = None;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.settle(RequestEnd::ClientLeft, false);
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The number of the local calendar day (SPEC §5.7: token days end at local midnight).
+pub(super) fn local_day(now: UnixMillis) -> i64 {
+    let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.0) else { return 0 };
+    let date = timestamp.to_zoned(jiff::tz::TimeZone::system()).date();
+    // Any number that differs from day to day and grows will do.
+    (i64::from(date.year()) * 12 + i64::from(date.month())) * 31 + i64::from(date.day())
+}

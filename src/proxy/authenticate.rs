@@ -1,0 +1,182 @@
+//! Third stage: whose key is it, and is that key not too fast? (SPEC §4.4, §5.1.)
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use super::account::{Stage, local_day};
+use super::exchange::{Authenticated, Exchange, Screened};
+use super::refusal::Refusal;
+use crate::guard::gcra::RateDecision;
+use crate::guard::key_table::KeyCheck;
+use crate::guard::key_text::PREFIX;
+use crate::guard::{HashOutcome, key_hash, retry_after_seconds};
+use crate::telemetry::hashing::HashingError;
+use crate::types::audit::{AuditKind, Severity};
+
+/// Finds the key and checks it.
+pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result<Authenticated, Refusal> {
+    if screened.parts.uri.query().is_some_and(|query| query.contains(PREFIX)) {
+        // It already stands in every log on the way: say so instead of accepting it (SECURITY.md, attack case 7).
+        let refusal = Refusal::bad_request("Do not put an API key into the URL; send it as a header, and rotate it.");
+        exchange.audit(AuditKind::AuthenticationFailed, Severity::Medium, refusal.status, "key in the URL".to_owned());
+        return Err(refusal);
+    }
+    let Some(presented) = presented_key(&screened.parts.headers)? else {
+        let refusal = Refusal::missing_key();
+        exchange.audit(AuditKind::AuthenticationMissing, Severity::Low, refusal.status, "no key".to_owned());
+        return Err(refusal);
+    };
+    let shared = exchange.peer.worker.shared.clone();
+    let mut verdict = shared.guard.check_key(presented, shared.clock.wall());
+    if let KeyCheck::NeedsHash { id, phc } = verdict {
+        let owned = presented.to_owned();
+        let outcome = shared.hashing.run(move || key_hash::verify(&owned, &phc.record.hash)).await;
+        verdict = match outcome {
+            Ok(Ok(outcome)) => {
+                let settled = shared.guard.settle_key(presented, id, outcome, shared.clock.wall());
+                if outcome == HashOutcome::Matches {
+                    exchange.audit(
+                        AuditKind::AuthenticationOk,
+                        Severity::Low,
+                        http::StatusCode::OK,
+                        format!("key {id} used for the first time since start"),
+                    );
+                }
+                settled
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, key = %id, "the stored hash of a key cannot be used");
+                return Err(Refusal::internal("The key could not be checked."));
+            }
+            Err(error @ (HashingError::Busy | HashingError::Gone)) => {
+                return Err(Refusal::overloaded(format!("The key could not be checked now: {error}.")));
+            }
+        };
+    }
+    let key = match verdict {
+        KeyCheck::Known(key) => key,
+        KeyCheck::Expired(key) => return Err(not_counted(exchange, &key.label, "expired")),
+        KeyCheck::Revoked(key) => return Err(not_counted(exchange, &key.label, "revoked")),
+        KeyCheck::Wrong | KeyCheck::NeedsHash { .. } => {
+            let refusal = Refusal::wrong_key();
+            exchange.audit(AuditKind::AuthenticationFailed, Severity::Medium, refusal.status, "wrong key".to_owned());
+            return Err(refusal);
+        }
+    };
+    exchange.key = Some(key.clone());
+    let running = exchange.account.belongs_to(&key);
+    if let Some(limit) = key.record.view.limits.max_parallel
+        && running > limit
+    {
+        let refusal = Refusal::rate_limited(format!("This API key may run {limit} requests at once."), 1);
+        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "max_parallel".to_owned());
+        return Err(refusal);
+    }
+    Ok(Authenticated { parts: screened.parts, key })
+}
+
+/// Counts the request against its key (SPEC §5.7).
+pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Authenticated, Refusal> {
+    let key = &authenticated.key;
+    let shared = &exchange.peer.worker.shared;
+    let decision = shared.guard.key_rate(key, shared.clock.monotonic());
+    exchange.rate = Some((key.rate.per_minute, decision));
+    if let RateDecision::Limited { retry_after, .. } = decision {
+        let message = format!("This API key may send {} requests a minute.", key.rate.per_minute);
+        let refusal = Refusal::rate_limited(message, retry_after_seconds(retry_after));
+        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-key rate".to_owned());
+        return Err(refusal);
+    }
+    if let Some(budget) = key.record.view.limits.tokens_per_day
+        && key.counts.spent(local_day(shared.clock.wall())) >= budget
+    {
+        let refusal = Refusal::budget_exceeded(budget);
+        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "tokens per day".to_owned());
+        return Err(refusal);
+    }
+    exchange.account.mark(Stage::Authenticated);
+    Ok(authenticated)
+}
+
+fn not_counted(exchange: &Exchange, label: &Arc<str>, state: &str) -> Refusal {
+    let refusal = Refusal::wrong_key();
+    exchange.audit(AuditKind::AuthenticationMissing, Severity::Low, refusal.status, format!("{state} key '{label}'"));
+    refusal
+}
+
+/// The key that the request presents: Bearer or `x-api-key`; with both present they must be equal or exactly one
+/// must start with `flm_` (SPEC §4.4).
+fn presented_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let bearer = match single(headers, AUTHORIZATION.as_str())? {
+        None => None,
+        Some(value) => match value.split_once(' ') {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Some(key.trim()),
+            _ => return Err(Refusal::bad_request("The Authorization header must be 'Bearer' and the key.")),
+        },
+    };
+    let header = single(headers, "x-api-key")?.map(str::trim);
+    match (bearer, header) {
+        (Some(one), Some(other)) if one != other => match (one.starts_with(PREFIX), other.starts_with(PREFIX)) {
+            (true, false) => Ok(Some(one)),
+            (false, true) => Ok(Some(other)),
+            _ => Err(Refusal::bad_request("Authorization and x-api-key hold different keys; send one.")),
+        },
+        (Some(key), _) | (None, Some(key)) => Ok(Some(key).filter(|key| !key.is_empty())),
+        (None, None) => Ok(None),
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(Refusal::bad_request(format!("The header {name} stands there twice."))),
+        // A key is ASCII: other bytes cannot be right, and need not be told apart from a wrong key.
+        (Some(value), None) => Ok(Some(value.to_str().unwrap_or("?"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().expect("value"));
+        }
+        map
+    }
+
+    #[test]
+    fn keys_are_taken_from_either_header() {
+        for pairs in [
+            &[("authorization", "Bearer flm_a")][..],
+            &[("authorization", "bearer  flm_a ")],
+            &[("x-api-key", "flm_a")],
+            &[("authorization", "Bearer flm_a"), ("x-api-key", "flm_a")],
+            &[("authorization", "Bearer flm_a"), ("x-api-key", "sk-other")],
+            &[("authorization", "Bearer sk-other"), ("x-api-key", "flm_a")],
+        ] {
+            assert_eq!(presented_key(&headers(pairs)), Ok(Some("flm_a")), "{pairs:?}");
+        }
+        assert_eq!(presented_key(&headers(&[])), Ok(None));
+        assert_eq!(presented_key(&headers(&[("authorization", "Bearer ")])), Ok(None));
+    }
+
+    #[test]
+    fn doubtful_headers_are_refused() {
+        for pairs in [
+            &[("authorization", "Basic dXNlcg==")][..],
+            &[("authorization", "flm_a")],
+            &[("authorization", "Bearer flm_a"), ("authorization", "Bearer flm_a")],
+            &[("authorization", "Bearer flm_a"), ("x-api-key", "flm_b")],
+            &[("authorization", "Bearer a"), ("x-api-key", "b")],
+        ] {
+            let refusal = presented_key(&headers(pairs)).expect_err("refused");
+            assert_eq!(refusal.status, 400, "{pairs:?}");
+        }
+    }
+}

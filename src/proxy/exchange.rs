@@ -1,0 +1,113 @@
+//! The values that the stages hand on: each stage takes one and gives the next, so that authenticating before
+//! screening does not compile (ARCHITECTURE.md, "A request").
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+
+use super::account::Account;
+use super::limits::ProxyLimits;
+use super::route::{Endpoint, Inference};
+use super::stream::Stream;
+use super::worker::Worker;
+use crate::engines::adapter::Delivery;
+use crate::engines::registry::Candidate;
+use crate::guard::gcra::RateDecision;
+use crate::guard::key_table::KeyEntry;
+use crate::types::ids::RequestId;
+use crate::wire::json_body::JsonBody;
+
+/// What is known of a connection before any request.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// The thread that serves it.
+    pub(super) worker: Arc<Worker>,
+    /// Canonical address of the other side.
+    pub(super) address: IpAddr,
+    /// The own side.
+    pub(super) local: SocketAddr,
+}
+
+/// What stays with a request over all stages.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) peer: Arc<Peer>,
+    /// Limits as they were when the request came: a reload changes the next one.
+    pub(super) limits: Arc<ProxyLimits>,
+    pub(super) id: RequestId,
+    pub(super) account: Account,
+    /// The browser's origin, when it is allowed to read the answer.
+    pub(super) allowed_origin: Option<HeaderValue>,
+    /// Limit per minute and state of the key's rate, for `x-ratelimit-*`.
+    pub(super) rate: Option<(u32, RateDecision)>,
+    /// The key, once authenticated.
+    pub(super) key: Option<Arc<KeyEntry>>,
+}
+
+/// Host, path and headers make sense.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) parts: Parts,
+}
+
+/// The address may come in and is not too fast.
+#[derive(Debug)]
+pub(super) struct Screened {
+    pub(super) parts: Parts,
+}
+
+/// The key is right and not too fast.
+#[derive(Debug)]
+pub(super) struct Authenticated {
+    pub(super) parts: Parts,
+    pub(super) key: Arc<KeyEntry>,
+}
+
+/// The key may use the route.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) parts: Parts,
+    pub(super) key: Arc<KeyEntry>,
+    pub(super) endpoint: Endpoint,
+}
+
+/// The body is a JSON object that names a model.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) key: Arc<KeyEntry>,
+    pub(super) inference: Inference,
+    pub(super) body: JsonBody,
+    pub(super) model: Arc<str>,
+    pub(super) delivery: Delivery,
+}
+
+/// Engines that can serve it, in order.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) key: Arc<KeyEntry>,
+    pub(super) inference: Inference,
+    pub(super) body: JsonBody,
+    pub(super) model: Arc<str>,
+    pub(super) delivery: Delivery,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// What the client gets when nothing refused.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A whole document.
+    Document { status: StatusCode, content_type: &'static str, body: Bytes },
+    /// Server-sent events.
+    Events(Box<Stream>),
+    /// A status and nothing else; preflights add their own headers.
+    Empty { status: StatusCode, headers: Vec<(http::HeaderName, HeaderValue)> },
+}
+
+impl Answer {
+    pub(super) fn json(body: Bytes) -> Self {
+        Self::Document { status: StatusCode::OK, content_type: "application/json", body }
+    }
+}

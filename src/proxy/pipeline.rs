@@ -1,0 +1,48 @@
+//! A request's way through the proxy, one line per stage of SPEC §4.2, top to bottom.
+//!
+//! Called by `connection` for every request. The order never changes; the types of `exchange` enforce it.
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+
+use super::answer::AnswerBody;
+use super::exchange::{Answer, Exchange, Peer};
+use super::refusal::Refusal;
+use super::route::Endpoint;
+use super::{authenticate, body, cors, finish, metrics_page, model_list, open, relay, resolve, route, sanity, screen};
+
+/// Serves one request. Dropping the future notes that the client went away and drops the engine's work.
+pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::Response<AnswerBody> {
+    let mut exchange = Exchange::open(peer, &request);
+    match answer(&mut exchange, request).await {
+        Ok(answer) => finish::answered(exchange, answer),
+        Err(refusal) => finish::refused(exchange, &refusal),
+    }
+}
+
+async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let (parts, incoming) = request.into_parts();
+
+    let accepted = sanity::check(exchange, parts)?;
+    let screened = screen::admit(exchange, accepted)?;
+    if let Some(preflight) = cors::preflight(exchange, &screened) {
+        return Ok(preflight);
+    }
+    if let Some(public) = open::answer(exchange, &screened) {
+        return Ok(public);
+    }
+    let authenticated = authenticate::check(exchange, screened).await?;
+    let authenticated = authenticate::key_rate(exchange, authenticated)?;
+    let routed = route::find(exchange, authenticated)?;
+    let inference = match &routed.endpoint {
+        Endpoint::Models => return Ok(model_list::all(exchange, &routed)),
+        Endpoint::Model(name) => return model_list::one(exchange, &routed, name),
+        Endpoint::Metrics => return Ok(metrics_page::answer(exchange)),
+        Endpoint::Inference(inference) => *inference,
+    };
+    let parsed = body::read(exchange, routed, inference, incoming).await?;
+    let resolved = resolve::model(exchange, parsed)?;
+    relay::answer(exchange, resolved).await
+}

@@ -1,0 +1,335 @@
+//! The only map from a refusal or an engine's fault to what the client is told (SPEC §4.4).
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::engines::adapter::{EngineFault, PrepareError};
+use crate::types::ids::RequestId;
+use crate::wire::json_body::BodyFault;
+
+/// A request that gets an error instead of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// Code of SPEC §4.4, or an engine's own code.
+    pub(super) code: String,
+    /// OpenAI's `type`.
+    pub(super) kind: String,
+    pub(super) message: String,
+    pub(super) param: Option<String>,
+    /// Seconds for `retry-after`.
+    pub(super) retry_after: Option<u32>,
+    /// Whether client libraries are told not to try again (`x-should-retry: false`).
+    pub(super) retrying: Retrying,
+    /// `allow` header of a 405.
+    pub(super) allow: Option<&'static str>,
+    /// Who refused.
+    pub(super) by: RefusedBy,
+}
+
+/// Whether a retry can heal it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retrying {
+    /// The client library decides by the status.
+    AsUsual,
+    /// It cannot: say so.
+    Useless,
+}
+
+/// For accounts: whose fault it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefusedBy {
+    /// Block list or allow list.
+    AddressList,
+    /// Any other stage.
+    Stage,
+    /// The engine failed.
+    Engine,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &str, kind: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: code.to_owned(),
+            kind: kind.to_owned(),
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            retrying: Retrying::AsUsual,
+            allow: None,
+            by: RefusedBy::Stage,
+        }
+    }
+
+    fn invalid(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self::new(status, code, "invalid_request_error", message)
+    }
+
+    pub(super) fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    fn useless(mut self) -> Self {
+        self.retrying = Retrying::Useless;
+        self
+    }
+
+    fn after(mut self, seconds: u32) -> Self {
+        // SPEC §4.4: retry-after never asks for more than 120 s.
+        self.retry_after = Some(seconds.clamp(1, 120));
+        self
+    }
+
+    fn by(mut self, by: RefusedBy) -> Self {
+        self.by = by;
+        self
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    pub(super) fn missing_key() -> Self {
+        Self::invalid(
+            StatusCode::UNAUTHORIZED,
+            "invalid_api_key",
+            "No API key was sent. Send it as 'Authorization: Bearer flm_…' or as 'x-api-key'.",
+        )
+    }
+
+    /// The same words for a wrong, an unknown, an expired and a revoked key (SECURITY.md, attack case 4).
+    pub(super) fn wrong_key() -> Self {
+        Self::invalid(StatusCode::UNAUTHORIZED, "invalid_api_key", "The API key is not valid.")
+    }
+
+    pub(super) fn ip_blocked() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "ip_blocked", "permission_error", "Your address is blocked.")
+            .useless()
+            .by(RefusedBy::AddressList)
+    }
+
+    pub(super) fn ip_not_allowed() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "ip_not_allowed", "permission_error", "Your address is not allowed here.")
+            .useless()
+            .by(RefusedBy::AddressList)
+    }
+
+    pub(super) fn permission_denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_denied", "permission_error", message)
+    }
+
+    pub(super) fn model_not_allowed(model: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "model_not_allowed",
+            "permission_error",
+            format!("This API key may not use the model '{model}'."),
+        )
+        .param("model")
+    }
+
+    pub(super) fn not_found(method: &str, path: &str) -> Self {
+        Self::invalid(StatusCode::NOT_FOUND, "not_found", format!("There is no route {method} {path}."))
+    }
+
+    pub(super) fn method_not_allowed(method: &str, path: &str, allow: &'static str) -> Self {
+        let mut refusal = Self::invalid(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            format!("{path} does not take {method}; it takes {allow}."),
+        );
+        refusal.allow = Some(allow);
+        refusal
+    }
+
+    pub(super) fn model_not_found(model: &str, near: &[String]) -> Self {
+        let hint = match near {
+            [] => "GET /v1/models lists what there is.".to_owned(),
+            near => format!("Did you mean {}?", near.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")),
+        };
+        Self::invalid(
+            StatusCode::NOT_FOUND,
+            "model_not_found",
+            format!("The model '{model}' does not exist. {hint}"),
+        )
+        .param("model")
+    }
+
+    pub(super) fn invalid_model(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::BAD_REQUEST, "invalid_model", message).param("model")
+    }
+
+    pub(super) fn unsupported_modalities(model: &str, what: &str) -> Self {
+        Self::invalid(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unsupported_modalities",
+            format!("The model '{model}' does not offer {what}."),
+        )
+        .param("model")
+    }
+
+    pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    pub(super) fn host_not_allowed(host: &str) -> Self {
+        Self::invalid(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host_not_allowed",
+            format!("This server does not answer to the name '{host}'; the setting proxy.allowed_hosts adds names."),
+        )
+        .useless()
+    }
+
+    pub(super) fn uri_too_long(limit: usize) -> Self {
+        Self::invalid(StatusCode::URI_TOO_LONG, "uri_too_long", format!("The path is longer than {limit} bytes."))
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        Self::invalid(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "payload_too_large",
+            format!("The body is larger than the limit of {limit} bytes."),
+        )
+    }
+
+    pub(super) fn body_timeout() -> Self {
+        Self::invalid(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not come in time.")
+    }
+
+    pub(super) fn rate_limited(message: impl Into<String>, seconds: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "rate_limit_error", message).after(seconds)
+    }
+
+    pub(super) fn budget_exceeded(limit: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "budget_exceeded",
+            "insufficient_quota",
+            format!("This API key has used its {limit} tokens of today; the count starts again at midnight."),
+        )
+        .after(120)
+        .useless()
+    }
+
+    pub(super) fn overloaded(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "server_error", message).after(1)
+    }
+
+    pub(super) fn engine_unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unavailable", "server_error", message)
+            .after(5)
+            .by(RefusedBy::Engine)
+    }
+
+    pub(super) fn engine_error(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "engine_error", "server_error", message).by(RefusedBy::Engine)
+    }
+
+    pub(super) fn engine_timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "engine_timeout", "server_error", message).by(RefusedBy::Engine)
+    }
+
+    pub(super) fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", "server_error", message).useless()
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "server_error", message)
+    }
+
+    /// The document, in OpenAI's shape plus `request_id`.
+    pub(super) fn document(&self, id: RequestId) -> Bytes {
+        Bytes::from(self.json(id).to_string())
+    }
+
+    /// The document as a server-sent event, for a stream that has begun.
+    pub(super) fn event(&self, id: RequestId) -> Bytes {
+        Bytes::from(format!("data: {}\n\n", self.json(id)))
+    }
+
+    fn json(&self, id: RequestId) -> serde_json::Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+            "request_id": id,
+        }})
+    }
+}
+
+impl From<BodyFault> for Refusal {
+    fn from(fault: BodyFault) -> Self {
+        let param = match &fault {
+            BodyFault::Duplicate(field) | BodyFault::WrongType(field, _) => Some(field.clone()),
+            BodyFault::Malformed(_) | BodyFault::NotAnObject | BodyFault::TooDeep => None,
+        };
+        let mut refusal = Self::bad_request(sentence(&fault.to_string()));
+        refusal.param = param;
+        refusal
+    }
+}
+
+impl From<PrepareError> for Refusal {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Body(fault) => fault.into(),
+            PrepareError::NotOffered(message) => Self::not_implemented(sentence(&message)),
+            PrepareError::Unsupported { param, message } => {
+                Self::invalid(StatusCode::BAD_REQUEST, "unsupported_parameter", sentence(&message)).param(param)
+            }
+        }
+    }
+}
+
+impl From<EngineFault> for Refusal {
+    fn from(fault: EngineFault) -> Self {
+        let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let mut refusal = Self::new(status, &fault.code, &fault.kind, fault.message).by(RefusedBy::Engine);
+        refusal.param = fault.param;
+        if let Some(seconds) = fault.retry_after {
+            refusal = refusal.after(seconds);
+        } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            refusal = refusal.after(2);
+        }
+        if status == StatusCode::NOT_IMPLEMENTED {
+            refusal = refusal.useless();
+        }
+        refusal
+    }
+}
+
+/// A message with a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut out: String = characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default();
+    if !out.ends_with(['.', '?', '!']) {
+        out.push('.');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_fields_are_null_and_the_code_is_a_string() {
+        let id = RequestId::from_random(1);
+        let document = Refusal::wrong_key().document(id);
+        let value: serde_json::Value = serde_json::from_slice(&document).expect("json");
+        assert_eq!(value["error"]["param"], serde_json::Value::Null);
+        assert_eq!(value["error"]["code"], "invalid_api_key");
+        assert_eq!(value["error"]["request_id"], id.as_str());
+    }
+
+    #[test]
+    fn a_wait_never_exceeds_what_client_libraries_obey() {
+        assert_eq!(Refusal::rate_limited("x", 86_400).retry_after, Some(120));
+        assert_eq!(Refusal::budget_exceeded(1).retrying, Retrying::Useless);
+    }
+}

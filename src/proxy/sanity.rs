@@ -1,0 +1,168 @@
+//! First stage: is the head one that makes sense? One Host, a name that is ours, a path without tricks.
+//!
+//! Paths are matched exactly later and never joined to an engine's URL; what looks like a trick is refused here,
+//! once, before anything else looks at the path (SPEC §5.14).
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Request, Version};
+use hyper::body::Incoming;
+
+use super::account::Account;
+use super::cors;
+use super::exchange::{Accepted, Exchange, Peer};
+use super::refusal::Refusal;
+use crate::types::ids::RequestId;
+use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
+
+/// Longest path and query (SECURITY.md §H: own limit, hyper's is 64 KiB).
+const MAX_TARGET: usize = 8 << 10;
+
+impl Exchange {
+    /// Begins the account of a request.
+    pub(super) fn open(peer: std::sync::Arc<Peer>, request: &Request<Incoming>) -> Self {
+        let shared = &peer.worker.shared;
+        let id = RequestId::from_random(fastrand::u128(..));
+        let row = RequestRow {
+            id,
+            at: shared.clock.wall(),
+            client: peer.address,
+            key: None,
+            key_label: None,
+            method: cut(request.method().as_str(), 16),
+            path: cut(request.uri().path(), 256),
+            route: None,
+            model: None,
+            engine: None,
+            status: 0,
+            error_code: None,
+            stream: false,
+            tokens: TokenUsage::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            stages: StageTimes::default(),
+            progress: Progress::Running,
+            user_agent: request
+                .headers()
+                .get(http::header::USER_AGENT)
+                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
+        };
+        let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
+        let limits = shared.limits.load_full();
+        let allowed_origin = cors::allowed_origin(request.headers(), &limits);
+        Self { limits, id, account, allowed_origin, rate: None, key: None, peer }
+    }
+}
+
+/// Checks the head.
+pub(super) fn check(exchange: &Exchange, parts: Parts) -> Result<Accepted, Refusal> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET {
+        return Err(Refusal::uri_too_long(MAX_TARGET));
+    }
+    let named = named_host(&parts)?;
+    if let Some(host) = named
+        && !is_own_name(host.host(), &exchange.limits.allowed_hosts)
+    {
+        return Err(Refusal::host_not_allowed(&cut(host.host(), 100)));
+    }
+    if has_path_tricks(parts.uri.path()) {
+        return Err(Refusal::not_found(parts.method.as_str(), &cut(parts.uri.path(), 100)));
+    }
+    Ok(Accepted { parts })
+}
+
+/// The one host that the request names: RFC 9112 §3.2 wants exactly one `Host` in HTTP/1.1, and an absolute-form
+/// target must agree with it.
+fn named_host(parts: &Parts) -> Result<Option<Authority>, Refusal> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let header = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(Refusal::bad_request("The request names two hosts.")),
+        (Some(value), None) => Some(
+            Authority::try_from(value.as_bytes()).map_err(|_| Refusal::bad_request("The Host header is not valid."))?,
+        ),
+        (None, _) => None,
+    };
+    let target = parts.uri.authority().cloned();
+    match (header, target) {
+        (Some(header), Some(target)) if header != target => {
+            Err(Refusal::bad_request("The request's target and its Host header name different hosts."))
+        }
+        (Some(host), _) | (None, Some(host)) => Ok(Some(host)),
+        (None, None) if parts.version == Version::HTTP_11 => {
+            Err(Refusal::bad_request("The Host header is missing."))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Whether a host is one of the own names. Addresses are: no foreign web page can be reached under one, and only
+/// names can be rebound (SECURITY.md §H, Host confusion).
+fn is_own_name(host: &str, allowed: &[String]) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let own = machine_name();
+    let is = |name: &str| !name.is_empty() && host.eq_ignore_ascii_case(name);
+    is(own) || host.strip_suffix(".local").is_some_and(|stem| stem.eq_ignore_ascii_case(own)) || allowed.iter().any(|name| is(name))
+}
+
+/// The machine's host name; read once, since it takes a system call.
+pub(super) fn machine_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+/// Dot segments, empty segments, backslashes and their encoded forms (SECURITY.md §H, path tricks).
+fn has_path_tricks(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    if memchr::memchr3(b'%', b'\\', b'.', bytes).is_none() && !path.contains("//") {
+        return false;
+    }
+    let lower = path.to_ascii_lowercase();
+    let encoded_slash_elsewhere = lower.contains("%2f") && !lower.starts_with("/v1/models/");
+    lower.contains("//")
+        || lower.contains('\\')
+        || ["%2e", "%5c", "%00", "%25"].iter().any(|trick| lower.contains(trick))
+        || encoded_slash_elsewhere
+        || lower.split('/').any(|segment| segment == "." || segment == "..")
+}
+
+/// The first `limit` bytes, at a character's border.
+pub(super) fn cut(text: &str, limit: usize) -> String {
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_tricks_are_seen_and_ordinary_paths_are_not() {
+        for path in [
+            "/v1/../admin", "/%2e%2e/x", "//v1/models", "/v1//models", "/v1\\models", "/v1/%2Fengine", "/a/./b", "/%5c", "/..",
+            "/v1/models/%2e%2e/x", "/%252e",
+        ] {
+            assert!(has_path_tricks(path), "{path}");
+        }
+        for path in ["/", "/v1/models", "/v1/chat/completions", "/v1/models/hf.co%2Fuser%2Fm:q4", "/v1/models/a.b/c.gguf"] {
+            assert!(!has_path_tricks(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_own_names_are_ours_and_others_must_be_allowed() {
+        let allowed = vec!["models.example.org".to_owned()];
+        for host in ["127.0.0.1", "[::1]", "localhost", "LOCALHOST", "192.0.2.7", "Models.Example.Org", machine_name()] {
+            assert!(is_own_name(host, &allowed), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "", "models.example.org.evil"] {
+            assert!(!is_own_name(host, &allowed), "{host}");
+        }
+    }
+}
