@@ -108,7 +108,8 @@ impl AddressLists {
 
     /// Adds or replaces one block.
     pub fn put_block(&self, entry: BlockEntry) {
-        self.change_blocks(|blocks| blocks.insert(entry.network, Arc::new(entry.clone())));
+        let entry = Arc::new(entry);
+        self.change_blocks(|blocks| blocks.insert(entry.network, entry));
     }
 
     /// Lifts one block.

@@ -66,6 +66,11 @@ impl Account {
         self.row.as_ref().map(|row| row.path.clone())
     }
 
+    /// Whether the first token was timed.
+    pub(super) fn has_first_token(&self) -> bool {
+        self.row.as_ref().is_none_or(|row| row.stages.first_token.is_some())
+    }
+
     /// Times the end of a stage, the first time only.
     pub(super) fn mark(&mut self, stage: Stage) {
         let now = self.clock.monotonic();
@@ -160,7 +165,15 @@ fn micros(span: Duration) -> u64 {
 /// The number of the local calendar day (SPEC §5.7: token days end at local midnight).
 pub(super) fn local_day(now: UnixMillis) -> i64 {
     let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.0) else { return 0 };
-    let date = timestamp.to_zoned(jiff::tz::TimeZone::system()).date();
+    let date = timestamp.to_zoned_datetime(jiff::tz::TimeZone::system()).date();
     // Any number that differs from day to day and grows will do.
     (i64::from(date.year()) * 12 + i64::from(date.month())) * 31 + i64::from(date.day())
+}
+
+/// How long the local calendar day still lasts.
+pub(super) fn until_midnight(now: UnixMillis) -> Duration {
+    let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.0) else { return Duration::ZERO };
+    let here = timestamp.to_zoned_datetime(jiff::tz::TimeZone::system());
+    let midnight = here.tomorrow().and_then(|tomorrow| tomorrow.start_of_day());
+    midnight.map_or(Duration::ZERO, |end| UnixMillis(end.timestamp().as_millisecond()).since(now))
 }

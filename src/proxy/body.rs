@@ -26,7 +26,9 @@ pub(super) async fn read(
     let body = JsonBody::parse(bytes)?;
     let model: Arc<str> = match body.string("model") {
         Ok(Some(model)) if !model.is_empty() => model.as_ref().into(),
-        Ok(_) => return Err(Refusal::invalid_model("The field 'model' is missing; GET /v1/models lists what there is.")),
+        Ok(_) => {
+            return Err(Refusal::invalid_model("The field 'model' is missing; GET /v1/models lists what there is."));
+        }
         Err(_) => return Err(Refusal::invalid_model("The field 'model' must be a string.")),
     };
     let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);

@@ -26,7 +26,8 @@ pub(super) fn allowed_origin(headers: &HeaderMap, limits: &ProxyLimits) -> Optio
         return None;
     }
     let origin = headers.get(ORIGIN)?;
-    let allowed = limits.cors_allowed_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes());
+    let allowed =
+        limits.cors_allowed_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes());
     allowed.then(|| origin.clone())
 }
 

@@ -1,7 +1,7 @@
 //! The values that the stages hand on: each stage takes one and gives the next, so that authenticating before
 //! screening does not compile (ARCHITECTURE.md, "A request").
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,8 +27,6 @@ pub(super) struct Peer {
     pub(super) worker: Arc<Worker>,
     /// Canonical address of the other side.
     pub(super) address: IpAddr,
-    /// The own side.
-    pub(super) local: SocketAddr,
 }
 
 /// What stays with a request over all stages.
@@ -69,7 +67,6 @@ pub(super) struct Authenticated {
 /// The key may use the route.
 #[derive(Debug)]
 pub(super) struct Routed {
-    pub(super) parts: Parts,
     pub(super) key: Arc<KeyEntry>,
     pub(super) endpoint: Endpoint,
 }
@@ -85,7 +82,6 @@ pub(super) struct Parsed {
 }
 
 /// Engines that can serve it, in order.
-#[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,

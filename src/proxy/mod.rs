@@ -1,9 +1,41 @@
 //! Listener, pipeline, relay: a request's way from socket to engine and back (SPEC §4).
 //!
 //! Called by `daemon`. Must never touch storage: no disk on the hot path.
+//!
+//! | file | stage of SPEC §4.2 |
+//! |---|---|
+//! | `service`, `connection_limits`, `connection` | listener, per-peer limits, HTTP/1.1 and HTTP/2 |
+//! | `sanity`, `screen` | client address, allow list, block list, per-address rate |
+//! | `cors`, `open` | preflight, routes without a key |
+//! | `authenticate` | authentication, per-key rate, parallel limit, budget |
+//! | `route` | method, path, media type, rights |
+//! | `body` | capped read and parse |
+//! | `resolve` | model, the key's models, capability |
+//! | `relay`, `prompt`, `stream` | injection, engine, translation |
+//! | `finish`, `refusal`, `account` | headers, errors, accounting |
 
+mod account;
+mod answer;
+mod authenticate;
+mod body;
+mod connection;
+pub mod connection_limits;
+mod cors;
+mod exchange;
+mod finish;
 pub mod limits;
+mod metrics_page;
+mod model_list;
+mod open;
+mod pipeline;
 pub mod prompt;
+mod refusal;
+mod relay;
+mod resolve;
+mod route;
+mod sanity;
+mod screen;
 pub mod service;
 pub mod shared;
+mod stream;
 pub mod worker;

@@ -86,7 +86,7 @@ pub(super) fn injection(body: &JsonBody, text: &str) -> Result<Edit<'static>, Bo
 
 fn local_date(now: UnixMillis) -> String {
     match jiff::Timestamp::from_millisecond(now.0) {
-        Ok(timestamp) => timestamp.to_zoned(jiff::tz::TimeZone::system()).date().to_string(),
+        Ok(timestamp) => timestamp.to_zoned_datetime(jiff::tz::TimeZone::system()).date().to_string(),
         Err(_) => String::new(),
     }
 }
@@ -128,7 +128,8 @@ mod tests {
             version: 1,
             updated: UnixMillis(0),
         };
-        let table = PromptTable::new(vec![prompt("chat.completions", "all"), prompt("chat.completions@Ab12Cd34", "one")]);
+        let table =
+            PromptTable::new(vec![prompt("chat.completions", "all"), prompt("chat.completions@Ab12Cd34", "one")]);
         assert_eq!(table.find("chat.completions", KeyId::parse("Ab12Cd34").expect("id")), Some("one"));
         assert_eq!(table.find("chat.completions", KeyId::parse("Xb12Cd34").expect("id")), Some("all"));
         assert_eq!(table.find("embeddings", KeyId::parse("Xb12Cd34").expect("id")), None);

@@ -1,5 +1,7 @@
 //! The only map from a refusal or an engine's fault to what the client is told (SPEC §4.4).
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
@@ -8,9 +10,13 @@ use crate::engines::adapter::{EngineFault, PrepareError};
 use crate::types::ids::RequestId;
 use crate::wire::json_body::BodyFault;
 
-/// A request that gets an error instead of an answer.
+/// A request that gets an error instead of an answer. Boxed: it stands in every stage's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct Refusal(Box<Details>);
+
+/// What the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Details {
     pub(super) status: StatusCode,
     /// Code of SPEC §4.4, or an engine's own code.
     pub(super) code: String,
@@ -48,9 +54,16 @@ pub(super) enum RefusedBy {
     Engine,
 }
 
+impl Deref for Refusal {
+    type Target = Details;
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
 impl Refusal {
     fn new(status: StatusCode, code: &str, kind: &str, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             status,
             code: code.to_owned(),
             kind: kind.to_owned(),
@@ -60,7 +73,7 @@ impl Refusal {
             retrying: Retrying::AsUsual,
             allow: None,
             by: RefusedBy::Stage,
-        }
+        }))
     }
 
     fn invalid(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
@@ -68,23 +81,23 @@ impl Refusal {
     }
 
     pub(super) fn param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.0.param = Some(param.into());
         self
     }
 
     fn useless(mut self) -> Self {
-        self.retrying = Retrying::Useless;
+        self.0.retrying = Retrying::Useless;
         self
     }
 
     fn after(mut self, seconds: u32) -> Self {
         // SPEC §4.4: retry-after never asks for more than 120 s.
-        self.retry_after = Some(seconds.clamp(1, 120));
+        self.0.retry_after = Some(seconds.clamp(1, 120));
         self
     }
 
     fn by(mut self, by: RefusedBy) -> Self {
-        self.by = by;
+        self.0.by = by;
         self
     }
 
@@ -141,21 +154,19 @@ impl Refusal {
             "method_not_allowed",
             format!("{path} does not take {method}; it takes {allow}."),
         );
-        refusal.allow = Some(allow);
+        refusal.0.allow = Some(allow);
         refusal
     }
 
     pub(super) fn model_not_found(model: &str, near: &[String]) -> Self {
         let hint = match near {
             [] => "GET /v1/models lists what there is.".to_owned(),
-            near => format!("Did you mean {}?", near.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")),
+            near => {
+                format!("Did you mean {}?", near.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "))
+            }
         };
-        Self::invalid(
-            StatusCode::NOT_FOUND,
-            "model_not_found",
-            format!("The model '{model}' does not exist. {hint}"),
-        )
-        .param("model")
+        Self::invalid(StatusCode::NOT_FOUND, "model_not_found", format!("The model '{model}' does not exist. {hint}"))
+            .param("model")
     }
 
     pub(super) fn invalid_model(message: impl Into<String>) -> Self {
@@ -269,7 +280,7 @@ impl From<BodyFault> for Refusal {
             BodyFault::Malformed(_) | BodyFault::NotAnObject | BodyFault::TooDeep => None,
         };
         let mut refusal = Self::bad_request(sentence(&fault.to_string()));
-        refusal.param = param;
+        refusal.0.param = param;
         refusal
     }
 }
@@ -290,7 +301,7 @@ impl From<EngineFault> for Refusal {
     fn from(fault: EngineFault) -> Self {
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_GATEWAY);
         let mut refusal = Self::new(status, &fault.code, &fault.kind, fault.message).by(RefusedBy::Engine);
-        refusal.param = fault.param;
+        refusal.0.param = fault.param;
         if let Some(seconds) = fault.retry_after {
             refusal = refusal.after(seconds);
         } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
@@ -306,7 +317,8 @@ impl From<EngineFault> for Refusal {
 /// A message with a capital and a full stop.
 fn sentence(text: &str) -> String {
     let mut characters = text.chars();
-    let mut out: String = characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default();
+    let mut out: String =
+        characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default();
     if !out.ends_with(['.', '?', '!']) {
         out.push('.');
     }

@@ -103,7 +103,7 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
         );
         return Err(refusal);
     }
-    Ok(Routed { parts, key, endpoint })
+    Ok(Routed { key, endpoint })
 }
 
 fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
@@ -196,8 +196,12 @@ mod tests {
     #[test]
     fn paths_match_exactly_and_a_slash_at_the_end_does_not_matter() {
         assert_eq!(endpoint(&parts("GET", "/v1/models/", None)), Ok(Endpoint::Models));
-        assert_eq!(endpoint(&parts("GET", "/v1/models/hf.co%2Fa/b:q4", None)), Ok(Endpoint::Model("hf.co/a/b:q4".into())));
-        for path in ["/v1", "/v1/chat", "/v1/chat/completionsx", "/V1/models", "/v1/models/%zz", "/engine/x", "/admin"] {
+        assert_eq!(
+            endpoint(&parts("GET", "/v1/models/hf.co%2Fa/b:q4", None)),
+            Ok(Endpoint::Model("hf.co/a/b:q4".into()))
+        );
+        for path in ["/v1", "/v1/chat", "/v1/chat/completionsx", "/V1/models", "/v1/models/%zz", "/engine/x", "/admin"]
+        {
             assert_eq!(endpoint(&parts("GET", path, None)).expect_err(path).status, 404, "{path}");
         }
     }
@@ -206,7 +210,8 @@ mod tests {
     fn methods_and_media_types_are_checked() {
         let wrong_method = endpoint(&parts("DELETE", "/v1/models", None)).expect_err("refused");
         assert_eq!((wrong_method.status.as_u16(), wrong_method.allow), (405, Some("GET")));
-        for media_type in [None, Some("text/plain"), Some("multipart/form-data; boundary=x"), Some("application/jsonx")] {
+        for media_type in [None, Some("text/plain"), Some("multipart/form-data; boundary=x"), Some("application/jsonx")]
+        {
             let refusal = endpoint(&parts("POST", "/v1/chat/completions", media_type)).expect_err("refused");
             assert_eq!(refusal.status, 415, "{media_type:?}");
         }

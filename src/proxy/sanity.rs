@@ -93,9 +93,7 @@ fn named_host(parts: &Parts) -> Result<Option<Authority>, Refusal> {
             Err(Refusal::bad_request("The request's target and its Host header name different hosts."))
         }
         (Some(host), _) | (None, Some(host)) => Ok(Some(host)),
-        (None, None) if parts.version == Version::HTTP_11 => {
-            Err(Refusal::bad_request("The Host header is missing."))
-        }
+        (None, None) if parts.version == Version::HTTP_11 => Err(Refusal::bad_request("The Host header is missing.")),
         (None, None) => Ok(None),
     }
 }
@@ -109,7 +107,9 @@ fn is_own_name(host: &str, allowed: &[String]) -> bool {
     }
     let own = machine_name();
     let is = |name: &str| !name.is_empty() && host.eq_ignore_ascii_case(name);
-    is(own) || host.strip_suffix(".local").is_some_and(|stem| stem.eq_ignore_ascii_case(own)) || allowed.iter().any(|name| is(name))
+    is(own)
+        || host.strip_suffix(".local").is_some_and(|stem| stem.eq_ignore_ascii_case(own))
+        || allowed.iter().any(|name| is(name))
 }
 
 /// The machine's host name; read once, since it takes a system call.
@@ -145,12 +145,23 @@ mod tests {
     #[test]
     fn path_tricks_are_seen_and_ordinary_paths_are_not() {
         for path in [
-            "/v1/../admin", "/%2e%2e/x", "//v1/models", "/v1//models", "/v1\\models", "/v1/%2Fengine", "/a/./b", "/%5c", "/..",
-            "/v1/models/%2e%2e/x", "/%252e",
+            "/v1/../admin",
+            "/%2e%2e/x",
+            "//v1/models",
+            "/v1//models",
+            "/v1\\models",
+            "/v1/%2Fengine",
+            "/a/./b",
+            "/%5c",
+            "/..",
+            "/v1/models/%2e%2e/x",
+            "/%252e",
         ] {
             assert!(has_path_tricks(path), "{path}");
         }
-        for path in ["/", "/v1/models", "/v1/chat/completions", "/v1/models/hf.co%2Fuser%2Fm:q4", "/v1/models/a.b/c.gguf"] {
+        for path in
+            ["/", "/v1/models", "/v1/chat/completions", "/v1/models/hf.co%2Fuser%2Fm:q4", "/v1/models/a.b/c.gguf"]
+        {
             assert!(!has_path_tricks(path), "{path}");
         }
     }
@@ -158,7 +169,8 @@ mod tests {
     #[test]
     fn addresses_and_own_names_are_ours_and_others_must_be_allowed() {
         let allowed = vec!["models.example.org".to_owned()];
-        for host in ["127.0.0.1", "[::1]", "localhost", "LOCALHOST", "192.0.2.7", "Models.Example.Org", machine_name()] {
+        for host in ["127.0.0.1", "[::1]", "localhost", "LOCALHOST", "192.0.2.7", "Models.Example.Org", machine_name()]
+        {
             assert!(is_own_name(host, &allowed), "{host}");
         }
         for host in ["evil.example", "localhost.evil.example", "", "models.example.org.evil"] {

@@ -25,8 +25,7 @@ pub(super) fn admit(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     if !shared.guard.trusted(address)
         && let RateDecision::Limited { retry_after, .. } = shared.guard.address_rate(address, shared.clock.monotonic())
     {
-        let refusal =
-            Refusal::rate_limited("Too many requests from your address.", retry_after_seconds(retry_after));
+        let refusal = Refusal::rate_limited("Too many requests from your address.", retry_after_seconds(retry_after));
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-address rate".to_owned());
         return Err(refusal);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::connection_limits::ConnectionLimits;
 use super::limits::ProxyLimits;
 use super::prompt::PromptTable;
 use crate::audit::Sink;
@@ -31,4 +32,6 @@ pub struct ProxyShared {
     pub hashing: HashingThreads,
     /// The time.
     pub clock: Clock,
+    /// Open connections of all listeners; begins empty.
+    pub connections: Arc<ConnectionLimits>,
 }

@@ -137,15 +137,14 @@ impl Collector {
         let mut recent = self.metrics.collected.recent.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let known = row.stream && row.progress != Progress::Running;
-            match known.then(|| recent.iter_mut().rev().find(|old| old.id == row.id)).flatten() {
-                Some(old) => *old = row.clone(),
-                None => {
-                    if recent.len() == RECENT {
-                        recent.pop_front();
-                    }
-                    recent.push_back(row.clone());
-                }
+            if let Some(old) = known.then(|| recent.iter_mut().rev().find(|old| old.id == row.id)).flatten() {
+                old.clone_from(row);
+                continue;
             }
+            if recent.len() == RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(row.clone());
         }
     }
 

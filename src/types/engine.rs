@@ -227,7 +227,7 @@ pub struct DetectedEngine {
     pub state: EngineState,
     /// Models it listed.
     pub models: u32,
-    /// How it was found, in a few words: "port 8080", "process 4242", "OLLAMA_HOST".
+    /// How it was found, in a few words: "port 8080", "process 4242", "`OLLAMA_HOST`".
     pub evidence: String,
 }
 

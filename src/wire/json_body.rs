@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Deserializer as _;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize as _, Deserializer as _};
 use serde_json::value::RawValue;
 
 /// Nesting that is accepted, arrays and objects together (SECURITY.md, attack case 28).
@@ -171,7 +171,7 @@ impl JsonBody {
             let edit =
                 edits.iter().find(|edit| matches!(edit, Edit::Set(key, _) | Edit::Remove(key) if *key == field.key));
             match edit {
-                Some(Edit::Remove(_)) => continue,
+                Some(Edit::Remove(_)) => {}
                 Some(Edit::Set(_, json)) => {
                     comma(&mut out, &mut separate);
                     out.put_slice(&self.bytes[field.entry.start..field.value.start]);

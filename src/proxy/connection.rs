@@ -1,0 +1,267 @@
+//! Serves one client connection: first byte, HTTP/1.1 or HTTP/2, deadlines, graceful end (SPEC §4.6, §4.7).
+//!
+//! hyper's own header timer cannot tell a slow head (10 s) from an idle keep-alive (75 s), so the stream under it
+//! keeps time: [`Activity`] says what the connection is doing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::connection_limits::Permit;
+use super::exchange::Peer;
+use super::limits::ProxyLimits;
+use super::pipeline;
+use super::service::Open;
+use super::worker::Worker;
+use crate::telemetry::tasks::Tasks;
+use crate::types::address::canonical;
+
+/// Requests that one HTTP/2 connection may run at once (SECURITY.md §H: 64 leaves floods without room).
+const HTTP2_STREAMS: u32 = 64;
+/// Largest head in HTTP/2 (SECURITY.md §H, CONTINUATION flood).
+const HTTP2_HEAD: u32 = 32 << 10;
+/// A silent HTTP/2 peer is asked whether it lives, and has as long to answer.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// What a connection is doing, as far as its deadlines go.
+#[derive(Debug, Default)]
+pub(super) struct Activity(AtomicU8);
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+impl Activity {
+    /// A request's head is complete.
+    fn request(&self) {
+        self.0.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The answer is written or dropped.
+    pub(super) fn answered(&self) {
+        self.0.store(IDLE, Ordering::Relaxed);
+    }
+}
+
+/// An accepted connection on its way to a worker.
+pub(super) struct Incoming {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) permit: Permit,
+    /// Counts it for its listener.
+    pub(super) open: Open,
+    /// Fires when the listener stops: finish what runs, take no more.
+    pub(super) draining: CancellationToken,
+    /// Fires when the time for that is over.
+    pub(super) killed: CancellationToken,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Arc<Worker>, incoming: Incoming) {
+    let Incoming { stream, peer, permit, open, draining, killed } = incoming;
+    let _open = worker.shard.connection_opened();
+    let result = tokio::select! {
+        result = run(worker, stream, peer, &draining) => result,
+        () = killed.cancelled() => Ok(()),
+    };
+    if let Err(error) = result {
+        // Clients break off all the time: worth nothing but a debug line.
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+    drop((permit, open));
+}
+
+async fn run(
+    worker: Arc<Worker>,
+    stream: std::net::TcpStream,
+    address: SocketAddr,
+    draining: &CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::from_std(stream)?;
+    let limits = worker.shared.limits.load_full();
+    let tasks = worker.tasks.clone();
+    let peer = Arc::new(Peer { worker, address: canonical(address.ip()) });
+    // A listener that stops does not wait for somebody who has said nothing.
+    let http2 = tokio::select! {
+        first = tokio::time::timeout(limits.first_byte, speaks_http2(&stream)) => first??,
+        () = draining.cancelled() => return Ok(()),
+    };
+    if http2 {
+        let service = service_fn(move |request| {
+            let peer = peer.clone();
+            async move { Ok::<_, std::convert::Infallible>(pipeline::serve(peer, request).await) }
+        });
+        let mut builder = http2::Builder::new(TaskPerStream(tasks));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS)
+            .max_header_list_size(HTTP2_HEAD)
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PING);
+        drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?;
+    } else {
+        let activity = Arc::new(Activity::default());
+        let timed = TimedStream::new(stream, activity.clone(), &limits);
+        let service = service_fn(move |request| {
+            activity.request();
+            let (peer, activity) = (peer.clone(), activity.clone());
+            async move {
+                let response = pipeline::serve(peer, request).await;
+                Ok::<_, std::convert::Infallible>(response.map(|body| body.telling(activity)))
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder
+            // TimedStream keeps the deadlines.
+            .header_read_timeout(None)
+            .max_buf_size(limits.head_bytes.max(8 << 10))
+            .pipeline_flush(true);
+        drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?;
+    }
+    Ok(())
+}
+
+/// Looks at the first bytes without taking them: HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes
+/// in one piece from every client that means it.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; 4];
+    let seen = stream.peek(&mut first).await?;
+    Ok(&first[..seen] == b"PRI ")
+}
+
+/// Runs a connection; when the listener stops, lets it finish what it has begun.
+async fn drive<C: GracefulConnection>(connection: C, draining: &CancellationToken) -> Result<(), C::Error> {
+    tokio::pin!(connection);
+    tokio::select! {
+        result = &mut connection => return result,
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// hyper runs every HTTP/2 request as a task of its own: on this worker's thread.
+#[derive(Debug, Clone)]
+struct TaskPerStream(Tasks);
+
+impl<F> hyper::rt::Executor<F> for TaskPerStream
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn_until_end("http2 request", future);
+    }
+}
+
+/// A TCP stream that ends with an error when a head or the next request does not come in time.
+struct TimedStream {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+    head: Duration,
+    idle: Duration,
+    /// What was seen last, so that a change starts the clock again.
+    seen: u8,
+    deadline: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl TimedStream {
+    fn new(stream: TcpStream, activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
+        let deadline = Instant::now() + limits.head;
+        Self {
+            stream,
+            activity,
+            head: limits.head,
+            idle: limits.keep_alive_idle,
+            // The first byte is there already: the first head has begun.
+            seen: HEAD,
+            deadline,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+        }
+    }
+
+    /// Ready when the deadline of what the connection is doing has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.activity.0.load(Ordering::Relaxed);
+        let reading_first_head = now == IDLE && self.seen == HEAD;
+        if now != self.seen && !reading_first_head {
+            self.seen = now;
+            self.deadline = Instant::now() + self.idle;
+        }
+        if self.seen == BUSY {
+            return Poll::Pending;
+        }
+        loop {
+            // The timer is set again only when it fires too early, not for every request.
+            if self.timer.deadline() > self.deadline {
+                let deadline = self.deadline;
+                self.timer.as_mut().reset(deadline);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            let deadline = self.deadline;
+            self.timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl AsyncRead for TimedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(result) => {
+                let idle = self.activity.0.load(Ordering::Relaxed) == IDLE;
+                if buffer.filled().len() > before && idle && self.seen != HEAD {
+                    self.seen = HEAD;
+                    self.deadline = Instant::now() + self.head;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => match self.poll_deadline(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            },
+        }
+    }
+}
+
+impl AsyncWrite for TimedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,146 @@
+//! The only exit: every answer and every refusal gets its headers here (SPEC §4.4).
+//!
+//! Answers are built anew: no header of an engine reaches a client.
+
+use std::time::Duration;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::answer::AnswerBody;
+use super::cors;
+use super::exchange::{Answer, Exchange};
+use super::refusal::{Refusal, Retrying};
+use crate::guard::gcra::RateDecision;
+use crate::types::request::RequestEnd;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
+/// Turns an answer into a response and ends the account, or hands it to the stream.
+pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+    let mut response = match answer {
+        Answer::Document { status, content_type, body } => {
+            exchange.account.note(|row| {
+                row.status = status.as_u16();
+                row.bytes_out = body.len() as u64;
+            });
+            let mut response = Response::new(AnswerBody::whole(body));
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            response
+        }
+        Answer::Empty { status, headers } => {
+            exchange.account.note(|row| row.status = status.as_u16());
+            let mut response = Response::new(AnswerBody::empty());
+            *response.status_mut() = status;
+            response.headers_mut().extend(headers);
+            response
+        }
+        Answer::Events(mut stream) => {
+            let head = head_of(&exchange);
+            stream.own(exchange.account);
+            let mut response = Response::new(AnswerBody::events(stream));
+            let headers = response.headers_mut();
+            headers.extend(head);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            // nginx and its like hold chunks back otherwise.
+            headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+            return response;
+        }
+    };
+    response.headers_mut().extend(head_of(&exchange));
+    exchange.account.end(RequestEnd::Completed);
+    response
+}
+
+/// Turns a refusal into a response and ends the account.
+pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<AnswerBody> {
+    let document = refusal.document(exchange.id);
+    exchange.account.note(|row| row.bytes_out = document.len() as u64);
+    let mut response = Response::new(AnswerBody::whole(document));
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.extend(head_of(&exchange));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if refusal.retrying == Retrying::Useless {
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    if let Some(allow) = refusal.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    exchange.account.refused(refusal.status.as_u16(), &refusal.code, refusal.by);
+    response
+}
+
+/// Request id, rate limits and CORS.
+fn head_of(exchange: &Exchange) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(12);
+    if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    match exchange.rate {
+        Some((limit, RateDecision::Allowed { remaining, reset })) => put_rate(&mut headers, limit, remaining, reset),
+        Some((limit, RateDecision::Limited { reset, .. })) => put_rate(&mut headers, limit, 0, reset),
+        Some((_, RateDecision::Unlimited)) | None => {}
+    }
+    if let Some(key) = &exchange.key
+        && let Some(budget) = key.record.view.limits.tokens_per_day
+    {
+        let now = exchange.peer.worker.shared.clock.wall();
+        let spent = key.counts.spent(super::account::local_day(now));
+        headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
+        headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(spent)));
+        put_text(&mut headers, RESET_TOKENS, &duration(super::account::until_midnight(now)));
+    }
+    cors::put(&mut headers, exchange.allowed_origin.clone());
+    headers
+}
+
+fn put_rate(headers: &mut HeaderMap, limit: u32, remaining: u32, reset: Duration) {
+    headers.insert(LIMIT_REQUESTS, HeaderValue::from(limit));
+    headers.insert(REMAINING_REQUESTS, HeaderValue::from(remaining));
+    put_text(headers, RESET_REQUESTS, &duration(reset));
+}
+
+fn put_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+/// A duration as OpenAI writes it: `120ms`, `1s`, `6m0s`, `3h0m0s` (CLIENTS.md).
+fn duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{}ms", span.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m{}s", seconds / 3600, seconds % 3600 / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_clients_expect_them() {
+        for (millis, text) in [(0, "0ms"), (100, "100ms"), (1000, "1s"), (360_000, "6m0s"), (7_261_000, "2h1m1s")] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`: what the key may use, in OpenAI's shape (SPEC §3.5).
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::exchange::{Answer, Exchange, Routed};
+use super::refusal::Refusal;
+use super::resolve::may_use;
+use super::sanity::cut;
+use crate::engines::registry::Resolution;
+use crate::types::engine::ModelView;
+use crate::types::text::escape;
+
+/// All models.
+pub(super) fn all(exchange: &Exchange, routed: &Routed) -> Answer {
+    let globs = &routed.key.record.view.limits.models;
+    let registry = &exchange.peer.worker.shared.registry;
+    let data: Vec<Value> = registry
+        .models()
+        .iter()
+        .filter(|model| may_use(globs, &model.name))
+        .map(|model| document(exchange, model))
+        .collect();
+    Answer::json(Bytes::from(json!({"object": "list", "data": data}).to_string()))
+}
+
+/// One model, by any name that a request could use.
+pub(super) fn one(exchange: &Exchange, routed: &Routed, name: &str) -> Result<Answer, Refusal> {
+    let globs = &routed.key.record.view.limits.models;
+    let registry = &exchange.peer.worker.shared.registry;
+    let shown = escape(&cut(name, 200)).into_owned();
+    let models = registry.models();
+    let listed = models.iter().find(|model| &*model.listed_as == name && may_use(globs, &model.name));
+    let found = listed.or_else(|| match registry.resolve(name, &|canonical| may_use(globs, canonical)) {
+        Resolution::Candidates(candidates) => {
+            models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.canonical))
+        }
+        Resolution::Unavailable { .. } | Resolution::Unknown { .. } => None,
+    });
+    if let Some(model) = found {
+        return Ok(Answer::json(Bytes::from(document(exchange, model).to_string())));
+    }
+    let near = match registry.resolve(name, &|canonical| may_use(globs, canonical)) {
+        Resolution::Unknown { near } => near,
+        Resolution::Candidates(_) | Resolution::Unavailable { .. } => Vec::new(),
+    };
+    Err(Refusal::model_not_found(&shown, &near))
+}
+
+fn document(exchange: &Exchange, model: &ModelView) -> Value {
+    let registry = &exchange.peer.worker.shared.registry;
+    let created = registry.engine(&model.name.engine).map_or(0, |engine| engine.record.created.0 / 1000);
+    json!({
+        "id": model.listed_as,
+        "object": "model",
+        "created": created,
+        "owned_by": model.kind,
+        "flm": model.name.to_string(),
+    })
+}

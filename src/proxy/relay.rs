@@ -1,0 +1,342 @@
+//! Last stage: puts the request to an engine, and to the next one until the first byte (SPEC §3.5, §3.8).
+//!
+//! [`attempt`] is one future that owns engine call and failover. If it gives the engine's first event before the
+//! heartbeat time, a failure is an ordinary status; otherwise 200 is answered, the body takes the same future
+//! over, writes comments while it waits, and a later failure is told inside the stream. In-flight count, connection
+//! and account are values inside it: dropping the body drops the engine's work.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+
+use super::account::Stage;
+use super::exchange::{Answer, Exchange, Resolved};
+use super::prompt::{self, PromptVariables};
+use super::refusal::Refusal;
+use super::stream::Stream;
+use super::worker::Worker;
+use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, Prepared};
+use crate::engines::registry::{Candidate, InFlight};
+use crate::net::pool::{SendError, UpstreamBody};
+use crate::types::ids::EngineId;
+use crate::types::request::{TokenSource, TokenUsage};
+
+/// Largest whole answer that is buffered: a batch of embeddings can be tens of MiB.
+const MAX_ANSWER: usize = 64 << 20;
+/// Largest error document that is read.
+const MAX_FAULT: usize = 64 << 10;
+
+/// What an attempt needs, owned, so that a stream's body can take it over.
+pub(super) struct Order {
+    pub(super) worker: Arc<Worker>,
+    resolved: Resolved,
+    first_byte: Duration,
+    gap: Duration,
+}
+
+/// An engine that has begun to answer.
+pub(super) struct Started {
+    pub(super) trace: Trace,
+    pub(super) reader: Box<dyn AnswerReader>,
+    pub(super) body: UpstreamBody,
+    /// What the client gets first.
+    pub(super) out: Vec<Bytes>,
+    pub(super) gap: Duration,
+    pub(super) in_flight: InFlight,
+}
+
+/// Which engine was tried last, and when.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trace {
+    engine: Option<EngineId>,
+    sent: Option<Instant>,
+    first_byte: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+/// No engine could serve it.
+pub(super) struct Failed {
+    pub(super) trace: Trace,
+    pub(super) refusal: Refusal,
+}
+
+/// The future of a streamed attempt.
+pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<Started, Failed>> + Send>>;
+
+impl Trace {
+    /// Writes what happened into the account.
+    pub(super) fn note(&self, account: &mut super::account::Account) {
+        if let Some(engine) = &self.engine {
+            account.note(|row| row.engine = Some(engine.clone()));
+        }
+        for (stage, at) in
+            [(Stage::Sent, self.sent), (Stage::FirstByte, self.first_byte), (Stage::FirstToken, self.first_token)]
+        {
+            if let Some(at) = at {
+                account.mark_at(stage, at);
+            }
+        }
+    }
+}
+
+/// Answers a resolved request.
+pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> Result<Answer, Refusal> {
+    inject_prompt(exchange, &mut resolved)?;
+    let delivery = resolved.delivery;
+    let order = Order {
+        worker: exchange.peer.worker.clone(),
+        resolved,
+        first_byte: exchange.limits.engine_first_byte,
+        gap: exchange.limits.engine_gap,
+    };
+    match delivery {
+        Delivery::Whole => whole(exchange, order).await,
+        Delivery::Stream { .. } => stream(exchange, order).await,
+    }
+}
+
+async fn whole(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
+    let mut trace = Trace::default();
+    let result = first_that_serves(&order, &mut trace, take_whole).await;
+    trace.note(&mut exchange.account);
+    let (document, usage) = result?;
+    exchange.account.tokens(usage);
+    Ok(Answer::json(document))
+}
+
+async fn stream(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
+    let heartbeat = exchange.limits.heartbeat;
+    let key = order.resolved.key.clone();
+    let mut attempt: Attempt = Box::pin(attempt(order));
+    let stream = match tokio::time::timeout(heartbeat, &mut attempt).await {
+        Ok(Ok(started)) => Stream::flowing(started, exchange.id, &key, heartbeat),
+        Ok(Err(Failed { trace, refusal })) => {
+            trace.note(&mut exchange.account);
+            return Err(refusal);
+        }
+        Err(_elapsed) => Stream::waiting(attempt, exchange.id, &key, heartbeat),
+    };
+    Ok(Answer::Events(Box::new(stream)))
+}
+
+/// One try over all candidates, up to the first bytes for the client.
+async fn attempt(order: Order) -> Result<Started, Failed> {
+    let mut trace = Trace::default();
+    match first_that_serves(&order, &mut trace, begin_stream).await {
+        Ok((reader, body, out, in_flight)) => Ok(Started { trace, reader, body, out, gap: order.gap, in_flight }),
+        Err(refusal) => Err(Failed { trace, refusal }),
+    }
+}
+
+/// Why one engine did not serve.
+enum Miss {
+    /// The next one may.
+    Next(Refusal),
+    /// No other would.
+    Final(Refusal),
+}
+
+impl From<EngineFault> for Miss {
+    fn from(fault: EngineFault) -> Self {
+        let retryable = fault.retryable;
+        let refusal = Refusal::from(fault);
+        if retryable { Self::Next(refusal) } else { Self::Final(refusal) }
+    }
+}
+
+/// An engine's answer with status 200, and what reads it.
+struct Accepted200 {
+    reader: Box<dyn AnswerReader>,
+    body: UpstreamBody,
+    in_flight: InFlight,
+    deadline: tokio::time::Instant,
+}
+
+/// Tries the candidates in order; the last miss is the refusal.
+async fn first_that_serves<T>(
+    order: &Order,
+    trace: &mut Trace,
+    take: impl AsyncFn(&Order, &mut Trace, Accepted200) -> Result<T, Miss>,
+) -> Result<T, Refusal> {
+    let mut last = None;
+    for candidate in &order.resolved.candidates {
+        trace.engine = Some(candidate.engine.record.id.clone());
+        let result = match call(order, trace, candidate).await {
+            Ok(accepted) => take(order, trace, accepted).await,
+            Err(miss) => Err(miss),
+        };
+        match result {
+            Ok(taken) => return Ok(taken),
+            Err(Miss::Final(refusal)) => return Err(refusal),
+            Err(Miss::Next(refusal)) => {
+                tracing::info!(engine = %candidate.engine.record.id, reason = %refusal.message, "trying the next engine");
+                last = Some(refusal);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::engine_unavailable("No engine can serve this model now.")))
+}
+
+/// Sends the request to one engine and waits for a head with status 200.
+async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result<Accepted200, Miss> {
+    let Resolved { inference, body, delivery, .. } = &order.resolved;
+    let engine = &candidate.engine;
+    let shared = &order.worker.shared;
+    let prepared = engine
+        .adapter
+        .prepare(inference.route, body, &candidate.model, *delivery, engine.api_key.as_ref())
+        .map_err(|error| match error {
+            // Another engine may offer it.
+            crate::engines::adapter::PrepareError::NotOffered(_) => Miss::Next(error.into()),
+            _ => Miss::Final(error.into()),
+        })?;
+    let in_flight = InFlight::on(engine.clone());
+    let Prepared { method, path, headers, body, reader } = prepared;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() =
+        path.parse().map_err(|_| Miss::Final(Refusal::internal("The engine's path could not be written as a URI.")))?;
+    *request.headers_mut() = headers;
+    trace.sent = Some(shared.clock.monotonic());
+    let deadline = tokio::time::Instant::now() + order.first_byte;
+    let sent = tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request)).await;
+    let id = &engine.record.id;
+    let response = match sent {
+        Err(_elapsed) => return Err(Miss::Final(no_first_byte(id, order.first_byte))),
+        Ok(Err(error)) => {
+            let reason = error.to_string();
+            shared.registry.observed(id, Err(&EngineError::Network(reason.clone())));
+            let refusal = match error {
+                SendError::Connect { .. } => {
+                    Refusal::engine_unavailable(format!("The engine '{id}' does not answer: {reason}."))
+                }
+                SendError::BeforeAnswer { .. } => Refusal::engine_error(format!("The engine '{id}' failed: {reason}.")),
+            };
+            return Err(Miss::Next(refusal));
+        }
+        Ok(Ok(response)) => response,
+    };
+    if response.status() != StatusCode::OK {
+        return Err(read_fault(candidate, response, deadline).await);
+    }
+    shared.registry.observed(id, Ok(()));
+    Ok(Accepted200 { reader, body: response.into_body(), in_flight, deadline })
+}
+
+async fn read_fault(candidate: &Candidate, response: Response<UpstreamBody>, deadline: tokio::time::Instant) -> Miss {
+    let (parts, body) = response.into_parts();
+    let limited = http_body_util::Limited::new(body, MAX_FAULT).collect();
+    // An error document that does not come is an error all the same.
+    let document = match tokio::time::timeout_at(deadline, limited).await {
+        Ok(Ok(document)) => document.to_bytes(),
+        Ok(Err(_)) | Err(_) => Bytes::new(),
+    };
+    candidate.engine.adapter.fault(parts.status, &parts.headers, &document).into()
+}
+
+/// Reads a whole answer.
+async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<(Bytes, TokenUsage), Miss> {
+    let Accepted200 { mut reader, mut body, in_flight, mut deadline } = accepted;
+    let id = in_flight.engine().record.id.clone();
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Err(_elapsed) if first.is_none() => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Err(_elapsed) => return Err(Miss::Final(stalled(&id, order.gap))),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(Miss::Final(broke_off(&id, &error.to_string()))),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        deadline = tokio::time::Instant::now() + order.gap;
+        let Ok(data) = frame.into_data() else { continue };
+        trace.first_byte.get_or_insert_with(|| order.worker.shared.clock.monotonic());
+        if rest.len() + data.len() > MAX_ANSWER {
+            return Err(Miss::Final(Refusal::engine_error(format!(
+                "The answer of the engine '{id}' is larger than {MAX_ANSWER} bytes."
+            ))));
+        }
+        match &first {
+            None => first = Some(data),
+            Some(begun) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(begun);
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    let whole = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
+    let document = reader.whole(whole)?;
+    Ok((document, usage(reader.as_ref())))
+}
+
+type Begun = (Box<dyn AnswerReader>, UpstreamBody, Vec<Bytes>, InFlight);
+
+/// Reads a streamed answer up to the first bytes for the client.
+async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Begun, Miss> {
+    let Accepted200 { mut reader, mut body, in_flight, deadline } = accepted;
+    let id = in_flight.engine().record.id.clone();
+    let clock = &order.worker.shared.clock;
+    let mut out = Vec::with_capacity(4);
+    while out.is_empty() {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Ok(Some(Err(error))) => return Err(Miss::Next(broke_off(&id, &error.to_string()))),
+            Ok(Some(Ok(frame))) => frame.into_data().ok(),
+            Ok(None) => None,
+        };
+        let Some(data) = frame else {
+            reader.finish(&mut out)?;
+            break;
+        };
+        trace.first_byte.get_or_insert_with(|| clock.monotonic());
+        reader.push(data, &mut out)?;
+    }
+    if reader.progress().deltas > 0 {
+        trace.first_token = Some(clock.monotonic());
+    }
+    Ok((reader, body, out, in_flight))
+}
+
+/// Places the key's or the route's prompt before the client's messages (SPEC §8.1).
+fn inject_prompt(exchange: &Exchange, resolved: &mut Resolved) -> Result<(), Refusal> {
+    let shared = &exchange.peer.worker.shared;
+    let prompts = shared.prompts.load();
+    let view = &resolved.key.record.view;
+    let Some(template) = prompts.find(resolved.inference.name, view.id) else { return Ok(()) };
+    let variables = PromptVariables { now: shared.clock.wall(), model: &resolved.model, key_label: &view.label };
+    let edit = prompt::injection(&resolved.body, &prompt::render(template, variables))?;
+    let edited = resolved.body.edited(&[edit]);
+    resolved.body = crate::wire::json_body::JsonBody::parse(edited)?;
+    Ok(())
+}
+
+/// Tokens of an answer: the engine's own count, else the deltas that were seen (SPEC, accounting).
+pub(super) fn usage(reader: &dyn AnswerReader) -> TokenUsage {
+    let progress = reader.progress();
+    match progress.usage {
+        Some(usage) => TokenUsage { source: TokenSource::Engine, ..usage },
+        None if progress.deltas > 0 => {
+            TokenUsage { completion: progress.deltas, source: TokenSource::Estimated, ..TokenUsage::default() }
+        }
+        None => TokenUsage::default(),
+    }
+}
+
+fn no_first_byte(id: &EngineId, limit: Duration) -> Refusal {
+    Refusal::engine_timeout(format!("The engine '{id}' sent nothing for {} s.", limit.as_secs()))
+}
+
+pub(super) fn stalled(id: &EngineId, gap: Duration) -> Refusal {
+    Refusal::engine_timeout(format!("The engine '{id}' stopped in the middle of its answer for {} s.", gap.as_secs()))
+}
+
+pub(super) fn broke_off(id: &EngineId, reason: &str) -> Refusal {
+    Refusal::engine_error(format!("The engine '{id}' broke its answer off: {reason}."))
+}

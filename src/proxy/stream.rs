@@ -1,0 +1,259 @@
+//! [`Stream`]: the body of a streamed answer. Reads the engine's body through its reader, writes server-sent events,
+//! and owns everything that must end when the client goes away (SPEC §4.3).
+
+use std::collections::VecDeque;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body as _;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::account::{Account, Stage};
+use super::refusal::{Refusal, RefusedBy};
+use super::relay::{self, Attempt, Failed, Started};
+use crate::guard::key_table::KeyEntry;
+use crate::types::ids::RequestId;
+use crate::types::request::RequestEnd;
+
+/// Keeps proxies and clients awake while nothing comes; clients skip comments (CLIENTS.md).
+const COMMENT: &[u8] = b": waiting\n\n";
+const DONE: &[u8] = b"data: [DONE]\n\n";
+
+/// A streamed answer.
+pub(super) struct Stream {
+    phase: Phase,
+    id: RequestId,
+    /// Set by `finish` before the body is handed to hyper.
+    account: Option<Account>,
+    out: VecDeque<Bytes>,
+    bytes_out: u64,
+    /// Fires when something is due; what, is decided by looking at the phase.
+    timer: Pin<Box<Sleep>>,
+    heartbeat: Duration,
+    /// Fires when the key is revoked.
+    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+enum Phase {
+    /// No engine has sent anything yet.
+    Waiting(Attempt),
+    /// The engine sends.
+    Flowing { started: Box<Started>, last: Instant },
+    /// Everything for the client is in `out`.
+    Ended,
+}
+
+impl Stream {
+    /// A stream whose engine has begun in time.
+    pub(super) fn flowing(mut started: Started, id: RequestId, key: &KeyEntry, heartbeat: Duration) -> Self {
+        let out = std::mem::take(&mut started.out).into();
+        let now = Instant::now();
+        let due = now + started.gap;
+        Self::new(Phase::Flowing { started: Box::new(started), last: now }, out, due, id, key, heartbeat)
+    }
+
+    /// A stream that is answered before its engine is.
+    pub(super) fn waiting(attempt: Attempt, id: RequestId, key: &KeyEntry, heartbeat: Duration) -> Self {
+        let out = VecDeque::from([Bytes::from_static(COMMENT)]);
+        Self::new(Phase::Waiting(attempt), out, Instant::now() + heartbeat, id, key, heartbeat)
+    }
+
+    fn new(
+        phase: Phase,
+        out: VecDeque<Bytes>,
+        due: Instant,
+        id: RequestId,
+        key: &KeyEntry,
+        heartbeat: Duration,
+    ) -> Self {
+        Self {
+            phase,
+            id,
+            account: None,
+            out,
+            bytes_out: 0,
+            timer: Box::pin(tokio::time::sleep_until(due)),
+            heartbeat,
+            revoked: Box::pin(key.counts.ended.clone().cancelled_owned()),
+        }
+    }
+
+    /// Hands over the account: from here on the stream ends it.
+    pub(super) fn own(&mut self, mut account: Account) {
+        if let Phase::Flowing { started, .. } = &self.phase {
+            started.trace.note(&mut account);
+        }
+        account.note(|row| row.status = 200);
+        account.streams();
+        self.account = Some(account);
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.out.pop_front() {
+                self.bytes_out += bytes.len() as u64;
+                return Poll::Ready(Some(bytes));
+            }
+            let moved = match &mut self.phase {
+                Phase::Ended => {
+                    self.account = None;
+                    return Poll::Ready(None);
+                }
+                Phase::Waiting(attempt) => match attempt.as_mut().poll(cx) {
+                    Poll::Ready(Ok(started)) => {
+                        self.begin(started);
+                        true
+                    }
+                    Poll::Ready(Err(Failed { trace, refusal })) => {
+                        if let Some(account) = &mut self.account {
+                            trace.note(account);
+                        }
+                        self.fail(&refusal);
+                        true
+                    }
+                    Poll::Pending => false,
+                },
+                Phase::Flowing { .. } => self.poll_engine(cx),
+            };
+            if moved {
+                continue;
+            }
+            if self.revoked.as_mut().poll(cx).is_ready() {
+                self.cancel();
+                continue;
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer_fired();
+        }
+    }
+
+    /// Reads one piece of the engine's answer; true when something changed.
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> bool {
+        let Phase::Flowing { started, last } = &mut self.phase else { return false };
+        let frame = match Pin::new(&mut started.body).poll_frame(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(frame) => frame,
+        };
+        let id = &started.in_flight.engine().record.id;
+        let mut out = Vec::new();
+        let outcome = match frame {
+            Some(Ok(frame)) => {
+                *last = Instant::now();
+                let Ok(data) = frame.into_data() else { return true };
+                started.reader.push(data, &mut out).map(|()| Go::On).map_err(Refusal::from)
+            }
+            None => started.reader.finish(&mut out).map(|()| Go::End).map_err(Refusal::from),
+            Some(Err(error)) => Err(relay::broke_off(id, &error.to_string())),
+        };
+        if let Some(account) = &mut self.account
+            && !account.has_first_token()
+            && started.reader.progress().deltas > 0
+        {
+            account.mark(Stage::FirstToken);
+        }
+        self.out.extend(out);
+        match outcome {
+            Ok(Go::On) => {}
+            Ok(Go::End) => self.end(RequestEnd::Completed),
+            Err(refusal) => self.fail(&refusal),
+        }
+        true
+    }
+
+    fn begin(&mut self, mut started: Started) {
+        self.out.extend(std::mem::take(&mut started.out));
+        if let Some(account) = &mut self.account {
+            started.trace.note(account);
+        }
+        let last = Instant::now();
+        self.timer.as_mut().reset(last + started.gap);
+        self.phase = Phase::Flowing { started: Box::new(started), last };
+    }
+
+    /// The timer is armed once per gap, not once per piece: when it fires, the last piece tells whether it is due.
+    fn timer_fired(&mut self) {
+        match &self.phase {
+            Phase::Ended => {}
+            Phase::Waiting(_) => {
+                self.out.push_back(Bytes::from_static(COMMENT));
+                let due = Instant::now() + self.heartbeat;
+                self.timer.as_mut().reset(due);
+            }
+            Phase::Flowing { started, last } => {
+                let due = *last + started.gap;
+                if due > Instant::now() {
+                    self.timer.as_mut().reset(due);
+                } else {
+                    let refusal = relay::stalled(&started.in_flight.engine().record.id, started.gap);
+                    self.fail(&refusal);
+                }
+            }
+        }
+    }
+
+    /// Tells a failure inside the stream: an error event and then `[DONE]` (SPEC §4.3).
+    fn fail(&mut self, refusal: &Refusal) {
+        self.out.push_back(refusal.event(self.id));
+        self.out.push_back(Bytes::from_static(DONE));
+        self.count_tokens();
+        self.phase = Phase::Ended;
+        let pending: usize = self.out.iter().map(Bytes::len).sum();
+        if let Some(mut account) = self.account.take() {
+            account.note(|row| row.bytes_out = self.bytes_out + pending as u64);
+            account.refused(refusal.status.as_u16(), &refusal.code, RefusedBy::Engine);
+        }
+    }
+
+    /// The key was revoked: the stream ends as one that failed, and so does the engine's work.
+    fn cancel(&mut self) {
+        let refusal = Refusal::permission_denied("The API key of this stream was revoked.");
+        self.out.push_back(refusal.event(self.id));
+        self.out.push_back(Bytes::from_static(DONE));
+        self.end(RequestEnd::Cancelled);
+    }
+
+    fn end(&mut self, end: RequestEnd) {
+        self.count_tokens();
+        self.phase = Phase::Ended;
+        let pending: usize = self.out.iter().map(Bytes::len).sum();
+        if let Some(mut account) = self.account.take() {
+            account.note(|row| row.bytes_out = self.bytes_out + pending as u64);
+            account.end(end);
+        }
+    }
+
+    fn count_tokens(&mut self) {
+        if let (Phase::Flowing { started, .. }, Some(account)) = (&self.phase, &mut self.account) {
+            account.tokens(relay::usage(started.reader.as_ref()));
+        }
+    }
+}
+
+enum Go {
+    On,
+    End,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Still owning the account means that nobody read to the end: the client went away, and dropping the
+        // engine's body and connection below stops its work.
+        self.count_tokens();
+        if let Some(account) = &mut self.account {
+            account.note(|row| row.bytes_out = self.bytes_out);
+        }
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("id", &self.id).finish_non_exhaustive()
+    }
+}
