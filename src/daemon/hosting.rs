@@ -123,7 +123,7 @@ impl Host for Hosting {
             if self.ending.is_cancelled() {
                 return Err(ListenFault::Refused("the proxy is about to end".to_owned()));
             }
-            let started = ProxyService::start(config, self.proxy.clone(), &self.workers, &self.tasks).await;
+            let started = ProxyService::start(config, self.proxy.clone(), &self.workers, &self.tasks);
             let service = started.map_err(|error| match error {
                 ListenError::PortInUse { .. } => ListenFault::PortInUse,
                 ListenError::Refused { reason, .. } => ListenFault::Refused(reason),

@@ -160,7 +160,7 @@ impl Owner {
         self.hosting.ending.cancelled().await;
         tracing::info!("owner ends: listeners drain");
         self.hosting.drain().await;
-        self.workers.shutdown(FAREWELL).await;
+        self.workers.end();
         let threads = self.threads;
         if tokio::task::spawn_blocking(move || threads.join()).await.is_err() {
             tracing::error!("waiting for the workers failed");
@@ -206,6 +206,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         metrics: Metrics::new(workers),
         hashing: context.hashing.clone(),
         clock: context.clock.clone(),
+        connections: Arc::default(),
     }))
 }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 
-/// The threads. [`WorkerThreads::join`] waits for them, once [`Workers::shutdown`] has told them to end.
+/// The threads. [`WorkerThreads::join`] waits for them, once [`Workers::end`] has told them to end.
 #[derive(Debug)]
 pub struct WorkerThreads {
     threads: Vec<JoinHandle<()>>,
@@ -22,10 +22,14 @@ impl WorkerThreads {
         let (workers, runs) = Workers::new(count, shared);
         let mut threads = Vec::with_capacity(runs.len());
         for (number, run) in runs.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                // Only resolving names and reading certificates block; few of them at once.
+                .max_blocking_threads(4)
+                .build()?;
             let thread = std::thread::Builder::new()
                 .name(format!("flm-worker-{number}"))
-                .spawn(move || runtime.block_on(async move { run().await }))?;
+                .spawn(move || runtime.block_on(run.run()))?;
             threads.push(thread);
         }
         Ok((workers, Self { threads }))

@@ -87,7 +87,7 @@ impl ProxyService {
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub async fn start(
+    pub fn start(
         mut config: ListenerConfig,
         shared: Arc<ProxyShared>,
         workers: &Workers,

@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test]
     async fn a_panicking_job_is_told_and_the_thread_lives_on() {
         let threads = HashingThreads::start().expect("starts");
-        for _ in 0..THREADS + 1 {
+        for _ in 0..=THREADS {
             assert_eq!(threads.run(|| panic!("on purpose")).await, Err::<(), _>(HashingError::Gone));
         }
         assert_eq!(threads.run(|| 1).await, Ok(1));
