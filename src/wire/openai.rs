@@ -252,6 +252,9 @@ pub fn with_reasoning(json: &[u8], part: &str) -> Option<Bytes> {
     if !may_hold_foreign_reasoning(json) {
         return None;
     }
+    if let Some(chunk) = spliced_reasoning(json) {
+        return Some(chunk);
+    }
     let mut value: Value = serde_json::from_slice(json).ok()?;
     let mut changed = false;
     for choice in value.get_mut("choices")?.as_array_mut()? {
@@ -261,6 +264,36 @@ pub fn with_reasoning(json: &[u8], part: &str) -> Option<Bytes> {
     }
     changed.then(|| serde_json::to_vec(&value).map(Bytes::from).ok()).flatten()
 }
+
+/// The common case without parsing: one delta that begins with `reasoning`, as vLLM writes it. A model that thinks
+/// sends thousands of these.
+fn spliced_reasoning(chunk: &[u8]) -> Option<Bytes> {
+    let mut found = DELTA_REASONING.find_iter(chunk);
+    let (at, None) = (found.next()?, found.next()) else { return None };
+    let others = REASONING_KEY.find_iter(chunk).count() > 1 || THINKING_KEY.find(chunk).is_some();
+    if others || memchr::memmem::find(chunk, b"\"reasoning_content\"").is_some() {
+        return None;
+    }
+    let start = at + DELTA_REASONING.needle().len();
+    let mut end = start;
+    loop {
+        end += memchr::memchr2(b'"', b'\\', chunk.get(end..)?)?;
+        if chunk[end] == b'"' {
+            break;
+        }
+        end += 2;
+    }
+    let text = &chunk[start..end];
+    let mut out = Vec::with_capacity(chunk.len() + text.len() + 24);
+    out.extend_from_slice(&chunk[..=end]);
+    out.extend_from_slice(b",\"reasoning_content\":\"");
+    out.extend_from_slice(text);
+    out.extend_from_slice(&chunk[end..]);
+    Some(Bytes::from(out))
+}
+
+static DELTA_REASONING: std::sync::LazyLock<memchr::memmem::Finder<'static>> =
+    std::sync::LazyLock::new(|| memchr::memmem::Finder::new(b"\"delta\":{\"reasoning\":\""));
 
 /// Adds [`REASONING_OUT`] to assistant messages of a request that use another name, so that every engine
 /// understands them. `None` when nothing needs to change.
@@ -335,6 +368,21 @@ mod tests {
             std::str::from_utf8(&out).expect("text"),
             r#"{"choices":[{"message":{"reasoning":"because","content":"a","reasoning_content":"because"}}]}"#
         );
+    }
+
+    #[test]
+    fn splicing_reasoning_into_a_chunk_is_the_same_as_parsing_it() {
+        for text in ["", "a", "\\\"", "\\\\", "tab\\t \\\"reasoning\\\"", "é\\u00e9"] {
+            let chunk = format!(r#"{{"choices":[{{"delta":{{"reasoning":"{text}"}},"finish_reason":null}}],"x":1}}"#);
+            let spaced = chunk.replacen(r#""delta":{"#, r#""delta": {"#, 1);
+            let spliced = spliced_reasoning(chunk.as_bytes()).expect("spliced");
+            assert_eq!(spliced_reasoning(spaced.as_bytes()), None);
+            let parsed = with_reasoning(spaced.as_bytes(), "delta").expect("changed");
+            let value = |json: &[u8]| serde_json::from_slice::<Value>(json).expect("json");
+            assert_eq!(value(&spliced), value(&parsed), "{text}");
+        }
+        let cut = br#"{"choices":[{"delta":{"reasoning":"a\"#;
+        assert_eq!(spliced_reasoning(cut), None);
     }
 
     #[test]

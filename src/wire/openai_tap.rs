@@ -50,6 +50,8 @@ pub struct Tap {
     /// Chunks that carried content, reasoning or tool calls.
     deltas: u64,
     usage: Option<TokenUsage>,
+    /// Usage of the usage chunks alone, without what vLLM tells beside content.
+    ended: Option<TokenUsage>,
     done: bool,
 }
 
@@ -71,6 +73,7 @@ impl Tap {
             finished: 0,
             deltas: 0,
             usage: None,
+            ended: None,
             done: false,
         }
     }
@@ -176,6 +179,16 @@ impl Tap {
         result
     }
 
+    /// llama.cpp ends each of several choices with a usage chunk of its own (seen with build 11434, `n` of 2), all
+    /// on the same prompt; vLLM sends one for all of them.
+    fn add_usage(&mut self, mut usage: TokenUsage) {
+        if self.choices > 1 {
+            usage.completion += self.ended.map_or(0, |earlier| earlier.completion);
+        }
+        self.ended = Some(usage);
+        self.usage = Some(usage);
+    }
+
     fn judge(&mut self, block: &Block<'_>) -> Result<Verdict, StreamFault> {
         let plain = block.framing == Framing::Plain;
         let Some(data) = block.data.as_deref().map(<[u8]>::trim_ascii) else {
@@ -202,7 +215,7 @@ impl Tap {
         if has_value(data, &NEEDLES.usage, |value| value.starts_with(b"{")) {
             match usage_of_chunk(data) {
                 Some(UsageChunk::Alone(usage)) => {
-                    self.usage = Some(usage);
+                    self.add_usage(usage);
                     if self.usage_for_client == UsageForClient::Strip {
                         return Ok(Verdict::Drop);
                     }
@@ -374,6 +387,20 @@ mod tests {
         let mut out = Vec::new();
         tap.push(Bytes::from_static(finish), &mut out).expect("passes");
         assert_eq!(tap.finish(&mut out), Err(StreamFault::Cut));
+    }
+
+    #[test]
+    fn usage_chunks_of_several_choices_add_up() {
+        let usage = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n";
+        let sum = |choices| {
+            let mut tap = Tap::new(UsageForClient::Strip, choices);
+            let mut out = Vec::new();
+            for _ in 0..2 {
+                tap.push(Bytes::from_static(usage), &mut out).expect("passes");
+            }
+            tap.usage().map(|usage| (usage.prompt, usage.completion))
+        };
+        assert_eq!((sum(2), sum(1)), (Some((5, 4)), Some((5, 2))));
     }
 
     #[test]
