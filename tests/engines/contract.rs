@@ -10,10 +10,13 @@ use crate::engine_scripts as scripts;
 use crate::fake_engine::{FakeEngine, Reply, Script, Step};
 use crate::{Got, adapter, exchange, with_session};
 
+/// Makes the script of a fake engine anew, since each engine owns its own.
+type MakeScript = fn() -> Script;
+
 /// One adapter with the script of its engine. `openai` speaks to a llama.cpp as to any compatible server.
 struct Case {
     kind: &'static str,
-    script: fn() -> Script,
+    script: MakeScript,
     model: &'static str,
     /// What its stream says.
     says: &'static str,
@@ -67,7 +70,7 @@ fn every_adapter_is_in_the_suite() {
 
 #[tokio::test]
 async fn each_recognises_its_own_engine_and_no_other() {
-    let engines: [(&str, fn() -> Script); 11] = [
+    let engines: [(&str, MakeScript); 11] = [
         ("ollama", scripts::ollama),
         ("llamacpp", scripts::llamacpp),
         ("llamacpp", scripts::llamacpp_router),
@@ -98,7 +101,7 @@ async fn each_recognises_its_own_engine_and_no_other() {
 #[tokio::test]
 async fn identity_tells_version_and_lock() {
     for (kind, script, version, locked) in [
-        ("ollama", scripts::ollama as fn() -> Script, Some("0.33.0"), false),
+        ("ollama", scripts::ollama as MakeScript, Some("0.33.0"), false),
         ("llamacpp", scripts::llamacpp, Some("b11434-unknown"), false),
         ("llamacpp", scripts::llamacpp_locked, None, true),
         ("vllm", scripts::vllm, Some("0.32.0"), false),
@@ -227,7 +230,7 @@ async fn completions_and_embeddings_pass() {
         }
     }
     for (kind, script) in [
-        ("ollama", scripts::ollama as fn() -> Script),
+        ("ollama", scripts::ollama as MakeScript),
         ("llamacpp", scripts::llamacpp_embed),
         ("vllm", scripts::vllm_embed),
         ("lmstudio", scripts::lmstudio),

@@ -1,4 +1,5 @@
 //! The contract of engine adapters, run on each against its recordings; detection with a dead host among the living.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 #[path = "../support/engine_scripts.rs"]
 mod engine_scripts;
