@@ -1,1 +1,145 @@
-//! The commands of `flm`, and the arguments of `flm-tui`: parses, calls one operation, prints its result.
+//! The commands of `flm` and the arguments of `flm-tui`: parses, calls one operation, prints its result (SPEC §2).
+//!
+//! Called by the binaries, which carry out what a [`Launch`] asks for. Must never decide anything that an operation
+//! decides: it only turns words into calls and results into text.
+
+mod api_keys;
+mod arguments;
+mod config;
+mod console;
+mod engines;
+mod logs;
+mod models;
+mod output;
+mod prompts;
+mod proxy;
+mod security;
+mod session;
+mod span;
+mod table;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser};
+
+use self::arguments::{Flm, FlmCommand};
+use self::console::{FlmTui, console_request};
+use self::output::Format;
+pub use self::proxy::report_foreground;
+use self::session::Session;
+use crate::control::launcher::DAEMON_COMMAND;
+use crate::control::request::{ConsoleRequest, DaemonRequest, Home, Stage};
+use crate::telemetry::logging;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+
+/// What is left for the binary to do.
+#[derive(Debug)]
+pub enum Launch {
+    /// Nothing: end with this code.
+    Done(ExitCode),
+    /// Open the console.
+    Console(Box<ConsoleRequest>),
+    /// Run as a daemon.
+    Daemon(Box<DaemonRequest>),
+}
+
+/// Runs `flm` with the arguments of this process.
+pub fn flm() -> Launch {
+    if let Some(launch) = hidden_daemon() {
+        return launch;
+    }
+    let arguments = match parse::<Flm>() {
+        Ok(arguments) => arguments,
+        Err(launch) => return launch,
+    };
+    let format = Format::of(arguments.place.format);
+    let outcome = match arguments.command {
+        FlmCommand::Tui(options) => open_console(arguments.place.home_arguments().resolve(), &options),
+        FlmCommand::Completions { shell } => {
+            output::completions(shell, &mut Flm::command(), "flm");
+            Ok(Launch::Done(ExitCode::SUCCESS))
+        }
+        FlmCommand::Proxy(command) if command.foreground_stage().is_some() => {
+            let home = arguments.place.home_arguments().resolve();
+            let stage = command.foreground_stage().unwrap_or(Stage::Foreground(None));
+            home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage })))
+        }
+        command => {
+            logging::start_stderr();
+            run_command(arguments.place.home_arguments().resolve(), format, command)
+        }
+    };
+    outcome.unwrap_or_else(|failure| Launch::Done(output::fail(format, &failure)))
+}
+
+/// Runs `flm-tui` with the arguments of this process.
+pub fn flm_tui() -> Launch {
+    if let Some(launch) = hidden_daemon() {
+        return launch;
+    }
+    let arguments = match parse::<FlmTui>() {
+        Ok(arguments) => arguments,
+        Err(launch) => return launch,
+    };
+    let outcome = open_console(arguments.home.resolve(), &arguments.options);
+    outcome.unwrap_or_else(|failure| Launch::Done(output::fail(Format::Text, &failure)))
+}
+
+fn open_console(home: Outcome<Home>, options: &console::ConsoleArguments) -> Outcome<Launch> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return Err(Failure::new(ErrorCode::InvalidArgument, "the console needs a terminal for input and output")
+            .hint("in scripts and services use the flm commands, such as: flm proxy start; flm help lists them"));
+    }
+    console_request(home?, options).map(|request| Launch::Console(Box::new(request)))
+}
+
+fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outcome<Launch> {
+    let session = Session { home: home?, format };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no event queue: {error}")))?;
+    let output = runtime.block_on(command.run(&session))?;
+    output.print(format);
+    Ok(Launch::Done(ExitCode::SUCCESS))
+}
+
+/// Both programs run as a daemon when a front end starts them so; it is no command for people.
+fn hidden_daemon() -> Option<Launch> {
+    /// A daemon as a front end starts it.
+    #[derive(Debug, Parser)]
+    struct Hidden {
+        #[command(flatten)]
+        home: arguments::HomeArguments,
+    }
+    let mut words = std::env::args_os();
+    let program = words.next()?;
+    if words.next()? != DAEMON_COMMAND {
+        return None;
+    }
+    let words = std::iter::once(program).chain(words);
+    let home = match Hidden::try_parse_from(words) {
+        Ok(hidden) => hidden.home.resolve(),
+        Err(error) => Err(Failure::new(ErrorCode::InvalidArgument, error.to_string())),
+    };
+    Some(match home {
+        Ok(home) => Launch::Daemon(Box::new(DaemonRequest { home, stage: Stage::Background })),
+        Err(failure) => Launch::Done(output::fail(Format::Text, &failure)),
+    })
+}
+
+/// Wrong usage ends with 1 (SPEC §2), not with clap's 2.
+fn parse<P: Parser>() -> Result<P, Launch> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    P::try_parse_from(&words).map_err(|error| {
+        if !error.use_stderr() {
+            output::help(&error.render().to_string());
+            return Launch::Done(ExitCode::SUCCESS);
+        }
+        let rendered = error.render().to_string();
+        let format = Format::guessed(&words);
+        Launch::Done(output::fail_usage(format, &rendered))
+    })
+}

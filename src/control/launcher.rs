@@ -9,9 +9,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::operator::Operator;
+use super::request::Home;
 use crate::config::files;
 use crate::config::paths::{HomePaths, PathOverrides};
-use crate::operations::dispatch::Permission;
+use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
 /// The hidden command under which both programs run as a daemon.
@@ -34,21 +35,32 @@ pub enum Readiness {
     Failed(Failure),
 }
 
+/// How a daemon came to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DaemonOrigin {
+    /// It was started by this call.
+    StartedHere,
+    /// It ran before.
+    AlreadyRan,
+}
+
 /// Starts a daemon and waits until it serves; attaches to one that serves already.
 ///
 /// # Errors
 /// The daemon's own failure, or `IO_ERROR` when the program cannot be started or ends without a word.
-pub async fn start_daemon(paths: &HomePaths, overrides: &PathOverrides, permission: Permission) -> Outcome<Operator> {
+pub async fn start_daemon(home: &Home, permission: Permission) -> Outcome<(Operator, DaemonOrigin)> {
+    let Home { paths, overrides } = home;
     if let Some(operator) = Operator::attach(paths, permission).await? {
-        return Ok(operator);
+        return Ok((operator, DaemonOrigin::AlreadyRan));
     }
     paths.prepare()?;
-    match spawn(paths, overrides).await? {
-        Readiness::Ready { .. } | Readiness::Owned => {
-            Operator::attach(paths, permission).await?.ok_or_else(|| ended_silently(paths))
-        }
-        Readiness::Failed(failure) => Err(failure),
-    }
+    let origin = match spawn(paths, overrides).await? {
+        Readiness::Ready { .. } => DaemonOrigin::StartedHere,
+        Readiness::Owned => DaemonOrigin::AlreadyRan,
+        Readiness::Failed(failure) => return Err(failure),
+    };
+    let operator = Operator::attach(paths, permission).await?.ok_or_else(|| ended_silently(paths))?;
+    Ok((operator, origin))
 }
 
 async fn spawn(paths: &HomePaths, overrides: &PathOverrides) -> Outcome<Readiness> {

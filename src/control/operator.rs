@@ -14,8 +14,8 @@ use super::ownership::{self, Claim, OwnerLock};
 use super::protocol;
 use crate::config::paths::HomePaths;
 use crate::operations::context::{Context, ContextOptions};
-use crate::operations::dispatch::{Permission, dispatch};
-use crate::types::calls::Call;
+use crate::operations::dispatch::dispatch;
+use crate::types::calls::{Call, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::LiveLine;
 
@@ -74,11 +74,11 @@ impl Operator {
     ///
     /// # Errors
     /// Of folders, lock and databases.
-    pub async fn connect(paths: &HomePaths, permission: Permission, options: ContextOptions) -> Outcome<Self> {
+    pub async fn connect(paths: &HomePaths, permission: Permission) -> Outcome<Self> {
         let route = match ownership::claim(paths).await? {
             Claim::Owned(_probe) => Route::Socket(paths.clone()),
             Claim::Free(lock) => {
-                let context = Arc::new(Context::open(paths.clone(), options).await?);
+                let context = Arc::new(Context::open(paths.clone(), ContextOptions::from_process()).await?);
                 Route::Alone(Arc::new(Alone { context, _lock: lock }))
             }
         };

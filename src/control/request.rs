@@ -2,7 +2,7 @@
 //! `tui`, handed over by the binaries.
 
 use crate::config::paths::{HomePaths, PathOverrides};
-use crate::operations::dispatch::Permission;
+use crate::types::calls::Permission;
 use crate::types::listener::ListenerConfig;
 
 /// Which home.

@@ -26,8 +26,9 @@ use crate::config::paths::HomePaths;
 use crate::control::dialer::Incoming;
 use crate::control::protocol;
 use crate::operations::context::{Context, Live};
-use crate::operations::dispatch::{Permission, dispatch};
+use crate::operations::dispatch::dispatch;
 use crate::telemetry::tasks::Tasks;
+use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
 /// Largest arguments: the largest prompt (64 KiB) with room for its JSON escapes.

@@ -6,18 +6,9 @@ use bytes::Bytes;
 
 use super::catalogue::{self, Operation};
 use super::context::Context;
-use crate::types::calls::Access;
+use crate::types::calls::{Access, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::text::escape;
-
-/// What a connection may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
-    /// Everything.
-    Full,
-    /// Look, but change nothing (SPEC §9.7).
-    ReadOnly,
-}
 
 /// Runs an operation: JSON arguments in, JSON result out.
 ///

@@ -27,6 +27,15 @@ pub enum Access {
     Destroys,
 }
 
+/// What a connection to the owner may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Everything.
+    Full,
+    /// Look, but change nothing (SPEC §9.7).
+    ReadOnly,
+}
+
 /// An operation's arguments. The name is its path on the control socket: `POST /admin/<NAME>`.
 pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Path on the control socket, such as `engines/list`.

@@ -1,0 +1,232 @@
+//! `flm api-keys`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::output::Output;
+use super::session::Session;
+use super::span;
+use super::table::{Table, facts, or_dash, time};
+use crate::types::calls::keys::{CreateKey, EditKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::failure::Outcome;
+use crate::types::ids::KeyId;
+use crate::types::key::{CreatedKey, KeyLimits, KeyView, Priority, Right};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Make a key; it is shown this once
+    #[command(
+        after_help = "Example:\n  flm api-keys create --label laptop --expires 90d --rpm 60 --models 'flm://ollama/*'"
+    )]
+    Create {
+        /// Your name for it
+        #[arg(long)]
+        label: String,
+        #[command(flatten)]
+        limits: LimitArguments,
+    },
+    /// List keys, newest first, revoked ones last
+    #[command(after_help = "Example:\n  flm api-keys list")]
+    List,
+    /// Show one key
+    #[command(after_help = "Example:\n  flm api-keys show Ab12Cd34")]
+    Show {
+        /// The 8 characters after flm_
+        #[arg(value_parser = KeyId::parse)]
+        id: KeyId,
+    },
+    /// Change a key; what is not named stays as it is
+    #[command(after_help = "Example:\n  flm api-keys edit Ab12Cd34 --rpm 120 --label desk")]
+    Edit {
+        /// The 8 characters after flm_
+        #[arg(value_parser = KeyId::parse)]
+        id: KeyId,
+        /// New name
+        #[arg(long)]
+        label: Option<String>,
+        #[command(flatten)]
+        limits: LimitArguments,
+    },
+    /// Revoke a key for good; its running streams end
+    #[command(after_help = "Example:\n  flm api-keys revoke Ab12Cd34")]
+    Revoke {
+        /// The 8 characters after flm_
+        #[arg(value_parser = KeyId::parse)]
+        id: KeyId,
+    },
+    /// Make a new key with the same name and limits, and revoke the old one
+    #[command(after_help = "Example:\n  flm api-keys rotate Ab12Cd34")]
+    Rotate {
+        /// The 8 characters after flm_
+        #[arg(value_parser = KeyId::parse)]
+        id: KeyId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LimitArguments {
+    /// How long it works, such as 90d
+    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+    expires: Option<Duration>,
+    /// Requests per minute; 0 is no limit
+    #[arg(long, value_name = "N")]
+    rpm: Option<u32>,
+    /// Tokens per day
+    #[arg(long, value_name = "N")]
+    tokens_per_day: Option<u64>,
+    /// Requests at once
+    #[arg(long, value_name = "N")]
+    max_parallel: Option<u32>,
+    /// Place in an engine's queue
+    #[arg(long)]
+    priority: Option<PriorityName>,
+    /// Models that it may use: canonical names with *, such as flm://ollama/*
+    #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
+    models: Option<Vec<String>>,
+    /// Paths that it may use, with *
+    #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
+    routes: Option<Vec<String>>,
+    /// What it may do
+    #[arg(long, value_name = "RIGHT", num_args = 1.., value_delimiter = ',')]
+    rights: Option<Vec<RightName>>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PriorityName {
+    Low,
+    Normal,
+    High,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RightName {
+    Infer,
+    Metrics,
+    Manage,
+    Passthrough,
+}
+
+impl LimitArguments {
+    /// `None` when no limit is named.
+    fn over(&self, limits: &KeyLimits) -> Option<KeyLimits> {
+        let mut new = limits.clone();
+        if let Some(rpm) = self.rpm {
+            new.requests_per_minute = rpm;
+        }
+        new.tokens_per_day = self.tokens_per_day.or(new.tokens_per_day);
+        new.max_parallel = self.max_parallel.or(new.max_parallel);
+        if let Some(priority) = self.priority {
+            new.priority = match priority {
+                PriorityName::Low => Priority::Low,
+                PriorityName::Normal => Priority::Normal,
+                PriorityName::High => Priority::High,
+            };
+        }
+        if let Some(models) = &self.models {
+            new.models.clone_from(models);
+        }
+        if let Some(routes) = &self.routes {
+            new.routes.clone_from(routes);
+        }
+        if let Some(rights) = &self.rights {
+            new.rights = rights
+                .iter()
+                .map(|right| match right {
+                    RightName::Infer => Right::Infer,
+                    RightName::Metrics => Right::Metrics,
+                    RightName::Manage => Right::Manage,
+                    RightName::Passthrough => Right::Passthrough,
+                })
+                .collect();
+        }
+        (new != *limits).then_some(new)
+    }
+}
+
+impl KeysCommand {
+    pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
+        match self {
+            Self::Create { label, limits } => {
+                let default = KeyLimits::default();
+                let call =
+                    CreateKey { label, expires_in: limits.expires, limits: limits.over(&default).unwrap_or(default) };
+                Ok(created(&session.call(call).await?))
+            }
+            Self::List => {
+                let keys = session.call(ListKeys {}).await?;
+                Ok(Output::new(&keys, listing(&keys)))
+            }
+            Self::Show { id } => Ok(shown(&session.call(ShowKey { id }).await?)),
+            Self::Edit { id, label, limits } => {
+                let now = session.call(ShowKey { id }).await?;
+                let call = EditKey { id, label, limits: limits.over(&now.limits), expires_in: limits.expires };
+                Ok(shown(&session.call(call).await?))
+            }
+            Self::Revoke { id } => {
+                let view = session.call(RevokeKey { id }).await?;
+                Ok(Output::new(&view, format!("key {id} is revoked")))
+            }
+            Self::Rotate { id } => Ok(created(&session.call(RotateKey { id }).await?)),
+        }
+    }
+}
+
+fn created(created: &CreatedKey) -> Output {
+    Output::new(created, created.key.expose())
+        .note("keep it safe: it is not stored and cannot be shown again\nuse it as: Authorization: Bearer flm_…")
+}
+
+fn shown(view: &KeyView) -> Output {
+    let limits = &view.limits;
+    let globs = |globs: &[String]| if globs.is_empty() { "all".to_owned() } else { globs.join(" ") };
+    let rights: Vec<String> = limits.rights.iter().map(name).collect();
+    let text = facts([
+        ("id", view.id.to_string()),
+        ("label", view.label.clone()),
+        ("ends with", view.last4.clone()),
+        ("state", state(view)),
+        ("made", time(view.created)),
+        ("last used", view.last_used.map_or_else(|| "never".to_owned(), time)),
+        ("requests per minute", limit(u64::from(limits.requests_per_minute))),
+        ("tokens per day", or_dash(limits.tokens_per_day)),
+        ("at once", or_dash(limits.max_parallel)),
+        ("priority", name(&limits.priority)),
+        ("models", globs(&limits.models)),
+        ("routes", globs(&limits.routes)),
+        ("rights", rights.join(" ")),
+    ]);
+    Output::new(view, text)
+}
+
+fn listing(keys: &[KeyView]) -> String {
+    let mut table = Table::new(&["ID", "LABEL", "STATE", "REQUESTS/MIN", "LAST USED", "MADE"]);
+    for view in keys {
+        table.row([
+            view.id.to_string(),
+            view.label.clone(),
+            state(view),
+            limit(u64::from(view.limits.requests_per_minute)),
+            view.last_used.map_or_else(|| "never".to_owned(), time),
+            time(view.created),
+        ]);
+    }
+    table.or("no API keys: make one with 'flm api-keys create --label LABEL'")
+}
+
+fn state(view: &KeyView) -> String {
+    match (view.revoked, view.expires) {
+        (Some(at), _) => format!("revoked {}", time(at)),
+        (None, Some(at)) => format!("expires {}", time(at)),
+        (None, None) => "works".to_owned(),
+    }
+}
+
+fn limit(value: u64) -> String {
+    if value == 0 { "no limit".to_owned() } else { value.to_string() }
+}
+
+/// The name under which a value is written in JSON.
+fn name(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,155 @@
+//! The command tree of `flm` (SPEC §2). Help texts are the doc comments; every command shows an example.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::api_keys::KeysCommand;
+use super::config::ConfigCommand;
+use super::console::ConsoleArguments;
+use super::engines::EnginesCommand;
+use super::logs::LogsCommand;
+use super::models::ModelsCommand;
+use super::output::{Format, Output};
+use super::prompts::ApiCommand;
+use super::proxy::ProxyCommand;
+use super::security::SecurityCommand;
+use super::session::Session;
+use crate::config::paths::PathOverrides;
+use crate::control::protocol;
+use crate::control::request::Home;
+use crate::types::failure::Outcome;
+
+/// Publishes the language models of this machine behind one guarded OpenAI-compatible endpoint.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flm",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = false,
+    after_help = "Examples:\n  flm engines detect\n  flm proxy start\n  flm api-keys create --label laptop\n  flm tui"
+)]
+pub(super) struct Flm {
+    #[command(flatten)]
+    pub(super) place: PlaceArguments,
+    #[command(subcommand)]
+    pub(super) command: FlmCommand,
+}
+
+/// Which home, and how results are written.
+#[derive(Debug, Args)]
+pub(super) struct PlaceArguments {
+    /// Folder that holds everything of this home [default: the platform's folders]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "FLM_HOME",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    home: Option<PathBuf>,
+    /// Settings database, when it is elsewhere
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    db_path_config: Option<PathBuf>,
+    /// Encrypted database, when it is elsewhere
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    db_path_security: Option<PathBuf>,
+    /// How results are written [default: text on a terminal, else json]
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Global options")]
+    pub(super) format: Option<Format>,
+}
+
+impl PlaceArguments {
+    pub(super) fn home_arguments(&self) -> HomeArguments {
+        HomeArguments {
+            home: self.home.clone(),
+            db_path_config: self.db_path_config.clone(),
+            db_path_security: self.db_path_security.clone(),
+        }
+    }
+}
+
+/// Which home, for programs without a format.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HomeArguments {
+    /// Folder that holds everything of this home [default: the platform's folders]
+    #[arg(long, value_name = "DIR", env = "FLM_HOME", hide_env_values = true)]
+    home: Option<PathBuf>,
+    /// Settings database, when it is elsewhere
+    #[arg(long, value_name = "FILE")]
+    db_path_config: Option<PathBuf>,
+    /// Encrypted database, when it is elsewhere
+    #[arg(long, value_name = "FILE")]
+    db_path_security: Option<PathBuf>,
+}
+
+impl HomeArguments {
+    pub(super) fn resolve(self) -> Outcome<Home> {
+        Home::resolve(PathOverrides {
+            home: self.home,
+            config_db: self.db_path_config,
+            security_db: self.db_path_security,
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FlmCommand {
+    /// Find, list, add and remove engines
+    #[command(subcommand, after_help = "Example:\n  flm engines detect --fresh")]
+    Engines(EnginesCommand),
+    /// List the models of all engines
+    #[command(subcommand, after_help = "Example:\n  flm models list")]
+    Models(ModelsCommand),
+    /// Start, stop and watch the proxy
+    #[command(subcommand, after_help = "Example:\n  flm proxy start --port 8484")]
+    Proxy(ProxyCommand),
+    /// Make, list, change and revoke API keys
+    #[command(subcommand, after_help = "Example:\n  flm api-keys create --label laptop --expires 90d")]
+    ApiKeys(KeysCommand),
+    /// Address lists and the audit log
+    #[command(subcommand, after_help = "Example:\n  flm security ip-blocklist add 203.0.113.7 --for 2h")]
+    Security(SecurityCommand),
+    /// Prompts that are put in front of requests
+    #[command(subcommand, after_help = "Example:\n  flm api prompts list")]
+    Api(ApiCommand),
+    /// Read and change settings
+    #[command(subcommand, after_help = "Example:\n  flm config set log.level debug")]
+    Config(ConfigCommand),
+    /// Requests that the proxy served
+    #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
+    Logs(LogsCommand),
+    /// Open the console
+    #[command(after_help = "Example:\n  flm tui --read-only")]
+    Tui(ConsoleArguments),
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  flm completions bash > ~/.local/share/bash-completion/completions/flm")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    #[command(after_help = "Example:\n  flm version --format json")]
+    Version,
+}
+
+impl FlmCommand {
+    pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
+        match self {
+            Self::Engines(command) => command.run(session).await,
+            Self::Models(command) => command.run(session).await,
+            Self::Proxy(command) => command.run(session).await,
+            Self::ApiKeys(command) => command.run(session).await,
+            Self::Security(command) => command.run(session).await,
+            Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
+            Self::Config(command) => command.run(session).await,
+            Self::Logs(command) => command.run(session).await,
+            // The first two are done before a home is opened.
+            Self::Tui(_) | Self::Completions { .. } | Self::Version => {
+                let version = serde_json::json!({ "version": protocol::VERSION });
+                Ok(Output::new(&version, format!("flm {}", protocol::VERSION)))
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What commands print, and the only place that prints: results to stdout, errors for people to stderr (SPEC §2).
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::types::failure::{ErrorCode, Failure};
+use crate::types::text::escape;
+
+/// Version of the JSON shapes (SPEC §2).
+const SHAPE: &str = "1.0";
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// One JSON document: {"version":"1.0","data":…}.
+    Json,
+    /// One JSON value per line, for lists.
+    Jsonl,
+    /// Tables and sentences.
+    Text,
+}
+
+impl Format {
+    /// JSON is for programs, text for people: stdout tells who reads.
+    pub(super) fn of(chosen: Option<Self>) -> Self {
+        chosen.unwrap_or_else(|| if io::stdout().is_terminal() { Self::Text } else { Self::Json })
+    }
+
+    /// The format of a command line that could not be parsed.
+    pub(super) fn guessed(words: &[OsString]) -> Self {
+        let words: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
+        let after = words.iter().position(|&word| word == "--format").and_then(|at| words.get(at + 1)).copied();
+        let named = after.or_else(|| words.iter().find_map(|word| word.strip_prefix("--format=")));
+        Self::of(named.and_then(|name| Self::from_str(name, true).ok()))
+    }
+}
+
+/// The result of a command, for both kinds of readers.
+#[derive(Debug)]
+pub(super) struct Output {
+    data: Value,
+    text: String,
+    /// For people only, to stderr: what to do next.
+    note: Option<String>,
+}
+
+impl Output {
+    /// A result. What of it is outside text must be safe in `text` already.
+    pub(super) fn new(data: &impl Serialize, text: impl Into<String>) -> Self {
+        // Values of `types` always serialise.
+        Self { data: serde_json::to_value(data).unwrap_or(Value::Null), text: text.into(), note: None }
+    }
+
+    /// Adds a line for people.
+    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// Prints it.
+    pub(super) fn print(self, format: Format) {
+        match (format, self.data) {
+            (Format::Json, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
+            (Format::Jsonl, Value::Array(items)) => items.iter().for_each(|item| line(&item.to_string())),
+            (Format::Jsonl, data) => line(&data.to_string()),
+            (Format::Text, _) if self.text.is_empty() => {}
+            (Format::Text, _) => line(&self.text),
+        }
+        if let (Format::Text, Some(note)) = (format, self.note) {
+            error_line(&note);
+        }
+    }
+}
+
+/// Prints one item of a list that goes on.
+pub(super) fn item(format: Format, data: &impl Serialize, text: &str) {
+    match format {
+        Format::Text => line(text),
+        Format::Json | Format::Jsonl => line(&serde_json::to_value(data).unwrap_or(Value::Null).to_string()),
+    }
+}
+
+/// Tells a failure and answers the exit code (SPEC §2).
+pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
+    match format {
+        Format::Json | Format::Jsonl => line(&json!({ "error": failure }).to_string()),
+        Format::Text => {
+            error_line(&format!("error: {}", escape_lines(&failure.message)));
+            if let Some(hint) = &failure.hint {
+                error_line(&format!("\nhint: {}", escape_lines(hint)));
+            }
+        }
+    }
+    ExitCode::from(failure.code.exit_status())
+}
+
+/// Tells wrong usage, in clap's words.
+pub(super) fn fail_usage(format: Format, rendered: &str) -> ExitCode {
+    match format {
+        Format::Json | Format::Jsonl => {
+            let message = rendered.trim().strip_prefix("error: ").unwrap_or(rendered.trim()).to_owned();
+            let failure = Failure::new(ErrorCode::InvalidArgument, message).hint("add --help to see what it takes");
+            fail(format, &failure)
+        }
+        Format::Text => {
+            error_line(rendered.trim_end());
+            ExitCode::from(ErrorCode::InvalidArgument.exit_status())
+        }
+    }
+}
+
+/// Prints help or version.
+pub(super) fn help(rendered: &str) {
+    line(rendered.trim_end());
+}
+
+/// Prints the completions of a shell.
+pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Command, name: &str) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    line(String::from_utf8_lossy(&script).trim_end());
+}
+
+/// A line for people beside the result.
+pub(super) fn note(text: &str) {
+    error_line(text);
+}
+
+/// Messages of other programs may hold several lines, which stay; everything else hostile is made visible.
+fn escape_lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn line(text: &str) {
+    write(&mut io::stdout().lock(), text);
+}
+
+fn error_line(text: &str) {
+    write(&mut io::stderr().lock(), text);
+}
+
+/// A reader that has gone, such as `head`, is no fault of the command.
+fn write(stream: &mut impl Write, text: &str) {
+    let _reader_gone = writeln!(stream, "{text}").and_then(|()| stream.flush());
+}

@@ -1,0 +1,78 @@
+//! Text tables: columns as wide as their widest cell, two spaces between, outside text made safe (SPEC §5.13).
+
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::types::clock::UnixMillis;
+use crate::types::text::escape;
+
+/// A table with a line of titles.
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without rows.
+    pub(super) fn new(titles: &[&str]) -> Self {
+        Self { rows: vec![titles.iter().map(|&title| title.to_owned()).collect()] }
+    }
+
+    /// Appends a row; cells are made safe here.
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.iter().map(|cell| escape(cell).into_owned()).collect());
+    }
+
+    /// The table as text, or `empty` when there is no row.
+    pub(super) fn or(self, empty: &str) -> String {
+        if self.rows.len() == 1 {
+            return empty.to_owned();
+        }
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.width()).max().unwrap_or(0))
+            .collect();
+        let line = |row: &Vec<String>| {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+            }
+            line.truncate(line.trim_end().len());
+            line
+        };
+        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Facts about one thing, one per line.
+pub(super) fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
+    let width = facts.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
+    let line = |(name, value): &(&str, String)| format!("{name:width$}  {}", escape(value));
+    facts.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A time in the person's zone: `2026-11-23 19:24:38`.
+pub(super) fn time(at: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map(|time| time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
+        .unwrap_or_else(|_| at.0.to_string())
+}
+
+/// Something that may not be there.
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_by_width_and_escape_sequences_are_visible() {
+        let mut table = Table::new(&["NAME", "N"]);
+        table.row(["日本".to_owned(), "1".to_owned()]);
+        table.row(["a\x1b[31m".to_owned(), "22".to_owned()]);
+        assert_eq!(table.or("none"), "NAME      N\n日本      1\na\\x1b[31m  22");
+        assert_eq!(Table::new(&["NAME"]).or("none"), "none");
+    }
+}
