@@ -41,6 +41,12 @@ impl InProcess {
         Ok(started.map(|ending| Self { dialer, ending, thread: Some(thread) }))
     }
 
+    /// Whether it has ended, because somebody told it to.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Opens connections to it.
     #[must_use]
     pub fn dialer(&self) -> Dialer {

@@ -5,7 +5,10 @@
 //! starting and stopping on its own. Must never answer a client of the proxy itself, and never wait on the disk
 //! while holding a lock.
 
+pub mod console_session;
 mod control_server;
+mod demo;
+mod demo_engine;
 mod health;
 mod hosting;
 pub mod in_process;
@@ -13,4 +16,5 @@ mod keeper;
 pub mod launch;
 mod live_lane;
 pub mod owner;
+mod random;
 pub mod runtime;

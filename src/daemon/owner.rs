@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{control_server, health, keeper};
+use super::{control_server, demo, health, keeper};
 use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::config::table;
@@ -54,7 +54,10 @@ pub enum Purpose {
     /// The operator's own engines.
     Serve,
     /// The demo: only its own engine, no look at this machine (SPEC §1.1).
-    Demo,
+    Demo {
+        /// Of its clients.
+        seed: u64,
+    },
 }
 
 /// What came of a start.
@@ -109,7 +112,7 @@ impl Owner {
                 kind,
                 started: context.clock.wall(),
                 home: paths.home().to_string_lossy().into_owned(),
-                demo: purpose == Purpose::Demo,
+                demo: matches!(purpose, Purpose::Demo { .. }),
             },
             proxy: shared.clone(),
             workers: workers.clone(),
@@ -134,8 +137,11 @@ impl Owner {
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
-        if purpose == Purpose::Serve {
-            background.spawn_until_end("first detection", health::first_detection(context.clone()));
+        match purpose {
+            Purpose::Serve => {
+                background.spawn_until_end("first detection", health::first_detection(context.clone()));
+            }
+            Purpose::Demo { seed } => demo::start(&context, seed, &background).await?,
         }
         let listener = control_server::bind(&paths)?;
         control.spawn("control server", control_server::serve(context.clone(), listener, incoming, control.clone()));
