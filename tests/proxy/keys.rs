@@ -1,0 +1,176 @@
+//! Whose key it is, and what it may do.
+
+use std::sync::Arc;
+
+use flm::proxy::limits::ProxyLimits;
+use flm::types::address::{BlockEntry, BlockSource, ListedNetwork};
+use flm::types::calls::addresses::NetworkList;
+use flm::types::clock::UnixMillis;
+use flm::types::key::{KeyLimits, Right};
+use flm::types::request::RequestEnd;
+use http::{Method, Request};
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::engine_scripts;
+use crate::fake_engine::{FakeEngine, Reply, Step};
+use crate::{Proxy, add_key, rights};
+
+fn with_key(key: &str) -> Request<Full<bytes::Bytes>> {
+    Request::get("/v1/models").header("x-api-key", key).body(Full::default()).expect("a request")
+}
+
+#[tokio::test]
+async fn wrong_expired_and_revoked_keys_get_the_same_words() {
+    let proxy = Proxy::start().await;
+    let (expired_id, expired) = add_key(&proxy.shared, "expired", KeyLimits::default());
+    let (revoked_id, revoked) = add_key(&proxy.shared, "revoked", KeyLimits::default());
+    for (id, change) in [(expired_id, true), (revoked_id, false)] {
+        let mut record = proxy.shared.guard.key(id).expect("a key").record.clone();
+        if change {
+            record.view.expires = Some(UnixMillis(1));
+        } else {
+            record.view.revoked = Some(UnixMillis(1));
+        }
+        proxy.shared.guard.put_key(record);
+    }
+    let mut damaged = proxy.key.clone();
+    damaged.replace_range(20..21, if &damaged[20..21] == "x" { "y" } else { "x" });
+    let mut bodies = Vec::new();
+    for key in [expired.as_str(), &revoked, &damaged, "sk-other", "flm_", &"k".repeat(10_000)] {
+        let answer = proxy.send(with_key(key)).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        let mut error = answer.json();
+        error["error"]["request_id"] = json!(null);
+        bodies.push(error.to_string());
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+    let missing = proxy.send(Request::get("/v1/models").body(Full::default()).expect("a request")).await;
+    assert_eq!((missing.status.as_u16(), missing.json()["error"]["code"].as_str()), (401, Some("invalid_api_key")));
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+}
+
+#[tokio::test]
+async fn rights_routes_and_models_bind_a_key() {
+    let proxy = Proxy::start().await;
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let send = |key: String| {
+        let mut request = proxy.request(Method::POST, "/v1/chat/completions", Some(&chat));
+        request.headers_mut().insert("authorization", format!("Bearer {key}").parse().expect("value"));
+        proxy.send(request)
+    };
+    let only_metrics = KeyLimits { rights: rights(&[Right::Metrics]), ..KeyLimits::default() };
+    let other_routes = KeyLimits { routes: vec!["/v1/embeddings".into()], ..KeyLimits::default() };
+    let other_models = KeyLimits { models: vec!["flm://ollama/*".into()], ..KeyLimits::default() };
+    let this_model = KeyLimits { models: vec!["flm://*/flm-*".into()], ..KeyLimits::default() };
+    for (name, limits, status, code) in [
+        ("rights", only_metrics, 403, Some("permission_denied")),
+        ("routes", other_routes, 403, Some("permission_denied")),
+        ("models", other_models.clone(), 403, Some("model_not_allowed")),
+        ("fitting models", this_model, 200, None),
+    ] {
+        let (_, key) = add_key(&proxy.shared, name, limits);
+        let answer = send(key).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].as_str()), (status, code), "{name}");
+    }
+    let (_, key) = add_key(&proxy.shared, "sees nothing", other_models);
+    let list = proxy.send(with_key(&key)).await.json();
+    assert_eq!(list["data"], json!([]), "models that a key may not use are not listed");
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_fast_gets_429_with_a_wait_and_its_limits() {
+    let limits = KeyLimits { requests_per_minute: 60, burst: 2, ..KeyLimits::default() };
+    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    assert_eq!(proxy.get("/v1/models").await.header("x-ratelimit-remaining-requests"), Some("1"));
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+    let limited = proxy.get("/v1/models").await;
+    assert_eq!((limited.status.as_u16(), limited.json()["error"]["code"].as_str()), (429, Some("rate_limited")));
+    assert_eq!(limited.header("retry-after"), Some("1"));
+    assert_eq!(limited.header("x-ratelimit-remaining-requests"), Some("0"));
+    assert_eq!(limited.header("x-should-retry"), None);
+}
+
+#[tokio::test]
+async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
+    let limits = KeyLimits { tokens_per_day: Some(1), ..KeyLimits::default() };
+    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let first = proxy.post("/v1/chat/completions", &chat).await;
+    assert_eq!((first.status.as_u16(), first.header("x-ratelimit-limit-tokens")), (200, Some("1")));
+    let second = proxy.post("/v1/chat/completions", &chat).await;
+    assert_eq!((second.status.as_u16(), second.json()["error"]["code"].as_str()), (429, Some("budget_exceeded")));
+    assert_eq!(second.header("x-should-retry"), Some("false"));
+    assert_eq!(second.header("x-ratelimit-remaining-tokens"), Some("0"));
+}
+
+#[tokio::test]
+async fn revoking_a_key_ends_its_running_stream_and_the_engines_work() {
+    let proxy = Proxy::start().await;
+    let endless = Reply::recorded("llamacpp/b11434/chat_stream").cut_after(2, Step::Stall);
+    let engine =
+        FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", endless)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let request = proxy.request(Method::POST, "/v1/chat/completions", Some(&chat));
+    let response = proxy.open(request).await;
+    let mut record = proxy.shared.guard.key(proxy.key_id).expect("a key").record.clone();
+    record.view.revoked = Some(UnixMillis(1));
+    proxy.shared.guard.put_key(record);
+    let text = http_body_util::BodyExt::collect(response.into_body()).await.expect("an end").to_bytes();
+    let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+    assert!(text.contains("\"error\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    engine.wait_until(|seen| seen.left == 1).await;
+    proxy.ended(RequestEnd::Cancelled).await;
+    assert_eq!(proxy.get("/v1/models").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_key_runs_no_more_requests_at_once_than_it_may() {
+    let limits = KeyLimits { max_parallel: Some(1), ..KeyLimits::default() };
+    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    let endless = Reply::recorded("llamacpp/b11434/chat_stream").cut_after(2, Step::Stall);
+    let engine =
+        FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", endless)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let running = proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))).await;
+    assert_eq!(proxy.get("/v1/models").await.status, 429);
+    drop(running);
+    proxy.ended(RequestEnd::ClientLeft).await;
+    assert_eq!(proxy.get("/v1/models").await.status, 200, "the place came back");
+}
+
+#[tokio::test]
+async fn blocked_and_not_allowed_addresses_are_403_before_anything_else() {
+    let proxy = Proxy::start().await;
+    proxy.shared.guard.put_block(BlockEntry {
+        network: "127.0.0.1/32".parse().expect("network"),
+        reason: "test".into(),
+        source: BlockSource::Manual,
+        failures: 0,
+        created: UnixMillis(0),
+        expires: None,
+    });
+    let blocked = proxy.get("/v1/models").await;
+    assert_eq!((blocked.status.as_u16(), blocked.json()["error"]["code"].as_str()), (403, Some("ip_blocked")));
+    assert_eq!(blocked.header("x-should-retry"), Some("false"));
+    proxy.shared.guard.clear_blocks();
+    let elsewhere = ListedNetwork {
+        network: "192.0.2.0/24".parse().expect("network"),
+        note: String::new(),
+        created: UnixMillis(0),
+    };
+    proxy.shared.guard.load_networks(NetworkList::Allow, &[elsewhere]);
+    assert_eq!(proxy.get("/v1/models").await.json()["error"]["code"], "ip_not_allowed");
+    proxy.shared.guard.load_networks(NetworkList::Allow, &[]);
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+    let traffic = Arc::clone(&proxy.shared.metrics).sums();
+    assert_eq!(traffic.refused_by_address, 2);
+}

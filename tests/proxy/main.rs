@@ -1,0 +1,224 @@
+//! The proxy on real sockets, in front of fake engines that answer with recordings; a file per matter.
+
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/engine_scripts.rs"]
+mod engine_scripts;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/fake_engine.rs"]
+mod fake_engine;
+
+mod connections;
+mod keys;
+mod refusals;
+mod serving;
+mod streams;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use flm::audit::Sink;
+use flm::engines::registry::Registry;
+use flm::guard::{Guard, GuardPolicy, key_hash, key_text};
+use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::upstream::Upstream;
+use flm::proxy::limits::ProxyLimits;
+use flm::proxy::prompt::PromptTable;
+use flm::proxy::service::ProxyService;
+use flm::proxy::shared::ProxyShared;
+use flm::proxy::worker::Workers;
+use flm::telemetry::hashing::HashingThreads;
+use flm::telemetry::live::Hub;
+use flm::telemetry::metrics::Metrics;
+use flm::telemetry::tasks::Tasks;
+use flm::types::clock::{Clock, UnixMillis};
+use flm::types::engine::{EngineKind, EngineOrigin, EngineRecord};
+use flm::types::ids::{EngineId, KeyId};
+use flm::types::key::{KeyLimits, KeyRecord, KeyView, Right};
+use flm::types::listener::ListenerConfig;
+use flm::types::request::{Progress, RequestEnd, RequestRow};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::Value;
+
+use crate::fake_engine::{FakeEngine, PATIENCE};
+
+/// A running proxy with one key.
+pub(crate) struct Proxy {
+    pub(crate) shared: Arc<ProxyShared>,
+    pub(crate) service: ProxyService,
+    pub(crate) key: String,
+    pub(crate) key_id: KeyId,
+    workers: Workers,
+    client: Pool,
+    _tasks: Tasks,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.workers.end();
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
+    }
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        Self::with(ProxyLimits::default(), KeyLimits::default()).await
+    }
+
+    pub(crate) async fn with(limits: ProxyLimits, key_limits: KeyLimits) -> Self {
+        let clock = Clock::system();
+        let tasks = Tasks::new();
+        let metrics = Metrics::new(2);
+        let hub = Hub::new();
+        // Nobody reads the log here.
+        let (log, _) = tokio::sync::mpsc::channel(1);
+        metrics.collect(hub.clone(), clock.clone(), &tasks, log);
+        let (audit, _collected) = Sink::collecting();
+        let shared = Arc::new(ProxyShared {
+            guard: Arc::new(Guard::new(GuardPolicy::default(), [7; 32])),
+            registry: Registry::new(hub, clock.clone()),
+            audit,
+            limits: ArcSwap::from_pointee(limits),
+            prompts: ArcSwap::from_pointee(PromptTable::default()),
+            metrics,
+            hashing: HashingThreads::start().expect("threads"),
+            clock,
+            connections: Arc::default(),
+        });
+        let (workers, runs) = Workers::new(2, &shared);
+        for run in runs {
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+                runtime.block_on(run.run());
+            });
+        }
+        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
+        let service = ProxyService::start(config, shared.clone(), &workers, &tasks).expect("listens");
+        let (key_id, key) = add_key(&shared, "test", key_limits);
+        let client = Pool::new(PoolConfig::default(), tasks.clone());
+        Self { shared, service, key, key_id, workers, client, _tasks: tasks }
+    }
+
+    /// Registers an engine and reads its models.
+    pub(crate) async fn engine(&self, id: &str, kind: &'static str, engine: &FakeEngine) -> EngineId {
+        let id = EngineId::parse(id).expect("id");
+        let record = EngineRecord {
+            id: id.clone(),
+            kind: EngineKind::named(kind),
+            url: engine.url(),
+            api_key_env: None,
+            direct: false,
+            origin: EngineOrigin::Manual,
+            created: UnixMillis(1_700_000_000_000),
+        };
+        self.shared.registry.put(record, &|_| None).expect("registers");
+        self.shared.registry.check(&id, &self.client).await.expect("a check");
+        id
+    }
+
+    pub(crate) fn upstream(&self) -> Upstream {
+        Upstream::parse(&self.service.status().addresses[0]).expect("a URL")
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.upstream().address().parse().expect("an address")
+    }
+
+    /// A request with the key; the body makes it a JSON POST.
+    pub(crate) fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Request<Full<Bytes>> {
+        let mut request =
+            Request::builder().method(method).uri(path).header("authorization", format!("Bearer {}", self.key));
+        let bytes = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        request.body(Full::new(bytes)).expect("a request")
+    }
+
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
+        tokio::time::timeout(PATIENCE, self.client.send(&self.upstream(), request))
+            .await
+            .expect("in time")
+            .expect("an answer")
+    }
+
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let (parts, body) = self.open(request).await.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("a body").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, None)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, Some(body))).await
+    }
+
+    /// Waits until the newest ended request fits, as a console would see it.
+    pub(crate) async fn row(&self, fits: impl Fn(&RequestRow) -> bool) -> RequestRow {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(row) = self.shared.metrics.recent(100).into_iter().find(|row| fits(row)) {
+                return row;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no such row: {:?}", self.shared.metrics.recent(100));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn ended(&self, end: RequestEnd) -> RequestRow {
+        self.row(|row| matches!(row.progress, Progress::Ended { end: how, .. } if how == end)).await
+    }
+}
+
+/// Makes a key and puts it into the guard.
+pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (KeyId, String) {
+    let (id, secret) = key_text::write(&mut || fastrand::u8(..));
+    let view = KeyView {
+        id,
+        label: label.to_owned(),
+        last4: secret.expose()[secret.expose().len() - 4..].to_owned(),
+        limits,
+        created: UnixMillis(0),
+        expires: None,
+        revoked: None,
+        last_used: None,
+    };
+    let hash = key_hash::hash(secret.expose()).expect("hashes");
+    shared.guard.put_key(KeyRecord { view, hash });
+    (id, secret.expose().to_owned())
+}
+
+/// All rights.
+pub(crate) fn rights(rights: &[Right]) -> BTreeSet<Right> {
+    rights.iter().copied().collect()
+}

@@ -1,0 +1,191 @@
+//! Requests that get an error: status, code and param of SPEC §4.4, and no engine is troubled.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::Proxy;
+use crate::engine_scripts;
+use crate::fake_engine::FakeEngine;
+use flm::proxy::limits::ProxyLimits;
+use flm::types::key::KeyLimits;
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[tokio::test]
+async fn malformed_requests_are_refused_with_code_and_param_and_the_connection_stays_usable() {
+    let proxy = Proxy::start().await;
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let before = engine.seen().asked.len();
+    let deep = format!("{{\"model\":\"flm-tiny\",\"messages\":{}{}}}", "[".repeat(70), "]".repeat(70));
+    let cases: &[(&str, &str, &str, &[u8], u16, &str, Option<&str>)] = &[
+        ("not JSON", "POST", CHAT, b"hello", 400, "invalid_request", None),
+        ("empty", "POST", CHAT, b"", 400, "invalid_request", None),
+        ("an array", "POST", CHAT, b"[1]", 400, "invalid_request", None),
+        ("cut off", "POST", CHAT, b"{\"model\":\"x\"", 400, "invalid_request", None),
+        ("not UTF-8", "POST", CHAT, b"{\"model\":\"\xff\"}", 400, "invalid_request", None),
+        ("NaN", "POST", CHAT, b"{\"model\":\"x\",\"temperature\":NaN}", 400, "invalid_request", None),
+        ("too deep", "POST", CHAT, deep.as_bytes(), 400, "invalid_request", None),
+        (
+            "two models",
+            "POST",
+            CHAT,
+            b"{\"model\":\"flm-tiny\",\"model\":\"x\"}",
+            400,
+            "invalid_request",
+            Some("model"),
+        ),
+        ("no model", "POST", CHAT, b"{\"messages\":[]}", 400, "invalid_model", Some("model")),
+        ("model is null", "POST", CHAT, b"{\"model\":null}", 400, "invalid_model", Some("model")),
+        ("model is a number", "POST", CHAT, b"{\"model\":3}", 400, "invalid_model", Some("model")),
+        ("unknown model", "POST", CHAT, b"{\"model\":\"flm-tinny\"}", 404, "model_not_found", Some("model")),
+        (
+            "stream is a text",
+            "POST",
+            CHAT,
+            b"{\"model\":\"flm-tiny\",\"stream\":\"yes\"}",
+            400,
+            "invalid_request",
+            Some("stream"),
+        ),
+        (
+            "stream options are a text",
+            "POST",
+            CHAT,
+            b"{\"model\":\"flm-tiny\",\"stream\":true,\"stream_options\":\"x\"}",
+            400,
+            "invalid_request",
+            Some("stream_options"),
+        ),
+        ("wrong method", "GET", CHAT, b"", 405, "method_not_allowed", None),
+        ("deleting models", "DELETE", "/v1/models/flm-tiny", b"", 405, "method_not_allowed", None),
+        ("unknown route", "POST", "/v1/nothing", b"{}", 404, "not_found", None),
+        ("dot segments", "POST", "/v1/../slots", b"{}", 404, "not_found", None),
+        ("encoded dot segments", "GET", "/v1/%2e%2e/slots", b"", 404, "not_found", None),
+        ("two slashes", "GET", "//v1/models", b"", 404, "not_found", None),
+        ("an engine's own path", "GET", "/slots", b"", 404, "not_found", None),
+    ];
+    for (name, method, path, body, status, code, param) in cases {
+        let request = Request::builder()
+            .method(*method)
+            .uri(*path)
+            .header("authorization", format!("Bearer {}", proxy.key))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .expect("a request");
+        let answer = proxy.send(request).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status.as_u16(), error["code"].as_str()), (*status, Some(*code)), "{name}: {error}");
+        assert_eq!(error["param"].as_str(), *param, "{name}: {error}");
+        assert_eq!(error["request_id"].as_str(), answer.header("x-request-id"), "{name}");
+        assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{name}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{name}");
+    }
+    assert_eq!(engine.seen().asked.len(), before, "no engine was troubled");
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+}
+
+#[tokio::test]
+async fn media_types_and_encodings_other_than_plain_json_are_415() {
+    let proxy = Proxy::start().await;
+    for (name, value) in [
+        ("content-type", "text/plain"),
+        ("content-type", "multipart/form-data; boundary=x"),
+        ("content-encoding", "gzip"),
+    ] {
+        let mut request = proxy.request(Method::POST, CHAT, Some(&json!({"model": "x"})));
+        request.headers_mut().insert(name, value.parse().expect("value"));
+        let answer = proxy.send(request).await;
+        assert_eq!(answer.status, 415, "{name}: {value}");
+        assert_eq!(answer.json()["error"]["code"], "unsupported_media_type");
+    }
+}
+
+#[tokio::test]
+async fn bodies_over_the_limit_are_413_announced_or_not() {
+    let limits = ProxyLimits { json_body_bytes: 4096, ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let announced = proxy.post(CHAT, &json!({"model": "x", "padding": "y".repeat(5000)})).await;
+    assert_eq!(
+        (announced.status.as_u16(), announced.json()["error"]["code"].as_str()),
+        (413, Some("payload_too_large"))
+    );
+    // Chunked, so that only counting can tell.
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n",
+        proxy.key
+    );
+    let chunk = format!("400\r\n{}\r\n", "y".repeat(1024)).repeat(5);
+    let answer = crate::connections::raw(&proxy, &[head.as_bytes(), chunk.as_bytes()].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
+    let proxy = Proxy::start().await;
+    let key = &proxy.key;
+    for (name, head, status) in [
+        (
+            "foreign host",
+            format!("GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nauthorization: Bearer {key}\r\n\r\n"),
+            "421",
+        ),
+        ("no host", format!("GET /v1/models HTTP/1.1\r\nauthorization: Bearer {key}\r\n\r\n"), "400"),
+        ("two hosts", "GET /v1/models HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n".to_owned(), "400"),
+        ("other target", "GET http://evil.example/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), "400"),
+        (
+            "two keys",
+            format!(
+                "GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\nauthorization: Bearer x\r\n\r\n"
+            ),
+            "400",
+        ),
+        ("key in the URL", format!("GET /v1/models?key={key} HTTP/1.1\r\nhost: localhost\r\n\r\n"), "400"),
+        (
+            "a key of a megabyte",
+            format!(
+                "GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+                "k".repeat(1 << 20)
+            ),
+            "431",
+        ),
+        ("a long path", format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "p".repeat(9000)), "414"),
+        ("CONNECT", "CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n\r\n".to_owned(), "421"),
+    ] {
+        let answer = crate::connections::raw(&proxy, head.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {answer:.200}");
+        assert!(!answer.contains(key.as_str()), "{name}: no answer repeats a key");
+    }
+}
+
+#[tokio::test]
+async fn preflights_are_answered_for_allowed_origins_only_and_never_with_credentials() {
+    let limits = ProxyLimits { cors_allowed_origins: vec!["https://app.example".to_owned()], ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let preflight = |origin: &str| {
+        Request::builder()
+            .method(Method::OPTIONS)
+            .uri(CHAT)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .body(Full::default())
+            .expect("a request")
+    };
+    let allowed = proxy.send(preflight("https://app.example")).await;
+    assert_eq!(allowed.status, 204);
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+    assert!(
+        allowed.header("access-control-allow-headers").is_some_and(|list| list.contains("x-stainless-retry-count"))
+    );
+    assert_eq!(allowed.header("access-control-allow-credentials"), None);
+    let foreign = proxy.send(preflight("https://evil.example")).await;
+    assert_eq!(foreign.header("access-control-allow-origin"), None);
+    let mut refused = proxy.request(Method::POST, CHAT, Some(&json!({})));
+    refused.headers_mut().insert("origin", "https://app.example".parse().expect("value"));
+    let refused = proxy.send(refused).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example"), "refusals are readable too");
+}

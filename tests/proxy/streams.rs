@@ -1,0 +1,166 @@
+//! Streams that do not go well.
+
+use std::time::Duration;
+
+use flm::proxy::limits::ProxyLimits;
+use flm::types::key::KeyLimits;
+use flm::types::request::RequestEnd;
+use http::Method;
+use http_body_util::BodyExt as _;
+use serde_json::json;
+
+use crate::engine_scripts;
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
+use crate::{Answer, Proxy};
+
+async fn engine_that(reply: Reply) -> FakeEngine {
+    FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await
+}
+
+fn recorded() -> Reply {
+    Reply::recorded("llamacpp/b11434/chat_stream")
+}
+
+async fn stream_of(proxy: &Proxy) -> Answer {
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    proxy.post("/v1/chat/completions", &chat).await
+}
+
+fn ends_with_an_error(answer: &Answer, code: &str) {
+    let text = answer.text();
+    assert_eq!(answer.status, 200);
+    let events: Vec<&str> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
+    let [.., error, done] = events.as_slice() else { panic!("{text}") };
+    assert_eq!(*done, "data: [DONE]");
+    let error: serde_json::Value = serde_json::from_str(error.strip_prefix("data: ").expect("data")).expect("JSON");
+    assert_eq!(error["error"]["code"], code, "{text}");
+    assert_eq!(error["error"]["request_id"].as_str(), answer.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_in_the_middle_is_told_inside_the_stream() {
+    let proxy = Proxy::start().await;
+    let engine = engine_that(recorded().cut_after(3, Step::Die)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    ends_with_an_error(&stream_of(&proxy).await, "engine_error");
+    let row = proxy.ended(RequestEnd::EngineFailed).await;
+    assert_eq!((row.status, row.error_code.as_deref()), (200, Some("engine_error")));
+    assert!(row.tokens.completion > 0, "what came was counted");
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_without_an_end_is_told_inside_the_stream() {
+    let proxy = Proxy::start().await;
+    let mut reply = recorded();
+    reply.steps.truncate(3);
+    let engine = engine_that(reply).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    ends_with_an_error(&stream_of(&proxy).await, "engine_error");
+}
+
+#[tokio::test]
+async fn an_engine_that_stalls_is_given_up_after_the_gap() {
+    let limits = ProxyLimits { engine_gap: Duration::from_millis(200), ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let engine = engine_that(recorded().cut_after(3, Step::Stall)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    ends_with_an_error(&stream_of(&proxy).await, "engine_timeout");
+    engine.wait_until(|seen| seen.left == 1).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_sends_garbage_is_a_502_before_the_first_byte() {
+    let proxy = Proxy::start().await;
+    let engine = engine_that(Reply::stream(&["\u{0}\u{1}garbage\n\nmore\n\n"])).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let answer = stream_of(&proxy).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].as_str()), (502, Some("engine_error")));
+    let whole = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let answer = proxy.post("/v1/chat/completions", &whole).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].as_str()), (502, Some("engine_error")));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_engines_work_at_once_and_the_row_says_so() {
+    let proxy = Proxy::start().await;
+    let engine = engine_that(recorded().cut_after(3, Step::Stall)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut response = proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))).await;
+    response.body_mut().frame().await.expect("a frame").expect("no error");
+    let running = proxy.row(|row| row.stream).await;
+    assert_eq!(running.progress, flm::types::request::Progress::Running, "shown while it runs");
+    drop(response);
+    engine.wait_until(|seen| seen.left == 1).await;
+    let row = proxy.ended(RequestEnd::ClientLeft).await;
+    assert_eq!(row.id, running.id);
+    assert_eq!(proxy.shared.metrics.sums().streams, 0);
+    assert_eq!(proxy.shared.metrics.sums().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_ends_the_engines_work_too() {
+    let proxy = Proxy::start().await;
+    let engine = engine_that(recorded().after(Duration::from_secs(3600))).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let request = proxy.request(Method::POST, "/v1/chat/completions", Some(&chat));
+    let mut sending = Box::pin(proxy.open(request));
+    tokio::select! {
+        _ = &mut sending => panic!("the engine thinks for an hour"),
+        _ = engine.wait_until(|seen| seen.asked.iter().any(|asked| asked.method == Method::POST)) => {}
+    }
+    drop(sending);
+    proxy.ended(RequestEnd::ClientLeft).await;
+    engine.wait_until(|seen| seen.left == 1).await;
+}
+
+#[tokio::test]
+async fn a_slow_engine_gets_its_client_comments_until_it_speaks() {
+    let limits = ProxyLimits { heartbeat: Duration::from_millis(50), ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let engine = engine_that(recorded().after(Duration::from_millis(300))).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let answer = stream_of(&proxy).await;
+    assert_eq!(answer.status, 200);
+    let comments = answer.text().lines().filter(|line| line.starts_with(':')).count();
+    assert!(comments >= 2, "{}", answer.text());
+    assert!(answer.text().starts_with(": "), "{}", answer.text());
+    assert!(answer.text().ends_with("data: [DONE]\n\n"));
+    assert!(!answer.text().contains("\"error\""));
+    proxy.ended(RequestEnd::Completed).await;
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_comment_is_told_inside_the_stream() {
+    let limits = ProxyLimits { heartbeat: Duration::from_millis(50), ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let failing =
+        Reply::json(500, &json!({"error": {"message": "out of memory", "code": 500, "type": "server_error"}}));
+    let engine = engine_that(failing.after(Duration::from_millis(200))).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    ends_with_an_error(&stream_of(&proxy).await, "engine_error");
+}
+
+#[tokio::test]
+async fn many_streams_at_once_leave_nothing_behind_when_half_of_the_clients_leave() {
+    const STREAMS: usize = 60;
+    let proxy = Proxy::start().await;
+    let engine = engine_that(recorded().cut_after(2, Step::Stall)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        open.push(proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))).await);
+    }
+    assert_eq!(proxy.shared.metrics.sums().streams, u32::try_from(STREAMS).expect("small"));
+    open.truncate(STREAMS / 2);
+    engine.wait_until(|seen| seen.left == STREAMS / 2).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while proxy.shared.metrics.sums().streams as usize != STREAMS / 2 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    drop(open);
+    engine.wait_until(|seen| seen.left == STREAMS).await;
+}
