@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -37,22 +37,49 @@ const HTTP2_HEAD: u32 = 32 << 10;
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// What a connection is doing, as far as its deadlines go.
-#[derive(Debug, Default)]
-pub(super) struct Activity(AtomicU8);
-
-const IDLE: u8 = 0;
-const HEAD: u8 = 1;
-const BUSY: u8 = 2;
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    /// Heads that were complete so far.
+    requests: AtomicU32,
+    /// Answers that are written or dropped.
+    answers: AtomicU32,
+    /// When the last answer ended, milliseconds since it was opened.
+    idle_since: AtomicU64,
+}
 
 impl Activity {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            requests: AtomicU32::new(0),
+            answers: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+        }
+    }
+
     /// A request's head is complete.
     fn request(&self) {
-        self.0.store(BUSY, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The answer is written or dropped.
     pub(super) fn answered(&self) {
-        self.0.store(IDLE, Ordering::Relaxed);
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.idle_since.store(since, Ordering::Relaxed);
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn busy(&self) -> bool {
+        self.requests() != self.answers.load(Ordering::Relaxed)
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
     }
 }
 
@@ -113,7 +140,7 @@ async fn run(
             .keep_alive_timeout(HTTP2_PING);
         drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?;
     } else {
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new());
         let timed = TimedStream::new(stream, activity.clone(), &limits);
         let service = service_fn(move |request| {
             activity.request();
@@ -127,8 +154,7 @@ async fn run(
         builder
             // TimedStream keeps the deadlines.
             .header_read_timeout(None)
-            .max_buf_size(limits.head_bytes.max(8 << 10))
-            .pipeline_flush(true);
+            .max_buf_size(limits.head_bytes.max(8 << 10));
         drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?;
     }
     Ok(())
@@ -172,9 +198,8 @@ struct TimedStream {
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
-    /// What was seen last, so that a change starts the clock again.
-    seen: u8,
-    deadline: Instant,
+    /// The head that is being read: which one, and when it must be complete.
+    reading: Option<(u32, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -187,35 +212,44 @@ impl TimedStream {
             head: limits.head,
             idle: limits.keep_alive_idle,
             // The first byte is there already: the first head has begun.
-            seen: HEAD,
-            deadline,
+            reading: Some((0, deadline)),
             timer: Box::pin(tokio::time::sleep_until(deadline)),
         }
     }
 
-    /// Ready when the deadline of what the connection is doing has passed.
+    /// When the connection must have gone on; `None` while a request is being answered.
+    fn deadline(&self) -> Option<Instant> {
+        if self.activity.busy() {
+            return None;
+        }
+        match self.reading {
+            Some((number, deadline)) if number == self.activity.requests() => Some(deadline),
+            _ => Some(self.activity.idle_since() + self.idle),
+        }
+    }
+
+    /// Ready when the deadline has passed.
+    ///
+    /// hyper does not read again when an answer ends, because a read is waiting already: so the timer is kept
+    /// running while a request is answered, and looks again when it fires. It is not set anew for every request.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.activity.0.load(Ordering::Relaxed);
-        let reading_first_head = now == IDLE && self.seen == HEAD;
-        if now != self.seen && !reading_first_head {
-            self.seen = now;
-            self.deadline = Instant::now() + self.idle;
-        }
-        if self.seen == BUSY {
-            return Poll::Pending;
-        }
         loop {
-            // The timer is set again only when it fires too early, not for every request.
-            if self.timer.deadline() > self.deadline {
-                let deadline = self.deadline;
+            let deadline = self.deadline();
+            if let Some(deadline) = deadline
+                && self.timer.deadline() > deadline
+            {
                 self.timer.as_mut().reset(deadline);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if Instant::now() >= self.deadline {
-                return Poll::Ready(());
+            let now = Instant::now();
+            match deadline {
+                Some(deadline) if now >= deadline => return Poll::Ready(()),
+                Some(deadline) => self.timer.as_mut().reset(deadline),
+                None => {
+                    let later = now + self.idle;
+                    self.timer.as_mut().reset(later);
+                }
             }
-            let deadline = self.deadline;
-            self.timer.as_mut().reset(deadline);
         }
     }
 }
@@ -225,10 +259,10 @@ impl AsyncRead for TimedStream {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(result) => {
-                let idle = self.activity.0.load(Ordering::Relaxed) == IDLE;
-                if buffer.filled().len() > before && idle && self.seen != HEAD {
-                    self.seen = HEAD;
-                    self.deadline = Instant::now() + self.head;
+                let number = self.activity.requests();
+                let begun = self.reading.is_some_and(|(reading, _)| reading == number);
+                if buffer.filled().len() > before && !begun && !self.activity.busy() {
+                    self.reading = Some((number, Instant::now() + self.head));
                 }
                 Poll::Ready(result)
             }

@@ -19,10 +19,11 @@ use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
 /// Sends raw bytes and reads until the answer's head and what follows it stop coming.
 pub(crate) async fn raw(proxy: &Proxy, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
-    // The proxy may answer and close before it has read everything.
-    drop(stream.write_all(bytes).await);
+    let (mut reader, mut writer) = stream.split();
     let mut answer = vec![0; 4096];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.expect("in time").unwrap_or(0);
+    // The proxy may answer and close before it has read everything, so both go on at once.
+    let (_sent, read) = tokio::join!(writer.write_all(bytes), tokio::time::timeout(PATIENCE, reader.read(&mut answer)));
+    let read = read.expect("in time").unwrap_or(0);
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
 
@@ -56,7 +57,10 @@ async fn silent_slow_and_idle_peers_are_closed_by_their_deadlines() {
     let mut answer = [0; 512];
     let read = idle.read(&mut answer).await.expect("reads");
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
-    for stream in [&mut silent, &mut half_head, &mut half_preface, &mut idle] {
+    for (name, stream) in
+        [("silent", &mut silent), ("half head", &mut half_head), ("preface", &mut half_preface), ("idle", &mut idle)]
+    {
+        println!("{name}");
         closes(stream).await;
     }
     assert_eq!(proxy.get("/v1/models").await.status, 200, "others are served meanwhile");

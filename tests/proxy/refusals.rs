@@ -156,7 +156,9 @@ async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
         ("CONNECT", "CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n\r\n".to_owned(), "421"),
     ] {
         let answer = crate::connections::raw(&proxy, head.as_bytes()).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {answer:.200}");
+        // Closing with bytes unread may reset the connection before the answer is read: closed is refused too.
+        let reset = answer.is_empty() && status == "431";
+        assert!(reset || answer.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {answer:.200}");
         assert!(!answer.contains(key.as_str()), "{name}: no answer repeats a key");
     }
 }

@@ -2,8 +2,9 @@
 
 use flm::proxy::prompt::PromptTable;
 use flm::types::clock::UnixMillis;
+use flm::types::engine::Capability;
 use flm::types::prompt::PromptView;
-use flm::types::request::{RequestEnd, TokenSource};
+use flm::types::request::{Progress, RequestEnd, RequestRow, TokenSource};
 use http::Method;
 use serde_json::json;
 use std::sync::Arc;
@@ -84,7 +85,9 @@ async fn a_stream_passes_chunk_by_chunk_and_the_usage_chunk_only_when_asked_for(
         assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
         assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
         assert_eq!(answer.text().contains("\"usage\""), usage_wanted, "{}", answer.text());
-        let row = proxy.ended(RequestEnd::Completed).await;
+        let id = answer.header("x-request-id").expect("an id");
+        let ended = |row: &RequestRow| row.id.as_str() == id && row.progress != Progress::Running;
+        let row = proxy.row(ended).await;
         assert!(row.stream && row.tokens.completion > 0 && row.tokens.source == TokenSource::Engine, "{row:?}");
         assert!(row.stages.first_token.is_some());
         assert_eq!(row.bytes_out, answer.body.len() as u64);
@@ -116,7 +119,7 @@ async fn an_ollama_stream_becomes_openai_chunks() {
 }
 
 #[tokio::test]
-async fn embeddings_are_served_by_the_engine_that_has_them_and_others_say_422() {
+async fn embeddings_are_served_by_the_engine_that_has_them_and_others_say_501() {
     let proxy = Proxy::start().await;
     let chat_engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     let embed_engine = FakeEngine::start(engine_scripts::llamacpp_embed()).await;
@@ -130,6 +133,19 @@ async fn embeddings_are_served_by_the_engine_that_has_them_and_others_say_422() 
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.json()["data"][0]["embedding"].is_array());
     let refused = proxy.post("/v1/embeddings", &json!({"model": "flm-tiny", "input": "hello"})).await;
+    assert_eq!((refused.status.as_u16(), refused.json()["error"]["code"].as_str()), (501, Some("not_implemented")));
+    assert_eq!(refused.header("x-should-retry"), Some("false"), "llama.cpp tells only when asked");
+}
+
+#[tokio::test]
+async fn a_model_that_is_known_to_lack_something_is_422() {
+    let proxy = Proxy::start().await;
+    let engine = FakeEngine::start(engine_scripts::ollama()).await;
+    proxy.engine("ollama", "ollama", &engine).await;
+    let models = proxy.shared.registry.models();
+    let embedding =
+        models.iter().find(|model| !model.capabilities.contains(&Capability::Chat)).expect("an embedding model");
+    let refused = proxy.post("/v1/chat/completions", &chat(&embedding.listed_as)).await;
     assert_eq!(
         (refused.status.as_u16(), refused.json()["error"]["code"].as_str()),
         (422, Some("unsupported_modalities"))

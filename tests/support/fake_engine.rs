@@ -298,11 +298,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let asked = Asked { method: head.method, path, headers: head.headers, body };
     let reply = shared.script.reply(&asked).clone();
     shared.note(|seen| seen.asked.push(asked));
+    // Made before it thinks, so that a client that leaves meanwhile is counted too.
+    let body =
+        Replay { steps: reply.steps.into_iter().collect(), waits: None, completed: false, written: false, shared };
     if !reply.thinks.is_zero() {
         tokio::time::sleep(reply.thinks).await;
     }
-    let body =
-        Replay { steps: reply.steps.into_iter().collect(), waits: None, completed: false, written: false, shared };
     let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
