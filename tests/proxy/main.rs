@@ -1,4 +1,5 @@
 //! The proxy on real sockets, in front of fake engines that answer with recordings; a file per matter.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/engine_scripts.rs"]
