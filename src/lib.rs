@@ -13,5 +13,6 @@ pub mod operations;
 pub mod proxy;
 pub mod storage;
 pub mod telemetry;
+pub mod tui;
 pub mod types;
 pub mod wire;

@@ -1,0 +1,216 @@
+//! What the console does with the answers of its calls: pages are kept, forms close or say why not, and every
+//! failure is told.
+//!
+//! Called by `update`. Must never wait.
+
+use crate::tui::effect::{Answer, Reply, Ticket};
+use crate::tui::overlays::toasts::Level;
+use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice};
+use crate::tui::state::State;
+use crate::tui::tab_prompts;
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::update::read_store;
+use crate::types::calls::addresses::NetworkList;
+use crate::types::engine::{DetectionReport, EngineState};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::{ListenerConfig, ListenerStatus};
+use crate::types::live::Noun;
+use crate::types::text::escape;
+
+/// Takes an answer.
+pub fn take(state: &mut State, answer: Answer) {
+    let Answer { ticket, reply } = answer;
+    state.pending.remove(&ticket);
+    let asked_by_form = settle_form(state, ticket, reply.failure());
+    match reply {
+        Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
+        Reply::ListPrompts(_, outcome) => state.world.prompts.take(outcome),
+        Reply::ListPromptRoutes(_, outcome) => state.world.prompt_routes.take(outcome),
+        Reply::ListEngineKinds(_, outcome) => state.world.kinds.take(outcome),
+        Reply::ListSettings(_, outcome) => state.world.settings.take(outcome),
+        Reply::ListBlocks(_, outcome) => {
+            if let Ok(page) = &outcome {
+                state.world.blocks_total = page.total;
+            }
+            state.world.blocks.take(outcome.map(|page| page.entries));
+        }
+        Reply::ListNetworks(call, outcome) => match call.list {
+            NetworkList::Allow => state.world.allowed.take(outcome),
+            NetworkList::Trusted => state.world.trusted.take(outcome),
+        },
+        Reply::ListAudit(_, outcome) => state.world.add_older_audit(outcome),
+        Reply::EngineHealth(call, outcome) => {
+            if let Some(id) = call.id {
+                state.world.health.entry(id).or_default().take(outcome);
+            }
+        }
+        Reply::PromptHistory(call, outcome) => tab_prompts::take_history(state, &call.api_id, outcome),
+        Reply::SetPrompt(call, outcome) => tab_prompts::saved(state, &call, outcome),
+        Reply::DetectEngines(_, outcome) => detected(state, ticket, outcome),
+        Reply::StartListener(call, outcome) => started(state, ticket, call.config, outcome, asked_by_form),
+        Reply::EnsureFirstKey(_, outcome) => match outcome {
+            Ok(Some(created)) => overlays::open(state, Overlay::Key(NewKey::new(created))),
+            Ok(None) => {}
+            Err(failure) => state.complain(&failure),
+        },
+        Reply::CreateKey(_, Ok(created)) | Reply::RotateKey(_, Ok(created)) => {
+            overlays::open(state, Overlay::Key(NewKey::new(created)));
+            read_store(state, Noun::Keys);
+        }
+        Reply::RefreshModels(_, Ok(models)) => {
+            let count = models.len().to_string();
+            state.world.models = models;
+            done(state, "toast.models", &[("count", &count)]);
+        }
+        Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
+        Reply::Reload(_, Ok(report)) => {
+            let parts = escape(&report.reloaded.join(", ")).into_owned();
+            done(state, "toast.reloaded", &[("parts", &parts)]);
+            if !report.needs_restart.is_empty() {
+                let keys = escape(&report.needs_restart.join(", ")).into_owned();
+                let note = state.words.fill("toast.needs_restart", &[("keys", &keys)]);
+                state.toast(Level::Warn, note);
+            }
+        }
+        Reply::AddEngine(call, Ok(_)) => done(state, "toast.engine_added", &[("id", call.id.as_str())]),
+        Reply::RemoveEngine(call, Ok(())) => done(state, "toast.engine_removed", &[("id", call.id.as_str())]),
+        Reply::StopListener(_, Ok(())) => done(state, "toast.stopped", &[]),
+        Reply::RevokeKey(_, Ok(key)) => {
+            let label = escape(&key.label).into_owned();
+            done(state, "toast.key_revoked", &[("label", &label)]);
+            read_store(state, Noun::Keys);
+        }
+        Reply::AddBlock(_, Ok(entry)) => {
+            done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
+            read_store(state, Noun::Blocklist);
+        }
+        Reply::RemoveBlock(_, Ok(entry)) => {
+            done(state, "toast.unblocked", &[("network", &entry.network.to_string())]);
+            read_store(state, Noun::Blocklist);
+        }
+        Reply::ClearBlocks(_, Ok(count)) => {
+            done(state, "toast.cleared", &[("count", &count.to_string())]);
+            read_store(state, Noun::Blocklist);
+        }
+        Reply::AddNetwork(call, Ok(_)) => {
+            done(state, "toast.network_added", &[("network", &call.network.to_string())]);
+            read_store(state, noun(call.list));
+        }
+        Reply::RemoveNetwork(call, Ok(())) => {
+            done(state, "toast.network_removed", &[("network", &call.network.to_string())]);
+            read_store(state, noun(call.list));
+        }
+        Reply::DeletePrompt(call, Ok(())) => {
+            let id = escape(&call.api_id).into_owned();
+            done(state, "toast.prompt_deleted", &[("id", &id)]);
+            read_store(state, Noun::Prompts);
+        }
+        // A form shows its own failure.
+        other => {
+            if let Some(failure) = other.failure().filter(|_| asked_by_form == AskedBy::Person) {
+                state.complain(failure);
+            }
+        }
+    }
+}
+
+fn noun(list: NetworkList) -> Noun {
+    match list {
+        NetworkList::Allow => Noun::Allowlist,
+        NetworkList::Trusted => Noun::Trusted,
+    }
+}
+
+fn done(state: &mut State, key: &'static str, values: &[(&str, &str)]) {
+    let note = state.words.fill(key, values);
+    state.toast(Level::Ok, note);
+}
+
+/// Who asked for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AskedBy {
+    /// A form that is still open.
+    Form,
+    /// A key press.
+    Person,
+}
+
+/// Closes the form that waited for this answer, or lets it say why it failed.
+fn settle_form(state: &mut State, ticket: Ticket, failure: Option<&Failure>) -> AskedBy {
+    let waiting = |overlay: &Overlay| matches!(overlay, Overlay::Form(form) if form.waiting == Some(ticket));
+    let Some(at) = state.overlays.iter().position(waiting) else { return AskedBy::Person };
+    match (failure, &mut state.overlays[at]) {
+        (Some(failure), Overlay::Form(form)) => {
+            form.waiting = None;
+            form.failure = Some(failure.clone());
+        }
+        _ => {
+            state.overlays.remove(at);
+        }
+    }
+    AskedBy::Form
+}
+
+fn started(
+    state: &mut State,
+    ticket: Ticket,
+    config: Option<ListenerConfig>,
+    outcome: Outcome<ListenerStatus>,
+    asked_by: AskedBy,
+) {
+    let at_start = state.proxy.starting.take_if(|starting| *starting == ticket).is_some();
+    match outcome {
+        Ok(status) => {
+            let address = status.addresses.first().map(|address| escape(address).into_owned()).unwrap_or_default();
+            done(state, "toast.started", &[("address", &address)]);
+        }
+        Err(_) if asked_by == AskedBy::Form => {}
+        // Somebody else was faster, which is what was wanted.
+        Err(failure) if at_start && failure.code == ErrorCode::ProxyAlreadyRunning => {}
+        Err(failure) if failure.code == ErrorCode::ProxyPortInUse => {
+            let wanted = config
+                .or_else(|| state.world.main_listener().map(|listener| listener.config.clone()))
+                .unwrap_or_default();
+            let mut form = forms::other_port(wanted);
+            form.failure = Some(failure);
+            overlays::open(state, Overlay::Form(form));
+        }
+        Err(failure) => state.complain(&failure),
+    }
+}
+
+fn detected(state: &mut State, ticket: Ticket, outcome: Outcome<DetectionReport>) {
+    // A detection that the console began by itself must not cover the screen.
+    let by_itself = state.engines.detecting.take_if(|detecting| *detecting == ticket).is_some();
+    let report = match outcome {
+        Ok(report) => report,
+        Err(failure) => return state.complain(&failure),
+    };
+    let count = report.engines.len().to_string();
+    if by_itself {
+        if !report.engines.is_empty() {
+            done(state, "toast.detected", &[("count", &count)]);
+        }
+        return;
+    }
+    let took = text::millis(f64::from(report.took_ms));
+    let mut lines = vec![(state.words.fill("detect.summary", &[("count", &count), ("took", &took)]), Role::Popup)];
+    lines.push((String::new(), Role::Popup));
+    for engine in &report.engines {
+        let (sign, role) = match engine.state {
+            EngineState::RunningHealthy { .. } => (state.symbols().ok, Role::Ok),
+            EngineState::InstalledOnly => (state.symbols().off, Role::Muted),
+            EngineState::RunningDegraded { .. } | EngineState::Unchecked => (state.symbols().warn, Role::Warn),
+            EngineState::ErrorNetwork { .. } | EngineState::ErrorApi { .. } => (state.symbols().error, Role::Error),
+        };
+        let place = engine.url.as_deref().or(engine.binary.as_deref()).unwrap_or_default();
+        let version = engine.version.as_deref().unwrap_or_default();
+        let line = format!("{sign} {:<10} {place}  {version}  ({})", engine.kind, engine.evidence);
+        lines.push((escape(&line).into_owned(), role));
+    }
+    if report.engines.is_empty() {
+        lines.push((state.words.say("detect.nothing").into_owned(), Role::Muted));
+    }
+    overlays::open(state, Overlay::Notice(Notice::new("detect.title", lines)));
+}

@@ -1,0 +1,351 @@
+//! The forms that there are: their fields, their rules, and the operation that a correct one asks for.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
+use crate::tui::state::State;
+use crate::tui::text;
+use crate::types::address::parse_network;
+use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
+use crate::types::calls::engines::AddEngine;
+use crate::types::calls::keys::CreateKey;
+use crate::types::calls::proxy::StartListener;
+use crate::types::engine::EngineKind;
+use crate::types::ids::EngineId;
+use crate::types::key::{KeyLimits, Priority};
+use crate::types::listener::ListenerConfig;
+
+/// Which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormKind {
+    /// Register an engine.
+    AddEngine,
+    /// Make an API key.
+    CreateKey,
+    /// Block an address.
+    Block,
+    /// Add to the allow list or the trusted list.
+    Network(NetworkList),
+    /// Choose the route of a new prompt.
+    NewPrompt,
+    /// Start the proxy on another port.
+    Port(ListenerConfig),
+}
+
+type Faults = Vec<(usize, String)>;
+
+/// A form to register an engine.
+#[must_use]
+pub fn add_engine(state: &State) -> Form {
+    let known = state.world.kinds.value.as_deref().unwrap_or_default();
+    let mut options: Vec<Choice> =
+        known.iter().map(|kind| Choice { value: kind.kind.to_string(), label: kind.title.clone() }).collect();
+    if options.is_empty() {
+        // Before the list of kinds is read there is still the dialect that every engine speaks.
+        options.push(Choice { value: "openai".to_owned(), label: "OpenAI-compatible".to_owned() });
+    }
+    let mut fields = vec![
+        Field::choice("form.engine.kind", "form.engine.kind_hint", options),
+        Field::text("form.engine.id", "form.engine.id_hint", ""),
+        Field::text("form.engine.url", "form.engine.url_hint", ""),
+        Field::text("form.engine.key_variable", "form.engine.key_variable_hint", ""),
+        Field::choice(
+            "form.engine.direct",
+            "form.engine.direct_hint",
+            vec![
+                Choice { value: "no".to_owned(), label: state.words.say("form.no").into_owned() },
+                Choice { value: "yes".to_owned(), label: state.words.say("form.yes").into_owned() },
+            ],
+        ),
+    ];
+    let kind = FormKind::AddEngine;
+    kind.changed(state, 0, &mut fields);
+    Form::new(kind, fields)
+}
+
+/// A form to make a key.
+#[must_use]
+pub fn create_key(state: &State) -> Form {
+    let limits = KeyLimits::default();
+    let priorities = [("normal", "form.key.normal"), ("high", "form.key.high"), ("low", "form.key.low")];
+    Form::new(
+        FormKind::CreateKey,
+        vec![
+            Field::text("form.key.label", "form.key.label_hint", ""),
+            Field::text("form.key.expires", "form.key.expires_hint", ""),
+            Field::text("form.key.rpm", "form.key.rpm_hint", &limits.requests_per_minute.to_string()),
+            Field::text("form.key.burst", "form.key.burst_hint", &limits.burst.to_string()),
+            Field::text("form.key.tokens", "form.key.tokens_hint", ""),
+            Field::text("form.key.parallel", "form.key.parallel_hint", ""),
+            Field::text("form.key.models", "form.key.models_hint", ""),
+            Field::choice(
+                "form.key.priority",
+                "form.key.priority_hint",
+                priorities
+                    .iter()
+                    .map(|(value, label)| Choice {
+                        value: (*value).to_owned(),
+                        label: state.words.say(label).into_owned(),
+                    })
+                    .collect(),
+            ),
+        ],
+    )
+}
+
+/// A form to block an address, filled in where one is known.
+#[must_use]
+pub fn block(address: Option<IpAddr>, reason: &str) -> Form {
+    let address = address.map(|address| address.to_string()).unwrap_or_default();
+    Form::new(
+        FormKind::Block,
+        vec![
+            Field::text("form.block.network", "form.block.network_hint", &address),
+            Field::text("form.block.duration", "form.block.duration_hint", "24h"),
+            Field::text("form.block.reason", "form.block.reason_hint", reason),
+        ],
+    )
+}
+
+/// A form to add to a list of networks.
+#[must_use]
+pub fn network(list: NetworkList) -> Form {
+    Form::new(
+        FormKind::Network(list),
+        vec![
+            Field::text("form.block.network", "form.block.network_hint", ""),
+            Field::text("form.network.note", "form.network.note_hint", ""),
+        ],
+    )
+}
+
+/// A form to choose a route, and a key where the prompt is for one key only.
+#[must_use]
+pub fn new_prompt(state: &State) -> Form {
+    let routes = state.world.prompt_routes.value.as_deref().unwrap_or_default();
+    let plain = |value: &String| Choice { value: value.clone(), label: value.clone() };
+    let mut options: Vec<Choice> = routes.iter().map(plain).collect();
+    if options.is_empty() {
+        options.push(plain(&"chat.completions".to_owned()));
+    }
+    let mut keys = vec![Choice { value: String::new(), label: state.words.say("form.prompt.every_key").into_owned() }];
+    for key in state.world.keys.value.iter().flatten().filter(|key| key.revoked.is_none()) {
+        keys.push(Choice { value: key.id.to_string(), label: format!("{} ({})", key.label, key.id) });
+    }
+    Form::new(
+        FormKind::NewPrompt,
+        vec![
+            Field::choice("form.prompt.route", "form.prompt.route_hint", options),
+            Field::choice("form.prompt.key", "form.prompt.key_hint", keys),
+        ],
+    )
+}
+
+/// A form to start the proxy on another port than the one that is taken.
+#[must_use]
+pub fn other_port(config: ListenerConfig) -> Form {
+    let next = config.port.checked_add(1).unwrap_or(ListenerConfig::DEFAULT_PORT).to_string();
+    Form::new(FormKind::Port(config), vec![Field::text("form.port.port", "form.port.port_hint", &next)])
+}
+
+impl FormKind {
+    /// The key of its title.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::AddEngine => "form.engine.title",
+            Self::CreateKey => "form.key.title",
+            Self::Block => "form.block.title",
+            Self::Network(NetworkList::Allow) => "form.network.allow_title",
+            Self::Network(NetworkList::Trusted) => "form.network.trusted_title",
+            Self::NewPrompt => "form.prompt.title",
+            Self::Port(_) => "form.port.title",
+        }
+    }
+
+    /// The key of its button.
+    #[must_use]
+    pub fn deed(&self) -> &'static str {
+        match self {
+            Self::AddEngine | Self::Network(_) => "button.add",
+            Self::CreateKey => "button.create",
+            Self::Block => "button.block",
+            Self::NewPrompt => "button.edit",
+            Self::Port(_) => "button.start",
+        }
+    }
+
+    /// A field was changed: fields that follow from it and are not the person's own yet follow.
+    pub fn changed(&self, state: &State, field: usize, fields: &mut [Field]) {
+        if *self != Self::AddEngine || field != 0 {
+            return;
+        }
+        let kind = fields[0].get().to_owned();
+        let taken = |id: &str| state.world.engines.iter().any(|engine| engine.record.id.as_str() == id);
+        let mut id = kind.clone();
+        let mut number = 2;
+        while taken(&id) {
+            id = format!("{kind}-{number}");
+            number += 1;
+        }
+        let port = state.world.kinds.value.iter().flatten().find(|info| info.kind.as_str() == kind);
+        let url = match port.map(|info| info.default_port).filter(|port| *port != 0) {
+            Some(port) => format!("http://127.0.0.1:{port}"),
+            None => "http://127.0.0.1:".to_owned(),
+        };
+        for (field, text) in [(1, id), (2, url)] {
+            if let Some(field) = fields.get_mut(field).filter(|field| field.edited == Edited::No) {
+                field.value = Value::Text(crate::tui::widgets::input::LineInput::with(&text));
+            }
+        }
+    }
+
+    /// Parses the fields into what they ask for, or says what is wrong with which.
+    pub fn build(&self, state: &State, fields: &[Field]) -> Result<Submit, Faults> {
+        let mut faults = Faults::new();
+        let get = |number: usize| fields.get(number).map_or("", Field::get);
+        let submit = match self {
+            Self::AddEngine => add_engine_call(state, &get, &mut faults),
+            Self::CreateKey => create_key_call(state, &get, &mut faults),
+            Self::Block => {
+                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                let duration = match get(1) {
+                    "" => None,
+                    text => span(state, 1, text, &mut faults),
+                };
+                network.map(|network| Submit::Call(AddBlock { network, duration, reason: get(2).to_owned() }.into()))
+            }
+            Self::Network(list) => {
+                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                network.map(|network| Submit::Call(AddNetwork { list: *list, network, note: get(1).to_owned() }.into()))
+            }
+            Self::NewPrompt => Some(Submit::EditPrompt(match get(1) {
+                "" => get(0).to_owned(),
+                key => format!("{}@{key}", get(0)),
+            })),
+            Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
+                let config = ListenerConfig { port, ..config.clone() };
+                Submit::Call(StartListener { config: Some(config) }.into())
+            }),
+        };
+        match submit {
+            Some(submit) if faults.is_empty() => Ok(submit),
+            _ => Err(faults),
+        }
+    }
+}
+
+fn add_engine_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &mut Faults) -> Option<Submit> {
+    let id = match EngineId::parse(get(1)) {
+        Err(_) => fault(state, 1, "form.engine.id_rule", faults),
+        Ok(id) if state.world.engines.iter().any(|engine| engine.record.id == id) => {
+            fault(state, 1, "form.engine.id_taken", faults)
+        }
+        Ok(id) => Some(id),
+    };
+    let url = get(2).trim_end_matches('/').to_owned();
+    if !is_base_url(&url) {
+        faults.push((2, state.words.say("form.engine.url_rule").into_owned()));
+    }
+    let variable = get(3);
+    let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !variable.chars().all(name) || variable.starts_with(|c: char| c.is_ascii_digit()) {
+        faults.push((3, state.words.say("form.engine.key_variable_rule").into_owned()));
+    }
+    let call = AddEngine {
+        id: id?,
+        kind: EngineKind(get(0).to_owned().into()),
+        url,
+        api_key_env: (!variable.is_empty()).then(|| variable.to_owned()),
+        direct: get(4) == "yes",
+    };
+    Some(Submit::Call(call.into()))
+}
+
+fn create_key_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &mut Faults) -> Option<Submit> {
+    let label = get(0);
+    if !(1..=80).contains(&label.chars().count()) {
+        faults.push((0, state.words.say("form.key.label_rule").into_owned()));
+    } else if state.world.keys.value.iter().flatten().any(|key| key.revoked.is_none() && key.label == label) {
+        faults.push((0, state.words.say("form.key.label_taken").into_owned()));
+    }
+    let expires_in = match get(1) {
+        "" => None,
+        text => span(state, 1, text, faults),
+    };
+    let requests_per_minute = number(state, 2, get(2), 0, faults);
+    let burst = number(state, 3, get(3), 0, faults);
+    let tokens_per_day = optional(state, 4, get(4), faults);
+    let max_parallel = optional(state, 5, get(5), faults);
+    let models = get(6).split(',').map(str::trim).filter(|glob| !glob.is_empty()).map(str::to_owned).collect();
+    let limits = KeyLimits {
+        requests_per_minute: requests_per_minute?,
+        burst: burst?,
+        tokens_per_day,
+        max_parallel,
+        models,
+        priority: match get(7) {
+            "high" => Priority::High,
+            "low" => Priority::Low,
+            _ => Priority::Normal,
+        },
+        ..KeyLimits::default()
+    };
+    Some(Submit::Call(CreateKey { label: label.to_owned(), expires_in, limits }.into()))
+}
+
+fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {
+    faults.push((field, state.words.say(key).into_owned()));
+    None
+}
+
+fn span(state: &State, field: usize, text: &str, faults: &mut Faults) -> Option<Duration> {
+    text::parse_span(text).or_else(|| fault(state, field, "form.span_rule", faults))
+}
+
+fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
+    state: &State,
+    field: usize,
+    text: &str,
+    least: u8,
+    faults: &mut Faults,
+) -> Option<T> {
+    let parsed = text.parse().ok().filter(|number| *number >= T::from(least));
+    parsed.or_else(|| fault(state, field, "form.number_rule", faults))
+}
+
+fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(
+    state: &State,
+    field: usize,
+    text: &str,
+    faults: &mut Faults,
+) -> Option<T> {
+    if text.is_empty() { None } else { number(state, field, text, 1, faults) }
+}
+
+/// `http(s)://host[:port]` without path, query and user.
+fn is_base_url(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let port = authority.rsplit_once(':').is_none_or(|(_, port)| port.ends_with(']') || port.parse::<u16>().is_ok());
+    scheme && bare && port && !authority.contains('@') && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_base_url;
+
+    #[test]
+    fn an_engine_url_is_scheme_host_and_port_only() {
+        for good in ["http://127.0.0.1:8080", "https://gpu.lan", "http://[::1]:1234"] {
+            assert!(is_base_url(good), "{good}");
+        }
+        for bad in ["", "127.0.0.1:8080", "ftp://x", "http://x/v1", "http://u@x", "http://127.0.0.1:", "http://x:99999"]
+        {
+            assert!(!is_base_url(bad), "{bad}");
+        }
+    }
+}

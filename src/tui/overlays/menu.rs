@@ -1,0 +1,190 @@
+//! `?` help and the `:` palette: the commands that are valid here, searched, and run by Enter.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+use ratatui::layout::Rect;
+
+use crate::tui::ConsoleAccess;
+use crate::tui::action::{COMMANDS, Command, CommandRow, Safety};
+use crate::tui::geometry::{ListGeometry, ListId, Target};
+use crate::tui::overlays::Stays;
+use crate::tui::state::State;
+use crate::tui::theme::Role;
+use crate::tui::update;
+use crate::tui::widgets::cursor::moved;
+use crate::tui::widgets::input::LineInput;
+use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
+use crate::tui::widgets::{popup, table};
+
+/// Which menu.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Grouped by where a command is valid, in the table's order.
+    Help,
+    /// Best match first.
+    Palette,
+}
+
+/// Help or palette.
+#[derive(Debug)]
+pub struct Menu {
+    kind: Kind,
+    search: LineInput,
+    selected: usize,
+}
+
+/// A line of the menu.
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    Heading(&'static str),
+    Row(&'static CommandRow),
+}
+
+impl Menu {
+    /// Help of what can be done here.
+    #[must_use]
+    pub fn help() -> Self {
+        Self { kind: Kind::Help, search: LineInput::default(), selected: 0 }
+    }
+
+    /// The palette.
+    #[must_use]
+    pub fn palette() -> Self {
+        Self { kind: Kind::Palette, search: LineInput::default(), selected: 0 }
+    }
+
+    /// The commands in their order.
+    fn rows(&self, state: &State) -> Vec<&'static CommandRow> {
+        let mut contexts = state.tab.contexts(state);
+        if state.tab == crate::tui::tabs::Tab::Prompts {
+            contexts.insert(1, crate::tui::action::Context::Editor);
+        }
+        let offered = |row: &&CommandRow| {
+            contexts.contains(&row.context)
+                && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
+                && !(self.kind == Kind::Palette && row.command == Command::Palette)
+        };
+        let mut rows: Vec<&CommandRow> = COMMANDS.iter().filter(offered).collect();
+        let place = |row: &CommandRow| contexts.iter().position(|context| *context == row.context);
+        rows.sort_by_key(|row| place(row));
+        let wanted = self.search.text().trim();
+        if wanted.is_empty() {
+            return rows;
+        }
+        let pattern = Pattern::parse(wanted, CaseMatching::Ignore, Normalization::Smart);
+        let mut matcher = Matcher::new(Config::DEFAULT);
+        let mut letters = Vec::new();
+        let mut found: Vec<(u32, &CommandRow)> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let text = format!("{} {} {}", state.words.say(row.text), row.name, state.keymap.written(row.command));
+                let score = pattern.score(Utf32Str::new(&text, &mut letters), &mut matcher)?;
+                Some((score, row))
+            })
+            .collect();
+        if self.kind == Kind::Palette {
+            found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+        }
+        found.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// Takes a key press.
+    pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        let command = match key.code {
+            KeyCode::Enter => return self.choose(state, self.selected),
+            KeyCode::Up | KeyCode::BackTab => Command::Up,
+            KeyCode::Down | KeyCode::Tab => Command::Down,
+            KeyCode::Char('p') if control => Command::Up,
+            KeyCode::Char('n') if control => Command::Down,
+            KeyCode::PageUp => Command::PageUp,
+            KeyCode::PageDown => Command::PageDown,
+            KeyCode::Char('?' | 'q') if self.search.is_empty() && self.kind == Kind::Help => return Stays::Closed,
+            _ => {
+                self.search.press(key);
+                self.selected = 0;
+                return Stays::Open;
+            }
+        };
+        let page = state.geometry.page(ListId::Overlay);
+        let length = self.rows(state).len();
+        self.selected = moved(self.selected, command, page, length).unwrap_or(0);
+        Stays::Open
+    }
+
+    /// Takes pasted text.
+    pub fn paste(&mut self, text: &str) {
+        self.search.insert(text);
+        self.selected = 0;
+    }
+
+    /// Runs a row's command.
+    pub fn choose(&mut self, state: &mut State, number: usize) -> Stays {
+        let rows = self.rows(state);
+        let Some(row) = rows.get(number) else { return Stays::Open };
+        update::run(state, row.command);
+        Stays::Closed
+    }
+
+    /// Draws it.
+    pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
+        let rows = self.rows(state);
+        let grouped = self.kind == Kind::Help && self.search.is_empty();
+        let mut entries = Vec::with_capacity(rows.len() + 4);
+        let mut selected_line = 0;
+        let mut context = None;
+        for (number, command) in rows.iter().enumerate() {
+            if grouped && context != Some(command.context) {
+                context = Some(command.context);
+                entries.push((Entry::Heading(command.context.title()), usize::MAX));
+            }
+            if number == self.selected {
+                selected_line = entries.len();
+            }
+            entries.push((Entry::Row(command), number));
+        }
+        let title = painter.say(if self.kind == Kind::Help { "help.title" } else { "palette.title" });
+        let high = if self.kind == Kind::Help { screen.height.saturating_sub(2) } else { 20 };
+        let area = popup::open(painter, screen, &title, 76, high);
+        let hint = painter.say("menu.search");
+        popup::input(painter, row(area, 0), &self.search, &hint, Emphasis::Focused);
+        let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
+        let page = usize::from(body.height);
+        let offset = painter.before.scrolled(ListId::Overlay, Some(selected_line), entries.len(), page);
+        // The heading above the first row belongs to it.
+        let offset = if self.selected == 0 { 0 } else { offset };
+        painter.geometry.lists.insert(ListId::Overlay, ListGeometry { offset, page });
+        if rows.is_empty() {
+            let none = painter.say("menu.nothing").into_owned();
+            painter.message(body, &[(none, Role::Muted)]);
+        }
+        let keys_width = 18.min(body.width / 3);
+        for (line_number, (entry, number)) in entries.iter().skip(offset).take(page).enumerate() {
+            let line = row(body, cells(line_number));
+            match entry {
+                Entry::Heading(key) => {
+                    let heading = painter.say(key);
+                    painter.text(line, &heading, Role::Title);
+                }
+                Entry::Row(command) => {
+                    let keys = state.keymap.written(command.command);
+                    let place = Rect { x: line.x + 2, width: keys_width, ..line };
+                    painter.text(place, &keys, Role::Key);
+                    let x = line.x + 3 + keys_width;
+                    let text = painter.say(command.text);
+                    painter.text(Rect { x, width: line.right().saturating_sub(x), ..line }, &text, Role::Popup);
+                    if command.safety == Safety::Dangerous {
+                        painter.right(line, painter.symbols.warn, Role::Warn);
+                    }
+                    if *number == self.selected {
+                        painter.tint(line, Role::Selection);
+                        painter.text(line, painter.symbols.marker, Role::Accent);
+                    }
+                    painter.hit(line, Target::OverlayRow(*number));
+                }
+            }
+        }
+        table::scroll_bar(painter, Rect { width: body.width + 1, ..body }, offset, page, entries.len());
+    }
+}

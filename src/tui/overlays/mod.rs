@@ -1,0 +1,161 @@
+//! Boxes over the tabs: a stack whose last one has the keyboard.
+//!
+//! Called by `update` and `view`. A box knows what it asks and what to send; it must never read a tab's state.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::layout::Rect;
+
+use crate::tui::action::Command;
+use crate::tui::geometry::Target;
+use crate::tui::state::{Dirty, State};
+use crate::tui::widgets::painter::Painter;
+
+pub mod confirm;
+pub mod form;
+pub mod forms;
+pub mod key;
+pub mod menu;
+pub mod notice;
+pub mod quit;
+pub mod settings;
+pub mod toasts;
+
+/// A box.
+#[derive(Debug)]
+pub enum Overlay {
+    /// Help and palette.
+    Menu(menu::Menu),
+    /// A question before something is removed.
+    Confirm(confirm::Confirm),
+    /// Fields to fill in.
+    Form(form::Form),
+    /// A new key, shown once.
+    Key(key::NewKey),
+    /// What becomes of the proxy.
+    Quit(quit::Quit),
+    /// Language, theme, mouse, refresh rate.
+    Settings(settings::Settings),
+    /// Something to read.
+    Notice(notice::Notice),
+}
+
+/// What becomes of a box after a key press.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stays {
+    /// It stays.
+    Open,
+    /// It goes.
+    Closed,
+}
+
+/// Puts a box on top. A menu is never put over a menu.
+pub fn open(state: &mut State, overlay: Overlay) {
+    if matches!(overlay, Overlay::Menu(_)) {
+        state.overlays.retain(|known| !matches!(known, Overlay::Menu(_)));
+    }
+    state.overlays.push(overlay);
+    state.soil(Dirty::Now);
+}
+
+/// Gives a key press to the top box. The box is taken off the stack meanwhile, so that it may change the state.
+pub fn type_key(state: &mut State, key: KeyEvent) {
+    let Some(mut top) = state.overlays.pop() else { return };
+    let depth = state.overlays.len();
+    let stays = if key.code == KeyCode::Esc {
+        Stays::Closed
+    } else {
+        match &mut top {
+            Overlay::Menu(menu) => menu.press(state, key),
+            Overlay::Confirm(confirm) => confirm.press(state, key),
+            Overlay::Form(form) => form.press(state, key),
+            Overlay::Key(new_key) => new_key.press(state, key),
+            Overlay::Quit(quit) => quit.press(state, key),
+            Overlay::Settings(settings) => settings.press(state, key),
+            Overlay::Notice(notice) => notice.press(state, key),
+        }
+    };
+    put_back(state, top, depth, stays);
+}
+
+/// Boxes that were opened meanwhile lie above.
+fn put_back(state: &mut State, top: Overlay, depth: usize, stays: Stays) {
+    if stays == Stays::Open {
+        state.overlays.insert(depth.min(state.overlays.len()), top);
+    }
+}
+
+/// Gives pasted text to the top box.
+pub fn paste(state: &mut State, text: &str) {
+    let Some(mut top) = state.overlays.pop() else { return };
+    match &mut top {
+        Overlay::Menu(menu) => menu.paste(text),
+        Overlay::Confirm(confirm) => confirm.paste(text),
+        Overlay::Form(form) => form.paste(state, text),
+        Overlay::Key(_) | Overlay::Quit(_) | Overlay::Settings(_) | Overlay::Notice(_) => {}
+    }
+    state.overlays.push(top);
+}
+
+/// Gives a click to the top box.
+pub fn click(state: &mut State, target: Target) {
+    let Some(mut top) = state.overlays.pop() else { return };
+    let depth = state.overlays.len();
+    let stays = match (&mut top, target) {
+        (Overlay::Menu(menu), Target::OverlayRow(row)) => menu.choose(state, row),
+        (Overlay::Form(form), Target::OverlayRow(row)) => form.focus_on(row),
+        (Overlay::Settings(settings), Target::OverlayRow(row)) => settings.focus_on(state, row),
+        (Overlay::Confirm(confirm), Target::Button(button)) => confirm.choose(state, button),
+        (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
+        (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
+        (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
+        (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
+        _ => Stays::Open,
+    };
+    put_back(state, top, depth, stays);
+}
+
+/// Scrolls the top box.
+pub fn scroll(state: &mut State, command: Command) {
+    let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
+    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_))) {
+        type_key(state, KeyEvent::from(code));
+    }
+}
+
+/// The owner is gone: what forms wait for will not come.
+pub fn forget_calls(state: &mut State) {
+    for overlay in &mut state.overlays {
+        if let Overlay::Form(form) = overlay {
+            form.waiting = None;
+        }
+    }
+}
+
+/// Draws all boxes, the top one last.
+pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
+    for overlay in &state.overlays {
+        // Only the top box may be clicked or hold the cursor.
+        painter.geometry.targets.clear();
+        painter.geometry.cursor = None;
+        match overlay {
+            Overlay::Menu(menu) => menu.draw(state, painter, screen),
+            Overlay::Confirm(confirm) => confirm.draw(painter, screen),
+            Overlay::Form(form) => form.draw(state, painter, screen),
+            Overlay::Key(new_key) => new_key.draw(state, painter, screen),
+            Overlay::Quit(quit) => quit.draw(state, painter, screen),
+            Overlay::Settings(settings) => settings.draw(state, painter, screen),
+            Overlay::Notice(notice) => notice.draw(painter, screen),
+        }
+    }
+}
+
+/// Moves a focus among `count` things by Tab and arrows; `None` when the key is another.
+#[must_use]
+pub fn moved_focus(focus: usize, count: usize, key: KeyEvent) -> Option<usize> {
+    let count = count.max(1);
+    match key.code {
+        KeyCode::Tab | KeyCode::Right | KeyCode::Down => Some((focus + 1) % count),
+        KeyCode::BackTab | KeyCode::Left | KeyCode::Up => Some((focus + count - 1) % count),
+        _ => None,
+    }
+}

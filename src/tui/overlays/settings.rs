@@ -1,0 +1,166 @@
+//! F2: language, theme, mouse and refresh rate. A change works at once and is stored.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::layout::Rect;
+
+use crate::tui::ConsoleAccess;
+use crate::tui::effect::MouseUse;
+use crate::tui::geometry::Target;
+use crate::tui::overlays::Stays;
+use crate::tui::state::State;
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::update::use_mouse;
+use crate::tui::widgets::painter::{Painter, cells, row};
+use crate::tui::widgets::popup;
+use crate::types::calls::settings::{SetSetting, SettingSource};
+
+/// Frames per second on offer (SPEC §9.7; TUI.md §2: 1 to 15).
+const REFRESH_RATES: [u8; 6] = [1, 2, 4, 8, 12, 15];
+
+/// Name in the settings table and key of the label, row by row.
+const ROWS: [(&str, &str); 4] = [
+    ("preferred_language", "settings.language"),
+    ("console.theme", "settings.theme"),
+    ("console.mouse", "settings.mouse"),
+    ("console.refresh", "settings.refresh"),
+];
+
+/// The box.
+#[derive(Debug, Default)]
+pub struct Settings {
+    focus: usize,
+}
+
+/// Which neighbour of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Next,
+    Previous,
+}
+
+impl Settings {
+    /// Takes a key press.
+    pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
+        match key.code {
+            KeyCode::Up | KeyCode::Char('k') | KeyCode::BackTab => {
+                self.focus = (self.focus + ROWS.len() - 1) % ROWS.len()
+            }
+            KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => self.focus = (self.focus + 1) % ROWS.len(),
+            KeyCode::Left | KeyCode::Char('h') => self.change(state, Step::Previous),
+            KeyCode::Right | KeyCode::Char('l' | ' ') | KeyCode::Enter => self.change(state, Step::Next),
+            KeyCode::Char('q') | KeyCode::F(2) => return Stays::Closed,
+            _ => {}
+        }
+        Stays::Open
+    }
+
+    /// Takes a click on a row.
+    pub fn focus_on(&mut self, state: &mut State, row: usize) -> Stays {
+        if self.focus == row {
+            self.change(state, Step::Next);
+        }
+        self.focus = row.min(ROWS.len() - 1);
+        Stays::Open
+    }
+
+    fn change(&self, state: &mut State, step: Step) {
+        let value = match self.focus {
+            0 => {
+                let language = neighbour(&text::languages(), state.words.language(), step);
+                state.words = state.words.in_language(&language);
+                language
+            }
+            1 => {
+                let name = neighbour(&state.shelf.names(), &state.theme.name, step);
+                match state.shelf.load(&name, state.depth) {
+                    Ok(theme) => state.theme = theme,
+                    Err(error) => {
+                        state.toast(crate::tui::overlays::toasts::Level::Error, error.to_string());
+                        return;
+                    }
+                }
+                name
+            }
+            2 => {
+                let (mouse, value) = match state.mouse {
+                    MouseUse::Console => (MouseUse::Terminal, "false"),
+                    MouseUse::Terminal => (MouseUse::Console, "true"),
+                };
+                use_mouse(state, mouse);
+                value.to_owned()
+            }
+            _ => {
+                let rates: Vec<String> = REFRESH_RATES.iter().map(u8::to_string).collect();
+                let rate = neighbour(&rates, &state.refresh.to_string(), step);
+                state.refresh = rate.parse().unwrap_or(crate::tui::DEFAULT_REFRESH);
+                rate
+            }
+        };
+        // A read-only console changes itself, and only itself.
+        if state.access == ConsoleAccess::Full && state.is_live() {
+            state.read(SetSetting { key: ROWS[self.focus].0.to_owned(), value });
+        }
+    }
+
+    /// Draws it.
+    pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
+        let values = [
+            text::language_name(state.words.language()),
+            state.theme.title.clone(),
+            painter
+                .say(if state.mouse == MouseUse::Console {
+                    "settings.mouse_console"
+                } else {
+                    "settings.mouse_terminal"
+                })
+                .into_owned(),
+            painter.words.fill("settings.per_second", &[("count", &state.refresh.to_string())]),
+        ];
+        let title = painter.say("settings.title");
+        let area = popup::open(painter, screen, &title, 64, 11);
+        let label_cells = ROWS.iter().map(|(_, label)| text::width(&painter.say(label))).max().unwrap_or(0);
+        for (number, ((key, label), value)) in ROWS.iter().zip(&values).enumerate() {
+            let line = row(area, 1 + cells(number));
+            let focused = number == self.focus;
+            let label = painter.say(label);
+            painter.text(Rect { x: line.x + 2, width: line.width.saturating_sub(2), ..line }, &label, Role::Muted);
+            let x = line.x + cells(label_cells) + 4;
+            let place = Rect { x, width: line.right().saturating_sub(x), ..line };
+            let shown = if focused { format!("< {} >", value) } else { format!("  {value}") };
+            painter.text(place, &shown, if focused { Role::Accent } else { Role::Popup });
+            if let Some(source) = source(state, key) {
+                painter.right(line, &painter.say(source), Role::Faint);
+            }
+            if focused {
+                painter.tint(line, Role::Selection);
+                painter.text(line, painter.symbols.marker, Role::Accent);
+            }
+            painter.hit(line, Target::OverlayRow(number));
+        }
+        let hint = painter.say("settings.hint");
+        painter.text(row(area, 6), &hint, Role::Faint);
+        let path = painter.say("settings.keys_file");
+        painter.text(row(area, 7), &path, Role::Faint);
+    }
+}
+
+/// Where the stored value comes from, when it does not come from the database (SPEC §1.4).
+fn source(state: &State, key: &str) -> Option<&'static str> {
+    let settings = state.world.settings.value.as_ref()?;
+    Some(match settings.iter().find(|setting| setting.key == key)?.source {
+        SettingSource::Flag => "settings.from_flag",
+        SettingSource::Environment => "settings.from_environment",
+        SettingSource::File => "settings.from_file",
+        SettingSource::Database | SettingSource::Default => return None,
+    })
+}
+
+fn neighbour(all: &[String], current: &str, step: Step) -> String {
+    let at = all.iter().position(|value| value == current).unwrap_or(0);
+    let to = match step {
+        Step::Next => (at + 1) % all.len().max(1),
+        Step::Previous => (at + all.len().max(1) - 1) % all.len().max(1),
+    };
+    all.get(to).cloned().unwrap_or_else(|| current.to_owned())
+}

@@ -1,0 +1,333 @@
+//! Everything the console remembers, and the small verbs that updates use on it.
+//!
+//! Written by `update` and what it calls, read by `view`. Must never do I/O or read a clock: the loop sets
+//! [`State::now`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::tui::effect::{Effect, MouseUse, Request, Ticket};
+use crate::tui::geometry::Geometry;
+use crate::tui::keymap::KeyMap;
+use crate::tui::overlays::Overlay;
+use crate::tui::overlays::toasts::{Level, Toast};
+use crate::tui::tab_blocklist::BlocklistTab;
+use crate::tui::tab_engines::EnginesTab;
+use crate::tui::tab_models::ModelsTab;
+use crate::tui::tab_prompts::PromptsTab;
+use crate::tui::tab_proxy::ProxyTab;
+use crate::tui::tab_security::SecurityTab;
+use crate::tui::tabs::Tab;
+use crate::tui::text::Words;
+use crate::tui::theme::{Depth, Theme, ThemeShelf};
+use crate::tui::widgets::input::LineInput;
+use crate::tui::widgets::symbols::{CharacterSet, Symbols};
+use crate::tui::world::{Link, World};
+use crate::tui::{ConsoleAccess, OwnerOrigin};
+use crate::types::calls::Access;
+use crate::types::clock::UnixMillis;
+use crate::types::failure::Failure;
+
+/// The smallest terminal on which the console draws more than a request for a larger one.
+pub const SMALLEST: (u16, u16) = (60, 15);
+
+/// From this width on, details stand beside the list.
+pub const WIDE: u16 = 110;
+
+/// How urgently the screen must be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dirty {
+    /// Nothing visible changed.
+    Clean,
+    /// Data changed: within the refresh rate.
+    Data,
+    /// The person did something: at once.
+    Now,
+}
+
+/// The `/` filter of a tab.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// What is typed.
+    pub input: LineInput,
+    /// Whether keys go into it.
+    pub typing: Typing,
+}
+
+/// Whether an input has the keyboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Typing {
+    /// It has not.
+    #[default]
+    No,
+    /// It has.
+    Yes,
+}
+
+/// Whether the details of the selected row take the place of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The list is shown (beside it the details, where there is room).
+    Closed,
+    /// The details are shown.
+    Open,
+}
+
+/// A call that has not been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// When it was sent.
+    pub since: UnixMillis,
+    /// Whether its spinner shows.
+    pub shown: PendingShown,
+}
+
+/// Whether a running call shows a spinner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingShown {
+    /// In the footer, with the time it takes.
+    Spinner,
+    /// Not at all: reading a page in the background.
+    Nothing,
+}
+
+/// Everything the console remembers.
+#[derive(Debug)]
+pub struct State {
+    /// What is known of the home.
+    pub world: World,
+    /// The language.
+    pub words: Words,
+    /// The colours in force.
+    pub theme: Theme,
+    /// All themes.
+    pub shelf: ThemeShelf,
+    /// How many colours the terminal shows.
+    pub depth: Depth,
+    /// Which characters it shows.
+    pub characters: CharacterSet,
+    /// The keys.
+    pub keymap: KeyMap,
+    /// Whether this console may change anything.
+    pub access: ConsoleAccess,
+    /// How the owner came to run, once it answered.
+    pub origin: Option<OwnerOrigin>,
+    /// Wall-clock time of this turn of the loop.
+    pub now: UnixMillis,
+    /// Columns and rows.
+    pub size: (u16, u16),
+    /// The tab in front.
+    pub tab: Tab,
+    /// Filters of the tabs, in their order.
+    pub filters: [Filter; Tab::ALL.len()],
+    /// Whether details take the place of the list.
+    pub detail: Detail,
+    /// Boxes over the tab; the last one has the keyboard.
+    pub overlays: Vec<Overlay>,
+    /// News.
+    pub toasts: Vec<Toast>,
+    /// The screen as drawn last.
+    pub geometry: Geometry,
+    /// Calls on their way.
+    pub pending: BTreeMap<Ticket, Pending>,
+    /// Security events of high severity that arrived unseen.
+    pub unread_alerts: u32,
+    /// Who gets the mouse.
+    pub mouse: MouseUse,
+    /// Frames per second for data.
+    pub refresh: u8,
+    /// The Engines tab.
+    pub engines: EnginesTab,
+    /// The Models tab.
+    pub models: ModelsTab,
+    /// The Proxy tab.
+    pub proxy: ProxyTab,
+    /// The Security tab.
+    pub security: SecurityTab,
+    /// The Blocklist tab.
+    pub blocklist: BlocklistTab,
+    /// The Prompts tab.
+    pub prompts: PromptsTab,
+    /// Whether the steps of a first attachment were taken.
+    pub first_steps: FirstSteps,
+    dirty: Dirty,
+    outbox: Vec<Effect>,
+    next_ticket: u64,
+}
+
+/// Whether engines were looked for, a listener started and a first key made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstSteps {
+    /// Not yet.
+    Due,
+    /// Taken; a later attachment changes nothing by itself.
+    Taken,
+}
+
+impl State {
+    /// A console that knows nothing yet.
+    #[must_use]
+    pub fn new(words: Words, theme: Theme, size: (u16, u16), now: UnixMillis) -> Self {
+        Self {
+            world: World::default(),
+            words,
+            theme,
+            shelf: ThemeShelf::default(),
+            depth: Depth::True,
+            characters: CharacterSet::Unicode,
+            keymap: KeyMap::default(),
+            access: ConsoleAccess::Full,
+            origin: None,
+            now,
+            size,
+            tab: Tab::Engines,
+            filters: Default::default(),
+            detail: Detail::Closed,
+            overlays: Vec::new(),
+            toasts: Vec::new(),
+            geometry: Geometry::default(),
+            pending: BTreeMap::new(),
+            unread_alerts: 0,
+            mouse: MouseUse::Console,
+            refresh: crate::tui::DEFAULT_REFRESH,
+            engines: EnginesTab::default(),
+            models: ModelsTab::default(),
+            proxy: ProxyTab::default(),
+            security: SecurityTab::default(),
+            blocklist: BlocklistTab::default(),
+            prompts: PromptsTab::default(),
+            first_steps: FirstSteps::Due,
+            dirty: Dirty::Now,
+            outbox: Vec::new(),
+            next_ticket: 1,
+        }
+    }
+
+    /// The signs to draw with.
+    #[must_use]
+    pub fn symbols(&self) -> &'static Symbols {
+        self.characters.symbols()
+    }
+
+    /// The filter of the tab in front.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filters[self.tab as usize]
+    }
+
+    /// The filter of the tab in front.
+    pub fn filter_mut(&mut self) -> &mut Filter {
+        &mut self.filters[self.tab as usize]
+    }
+
+    /// Whether details stand beside the list.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.size.0 >= WIDE
+    }
+
+    /// Says that the screen must be drawn.
+    pub fn soil(&mut self, dirty: Dirty) {
+        self.dirty = self.dirty.max(dirty);
+    }
+
+    /// How urgently the screen must be drawn.
+    #[must_use]
+    pub fn dirty(&self) -> Dirty {
+        self.dirty
+    }
+
+    /// The screen was drawn.
+    pub fn drawn(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        self.dirty = Dirty::Clean;
+    }
+
+    /// Asks for an effect.
+    pub fn ask(&mut self, effect: Effect) {
+        self.outbox.push(effect);
+    }
+
+    /// Takes the effects asked for.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Runs an operation for the person, with a spinner.
+    pub fn call(&mut self, request: impl Into<Request>) -> Ticket {
+        self.send(request.into(), PendingShown::Spinner)
+    }
+
+    /// Reads something in the background.
+    pub fn read(&mut self, request: impl Into<Request>) -> Ticket {
+        self.send(request.into(), PendingShown::Nothing)
+    }
+
+    fn send(&mut self, request: Request, shown: PendingShown) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        if self.access == ConsoleAccess::ReadOnly && request.access() > Access::Reads {
+            self.toast(Level::Warn, self.words.say("toast.read_only").into_owned());
+            return ticket;
+        }
+        self.pending.insert(ticket, Pending { since: self.now, shown });
+        self.ask(Effect::Call { ticket, request });
+        ticket
+    }
+
+    /// Puts text on the clipboard and says so.
+    pub fn copy(&mut self, text: String, what: &str) {
+        self.ask(Effect::Copy(text));
+        let note = self.words.fill("toast.copied", &[("what", what)]);
+        self.toast(Level::Ok, note);
+    }
+
+    /// Shows news for a while.
+    pub fn toast(&mut self, level: Level, text: String) {
+        let expires = self.now.plus(level.lasts());
+        // The same news again only lasts longer.
+        self.toasts.retain(|toast| toast.text != text);
+        self.toasts.push(Toast { level, text, expires });
+        let most = 4;
+        if self.toasts.len() > most {
+            self.toasts.drain(..self.toasts.len() - most);
+        }
+        self.soil(Dirty::Now);
+    }
+
+    /// Shows why something failed, with what to do next and the request id.
+    pub fn complain(&mut self, failure: &Failure) {
+        let mut text = failure.message.clone();
+        if let Some(hint) = &failure.hint {
+            text.push('\n');
+            text.push_str(hint);
+        }
+        if let Some(id) = &failure.request_id {
+            text.push_str("\n");
+            text.push_str(id);
+        }
+        self.toast(Level::Error, text);
+    }
+
+    /// How long until something on screen changes by itself; `None` when nothing does.
+    #[must_use]
+    pub fn next_change(&self) -> Option<Duration> {
+        let toast = self.toasts.iter().map(|toast| toast.expires.since(self.now)).min();
+        let spinner = self
+            .pending
+            .values()
+            .any(|pending| pending.shown == PendingShown::Spinner)
+            .then_some(crate::tui::SPINNER_STEP);
+        let countdown = (self.tab == Tab::Blocklist && self.blocklist.counts_down(self)).then(|| {
+            // At the next full second, so that the countdown does not jump.
+            Duration::from_millis(1000 - u64::try_from(self.now.0.rem_euclid(1000)).unwrap_or(0))
+        });
+        [toast, spinner, countdown].into_iter().flatten().min().map(|wait| wait.max(Duration::from_millis(10)))
+    }
+
+    /// Whether the owner answers.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.world.link == Link::Live
+    }
+}

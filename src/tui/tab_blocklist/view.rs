@@ -1,0 +1,150 @@
+//! How the Blocklist tab looks.
+
+use ratatui::layout::Rect;
+
+use crate::tui::geometry::{ListId, Target};
+use crate::tui::state::State;
+use crate::tui::tab_blocklist::{self, View};
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::view::{empty, panel_title};
+use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
+use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::address::{BlockEntry, BlockSource, ListedNetwork};
+use crate::types::calls::addresses::NetworkList;
+use crate::types::text::escape;
+
+/// Draws it.
+pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    match state.blocklist.view {
+        View::Blocked => {
+            let rows = tab_blocklist::block_rows(state);
+            let read = state.world.blocks.value.as_ref().map_or(0, Vec::len);
+            let all = usize::try_from(state.world.blocks_total).unwrap_or(usize::MAX).max(read);
+            let inside = draw_frame(state, painter, area, rows.len(), all);
+            note_failure(painter, area, state.world.blocks.failure.as_ref().map(|failure| failure.message.as_str()));
+            if rows.is_empty() {
+                empty(
+                    state,
+                    painter,
+                    inside,
+                    if has_filter(state) { read } else { 0 },
+                    &["blocklist.empty", "blocklist.empty_hint"],
+                );
+            } else {
+                draw_blocks(state, painter, inside, &rows);
+            }
+        }
+        View::Networks(list) => {
+            let rows = tab_blocklist::network_rows(state, list);
+            let page = state.world.networks(list);
+            let all = page.value.as_ref().map_or(0, Vec::len);
+            let inside = draw_frame(state, painter, area, rows.len(), all);
+            note_failure(painter, area, page.failure.as_ref().map(|failure| failure.message.as_str()));
+            if rows.is_empty() {
+                let lines = match list {
+                    NetworkList::Allow => ["blocklist.allowed_empty", "blocklist.allowed_hint"],
+                    NetworkList::Trusted => ["blocklist.trusted_empty", "blocklist.trusted_hint"],
+                };
+                empty(state, painter, inside, all, &lines);
+            } else {
+                draw_networks(state, painter, inside, &rows);
+            }
+        }
+    }
+}
+
+fn has_filter(state: &State) -> bool {
+    !state.filter().input.is_empty()
+}
+
+fn note_failure(painter: &mut Painter<'_>, area: Rect, failure: Option<&str>) {
+    if let Some(failure) = failure {
+        painter.foot_note(area, &escape(failure), Role::Error);
+    }
+}
+
+fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
+    let titles: Vec<_> = View::ALL.iter().map(|view| painter.say(view.title())).collect();
+    let bar = format!(" {} ", painter.symbols.bar);
+    let mut parts = Vec::new();
+    for (number, (view, title)) in View::ALL.iter().zip(&titles).enumerate() {
+        if number > 0 {
+            parts.push((bar.as_str(), Role::Border));
+        }
+        let role = if *view == state.blocklist.view { Role::Title } else { Role::Faint };
+        parts.push((title.as_ref(), role));
+    }
+    let title = panel_title(state, state.blocklist.view.title(), shown, all);
+    let [_, count, filter] = title.parts();
+    parts.extend([(" ", Role::Text), count, filter]);
+    let inside = painter.panel_with(area, &parts, Emphasis::Focused);
+    let mut x = area.x + 2;
+    for (number, title) in titles.iter().enumerate() {
+        let width = cells(text::width(title));
+        painter.hit(Rect { x, width, ..row(area, 0) }, Target::View(number));
+        x += width + 3;
+    }
+    inside
+}
+
+fn source(source: BlockSource) -> &'static str {
+    match source {
+        BlockSource::Manual => "source.manual",
+        BlockSource::FailedAuthentication => "source.failed_authentication",
+        BlockSource::Score => "source.score",
+        BlockSource::Import => "source.import",
+    }
+}
+
+fn draw_blocks(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&BlockEntry]) {
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.network"), Width::Share { min: 18, weight: 1 }, 0),
+        Column::text(say("column.left"), Width::Exact(11), 0),
+        Column::text(say("column.source"), Width::Exact(16), 2),
+        Column::number(say("column.failures"), 8, 3),
+        Column::text(say("column.since"), Width::Exact(16), 4),
+        Column::text(say("column.reason"), Width::Share { min: 16, weight: 3 }, 1),
+    ];
+    let selected = tab_blocklist::selected_block(state, rows);
+    let table = Table { list: ListId::Blocks, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, area, &table, |index, column| {
+        let entry = rows[index];
+        match column {
+            0 => Cell::new(network(entry.network), Role::Text),
+            1 => match entry.expires {
+                Some(expires) => Cell::new(text::span(expires.since(state.now)), Role::Warn),
+                None => Cell::new(state.words.say("blocklist.permanent"), Role::Error),
+            },
+            2 => Cell::new(state.words.say(source(entry.source)), Role::Muted),
+            3 => Cell::new(entry.failures.to_string(), if entry.failures > 0 { Role::Text } else { Role::Faint }),
+            4 => Cell::new(state.words.date_time(entry.created), Role::Muted),
+            _ => Cell::outside(&entry.reason, Role::Text),
+        }
+    });
+}
+
+fn draw_networks(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&ListedNetwork]) {
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.network"), Width::Share { min: 20, weight: 1 }, 0),
+        Column::text(say("column.since"), Width::Exact(16), 1),
+        Column::text(say("column.note"), Width::Share { min: 16, weight: 3 }, 0),
+    ];
+    let selected = tab_blocklist::selected_network(state, rows);
+    let table = Table { list: ListId::Networks, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, area, &table, |index, column| {
+        let entry = rows[index];
+        match column {
+            0 => Cell::new(network(entry.network), Role::Text),
+            1 => Cell::new(state.words.date_time(entry.created), Role::Muted),
+            _ => Cell::outside(&entry.note, Role::Text),
+        }
+    });
+}
+
+/// A single address without its /32 or /128.
+fn network(network: ipnet::IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
+}

@@ -1,0 +1,195 @@
+//! How the Engines tab looks.
+
+use ratatui::layout::Rect;
+
+use crate::tui::geometry::{ListId, Target};
+use crate::tui::state::{Detail, State};
+use crate::tui::tab_engines::{self, ChartSpan};
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::view::{empty, panel_title, split_detail};
+use crate::tui::widgets::chart::{self, Point};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::symbols::Symbols;
+use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::engine::{Capability, EngineOrigin, EngineState, EngineView};
+use crate::types::text::escape;
+
+/// Draws it.
+pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let rows = tab_engines::rows(state);
+    let selected = tab_engines::selected(state, &rows);
+    let (list, detail) = split_detail(state, area, selected.is_some());
+    if let Some(list) = list {
+        let title = panel_title(state, "tab.engines", rows.len(), state.world.engines.len());
+        let inside = painter.panel_with(list, &title.parts(), Emphasis::when(state.detail == Detail::Closed));
+        if rows.is_empty() {
+            empty(state, painter, inside, state.world.engines.len(), &["engines.empty", "engines.empty_hint"]);
+        } else {
+            draw_table(state, painter, inside, &rows, selected);
+        }
+    }
+    if let (Some(area), Some(at)) = (detail, selected) {
+        draw_detail(state, painter, area, rows[at]);
+    }
+}
+
+/// The sign, the word and the colour of a state.
+#[must_use]
+pub fn state_signs(symbols: &Symbols, state: &EngineState) -> (&'static str, &'static str, Role) {
+    match state {
+        EngineState::InstalledOnly => (symbols.off, "engine.installed", Role::Muted),
+        EngineState::Unchecked => (symbols.unknown, "engine.unchecked", Role::Muted),
+        EngineState::RunningHealthy { .. } => (symbols.ok, "engine.healthy", Role::Ok),
+        EngineState::RunningDegraded { .. } => (symbols.warn, "engine.degraded", Role::Warn),
+        EngineState::ErrorNetwork { .. } => (symbols.error, "engine.unreachable", Role::Error),
+        EngineState::ErrorApi { .. } => (symbols.error, "engine.api_error", Role::Error),
+    }
+}
+
+fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&EngineView], selected: Option<usize>) {
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.state"), Width::Exact(15), 0),
+        Column::text(say("column.engine"), Width::Share { min: 14, weight: 2 }, 0),
+        Column::text(say("column.kind"), Width::Exact(9), 3),
+        Column::text(say("column.version"), Width::Share { min: 9, weight: 1 }, 6),
+        Column::number(say("column.models"), 6, 2),
+        Column::number(say("column.in_flight"), 6, 4),
+        Column::number(say("column.latency"), 8, 1),
+        Column::text(say("column.trend"), Width::Exact(20), 5),
+    ];
+    let symbols = painter.symbols;
+    let table = Table { list: ListId::Engines, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, area, &table, |index, column| {
+        let engine = rows[index];
+        match column {
+            0 => {
+                let (sign, word, role) = state_signs(symbols, &engine.state);
+                Cell::new(format!("{sign} {}", state.words.say(word)), role)
+            }
+            1 => match engine.record.origin {
+                EngineOrigin::Demo => Cell::new(format!("{} DEMO", engine.record.id), Role::Text),
+                _ => Cell::new(engine.record.id.to_string(), Role::Text),
+            },
+            2 => Cell::outside(engine.record.kind.as_str(), Role::Muted),
+            3 => Cell::outside(engine.version.as_deref().unwrap_or(symbols.off), Role::Muted),
+            4 => Cell::new(models(engine), Role::Text),
+            5 if engine.queued > 0 => Cell::new(format!("{}+{}", engine.in_flight, engine.queued), Role::Warn),
+            5 => Cell::new(engine.in_flight.to_string(), if engine.in_flight > 0 { Role::Accent } else { Role::Faint }),
+            6 => match engine.state.latency_ms() {
+                Some(ms) => Cell::new(text::millis(f64::from(ms)), Role::Text),
+                None => Cell::new(symbols.off, Role::Faint),
+            },
+            _ => Cell::new(chart::spark(symbols, &engine.latency_history, 20), Role::Chart),
+        }
+    });
+}
+
+fn models(engine: &EngineView) -> String {
+    match engine.models_loaded {
+        Some(loaded) => format!("{loaded}/{}", engine.models),
+        None => engine.models.to_string(),
+    }
+}
+
+fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &EngineView) {
+    let inside = painter.panel(area, engine.record.id.as_str(), Emphasis::when(state.detail == Detail::Open));
+    let inside = inset(inside, 1);
+    let (sign, word, role) = state_signs(painter.symbols, &engine.state);
+    let off = painter.symbols.off.to_owned();
+    let checked = engine.checked.map_or_else(|| off.clone(), |at| painter.words.time(at));
+    let latency = engine.state.latency_ms().map_or_else(|| off.clone(), |ms| text::millis(f64::from(ms)));
+    let origin = match engine.record.origin {
+        EngineOrigin::Detected => "engine.detected",
+        EngineOrigin::Manual => "engine.manual",
+        EngineOrigin::Demo => "engine.demo",
+    };
+    let capabilities: Vec<_> = engine.capabilities.iter().map(|c| painter.say(capability(*c))).collect();
+    let pairs: Vec<(&'static str, String, Role)> = vec![
+        ("column.state", format!("{sign} {}", painter.say(word)), role),
+        ("engine.url", escape(&engine.record.url).into_owned(), Role::Text),
+        ("column.kind", escape(engine.record.kind.as_str()).into_owned(), Role::Text),
+        ("column.version", escape(engine.version.as_deref().unwrap_or(&off)).into_owned(), Role::Text),
+        ("column.models", models(engine), Role::Text),
+        ("column.in_flight", format!("{} + {}", engine.in_flight, engine.queued), Role::Text),
+        ("column.latency", latency, Role::Text),
+        ("engine.checked", checked, Role::Text),
+        ("engine.origin", painter.say(origin).into_owned(), Role::Text),
+        ("engine.key_variable", engine.record.api_key_env.clone().unwrap_or(off), Role::Text),
+    ];
+    let label_cells = pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0);
+    let mut y = 0;
+    for (key, value, role) in &pairs {
+        let label = painter.say(key);
+        painter.pair(row(inside, y), &label, cells(label_cells), value, *role);
+        y += 1;
+    }
+    let label = painter.say("engine.capabilities");
+    painter.text(row(inside, y), &label, Role::Muted);
+    let place = Rect { x: inside.x + cells(label_cells) + 1, ..below(inside, y) };
+    let place = Rect { width: inside.right().saturating_sub(place.x), ..place };
+    y += painter.paragraph(place, &capabilities.join(", "), Role::Text).max(1);
+    if let Some(reason) = reason(&engine.state) {
+        y += painter.paragraph(below(inside, y + 1), &escape(reason), role) + 1;
+    }
+    draw_chart(state, painter, below(inside, y + 1), engine);
+}
+
+fn reason(state: &EngineState) -> Option<&str> {
+    match state {
+        EngineState::RunningDegraded { reason, .. }
+        | EngineState::ErrorNetwork { reason, .. }
+        | EngineState::ErrorApi { reason } => Some(reason),
+        _ => None,
+    }
+}
+
+fn draw_chart(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &EngineView) {
+    if area.height < 3 {
+        return;
+    }
+    let history = state.world.health.get(&engine.record.id);
+    let (points, title) = match history.and_then(|page| page.value.as_ref()).filter(|points| !points.is_empty()) {
+        Some(points) => {
+            let point = |ms: Option<u32>| ms.map_or(Point::Failed, |ms| Point::Value(f64::from(ms)));
+            let span = match state.engines.span {
+                ChartSpan::Hour => "engine.chart_hour",
+                ChartSpan::Day => "engine.chart_day",
+                ChartSpan::Week => "engine.chart_week",
+            };
+            (points.iter().map(|p| point(p.latency_ms)).collect::<Vec<_>>(), span)
+        }
+        None => {
+            let point = |ms: &u32| if *ms == 0 { Point::Failed } else { Point::Value(f64::from(*ms)) };
+            (engine.latency_history.iter().map(point).collect(), "engine.chart_recent")
+        }
+    };
+    let failed = points.iter().filter(|point| **point == Point::Failed).count();
+    let title = painter.say(title);
+    painter.text(row(area, 0), &title, Role::Muted);
+    let failures = painter
+        .words
+        .fill("engine.failed_checks", &[("failed", &failed.to_string()), ("count", &points.len().to_string())]);
+    painter.right(row(area, 0), &failures, if failed > 0 { Role::Warn } else { Role::Faint });
+    let plot = below(area, 1);
+    chart::area(painter, Rect { height: plot.height.min(10), ..plot }, &points, text::millis);
+}
+
+/// The key of a capability's name.
+#[must_use]
+pub fn capability(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Chat => "capability.chat",
+        Capability::Completions => "capability.completions",
+        Capability::Stream => "capability.stream",
+        Capability::Embeddings => "capability.embeddings",
+        Capability::Tools => "capability.tools",
+        Capability::Reasoning => "capability.reasoning",
+        Capability::Vision => "capability.vision",
+        Capability::AudioIn => "capability.audio_in",
+        Capability::AudioOut => "capability.audio_out",
+        Capability::Images => "capability.images",
+        Capability::Rerank => "capability.rerank",
+    }
+}

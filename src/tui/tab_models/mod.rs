@@ -1,0 +1,140 @@
+//! The Models tab: all models of all engines, searched fuzzily, sorted by column.
+
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+
+use crate::tui::action::Command;
+use crate::tui::geometry::ListId;
+use crate::tui::state::{Detail, State};
+use crate::tui::tabs::Tab;
+use crate::tui::widgets::cursor::Cursor;
+use crate::tui::widgets::table::Order;
+use crate::types::calls::models::RefreshModels;
+use crate::types::engine::ModelView;
+use crate::types::ids::CanonicalModel;
+
+pub mod view;
+
+/// What the list is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortBy {
+    /// Name as listed.
+    #[default]
+    Name,
+    /// Engine.
+    Engine,
+    /// Context length.
+    Context,
+    /// Size on disk.
+    Size,
+    /// In memory or not.
+    Loaded,
+}
+
+impl SortBy {
+    fn next(self) -> Self {
+        match self {
+            Self::Name => Self::Engine,
+            Self::Engine => Self::Context,
+            Self::Context => Self::Size,
+            Self::Size => Self::Loaded,
+            Self::Loaded => Self::Name,
+        }
+    }
+}
+
+/// What the tab remembers.
+#[derive(Debug)]
+pub struct ModelsTab {
+    cursor: Cursor<CanonicalModel>,
+    /// What the list is sorted by.
+    pub sort: SortBy,
+    /// Which way.
+    pub order: Order,
+}
+
+impl Default for ModelsTab {
+    fn default() -> Self {
+        Self { cursor: Cursor::default(), sort: SortBy::default(), order: Order::Ascending }
+    }
+}
+
+/// The models to show: best match first while something is searched, else in the chosen order.
+#[must_use]
+pub fn rows(state: &State) -> Vec<&ModelView> {
+    let wanted = state.filters[Tab::Models as usize].input.text().trim();
+    let mut rows: Vec<&ModelView> = state.world.models.iter().collect();
+    rows.sort_by(|a, b| {
+        let by = match state.models.sort {
+            SortBy::Name => a.listed_as.cmp(&b.listed_as),
+            SortBy::Engine => a.name.engine.cmp(&b.name.engine),
+            SortBy::Context => a.context_length.cmp(&b.context_length),
+            SortBy::Size => a.size_bytes.cmp(&b.size_bytes),
+            SortBy::Loaded => b.loaded.cmp(&a.loaded),
+        };
+        let by = if state.models.order == Order::Ascending { by } else { by.reverse() };
+        by.then_with(|| a.name.cmp(&b.name))
+    });
+    if wanted.is_empty() {
+        return rows;
+    }
+    let pattern = Pattern::parse(wanted, CaseMatching::Ignore, Normalization::Smart);
+    let mut matcher = Matcher::new(Config::DEFAULT);
+    let mut letters = Vec::new();
+    let mut found: Vec<(u32, &ModelView)> = rows
+        .into_iter()
+        .filter_map(|model| {
+            let text = format!("{} {}", model.listed_as, model.name.engine);
+            Some((pattern.score(Utf32Str::new(&text, &mut letters), &mut matcher)?, model))
+        })
+        .collect();
+    found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    found.into_iter().map(|(_, model)| model).collect()
+}
+
+fn key(model: &&ModelView) -> CanonicalModel {
+    model.name.clone()
+}
+
+/// The selected row.
+#[must_use]
+pub fn selected(state: &State, rows: &[&ModelView]) -> Option<usize> {
+    (!rows.is_empty()).then(|| state.models.cursor.place(rows, key))
+}
+
+/// Selects a clicked row.
+pub fn select(state: &mut State, row: usize) {
+    let mut cursor = std::mem::take(&mut state.models.cursor);
+    cursor.select(row, &rows(state), key);
+    state.models.cursor = cursor;
+}
+
+/// Carries a command out.
+pub fn run(state: &mut State, command: Command) {
+    match command {
+        Command::SortModels => state.models.sort = state.models.sort.next(),
+        Command::ReverseModels => {
+            state.models.order = match state.models.order {
+                Order::Ascending => Order::Descending,
+                Order::Descending => Order::Ascending,
+            };
+        }
+        Command::RefreshModels => {
+            state.call(RefreshModels {});
+        }
+        Command::Open => state.detail = Detail::Open,
+        Command::Copy => {
+            let rows = rows(state);
+            if let Some(name) = selected(state, &rows).map(|at| rows[at].listed_as.to_string()) {
+                let shown = crate::types::text::escape(&name).into_owned();
+                state.copy(name, &shown);
+            }
+        }
+        _ => {
+            let page = state.geometry.page(ListId::Models);
+            let mut cursor = std::mem::take(&mut state.models.cursor);
+            cursor.step(command, page, &rows(state), key);
+            state.models.cursor = cursor;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! How the Prompts tab looks: prompts or versions left, text or editor right.
+
+use ratatui::layout::{Position, Rect};
+use ratatui::widgets::Widget as _;
+
+use crate::tui::geometry::{ListId, Target};
+use crate::tui::state::State;
+use crate::tui::tab_prompts::{self, Draft, EditorFocus, History};
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::view::{empty, panel_title};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::prompt::PromptView;
+use crate::types::text::escape;
+
+/// Draws it.
+pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let editing = state.prompts.focus == EditorFocus::Editor;
+    let left = if editing && !state.is_wide() { 0 } else { (area.width * 2 / 5).clamp(28, 56) };
+    let list = Rect { width: left, ..area };
+    let right = Rect { x: area.x + left, width: area.width - left, ..area };
+    if left > 0 {
+        match (&state.prompts.focus, &state.prompts.history) {
+            (EditorFocus::History, Some(history)) => draw_history(state, painter, list, history),
+            _ => draw_list(state, painter, list),
+        }
+    }
+    match (&state.prompts.draft, editing) {
+        (Some(draft), true) => draw_editor(painter, right, draft),
+        _ => draw_text(state, painter, right),
+    }
+}
+
+fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let rows = tab_prompts::rows(state);
+    let all = state.world.prompts.value.as_ref().map_or(0, Vec::len);
+    let title = panel_title(state, "tab.prompts", rows.len(), all);
+    let emphasis = Emphasis::when(state.prompts.focus == EditorFocus::List);
+    let inside = painter.panel_with(area, &title.parts(), emphasis);
+    if let Some(failure) = &state.world.prompts.failure {
+        painter.foot_note(area, &escape(&failure.message), Role::Error);
+    }
+    if rows.is_empty() {
+        empty(state, painter, inside, all, &["prompts.empty", "prompts.empty_hint"]);
+        return;
+    }
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.route"), Width::Share { min: 14, weight: 1 }, 0),
+        Column::number(say("column.version"), 5, 1),
+        Column::text(say("column.changed"), Width::Exact(16), 2),
+    ];
+    let selected = tab_prompts::selected(state, &rows);
+    let draft = state.prompts.draft.as_ref().filter(|draft| draft.is_changed());
+    let table = Table { list: ListId::Prompts, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, inside, &table, |index, column| {
+        let prompt = rows[index];
+        match column {
+            0 if draft.is_some_and(|draft| draft.api_id == prompt.api_id) => {
+                Cell::outside(&format!("{} *", prompt.api_id), Role::Warn)
+            }
+            0 => Cell::outside(&prompt.api_id, Role::Text),
+            1 => Cell::new(prompt.version.to_string(), Role::Muted),
+            _ => Cell::new(state.words.date_time(prompt.updated), Role::Muted),
+        }
+    });
+}
+
+fn draw_history(state: &State, painter: &mut Painter<'_>, area: Rect, history: &History) {
+    let title = painter.words.fill("prompts.history", &[("id", &escape(&history.api_id))]);
+    let inside = painter.panel(area, &title, Emphasis::Focused);
+    let Some(versions) = &history.versions else {
+        let reading = painter.say("link.reading").into_owned();
+        painter.message(inside, &[(reading, Role::Muted)]);
+        return;
+    };
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::number(say("column.version"), 5, 0),
+        Column::text(say("column.changed"), Width::Exact(16), 0),
+        Column::text(say("prompts.text"), Width::Share { min: 8, weight: 1 }, 1),
+    ];
+    let selected = Some(history.selected).filter(|_| !versions.is_empty());
+    let table = Table { list: ListId::History, columns: &columns, rows: versions.len(), selected, target: Target::Row };
+    table::draw(painter, inside, &table, |index, column| {
+        let version: &PromptView = &versions[index];
+        match column {
+            0 => Cell::new(version.version.to_string(), Role::Text),
+            1 => Cell::new(state.words.date_time(version.updated), Role::Muted),
+            _ => Cell::outside(version.text.lines().next().unwrap_or_default(), Role::Muted),
+        }
+    });
+}
+
+fn draw_text(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let prompt = tab_prompts::shown_version(state);
+    let title = prompt.map_or_else(
+        || painter.say("prompts.text").into_owned(),
+        |prompt| escape(&format!("{} v{}", prompt.api_id, prompt.version)).into_owned(),
+    );
+    let inside = inset(painter.panel(area, &title, Emphasis::Resting), 1);
+    let Some(prompt) = prompt else {
+        let about = painter.say("prompts.about").into_owned();
+        painter.message(inside, &[(about, Role::Muted)]);
+        return;
+    };
+    let mut y = 0;
+    for line in prompt.text.split('\n') {
+        if y >= inside.height {
+            break;
+        }
+        y += painter.paragraph(below(inside, y), &escape(line), Role::Text).max(1);
+    }
+}
+
+fn draw_editor(painter: &mut Painter<'_>, area: Rect, draft: &Draft) {
+    let changed = if draft.is_changed() { " *" } else { "" };
+    let title = escape(&draft.api_id).into_owned();
+    let parts = [(title.as_str(), Role::Title), (changed, Role::Warn)];
+    let inside = painter.panel_with(area, &parts, Emphasis::Focused);
+    let note = match (&draft.failure, draft.saving) {
+        (Some(failure), _) => (escape(&failure.message).into_owned(), Role::Error),
+        (None, Some(_)) => (painter.say("prompts.saving").into_owned(), Role::Info),
+        (None, None) => (text::count(draft.text().len() as u64) + " B", Role::Faint),
+    };
+    painter.foot_note(area, &note.0, note.1);
+    let inside = inset(inside, 1);
+    let hint = painter.say("prompts.placeholders");
+    painter.text(row(inside, inside.height.saturating_sub(1)), &hint, Role::Faint);
+    let place = Rect { height: inside.height.saturating_sub(2), ..inside };
+    (&draft.area).render(place, painter.buffer);
+    let cursor = draft.area.screen_cursor();
+    let (top, left) = draft.area.scroll_offset();
+    let y = place.y.saturating_add(cells(cursor.row)).saturating_sub(top);
+    let x = place.x.saturating_add(cells(cursor.col)).saturating_sub(left);
+    painter.place_cursor(Position { x: x.min(place.right()), y: y.min(place.bottom()) });
+}

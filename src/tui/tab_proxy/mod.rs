@@ -1,0 +1,282 @@
+//! The Proxy tab: the listener and its addresses, live requests with their timing, and API keys.
+
+use std::collections::VecDeque;
+
+use crate::tui::action::{Command, Context};
+use crate::tui::effect::Ticket;
+use crate::tui::geometry::ListId;
+use crate::tui::overlays::confirm::{Confirm, Then};
+use crate::tui::overlays::toasts::Level;
+use crate::tui::overlays::{self, Overlay, forms};
+use crate::tui::state::{Detail, State};
+use crate::tui::tabs::Tab;
+use crate::tui::widgets::cursor::Cursor;
+use crate::types::calls::keys::{RevokeKey, RotateKey};
+use crate::types::calls::proxy::{Reload, StartListener, StopListener};
+use crate::types::ids::{KeyId, RequestId};
+use crate::types::key::KeyView;
+use crate::types::listener::ListenerPhase;
+use crate::types::request::RequestRow;
+use crate::types::text::escape;
+
+pub mod requests;
+pub mod view;
+
+/// Which list the tab shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum View {
+    /// Live requests.
+    #[default]
+    Requests,
+    /// API keys.
+    Keys,
+}
+
+/// What the tab remembers.
+#[derive(Debug)]
+pub struct ProxyTab {
+    /// Which list is in front.
+    pub view: View,
+    requests: Cursor<RequestId>,
+    keys: Cursor<KeyId>,
+    /// The requests as they were when the view was paused.
+    frozen: Option<VecDeque<RequestRow>>,
+    /// A start that the console began by itself.
+    pub starting: Option<Ticket>,
+}
+
+impl Default for ProxyTab {
+    fn default() -> Self {
+        Self {
+            view: View::Requests,
+            requests: Cursor::following(),
+            keys: Cursor::default(),
+            frozen: None,
+            starting: None,
+        }
+    }
+}
+
+impl ProxyTab {
+    /// Whether the live list stands still.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Whether the selection stays at the newest request.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.requests.follows()
+    }
+}
+
+/// The contexts of the tab's keys.
+#[must_use]
+pub fn contexts(state: &State) -> Vec<Context> {
+    match state.proxy.view {
+        View::Requests => vec![Context::Requests, Context::Proxy],
+        View::Keys => vec![Context::Keys, Context::Proxy],
+    }
+}
+
+fn wanted(state: &State) -> String {
+    state.filters[Tab::Proxy as usize].input.text().trim().to_lowercase()
+}
+
+/// The requests to show, newest first.
+#[must_use]
+pub fn request_rows(state: &State) -> Vec<&RequestRow> {
+    let wanted = wanted(state);
+    let all = state.proxy.frozen.as_ref().unwrap_or(&state.world.requests);
+    let fits = |row: &&RequestRow| {
+        let has = |text: &str| text.to_lowercase().contains(&wanted);
+        wanted.is_empty()
+            || has(&row.path)
+            || has(row.id.as_str())
+            || has(&row.client.to_string())
+            || has(&row.status.to_string())
+            || row.model.as_deref().is_some_and(has)
+            || row.engine.as_ref().is_some_and(|engine| has(engine.as_str()))
+            || row.key_label.as_deref().is_some_and(has)
+            || row.error_code.as_deref().is_some_and(has)
+    };
+    all.iter().filter(fits).collect()
+}
+
+/// The keys to show.
+#[must_use]
+pub fn key_rows(state: &State) -> Vec<&KeyView> {
+    let wanted = wanted(state);
+    let fits = |key: &&KeyView| {
+        wanted.is_empty()
+            || key.label.to_lowercase().contains(&wanted)
+            || key.id.as_str().to_lowercase().contains(&wanted)
+    };
+    state.world.keys.value.iter().flatten().filter(fits).collect()
+}
+
+fn request_key(row: &&RequestRow) -> RequestId {
+    row.id
+}
+
+fn key_key(key: &&KeyView) -> KeyId {
+    key.id
+}
+
+/// The selected request.
+#[must_use]
+pub fn selected_request(state: &State, rows: &[&RequestRow]) -> Option<usize> {
+    (!rows.is_empty()).then(|| state.proxy.requests.place(rows, request_key))
+}
+
+/// The selected key.
+#[must_use]
+pub fn selected_key(state: &State, rows: &[&KeyView]) -> Option<usize> {
+    (!rows.is_empty()).then(|| state.proxy.keys.place(rows, key_key))
+}
+
+/// Selects a clicked row.
+pub fn select(state: &mut State, row: usize) {
+    match state.proxy.view {
+        View::Requests => {
+            let mut cursor = state.proxy.requests.clone();
+            cursor.select(row, &request_rows(state), request_key);
+            state.proxy.requests = cursor;
+        }
+        View::Keys => {
+            let mut cursor = state.proxy.keys.clone();
+            cursor.select(row, &key_rows(state), key_key);
+            state.proxy.keys = cursor;
+        }
+    }
+}
+
+/// Shows requests (0) or keys (1).
+pub fn show_view(state: &mut State, view: usize) {
+    state.proxy.view = if view == 0 { View::Requests } else { View::Keys };
+    state.detail = Detail::Closed;
+}
+
+/// Carries a command out.
+pub fn run(state: &mut State, command: Command) {
+    match command {
+        Command::NextView | Command::PreviousView | Command::Left | Command::Right => {
+            let other = if state.proxy.view == View::Requests { 1 } else { 0 };
+            show_view(state, other);
+        }
+        Command::StartProxy => start(state),
+        Command::StopProxy => ask_to_stop(state),
+        Command::ReloadProxy => {
+            state.call(Reload {});
+        }
+        Command::CopyAddress => match state.world.base_url().map(str::to_owned) {
+            Some(url) => {
+                let shown = escape(&url).into_owned();
+                state.copy(url, &shown);
+            }
+            None => state.toast(Level::Warn, state.words.say("toast.not_running").into_owned()),
+        },
+        Command::CreateKey => {
+            let form = forms::create_key(state);
+            overlays::open(state, Overlay::Form(form));
+        }
+        Command::RotateKey => ask_about_key(state, KeyDeed::Rotate),
+        Command::RevokeKey => ask_about_key(state, KeyDeed::Revoke),
+        Command::PauseRequests => {
+            state.proxy.frozen = if state.proxy.is_paused() { None } else { Some(state.world.requests.clone()) };
+        }
+        Command::FollowRequests => {
+            state.proxy.frozen = None;
+            state.proxy.requests.top();
+        }
+        Command::Open => state.detail = Detail::Open,
+        Command::Copy => copy(state),
+        Command::CopyCurl => requests::copy_as_curl(state),
+        _ => step(state, command),
+    }
+}
+
+fn step(state: &mut State, command: Command) {
+    match state.proxy.view {
+        View::Requests => {
+            let page = state.geometry.page(ListId::Requests);
+            let mut cursor = state.proxy.requests.clone();
+            cursor.step(command, page, &request_rows(state), request_key);
+            state.proxy.requests = cursor;
+        }
+        View::Keys => {
+            let page = state.geometry.page(ListId::Keys);
+            let mut cursor = state.proxy.keys.clone();
+            cursor.step(command, page, &key_rows(state), key_key);
+            state.proxy.keys = cursor;
+        }
+    }
+}
+
+fn copy(state: &mut State) {
+    let text = match state.proxy.view {
+        View::Requests => {
+            let rows = request_rows(state);
+            selected_request(state, &rows).map(|at| rows[at].id.to_string())
+        }
+        View::Keys => {
+            let rows = key_rows(state);
+            selected_key(state, &rows).map(|at| rows[at].id.to_string())
+        }
+    };
+    if let Some(text) = text {
+        state.copy(text.clone(), &text);
+    }
+}
+
+fn start(state: &mut State) {
+    if state.proxy.starting.is_some() {
+        return;
+    }
+    // A stopped listener starts again as it was; without one the stored profile or the default is used.
+    let stopped = state.world.main_listener().filter(|listener| listener.phase != ListenerPhase::Running);
+    let config = stopped.map(|listener| listener.config.clone());
+    state.call(StartListener { config });
+}
+
+fn ask_to_stop(state: &mut State) {
+    let Some(listener) = state.world.main_listener().filter(|listener| listener.phase == ListenerPhase::Running) else {
+        state.toast(Level::Warn, state.words.say("toast.not_running").into_owned());
+        return;
+    };
+    let port = listener.config.port;
+    let address = listener.addresses.first().map(|address| escape(address).into_owned()).unwrap_or_default();
+    let streams = state.world.traffic.in_flight.to_string();
+    let body = state.words.fill("proxy.stop_body", &[("address", &address), ("count", &streams)]);
+    let then = Then::Call(StopListener { port: Some(port) }.into());
+    overlays::open(state, Overlay::Confirm(Confirm::new("proxy.stop_title", body, "button.stop", then)));
+}
+
+#[derive(Clone, Copy)]
+enum KeyDeed {
+    Rotate,
+    Revoke,
+}
+
+fn ask_about_key(state: &mut State, deed: KeyDeed) {
+    let rows = key_rows(state);
+    let Some(key) = selected_key(state, &rows).map(|at| rows[at]) else { return };
+    if key.revoked.is_some() {
+        state.toast(Level::Warn, state.words.say("keys.already_revoked").into_owned());
+        return;
+    }
+    let (id, label) = (key.id, escape(&key.label).into_owned());
+    let values = [("label", label.as_str()), ("id", id.as_str())];
+    let confirm = match deed {
+        KeyDeed::Rotate => {
+            let then = Then::Call(RotateKey { id }.into());
+            Confirm::new("keys.rotate_title", state.words.fill("keys.rotate_body", &values), "button.rotate", then)
+        }
+        KeyDeed::Revoke => {
+            let then = Then::Call(RevokeKey { id }.into());
+            Confirm::new("keys.revoke_title", state.words.fill("keys.revoke_body", &values), "button.revoke", then)
+        }
+    };
+    overlays::open(state, Overlay::Confirm(confirm));
+}

@@ -1,0 +1,251 @@
+//! How the Proxy tab looks: the proxy's state above, requests or keys below.
+
+use std::borrow::Cow;
+
+use ratatui::layout::Rect;
+
+use crate::tui::geometry::{ListId, Target};
+use crate::tui::state::{Detail, State};
+use crate::tui::tab_proxy::{self, View, requests};
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::view::{empty, panel_title, proxy_signs, split_detail};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::key::{KeyView, Priority, Right};
+use crate::types::listener::{ListenerPhase, OwnerKind};
+use crate::types::text::escape;
+
+/// Rows of the panel above, borders included.
+const STATUS_ROWS: u16 = 5;
+
+/// Draws it.
+pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    if state.detail == Detail::Closed || state.is_wide() {
+        draw_status(state, painter, Rect { height: STATUS_ROWS.min(area.height), ..area });
+    }
+    let rest = if state.detail == Detail::Open && !state.is_wide() { area } else { below(area, STATUS_ROWS) };
+    match state.proxy.view {
+        View::Requests => draw_requests(state, painter, rest),
+        View::Keys => draw_keys(state, painter, rest),
+    }
+}
+
+fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let title = painter.say("tab.proxy");
+    let inside = inset(painter.panel(area, &title, Emphasis::Resting), 1);
+    let (sign, word, role) = proxy_signs(state);
+    let (left, right) = halves(inside);
+    let phase = format!("{sign} {}", painter.say(word));
+    let label_cells = label_width(painter, &["proxy.state", "proxy.address", "proxy.mode"]);
+    let pair =
+        |painter: &mut Painter<'_>, area: Rect, y: u16, cells: u16, key: &'static str, value: &str, role: Role| {
+            let label = painter.say(key);
+            painter.pair(row(area, y), &label, cells, value, role);
+        };
+    let off = painter.symbols.off;
+    let listener = state.world.main_listener();
+    pair(painter, left, 0, label_cells, "proxy.state", &phase, role);
+    let addresses = listener.map(|l| escape(&l.addresses.join("  ")).into_owned()).filter(|a| !a.is_empty());
+    pair(painter, left, 1, label_cells, "proxy.address", addresses.as_deref().unwrap_or(off), Role::Accent);
+    match listener.map(|listener| &listener.phase) {
+        Some(ListenerPhase::Failed { reason }) => {
+            pair(painter, left, 2, label_cells, "proxy.reason", &escape(reason), Role::Error)
+        }
+        _ => {
+            let mode = listener.map_or(Cow::Borrowed(off), |listener| escape(&listener.config.mode.0));
+            pair(painter, left, 2, label_cells, "proxy.mode", &mode, Role::Text);
+        }
+    }
+    let label_cells = label_width(painter, &["proxy.owner", "proxy.since", "proxy.egress"]);
+    let Some(status) = &state.world.status else { return };
+    let owner = match status.owner {
+        OwnerKind::Daemon => "proxy.daemon",
+        OwnerKind::InProcess => "proxy.in_process",
+    };
+    let owner = painter.words.fill(owner, &[("pid", &status.pid.to_string()), ("version", &escape(&status.version))]);
+    pair(painter, right, 0, label_cells, "proxy.owner", &owner, Role::Text);
+    let since = listener.and_then(|listener| listener.started).unwrap_or(status.started);
+    let since = painter.words.date_time(since);
+    pair(painter, right, 1, label_cells, "proxy.since", &since, Role::Text);
+    pair(painter, right, 2, label_cells, "proxy.egress", &escape(&status.egress), Role::Text);
+}
+
+fn halves(area: Rect) -> (Rect, Rect) {
+    let left = area.width / 2;
+    (Rect { width: left.saturating_sub(2), ..area }, Rect { x: area.x + left, width: area.width - left, ..area })
+}
+
+fn label_width(painter: &Painter<'_>, keys: &[&'static str]) -> u16 {
+    cells(keys.iter().map(|key| text::width(&painter.say(key))).max().unwrap_or(0))
+}
+
+/// Draws a frame whose title names both views and answers its inside.
+fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
+    let requests = painter.say("proxy.requests");
+    let keys = painter.say("proxy.keys");
+    let (front, back) = match state.proxy.view {
+        View::Requests => (Role::Title, Role::Faint),
+        View::Keys => (Role::Faint, Role::Title),
+    };
+    let name = if state.proxy.view == View::Requests { "proxy.requests" } else { "proxy.keys" };
+    let title = panel_title(state, name, shown, all);
+    let [_, count, filter] = title.parts();
+    let bar = format!(" {} ", painter.symbols.bar);
+    let parts = [
+        (requests.as_ref(), front),
+        (bar.as_str(), Role::Border),
+        (keys.as_ref(), back),
+        (" ", Role::Text),
+        count,
+        filter,
+    ];
+    let inside = painter.panel_with(area, &parts, Emphasis::when(state.detail == Detail::Closed));
+    let first = cells(text::width(&requests));
+    painter.hit(Rect { x: area.x + 2, width: first, ..row(area, 0) }, Target::View(0));
+    painter.hit(Rect { x: area.x + 5 + first, width: cells(text::width(&keys)), ..row(area, 0) }, Target::View(1));
+    inside
+}
+
+fn draw_requests(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let rows = tab_proxy::request_rows(state);
+    let selected = tab_proxy::selected_request(state, &rows);
+    let (list, detail) = split_detail(state, area, selected.is_some());
+    if let Some(list) = list {
+        let inside = draw_frame(state, painter, list, rows.len(), state.world.requests.len());
+        if state.proxy.is_paused() {
+            let note = painter.say("list.paused");
+            painter.foot_note(list, &note, Role::Warn);
+        } else if !state.proxy.follows() && !rows.is_empty() {
+            let note = painter.words.fill(
+                "list.not_following",
+                &[("key", &state.keymap.first(crate::tui::action::Command::FollowRequests))],
+            );
+            painter.foot_note(list, &note, Role::Muted);
+        }
+        if rows.is_empty() {
+            empty(state, painter, inside, state.world.requests.len(), &["proxy.no_requests", "proxy.no_requests_hint"]);
+        } else {
+            requests::draw_table(state, painter, inside, &rows, selected);
+        }
+    }
+    if let (Some(area), Some(at)) = (detail, selected) {
+        requests::draw_detail(state, painter, area, rows[at]);
+    }
+}
+
+fn draw_keys(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let rows = tab_proxy::key_rows(state);
+    let all = state.world.keys.value.as_ref().map_or(0, Vec::len);
+    let selected = tab_proxy::selected_key(state, &rows);
+    let (list, detail) = split_detail(state, area, selected.is_some());
+    if let Some(list) = list {
+        let inside = draw_frame(state, painter, list, rows.len(), all);
+        if let Some(failure) = &state.world.keys.failure {
+            painter.foot_note(list, &escape(&failure.message), Role::Error);
+        }
+        if rows.is_empty() {
+            empty(state, painter, inside, all, &["keys.empty", "keys.empty_hint"]);
+        } else {
+            draw_key_table(state, painter, inside, &rows, selected);
+        }
+    }
+    if let (Some(area), Some(at)) = (detail, selected) {
+        draw_key_detail(state, painter, area, rows[at]);
+    }
+}
+
+fn key_state(state: &State, key: &KeyView) -> (&'static str, &'static str, Role) {
+    let symbols = state.symbols();
+    if key.revoked.is_some() {
+        (symbols.error, "keys.revoked", Role::Faint)
+    } else if key.expires.is_some_and(|expires| expires <= state.now) {
+        (symbols.warn, "keys.expired", Role::Warn)
+    } else {
+        (symbols.ok, "keys.active", Role::Ok)
+    }
+}
+
+fn draw_key_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&KeyView], selected: Option<usize>) {
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.state"), Width::Exact(9), 0),
+        Column::text(say("column.label"), Width::Share { min: 12, weight: 2 }, 0),
+        Column::text(say("column.key"), Width::Exact(20), 2),
+        Column::number(say("column.rpm"), 7, 3),
+        Column::text(say("column.expires"), Width::Exact(16), 1),
+        Column::text(say("column.last_used"), Width::Exact(16), 4),
+        Column::text(say("column.created"), Width::Exact(16), 5),
+    ];
+    let off = painter.symbols.off;
+    let dots = painter.symbols.ellipsis;
+    let table = Table { list: ListId::Keys, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, area, &table, |index, column| {
+        let key = rows[index];
+        let main = if key.revoked.is_some() { Role::Faint } else { Role::Text };
+        let time = |at: Option<_>, none: &'static str| match at {
+            Some(at) => Cell::new(state.words.date_time(at), main),
+            None => Cell::new(state.words.say(none), Role::Faint),
+        };
+        match column {
+            0 => {
+                let (sign, word, role) = key_state(state, key);
+                Cell::new(format!("{sign} {}", state.words.say(word)), role)
+            }
+            1 => Cell::outside(&key.label, main),
+            2 => Cell::new(format!("flm_{}{dots}{}", key.id, escape(&key.last4)), Role::Muted),
+            3 if key.limits.requests_per_minute == 0 => Cell::new(off, Role::Faint),
+            3 => Cell::new(text::count(key.limits.requests_per_minute.into()), main),
+            4 => time(key.expires, "keys.never"),
+            5 => time(key.last_used, "keys.never_used"),
+            _ => time(Some(key.created), "keys.never"),
+        }
+    });
+}
+
+fn draw_key_detail(state: &State, painter: &mut Painter<'_>, area: Rect, key: &KeyView) {
+    let title = escape(&key.label).into_owned();
+    let inside = inset(painter.panel(area, &title, Emphasis::when(state.detail == Detail::Open)), 1);
+    let (sign, word, role) = key_state(state, key);
+    let off = painter.symbols.off.to_owned();
+    let say = |key| painter.say(key).into_owned();
+    let limit = |limit: Option<u64>| limit.map_or_else(|| say("keys.no_limit"), text::count);
+    let limits = &key.limits;
+    let priority = match limits.priority {
+        Priority::Low => "form.key.low",
+        Priority::Normal => "form.key.normal",
+        Priority::High => "form.key.high",
+    };
+    let rights: Vec<_> = limits.rights.iter().map(|right| say(right_name(*right))).collect();
+    let globs =
+        |globs: &[String]| if globs.is_empty() { say("keys.all") } else { escape(&globs.join(", ")).into_owned() };
+    let pairs = [
+        ("column.state", format!("{sign} {}", say(word)), role),
+        ("column.key", format!("flm_{}", key.id), Role::Text),
+        ("column.created", painter.words.exact(key.created), Role::Text),
+        ("column.expires", key.expires.map_or_else(|| say("keys.never"), |at| painter.words.exact(at)), Role::Text),
+        ("column.last_used", key.last_used.map_or(off, |at| painter.words.date_time(at)), Role::Text),
+        ("form.key.rpm", limit(Some(limits.requests_per_minute.into()).filter(|rpm| *rpm != 0)), Role::Text),
+        ("form.key.burst", text::count(limits.burst.into()), Role::Text),
+        ("form.key.tokens", limit(limits.tokens_per_day), Role::Text),
+        ("form.key.parallel", limit(limits.max_parallel.map(u64::from)), Role::Text),
+        ("form.key.priority", say(priority), Role::Text),
+        ("form.key.models", globs(&limits.models), Role::Text),
+        ("keys.routes", globs(&limits.routes), Role::Text),
+        ("keys.rights", rights.join(", "), Role::Text),
+    ];
+    let label_cells = cells(pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0));
+    for (y, (key, value, role)) in pairs.iter().enumerate() {
+        let label = painter.say(key);
+        painter.pair(row(inside, cells(y)), &label, label_cells, value, *role);
+    }
+}
+
+fn right_name(right: Right) -> &'static str {
+    match right {
+        Right::Infer => "right.infer",
+        Right::Metrics => "right.metrics",
+        Right::Manage => "right.manage",
+        Right::Passthrough => "right.passthrough",
+    }
+}

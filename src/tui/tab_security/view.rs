@@ -1,0 +1,145 @@
+//! How the Security tab looks.
+
+use ratatui::layout::Rect;
+
+use crate::tui::geometry::{ListId, Target};
+use crate::tui::state::{Detail, State};
+use crate::tui::tab_security;
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::view::{empty, panel_title, split_detail};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::tui::world::AuditEnd;
+use crate::types::audit::{AuditKind, AuditRow, Severity};
+use crate::types::text::escape;
+
+/// Draws it.
+pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let rows = tab_security::rows(state);
+    let selected = tab_security::selected(state, &rows);
+    let (list, detail) = split_detail(state, area, selected.is_some());
+    if let Some(list) = list {
+        let title = panel_title(state, "tab.security", rows.len(), state.world.audit.len());
+        let [name, count, filter] = title.parts();
+        let least = match state.security.least {
+            Severity::Low => String::new(),
+            least => format!("  ≥ {}", painter.say(severity(least).0)),
+        };
+        let parts = [name, count, filter, (least.as_str(), Role::Accent)];
+        let inside = painter.panel_with(list, &parts, Emphasis::when(state.detail == Detail::Closed));
+        draw_note(state, painter, list, rows.len());
+        if rows.is_empty() {
+            empty(state, painter, inside, state.world.audit.len(), &["security.empty", "security.empty_hint"]);
+        } else {
+            draw_table(state, painter, inside, &rows, selected);
+        }
+    }
+    if let (Some(area), Some(at)) = (detail, selected) {
+        draw_detail(state, painter, area, rows[at]);
+    }
+}
+
+fn draw_note(state: &State, painter: &mut Painter<'_>, list: Rect, rows: usize) {
+    if let Some(failure) = &state.world.audit_failure {
+        painter.foot_note(list, &escape(&failure.message), Role::Error);
+    } else if state.security.is_paused() {
+        let note = painter.say("list.paused");
+        painter.foot_note(list, &note, Role::Warn);
+    } else if state.world.audit_end == AuditEnd::Loading {
+        let note = painter.say("security.loading");
+        painter.foot_note(list, &note, Role::Info);
+    } else if !state.security.follows() && rows > 0 {
+        let key = state.keymap.first(crate::tui::action::Command::FollowAudit);
+        let note = painter.words.fill("list.not_following", &[("key", &key)]);
+        painter.foot_note(list, &note, Role::Muted);
+    }
+}
+
+/// The key of a severity's name and its colour.
+#[must_use]
+pub fn severity(severity: Severity) -> (&'static str, Role) {
+    match severity {
+        Severity::Low => ("severity.low", Role::Muted),
+        Severity::Medium => ("severity.medium", Role::Info),
+        Severity::High => ("severity.high", Role::Warn),
+        Severity::Critical => ("severity.critical", Role::Error),
+    }
+}
+
+/// The key of a kind's name.
+#[must_use]
+pub fn kind(kind: AuditKind) -> &'static str {
+    match kind {
+        AuditKind::AuthenticationOk => "audit.authentication_ok",
+        AuditKind::AuthenticationMissing => "audit.authentication_missing",
+        AuditKind::AuthenticationFailed => "audit.authentication_failed",
+        AuditKind::AddressRefused => "audit.address_refused",
+        AuditKind::RateLimited => "audit.rate_limited",
+        AuditKind::PermissionDenied => "audit.permission_denied",
+        AuditKind::BlockAdded => "audit.block_added",
+        AuditKind::BlockLifted => "audit.block_lifted",
+        AuditKind::KeyChanged => "audit.key_changed",
+        AuditKind::PolicyChanged => "audit.policy_changed",
+        AuditKind::ListenerChanged => "audit.listener_changed",
+        AuditKind::EngineChanged => "audit.engine_changed",
+        AuditKind::RuleHit => "audit.rule_hit",
+        AuditKind::ResourceAlert => "audit.resource_alert",
+        AuditKind::PromptChanged => "audit.prompt_changed",
+        AuditKind::Maintenance => "audit.maintenance",
+    }
+}
+
+fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&AuditRow], selected: Option<usize>) {
+    let say = |key| state.words.say(key);
+    let columns = [
+        Column::text(say("column.time"), Width::Exact(8), 1),
+        Column::text(say("column.severity"), Width::Exact(8), 0),
+        Column::text(say("column.event"), Width::Share { min: 18, weight: 1 }, 0),
+        Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2),
+        Column::text(say("column.details"), Width::Share { min: 14, weight: 4 }, 3),
+    ];
+    let off = painter.symbols.off;
+    let table = Table { list: ListId::Audit, columns: &columns, rows: rows.len(), selected, target: Target::Row };
+    table::draw(painter, area, &table, |index, column| {
+        let event = &rows[index].event;
+        let (word, role) = severity(event.severity);
+        match column {
+            0 => Cell::new(state.words.time(event.at), Role::Muted),
+            1 => Cell::new(state.words.say(word), role),
+            2 => Cell::new(state.words.say(kind(event.kind)), if role == Role::Muted { Role::Text } else { role }),
+            3 => match event.address {
+                Some(address) => Cell::new(address.to_string(), Role::Text),
+                None => Cell::new(off, Role::Faint),
+            },
+            _ => Cell::outside(&event.details, Role::Muted),
+        }
+    });
+}
+
+fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, row_: &AuditRow) {
+    let event = &row_.event;
+    let title = painter.say(kind(event.kind));
+    let inside = inset(painter.panel(area, &title, Emphasis::when(state.detail == Detail::Open)), 1);
+    let off = painter.symbols.off.to_owned();
+    let or_off = |text: Option<String>| text.map_or_else(|| off.clone(), |text| escape(&text).into_owned());
+    let (word, role) = severity(event.severity);
+    let pairs = [
+        ("column.severity", painter.say(word).into_owned(), role),
+        ("column.time", painter.words.exact(event.at), Role::Text),
+        ("column.address", or_off(event.address.map(|address| address.to_string())), Role::Text),
+        ("column.key", or_off(event.key.map(|key| key.to_string())), Role::Text),
+        ("security.endpoint", or_off(event.endpoint.clone()), Role::Text),
+        ("column.engine", or_off(event.engine.as_ref().map(ToString::to_string)), Role::Text),
+        ("column.status", or_off(event.status.map(|status| status.to_string())), Role::Text),
+        ("column.latency", or_off(event.latency_ms.map(|ms| text::millis(f64::from(ms)))), Role::Text),
+        ("security.request", or_off(event.request_id.map(|id| id.to_string())), Role::Text),
+        ("security.number", text::count(row_.sequence), Role::Text),
+    ];
+    let label_cells = cells(pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0));
+    for (y, (key, value, role)) in pairs.iter().enumerate() {
+        let label = painter.say(key);
+        painter.pair(row(inside, cells(y)), &label, label_cells, value, *role);
+    }
+    painter.paragraph(below(inside, cells(pairs.len()) + 1), &escape(&event.details), Role::Text);
+}

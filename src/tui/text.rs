@@ -1,0 +1,363 @@
+//! Everything the console says: words in the chosen language, numbers, spans and times, and cutting to cells.
+//!
+//! The only user of `t!`. The language is a value that is passed along, never a global, so that two consoles in
+//! one process (and tests running side by side) may speak different languages. Called by every view. Must never
+//! cut inside a grapheme or measure by bytes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use rust_i18n::t;
+use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::types::clock::UnixMillis;
+
+/// The language that every key falls back to.
+pub const FALLBACK_LANGUAGE: &str = "en";
+
+/// Speaks one language in one time zone. Cloned freely.
+#[derive(Debug, Clone)]
+pub struct Words {
+    language: Arc<str>,
+    zone: TimeZone,
+}
+
+impl Words {
+    /// Speaks the given language where its file exists, its parent (`ja` for `ja-JP`) or English otherwise.
+    #[must_use]
+    pub fn new(language: &str, zone: TimeZone) -> Self {
+        Self { language: best_language(language).into(), zone }
+    }
+
+    /// The language code, such as `ja`.
+    #[must_use]
+    pub fn language(&self) -> &str {
+        &self.language
+    }
+
+    /// The same zone in another language.
+    #[must_use]
+    pub fn in_language(&self, language: &str) -> Self {
+        Self::new(language, self.zone.clone())
+    }
+
+    /// The text of a key; a missing key falls back to English and then to the key itself.
+    #[must_use]
+    pub fn say(&self, key: &'static str) -> Cow<'static, str> {
+        t!(key, locale = &*self.language)
+    }
+
+    /// The text of a key with its placeholders filled in. Values are inserted as they are: escape outside text.
+    #[must_use]
+    pub fn fill(&self, key: &'static str, values: &[(&str, &str)]) -> String {
+        fill(&self.say(key), values)
+    }
+
+    /// Local time of day, `14:03:59`.
+    #[must_use]
+    pub fn time(&self, at: UnixMillis) -> String {
+        self.local(at).map_or_else(String::new, |t| t.strftime("%H:%M:%S").to_string())
+    }
+
+    /// Local date and time, `2026-11-23 14:03`.
+    #[must_use]
+    pub fn date_time(&self, at: UnixMillis) -> String {
+        self.local(at).map_or_else(String::new, |t| t.strftime("%Y-%m-%d %H:%M").to_string())
+    }
+
+    /// Local date, time and seconds, `2026-11-23 14:03:59`.
+    #[must_use]
+    pub fn exact(&self, at: UnixMillis) -> String {
+        self.local(at).map_or_else(String::new, |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    }
+
+    fn local(&self, at: UnixMillis) -> Option<DateTime> {
+        Timestamp::from_millisecond(at.0).ok().map(|time| self.zone.to_datetime(time))
+    }
+}
+
+/// The codes of all languages that have a file, sorted.
+#[must_use]
+pub fn languages() -> Vec<String> {
+    let mut all: Vec<String> = rust_i18n::available_locales!().into_iter().map(Cow::into_owned).collect();
+    all.sort();
+    all
+}
+
+/// A language's name in that language.
+#[must_use]
+pub fn language_name(code: &str) -> String {
+    t!("language.name", locale = code).into_owned()
+}
+
+/// The language to speak when someone asks for `wanted`, such as `ja-JP` or `ja_JP.UTF-8`.
+#[must_use]
+pub fn best_language(wanted: &str) -> String {
+    let all = languages();
+    let whole = wanted.split('.').next().unwrap_or_default().replace('_', "-");
+    let parent = whole.split('-').next().unwrap_or_default().to_ascii_lowercase();
+    all.iter()
+        .find(|code| code.eq_ignore_ascii_case(&whole))
+        .or_else(|| all.iter().find(|code| **code == parent))
+        .cloned()
+        .unwrap_or_else(|| FALLBACK_LANGUAGE.to_owned())
+}
+
+/// Fills `%{name}` placeholders in one pass, so that a value that looks like a placeholder stays a value.
+#[must_use]
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(template.len() + 16);
+    let mut rest = template;
+    while let Some(start) = rest.find("%{") {
+        let Some(length) = rest[start..].find('}') else { break };
+        let name = &rest[start + 2..start + length];
+        out.push_str(&rest[..start]);
+        match values.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) => out.push_str(value),
+            None => out.push_str(&rest[start..=start + length]),
+        }
+        rest = &rest[start + length + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Cells that a text takes in a terminal.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Cuts a text to at most `cells`, ending in `ellipsis` when something was cut. Never cuts inside a grapheme.
+#[must_use]
+pub fn fit<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
+    if text.width() <= cells {
+        return Cow::Borrowed(text);
+    }
+    let room = cells.saturating_sub(ellipsis.width());
+    let mut used = 0;
+    let mut end = 0;
+    for grapheme in text.graphemes(true) {
+        let wide = grapheme.width();
+        if used + wide > room {
+            break;
+        }
+        used += wide;
+        end += grapheme.len();
+    }
+    if cells < ellipsis.width() {
+        return Cow::Borrowed(&text[..end]);
+    }
+    Cow::Owned(format!("{}{ellipsis}", &text[..end]))
+}
+
+/// Breaks a text into lines of at most `cells`: at spaces where there are any, inside words where a word is
+/// longer than a line, and anywhere between wide characters, as Japanese is written without spaces.
+#[must_use]
+pub fn wrap(text: &str, cells: usize) -> Vec<String> {
+    let cells = cells.max(1);
+    let mut lines = Vec::new();
+    for paragraph in text.split('\n') {
+        let mut line = String::new();
+        let mut used = 0;
+        for piece in paragraph.split_word_bounds() {
+            let wide = piece.width();
+            if used + wide <= cells {
+                line.push_str(piece);
+                used += wide;
+                continue;
+            }
+            if used > 0 && wide <= cells {
+                lines.push(std::mem::take(&mut line).trim_end().to_owned());
+                used = 0;
+                if piece.trim().is_empty() {
+                    continue;
+                }
+            }
+            for grapheme in piece.graphemes(true) {
+                if used + grapheme.width() > cells && used > 0 {
+                    lines.push(std::mem::take(&mut line).trim_end().to_owned());
+                    used = 0;
+                }
+                line.push_str(grapheme);
+                used += grapheme.width();
+            }
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+    lines
+}
+
+/// A count with thin groups: `1,234,567`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A count in at most five cells: `999`, `12.3k`, `4.5M`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub fn short_count(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => short(number as f64 / 1e3, "k"),
+        1_000_000..1_000_000_000 => short(number as f64 / 1e6, "M"),
+        _ => short(number as f64 / 1e9, "G"),
+    }
+}
+
+/// A rate with one decimal below 100.
+#[must_use]
+pub fn rate(value: f64) -> String {
+    if value >= 1_000.0 {
+        short(value / 1e3, "k")
+    } else if value >= 99.95 || value == 0.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.1}")
+    }
+}
+
+fn short(value: f64, unit: &str) -> String {
+    if value >= 99.95 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
+}
+
+/// Milliseconds for people: `0.4 ms`, `87 ms`, `1.24 s`, `2m 05s`.
+#[must_use]
+pub fn millis(ms: f64) -> String {
+    if ms < 9.95 {
+        format!("{ms:.1} ms")
+    } else if ms < 999.5 {
+        format!("{ms:.0} ms")
+    } else if ms < 59_995.0 {
+        format!("{:.2} s", ms / 1000.0)
+    } else {
+        span(Duration::from_secs_f64(ms / 1000.0))
+    }
+}
+
+/// Bytes in binary units: `512 B`, `4.1 GiB`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if number < 1024 {
+        return format!("{number} B");
+    }
+    let mut value = number as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value >= 99.95 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A span in its two largest units: `45s`, `12m 05s`, `3h 20m`, `4d 02h`.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Parses a span as people type it: `90s`, `15m`, `1h`, `7d`; a bare number is minutes.
+#[must_use]
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().ok()?;
+    let unit = match text[split..].trim() {
+        "s" => 1,
+        "" | "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|seconds| (1..=315_360_000).contains(seconds)).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cutting_keeps_graphemes_whole_and_never_exceeds_the_cells() {
+        for (text, cells, expected) in [
+            ("hello", 5, "hello"),
+            ("hello!", 5, "hell…"),
+            ("日本語", 6, "日本語"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("日本語", 1, "…"),
+            ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
+            ("abc", 0, ""),
+        ] {
+            let cut = fit(text, cells, "…");
+            assert_eq!(cut, expected, "{text:?} in {cells}");
+            assert!(width(&cut) <= cells);
+        }
+    }
+
+    #[test]
+    fn wrapping_fills_lines_and_splits_what_has_no_spaces() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
+        for line in wrap("日本語のとても長い文章です", 5) {
+            assert!(width(&line) <= 5, "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(short_count(12_345), "12.3k");
+        assert_eq!(millis(0.42), "0.4 ms");
+        assert_eq!(millis(1240.0), "1.24 s");
+        assert_eq!(bytes(4_402_341_478), "4.1 GiB");
+        assert_eq!(span(Duration::from_secs(725)), "12m 05s");
+        assert_eq!(rate(0.0), "0");
+        assert_eq!(rate(12.34), "12.3");
+    }
+
+    #[test]
+    fn spans_parse_with_units_and_reject_the_rest() {
+        assert_eq!(parse_span("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_span("15"), Some(Duration::from_secs(900)));
+        assert_eq!(parse_span(" 2 h"), Some(Duration::from_secs(7200)));
+        for bad in ["", "x", "0s", "5 years", "99999999999999999999d"] {
+            assert_eq!(parse_span(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_placeholder_is_not_filled_again() {
+        assert_eq!(fill("%{a} and %{b}", &[("a", "%{b}"), ("b", "x")]), "%{b} and x");
+        assert_eq!(fill("100%{", &[]), "100%{");
+    }
+
+    #[test]
+    fn territories_and_unknown_languages_find_a_file() {
+        assert_eq!(best_language("ja_JP.UTF-8"), "ja");
+        assert_eq!(best_language("EN-gb"), "en");
+        assert_eq!(best_language("tlh"), "en");
+    }
+}

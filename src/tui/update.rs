@@ -1,0 +1,294 @@
+//! `(&mut State, Action) -> Vec<Effect>`: the only place where the state changes.
+//!
+//! Called by the loop for every action. No I/O, no clock, no terminal.
+
+use crate::tui::action::{Action, Command, Context, Safety, Wheel};
+use crate::tui::effect::{Effect, MouseUse};
+use crate::tui::geometry::Target;
+use crate::tui::overlays::toasts::Level;
+use crate::tui::overlays::{self, Overlay};
+use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
+use crate::tui::tabs::Tab;
+use crate::tui::world::{Link, Touched};
+use crate::tui::{ConsoleAccess, OwnerOrigin, answers, tab_prompts};
+use crate::types::audit::Severity;
+use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
+use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
+use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
+use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
+use crate::types::calls::proxy::StartListener;
+use crate::types::calls::settings::ListSettings;
+use crate::types::listener::ListenerPhase;
+use crate::types::live::{LiveEvent, LiveLine, Noun};
+
+/// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
+const BLOCKS_PAGE: u32 = 1000;
+
+/// Changes the state as the action asks and answers what the world outside must do.
+pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
+    match action {
+        Action::Run(command) => {
+            state.soil(Dirty::Now);
+            run(state, command);
+        }
+        Action::Type(key) => {
+            state.soil(Dirty::Now);
+            type_key(state, key);
+        }
+        Action::Paste(text) => {
+            state.soil(Dirty::Now);
+            paste(state, &text);
+        }
+        Action::Click { column, row } => click(state, column, row),
+        Action::Turn { wheel, .. } => turn(state, wheel),
+        Action::Resize { columns, rows } => {
+            state.size = (columns, rows);
+            state.soil(Dirty::Now);
+        }
+        Action::Focus(_) => {}
+        Action::Attached(origin) => state.origin = Some(origin),
+        Action::Lost { failure, attempt, retry_at } => {
+            state.world.link = Link::Lost { failure, attempt, retry_at };
+            // Their answers will not come.
+            state.pending.clear();
+            overlays::forget_calls(state);
+            state.soil(Dirty::Now);
+        }
+        Action::Live(line) => live(state, *line),
+        Action::Answered(answer) => {
+            answers::take(state, *answer);
+            state.soil(Dirty::Now);
+        }
+        Action::Tick => {
+            let now = state.now;
+            state.toasts.retain(|toast| toast.expires > now);
+            state.soil(Dirty::Now);
+        }
+    }
+    state.take_effects()
+}
+
+/// Carries a command out, wherever it came from.
+pub fn run(state: &mut State, command: Command) {
+    let row = command.row();
+    if state.access == ConsoleAccess::ReadOnly && row.safety != Safety::Looks {
+        state.toast(Level::Warn, state.words.say("toast.read_only").into_owned());
+        return;
+    }
+    if row.context == Context::Global {
+        run_global(state, command);
+    } else if row.context == Context::Editor {
+        tab_prompts::run_editor(state, command);
+    } else {
+        match command {
+            Command::Filter => {
+                state.detail = Detail::Closed;
+                state.filter_mut().typing = Typing::Yes;
+            }
+            _ => state.tab.run(state, command),
+        }
+    }
+}
+
+fn run_global(state: &mut State, command: Command) {
+    if let Some(tab) = command.tab() {
+        show_tab(state, tab);
+        return;
+    }
+    match command {
+        Command::Help => overlays::open(state, Overlay::Menu(overlays::menu::Menu::help())),
+        Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
+        Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
+        Command::Quit => overlays::quit::ask(state),
+        Command::Back => back(state),
+        Command::NextTab => show_tab(state, state.tab.next()),
+        Command::PreviousTab => show_tab(state, state.tab.previous()),
+        Command::Refresh => {
+            if state.is_live() {
+                read_stores(state);
+                state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
+            }
+        }
+        Command::Repaint => state.ask(Effect::Repaint),
+        Command::Suspend => state.ask(Effect::Suspend),
+        _ => {}
+    }
+}
+
+/// Esc: one step back, never out.
+fn back(state: &mut State) {
+    if state.overlays.pop().is_some() {
+        return;
+    }
+    if state.detail == Detail::Open {
+        state.detail = Detail::Closed;
+    } else if !state.filter().input.is_empty() {
+        state.filter_mut().input.clear();
+    } else if state.tab == Tab::Prompts {
+        tab_prompts::back(state);
+    } else {
+        state.toasts.clear();
+    }
+}
+
+/// Brings a tab to the front.
+pub fn show_tab(state: &mut State, tab: Tab) {
+    state.tab = tab;
+    state.detail = Detail::Closed;
+    if tab == Tab::Security {
+        state.unread_alerts = 0;
+    }
+    state.soil(Dirty::Now);
+}
+
+fn type_key(state: &mut State, key: crossterm::event::KeyEvent) {
+    use crossterm::event::KeyCode;
+    if !state.overlays.is_empty() {
+        overlays::type_key(state, key);
+    } else if state.filter().typing == Typing::Yes {
+        let filter = state.filter_mut();
+        match key.code {
+            KeyCode::Enter | KeyCode::Down | KeyCode::Up | KeyCode::Tab => filter.typing = Typing::No,
+            KeyCode::Esc => {
+                filter.input.clear();
+                filter.typing = Typing::No;
+            }
+            _ => {
+                filter.input.press(key);
+            }
+        }
+    } else {
+        tab_prompts::type_key(state, key);
+    }
+}
+
+/// Pasted text goes into a focused input and never to key bindings.
+fn paste(state: &mut State, text: &str) {
+    if !state.overlays.is_empty() {
+        overlays::paste(state, text);
+    } else if state.filter().typing == Typing::Yes {
+        state.filter_mut().input.insert(text);
+    } else {
+        tab_prompts::paste(state, text);
+    }
+}
+
+fn click(state: &mut State, column: u16, row: u16) {
+    let Some(target) = state.geometry.target(column, row) else { return };
+    state.soil(Dirty::Now);
+    if !state.overlays.is_empty() {
+        overlays::click(state, target);
+        return;
+    }
+    match target {
+        Target::Tab(tab) => show_tab(state, tab),
+        Target::View(view) => state.tab.show_view(state, view),
+        Target::Row(row) => {
+            state.filter_mut().typing = Typing::No;
+            state.tab.select(state, row);
+        }
+        Target::Command(command) => run(state, command),
+        Target::OverlayRow(_) | Target::Button(_) => {}
+    }
+}
+
+fn turn(state: &mut State, wheel: Wheel) {
+    let command = match wheel {
+        Wheel::Up => Command::Up,
+        Wheel::Down => Command::Down,
+    };
+    state.soil(Dirty::Now);
+    for _ in 0..3 {
+        if state.overlays.is_empty() {
+            state.tab.run(state, command);
+        } else {
+            overlays::scroll(state, command);
+        }
+    }
+}
+
+fn live(state: &mut State, line: LiveLine) {
+    if let LiveLine::Event(numbered) = &line
+        && let LiveEvent::Audit(row) = &*numbered.event
+        && row.event.severity >= Severity::High
+        && numbered.sequence > state.world.sequence
+        && state.tab != Tab::Security
+    {
+        state.unread_alerts = state.unread_alerts.saturating_add(1);
+        state.soil(Dirty::Data);
+    }
+    let touched = state.world.apply(line);
+    if touched == Touched::All && state.world.link == Link::Live {
+        // What was being read belongs to the state before; every store is read again.
+        read_stores(state);
+        take_first_steps(state);
+    }
+    if let Touched::Store(noun) = touched {
+        read_store(state, noun);
+    }
+    if is_visible(state, touched) {
+        state.soil(if touched == Touched::All { Dirty::Now } else { Dirty::Data });
+    }
+}
+
+/// Whether something that changed is on screen.
+fn is_visible(state: &State, touched: Touched) -> bool {
+    match touched {
+        Touched::All | Touched::Status | Touched::Traffic => true,
+        Touched::Engines => matches!(state.tab, Tab::Engines | Tab::Models),
+        Touched::Models => state.tab == Tab::Models,
+        Touched::Requests => state.tab == Tab::Proxy && !state.proxy.is_paused(),
+        Touched::Audit => state.tab == Tab::Security && !state.security.is_paused(),
+        // The answer of the reading draws.
+        Touched::Store(_) | Touched::Nothing => false,
+    }
+}
+
+/// Reads every page that is not in the snapshot.
+fn read_stores(state: &mut State) {
+    for noun in [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Settings] {
+        read_store(state, noun);
+    }
+    state.read(ListEngineKinds {});
+    state.read(ListPromptRoutes {});
+}
+
+/// Reads a store again.
+pub fn read_store(state: &mut State, noun: Noun) {
+    match noun {
+        Noun::Keys => state.read(ListKeys {}),
+        Noun::Blocklist => state.read(ListBlocks { offset: 0, limit: BLOCKS_PAGE }),
+        Noun::Allowlist => state.read(ListNetworks { list: NetworkList::Allow }),
+        Noun::Trusted => state.read(ListNetworks { list: NetworkList::Trusted }),
+        Noun::Prompts => state.read(ListPrompts {}),
+        Noun::Settings => state.read(ListSettings {}),
+        Noun::Aliases => return,
+    };
+}
+
+/// After the first attachment: look for engines, start the proxy, make a first key. An owner that ran before this
+/// console keeps its listeners as they are, and the demo arranges itself.
+fn take_first_steps(state: &mut State) {
+    if state.first_steps == FirstSteps::Taken {
+        return;
+    }
+    state.first_steps = FirstSteps::Taken;
+    let Some(status) = &state.world.status else { return };
+    if state.access == ConsoleAccess::ReadOnly || status.demo || status.read_only.is_some() {
+        return;
+    }
+    let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
+    if state.origin != Some(OwnerOrigin::AlreadyRan) {
+        if !serves {
+            state.proxy.starting = Some(state.call(StartListener { config: None }));
+        }
+        state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));
+    }
+    state.read(EnsureFirstKey {});
+}
+
+/// Gives the mouse to the console or to the terminal.
+pub fn use_mouse(state: &mut State, mouse: MouseUse) {
+    state.mouse = mouse;
+    state.ask(Effect::Mouse(mouse));
+}

@@ -1,0 +1,330 @@
+//! `(&State, &mut Frame) -> Geometry`: the whole screen. Header, tabs, the tab in front, hints, boxes, toasts.
+//!
+//! Called by the loop when something visible changed, and by tests on a buffer. Must never change the state.
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use crate::tui::action::{COMMANDS, CommandRow, Safety};
+use crate::tui::geometry::{Geometry, Target};
+use crate::tui::overlays::form::spinner;
+use crate::tui::overlays::{self, toasts};
+use crate::tui::state::{Detail, PendingShown, SMALLEST, State, Typing};
+use crate::tui::tabs::Tab;
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::widgets::chart;
+use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
+use crate::tui::widgets::popup;
+use crate::tui::world::Link;
+use crate::tui::{ConsoleAccess, tab_prompts};
+use crate::types::listener::ListenerPhase;
+use crate::types::text::escape;
+
+/// Draws the screen into a frame and answers where things are.
+pub fn view(state: &State, frame: &mut Frame<'_>) -> Geometry {
+    let area = frame.area();
+    let geometry = draw(state, frame.buffer_mut(), area);
+    if let Some(cursor) = geometry.cursor {
+        frame.set_cursor_position(cursor);
+    }
+    geometry
+}
+
+/// Draws the screen into a buffer and answers where things are.
+pub fn draw(state: &State, buffer: &mut Buffer, area: Rect) -> Geometry {
+    let mut painter = Painter {
+        buffer,
+        theme: &state.theme,
+        symbols: state.symbols(),
+        words: &state.words,
+        geometry: Geometry::default(),
+        before: &state.geometry,
+    };
+    painter.tint(area, Role::Text);
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        draw_too_small(&mut painter, area);
+        return painter.geometry;
+    }
+    let footer = row(area, area.height - 1);
+    let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
+    draw_header(state, &mut painter, row(area, 0));
+    draw_tabs(state, &mut painter, row(area, 1));
+    state.tab.draw(state, &mut painter, body);
+    draw_footer(state, &mut painter, footer);
+    // Toasts lie over the tab and under boxes, which want an answer.
+    toasts::draw(state, &mut painter, body);
+    overlays::draw(state, &mut painter, area);
+    painter.geometry
+}
+
+fn draw_too_small(painter: &mut Painter<'_>, area: Rect) {
+    let now = format!("{}×{}", area.width, area.height);
+    let least = format!("{}×{}", SMALLEST.0, SMALLEST.1);
+    let lines = [
+        (painter.say("small.title").into_owned(), Role::Title),
+        (painter.words.fill("small.sizes", &[("now", &now), ("least", &least)]), Role::Text),
+        (painter.say("small.quit").into_owned(), Role::Muted),
+    ];
+    painter.message(area, &lines);
+}
+
+/// A part of the header, dropped when there is no room for it and those that matter more.
+struct Segment {
+    priority: u8,
+    parts: Vec<(String, Role)>,
+}
+
+impl Segment {
+    fn new(priority: u8, parts: Vec<(String, Role)>) -> Self {
+        Self { priority, parts }
+    }
+
+    fn width(&self) -> usize {
+        self.parts.iter().map(|(part, _)| text::width(part)).sum::<usize>() + 3
+    }
+}
+
+fn draw_header(state: &State, painter: &mut Painter<'_>, line: Rect) {
+    painter.clear(line, Role::Header);
+    let mut segments = segments(state, painter);
+    let room = usize::from(line.width);
+    while segments.iter().map(Segment::width).sum::<usize>() > room + 2 {
+        let Some(at) =
+            (0..segments.len()).max_by_key(|at| segments[*at].priority).filter(|at| segments[*at].priority > 0)
+        else {
+            break;
+        };
+        segments.remove(at);
+    }
+    let mut x = line.x + 1;
+    for (number, segment) in segments.iter().enumerate() {
+        let rest = |x: u16| Rect { x, width: line.right().saturating_sub(x), ..line };
+        if number > 0 {
+            painter.text(rest(x + 1), painter.symbols.bar, Role::Border);
+            x += 3;
+        }
+        for (part, role) in &segment.parts {
+            x += painter.text(rest(x), part, *role);
+        }
+        if x >= line.right() {
+            break;
+        }
+    }
+}
+
+fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
+    let symbols = painter.symbols;
+    let say = |key| painter.say(key).into_owned();
+    let mut marks = vec![("FLM".to_owned(), Role::Accent)];
+    let demo = state.world.status.as_ref().is_some_and(|status| status.demo);
+    if demo {
+        marks.push((" ".to_owned(), Role::Header));
+        marks.push((" DEMO ".to_owned(), Role::Badge));
+    }
+    if state.access == ConsoleAccess::ReadOnly || state.world.status.as_ref().is_some_and(|s| s.read_only.is_some()) {
+        marks.push((" ".to_owned(), Role::Header));
+        marks.push((format!(" {} ", say("header.read_only")), Role::Badge));
+    }
+    let mut out = vec![Segment::new(0, marks)];
+    let (sign, word, role) = proxy_signs(state);
+    let mut proxy = vec![(format!("{sign} {}", say(word)), role)];
+    if let Some(url) = state.world.base_url() {
+        proxy.push((format!(" {}", escape(url)), Role::Header));
+    }
+    out.push(Segment::new(0, proxy));
+    if !matches!(state.world.link, Link::Live | Link::Ending) {
+        return out;
+    }
+    let traffic = &state.world.traffic;
+    let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
+    out.push(Segment::new(1, label(text::rate(f64::from(traffic.requests_per_second)), "header.per_second")));
+    out.push(Segment::new(6, vec![(chart::spark(symbols, &traffic.history, 12), Role::Chart)]));
+    let p95 = traffic.p95_ms.map_or_else(|| symbols.off.to_owned(), |ms| text::millis(f64::from(ms)));
+    out.push(Segment::new(3, vec![("p95 ".to_owned(), Role::Muted), (p95, Role::Header)]));
+    out.push(Segment::new(2, label(traffic.active_streams.to_string(), "header.streams")));
+    out.push(Segment::new(4, label(text::rate(f64::from(traffic.tokens_per_second)), "header.tokens")));
+    let mut blocked = label(traffic.blocked_last_hour.to_string(), "header.blocked");
+    if traffic.blocked_last_hour > 0 {
+        blocked[0].1 = Role::Warn;
+    }
+    out.push(Segment::new(5, blocked));
+    let mut alerts = label(state.unread_alerts.to_string(), "header.alerts");
+    if state.unread_alerts > 0 {
+        alerts[0].1 = Role::Error;
+        out.push(Segment::new(1, alerts));
+    } else {
+        out.push(Segment::new(7, alerts));
+    }
+    let missed = state.world.missed;
+    if missed > 0 {
+        out.push(Segment::new(
+            8,
+            vec![(painter.words.fill("header.missed", &[("count", &text::count(missed))]), Role::Warn)],
+        ));
+    }
+    out
+}
+
+/// The sign, the word and the colour of the proxy's state.
+#[must_use]
+pub fn proxy_signs(state: &State) -> (&'static str, &'static str, Role) {
+    let symbols = state.symbols();
+    match &state.world.link {
+        Link::Connecting => return (symbols.running, "proxy.connecting", Role::Info),
+        Link::Lost { attempt: 0..=1, .. } if state.world.status.is_none() => {
+            return (symbols.running, "proxy.connecting", Role::Info);
+        }
+        Link::Lost { .. } => return (symbols.warn, "proxy.reconnecting", Role::Warn),
+        Link::Ending => return (symbols.warn, "proxy.ending", Role::Warn),
+        Link::Live => {}
+    }
+    match state.world.main_listener().map(|listener| &listener.phase) {
+        Some(ListenerPhase::Running) => (symbols.ok, "proxy.running", Role::Ok),
+        Some(ListenerPhase::Draining { .. }) => (symbols.warn, "proxy.draining", Role::Warn),
+        Some(ListenerPhase::Failed { .. }) => (symbols.error, "proxy.failed", Role::Error),
+        Some(ListenerPhase::Stopped) | None if state.proxy.starting.is_some() => {
+            (symbols.running, "proxy.starting", Role::Info)
+        }
+        Some(ListenerPhase::Stopped) | None => (symbols.off, "proxy.stopped", Role::Muted),
+    }
+}
+
+fn draw_tabs(state: &State, painter: &mut Painter<'_>, line: Rect) {
+    let titles: Vec<_> = Tab::ALL.iter().map(|tab| painter.say(tab.title())).collect();
+    let whole: usize = titles.iter().map(|title| text::width(title) + 5).sum();
+    let spare = whole > usize::from(line.width);
+    let mut x = line.x + 1;
+    for (tab, title) in Tab::ALL.iter().zip(&titles) {
+        let number = *tab as usize + 1;
+        let label = if spare && *tab != state.tab {
+            format!("{number} {}", text::fit(title, 6, ""))
+        } else {
+            format!("{number} {title}")
+        };
+        let width = cells(text::width(&label) + 2).min(line.right().saturating_sub(x));
+        let place = Rect { x, width, ..line };
+        let role = if *tab == state.tab { Role::ButtonFocus } else { Role::Muted };
+        if *tab == state.tab {
+            painter.tint(place, role);
+        }
+        painter.text(Rect { x: x + 1, width: width.saturating_sub(1), ..line }, &label, role);
+        painter.hit(place, Target::Tab(*tab));
+        x = x.saturating_add(width + u16::from(!spare));
+    }
+}
+
+fn draw_footer(state: &State, painter: &mut Painter<'_>, line: Rect) {
+    painter.clear(line, Role::Footer);
+    let filter = state.filter();
+    if filter.typing == Typing::Yes {
+        painter.text(Rect { x: line.x + 1, width: 2, ..line }, "/", Role::Key);
+        let place = Rect { x: line.x + 3, width: line.width.saturating_sub(4), ..line };
+        popup::input(painter, place, &filter.input, &painter.say("filter.hint"), Emphasis::Focused);
+        return;
+    }
+    let mut room = line;
+    let oldest = state.pending.values().filter(|p| p.shown == PendingShown::Spinner).map(|p| p.since).min();
+    if let Some(since) = oldest {
+        let note = format!(" {} {} ", spinner(state), text::span(state.now.since(since)));
+        let used = painter.right(line, &note, Role::Info);
+        room.width = room.width.saturating_sub(used + 1);
+    }
+    let mut x = line.x + 1;
+    for row in hints(state) {
+        let key = state.keymap.first(row.command);
+        if key.is_empty() {
+            continue;
+        }
+        let label = painter.say(row.text);
+        let width = cells(text::width(&key) + text::width(&label) + 1);
+        if x + width >= room.right() {
+            continue;
+        }
+        let place = Rect { x, width, ..line };
+        painter.parts(place, &[(&key, Role::Key), (" ", Role::Footer), (&label, Role::Footer)]);
+        painter.hit(place, Target::Command(row.command));
+        x += width + 2;
+    }
+}
+
+/// The commands worth a hint here, the most useful first.
+fn hints(state: &State) -> Vec<&'static CommandRow> {
+    let contexts = if tab_prompts::is_editing(state) {
+        vec![crate::tui::action::Context::Editor]
+    } else {
+        state.tab.contexts(state)
+    };
+    let fits = |row: &&CommandRow| {
+        row.hint > 0
+            && contexts.contains(&row.context)
+            && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
+    };
+    let mut rows: Vec<&CommandRow> = COMMANDS.iter().filter(fits).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.hint));
+    rows
+}
+
+/// List and details beside each other on a wide screen, in turn on a narrow one.
+#[must_use]
+pub fn split_detail(state: &State, area: Rect, has_detail: bool) -> (Option<Rect>, Option<Rect>) {
+    if !has_detail {
+        return (Some(area), None);
+    }
+    if state.is_wide() {
+        let right = (area.width * 2 / 5).clamp(44, 72);
+        let list = Rect { width: area.width - right, ..area };
+        let detail = Rect { x: area.x + list.width, width: right, ..area };
+        return (Some(list), Some(detail));
+    }
+    match state.detail {
+        Detail::Closed => (Some(area), None),
+        Detail::Open => (None, Some(area)),
+    }
+}
+
+/// The parts of a list's title: name, count, filter.
+#[derive(Debug)]
+pub struct PanelTitle {
+    name: String,
+    count: String,
+    filter: String,
+}
+
+impl PanelTitle {
+    /// The parts with their colours.
+    #[must_use]
+    pub fn parts(&self) -> [(&str, Role); 3] {
+        [(&self.name, Role::Title), (&self.count, Role::Muted), (&self.filter, Role::Accent)]
+    }
+}
+
+/// The title of a list: its name, how many rows are shown of how many, and the filter in force.
+#[must_use]
+pub fn panel_title(state: &State, name: &'static str, shown: usize, all: usize) -> PanelTitle {
+    let count = if shown == all { format!(" {all}") } else { format!(" {shown}/{all}") };
+    let filter = state.filter().input.text().trim();
+    let filter = if filter.is_empty() { String::new() } else { format!(" /{filter}") };
+    PanelTitle { name: state.words.say(name).into_owned(), count, filter }
+}
+
+/// Says why a list is empty: not connected, filtered away, or truly empty.
+pub fn empty(state: &State, painter: &mut Painter<'_>, area: Rect, all: usize, lines: &[&'static str]) {
+    let (first, rest): (String, Vec<String>) = match &state.world.link {
+        Link::Connecting => (painter.say("link.connecting").into_owned(), Vec::new()),
+        Link::Lost { failure, .. } => {
+            let hint = failure.hint.as_deref().map(|hint| escape(hint).into_owned());
+            let again = painter.say("link.retrying").into_owned();
+            (escape(&failure.message).into_owned(), hint.into_iter().chain([again]).collect())
+        }
+        _ if all > 0 => (painter.say("filter.nothing").into_owned(), vec![painter.say("filter.clear").into_owned()]),
+        _ => {
+            let mut said = lines.iter().map(|key| painter.say(key).into_owned());
+            (said.next().unwrap_or_default(), said.collect())
+        }
+    };
+    let mut message = vec![(first, Role::Text), (String::new(), Role::Text)];
+    message.extend(rest.into_iter().map(|line| (line, Role::Muted)));
+    painter.message(area, &message);
+}

@@ -1,0 +1,11 @@
+//! Stateless drawing: panels, tables, charts, inputs, popups.
+//!
+//! Called by the views. Must never know the state, a tab or an operation: they are handed what to draw.
+
+pub mod chart;
+pub mod cursor;
+pub mod input;
+pub mod painter;
+pub mod popup;
+pub mod symbols;
+pub mod table;

@@ -1,0 +1,309 @@
+//! What the console knows of the home: the live snapshot with its events applied, and the pages of the stores.
+//!
+//! Owned by `state`, written by `update` only. Must never hold anything about the view.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::types::audit::AuditRow;
+use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::engines::EngineKindInfo;
+use crate::types::calls::settings::SettingView;
+use crate::types::clock::UnixMillis;
+use crate::types::engine::{EngineView, HealthPoint, ModelView};
+use crate::types::failure::{Failure, Outcome};
+use crate::types::ids::EngineId;
+use crate::types::key::KeyView;
+use crate::types::listener::{ListenerPhase, ListenerStatus, ProxyStatus};
+use crate::types::live::{LiveEvent, LiveLine, LiveSnapshot, Noun, Traffic};
+use crate::types::prompt::PromptView;
+use crate::types::request::RequestRow;
+
+/// Rows of requests and security events that are kept, as in a snapshot (`types::live`).
+pub const KEPT_ROWS: usize = 500;
+
+/// Older pages of the audit log may add to what is kept, up to this.
+pub const KEPT_AUDIT_ROWS: usize = 10_000;
+
+/// How the console stands to the owner of the home.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Link {
+    /// Not reached yet.
+    Connecting,
+    /// Live.
+    Live,
+    /// Lost or not to be reached; tried again by itself.
+    Lost {
+        /// Why.
+        failure: Failure,
+        /// How often it was tried.
+        attempt: u32,
+        /// When it is tried next.
+        retry_at: UnixMillis,
+    },
+    /// The owner said that it ends.
+    Ending,
+}
+
+/// A page of a store: what was last read and what went wrong since.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// What was last read.
+    pub value: Option<T>,
+    /// Why the last reading failed.
+    pub failure: Option<Failure>,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { value: None, failure: None }
+    }
+}
+
+impl<T> Page<T> {
+    /// Takes a reading; a failed one keeps what was read before.
+    pub fn take(&mut self, outcome: Outcome<T>) {
+        match outcome {
+            Ok(value) => *self = Self { value: Some(value), failure: None },
+            Err(failure) => self.failure = Some(failure),
+        }
+    }
+}
+
+/// Everything known.
+#[derive(Debug)]
+pub struct World {
+    /// How the console stands to the owner.
+    pub link: Link,
+    /// Number of the last event applied.
+    pub sequence: u64,
+    /// Events that this console missed because it was slow.
+    pub missed: u64,
+    /// Owner and listeners.
+    pub status: Option<ProxyStatus>,
+    /// Engines by id.
+    pub engines: Vec<EngineView>,
+    /// Models of all engines.
+    pub models: Vec<ModelView>,
+    /// Counters.
+    pub traffic: Traffic,
+    /// Newest first.
+    pub requests: VecDeque<RequestRow>,
+    /// Newest first.
+    pub audit: VecDeque<AuditRow>,
+    /// Whether the audit log goes further back than what is kept.
+    pub audit_end: AuditEnd,
+    /// Why the last older page could not be read.
+    pub audit_failure: Option<Failure>,
+    /// The block list.
+    pub blocks: Page<Vec<BlockEntry>>,
+    /// Blocks in force, which may be more than were read.
+    pub blocks_total: u64,
+    /// The allow list.
+    pub allowed: Page<Vec<ListedNetwork>>,
+    /// The trusted list.
+    pub trusted: Page<Vec<ListedNetwork>>,
+    /// API keys.
+    pub keys: Page<Vec<KeyView>>,
+    /// Prompts.
+    pub prompts: Page<Vec<PromptView>>,
+    /// Routes that take a prompt.
+    pub prompt_routes: Page<Vec<String>>,
+    /// Engine kinds for forms.
+    pub kinds: Page<Vec<EngineKindInfo>>,
+    /// Settings.
+    pub settings: Page<Vec<SettingView>>,
+    /// Health histories that were asked for.
+    pub health: BTreeMap<EngineId, Page<Vec<HealthPoint>>>,
+}
+
+/// Whether older audit rows exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditEnd {
+    /// There may be older ones.
+    More,
+    /// An older page is on its way.
+    Loading,
+    /// The first row is here.
+    Reached,
+}
+
+/// What an applied line touched, so that only what is on screen is drawn again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    /// Everything.
+    All,
+    /// Engines.
+    Engines,
+    /// Models.
+    Models,
+    /// Owner and listeners; the header shows them.
+    Status,
+    /// Requests.
+    Requests,
+    /// Counters; the header shows them.
+    Traffic,
+    /// Security events.
+    Audit,
+    /// A store: read it again.
+    Store(Noun),
+    /// Nothing that is not known already.
+    Nothing,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            link: Link::Connecting,
+            sequence: 0,
+            missed: 0,
+            status: None,
+            engines: Vec::new(),
+            models: Vec::new(),
+            traffic: Traffic::default(),
+            requests: VecDeque::new(),
+            audit: VecDeque::new(),
+            audit_end: AuditEnd::More,
+            audit_failure: None,
+            blocks: Page::default(),
+            blocks_total: 0,
+            allowed: Page::default(),
+            trusted: Page::default(),
+            keys: Page::default(),
+            prompts: Page::default(),
+            prompt_routes: Page::default(),
+            kinds: Page::default(),
+            settings: Page::default(),
+            health: BTreeMap::new(),
+        }
+    }
+}
+
+impl World {
+    /// Applies a line of the live lane.
+    pub fn apply(&mut self, line: LiveLine) -> Touched {
+        match line {
+            LiveLine::Snapshot { snapshot, dropped } => {
+                self.missed = self.missed.saturating_add(dropped);
+                self.replace(*snapshot);
+                Touched::All
+            }
+            LiveLine::Event(numbered) if numbered.sequence <= self.sequence => Touched::Nothing,
+            LiveLine::Event(numbered) => {
+                self.sequence = numbered.sequence;
+                let event = std::sync::Arc::unwrap_or_clone(numbered.event);
+                self.apply_event(event)
+            }
+        }
+    }
+
+    fn replace(&mut self, snapshot: LiveSnapshot) {
+        self.link = Link::Live;
+        self.sequence = snapshot.sequence;
+        self.status = Some(snapshot.status);
+        self.engines = snapshot.engines;
+        self.engines.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        self.models = snapshot.models;
+        self.traffic = snapshot.traffic;
+        self.requests = snapshot.requests.into();
+        self.audit = snapshot.audit.into();
+        self.audit_end = AuditEnd::More;
+    }
+
+    fn apply_event(&mut self, event: LiveEvent) -> Touched {
+        match event {
+            LiveEvent::Engine(view) => {
+                match self.engines.binary_search_by(|known| known.record.id.cmp(&view.record.id)) {
+                    Ok(index) => self.engines[index] = *view,
+                    Err(index) => self.engines.insert(index, *view),
+                }
+                Touched::Engines
+            }
+            LiveEvent::EngineRemoved(id) => {
+                self.engines.retain(|known| known.record.id != id);
+                self.health.remove(&id);
+                Touched::Engines
+            }
+            LiveEvent::Models(models) => {
+                self.models = models;
+                Touched::Models
+            }
+            LiveEvent::Status(status) => {
+                self.status = Some(*status);
+                Touched::Status
+            }
+            LiveEvent::Request(row) => {
+                match self.requests.iter_mut().find(|known| known.id == row.id) {
+                    Some(known) => *known = *row,
+                    None => {
+                        // Long requests are told late; the list stays in the order of their heads.
+                        let place = self.requests.iter().position(|known| known.at <= row.at);
+                        self.requests.insert(place.unwrap_or(self.requests.len()), *row);
+                        self.requests.truncate(KEPT_ROWS);
+                    }
+                }
+                Touched::Requests
+            }
+            LiveEvent::Traffic(traffic) => {
+                self.traffic = *traffic;
+                Touched::Traffic
+            }
+            LiveEvent::Audit(row) => {
+                if self.audit.front().is_none_or(|newest| newest.sequence < row.sequence) {
+                    self.audit.push_front(*row);
+                    if self.audit.len() > KEPT_AUDIT_ROWS {
+                        self.audit.pop_back();
+                        self.audit_end = AuditEnd::More;
+                    }
+                }
+                Touched::Audit
+            }
+            LiveEvent::Changed(noun) => Touched::Store(noun),
+            LiveEvent::Ending => {
+                self.link = Link::Ending;
+                Touched::All
+            }
+        }
+    }
+
+    /// Adds an older page of the audit log.
+    pub fn add_older_audit(&mut self, outcome: Outcome<Vec<AuditRow>>) {
+        match outcome {
+            Ok(rows) => {
+                self.audit_failure = None;
+                let oldest = self.audit.back().map_or(u64::MAX, |row| row.sequence);
+                let before = self.audit.len();
+                self.audit.extend(rows.into_iter().filter(|row| row.sequence < oldest));
+                let full = self.audit.len() >= KEPT_AUDIT_ROWS;
+                self.audit_end = if self.audit.len() == before || full { AuditEnd::Reached } else { AuditEnd::More };
+            }
+            Err(failure) => {
+                self.audit_failure = Some(failure);
+                self.audit_end = AuditEnd::More;
+            }
+        }
+    }
+
+    /// One of the two lists of networks.
+    #[must_use]
+    pub fn networks(&self, list: NetworkList) -> &Page<Vec<ListedNetwork>> {
+        match list {
+            NetworkList::Allow => &self.allowed,
+            NetworkList::Trusted => &self.trusted,
+        }
+    }
+
+    /// The listener that matters most: a running one, else the first.
+    #[must_use]
+    pub fn main_listener(&self) -> Option<&ListenerStatus> {
+        let listeners = &self.status.as_ref()?.listeners;
+        listeners.iter().find(|listener| listener.phase == ListenerPhase::Running).or_else(|| listeners.first())
+    }
+
+    /// The base URL that a client would use now.
+    #[must_use]
+    pub fn base_url(&self) -> Option<&str> {
+        let listener = self.main_listener().filter(|listener| listener.phase == ListenerPhase::Running)?;
+        listener.addresses.first().map(String::as_str)
+    }
+}
