@@ -1,1 +1,9 @@
-fn main() {}
+//! `flm-tui`: the console. A thin shell over the library.
+
+mod start;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    start::carry_out(flm::cli::flm_tui())
+}

@@ -81,7 +81,7 @@ pub(super) struct LimitArguments {
     /// Place in an engine's queue
     #[arg(long)]
     priority: Option<PriorityName>,
-    /// Models that it may use: canonical names with *, such as flm://ollama/*
+    /// Models that it may use: canonical names, with * for any characters
     #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
     models: Option<Vec<String>>,
     /// Paths that it may use, with *

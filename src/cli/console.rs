@@ -5,7 +5,6 @@ use clap::{Args, Parser};
 use super::arguments::HomeArguments;
 use crate::control::request::{Appearance, ConsoleRequest, Home, OwnerChoice};
 use crate::types::calls::Permission;
-use crate::types::failure::Outcome;
 
 /// The seed of a demo that names none.
 const DEFAULT_SEED: u64 = 1;
@@ -53,7 +52,7 @@ pub(super) struct ConsoleArguments {
 }
 
 /// What the arguments ask for.
-pub(super) fn console_request(home: Home, arguments: &ConsoleArguments) -> Outcome<ConsoleRequest> {
+pub(super) fn console_request(home: Home, arguments: &ConsoleArguments) -> ConsoleRequest {
     let owner = if arguments.demo {
         OwnerChoice::Demo { seed: arguments.demo_seed.unwrap_or(DEFAULT_SEED) }
     } else if arguments.in_process {
@@ -61,7 +60,7 @@ pub(super) fn console_request(home: Home, arguments: &ConsoleArguments) -> Outco
     } else {
         OwnerChoice::Daemon
     };
-    Ok(ConsoleRequest {
+    ConsoleRequest {
         home,
         owner,
         permission: if arguments.read_only { Permission::ReadOnly } else { Permission::Full },
@@ -71,5 +70,5 @@ pub(super) fn console_request(home: Home, arguments: &ConsoleArguments) -> Outco
             ascii: arguments.ascii.then_some(true),
             mouse: arguments.no_mouse.then_some(false),
         },
-    })
+    }
 }

@@ -74,6 +74,11 @@ pub fn flm() -> Launch {
     outcome.unwrap_or_else(|failure| Launch::Done(output::fail(format, &failure)))
 }
 
+/// Tells a person that the console could not run.
+pub fn report_failure(failure: &Failure) -> ExitCode {
+    output::fail(Format::Text, failure)
+}
+
 /// Runs `flm-tui` with the arguments of this process.
 pub fn flm_tui() -> Launch {
     if let Some(launch) = hidden_daemon() {
@@ -92,7 +97,7 @@ fn open_console(home: Outcome<Home>, options: &console::ConsoleArguments) -> Out
         return Err(Failure::new(ErrorCode::InvalidArgument, "the console needs a terminal for input and output")
             .hint("in scripts and services use the flm commands, such as: flm proxy start; flm help lists them"));
     }
-    console_request(home?, options).map(|request| Launch::Console(Box::new(request)))
+    Ok(Launch::Console(Box::new(console_request(home?, options))))
 }
 
 fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outcome<Launch> {

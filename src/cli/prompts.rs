@@ -29,24 +29,24 @@ pub(super) enum PromptsCommand {
     /// Show one prompt
     #[command(after_help = "Example:\n  flm api prompts show --api-id chat.completions")]
     Show {
-        /// Route, with @KEY_ID for one key
+        /// Route, such as chat.completions; with @ and the id of a key for that key alone
         #[arg(long)]
         api_id: String,
     },
     /// Save a new version; in force for the next request
     #[command(after_help = "Example:\n  flm api prompts set --api-id chat.completions --file prompt.txt")]
     Set {
-        /// Route, with @KEY_ID for one key
+        /// Route, such as chat.completions; with @ and the id of a key for that key alone
         #[arg(long)]
         api_id: String,
-        /// File with the template, or - for stdin; {{date}}, {{model}} and {{key_label}} are filled in
+        /// File with the template, or - for stdin; double braces are filled in, such as {{date}} or {{model}}
         #[arg(long)]
         file: PathBuf,
     },
     /// Delete a prompt; its history stays
     #[command(after_help = "Example:\n  flm api prompts delete --api-id chat.completions")]
     Delete {
-        /// Route, with @KEY_ID for one key
+        /// Route, such as chat.completions; with @ and the id of a key for that key alone
         #[arg(long)]
         api_id: String,
     },

@@ -24,6 +24,7 @@ use crate::telemetry::logging::{self, LogGuard};
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::EndOwner;
 use crate::types::calls::settings::{ListSettings, SettingView};
+use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::OwnerKind;
 
@@ -120,6 +121,12 @@ impl ConsoleSession {
             tracing::warn!(%failure, "the console starts with default settings");
             Settings::default().list()
         })
+    }
+
+    /// The time, as the owner in this process sees it.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        Clock::system()
     }
 
     /// Where the person's own files are: themes, key map.

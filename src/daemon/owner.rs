@@ -74,6 +74,8 @@ pub struct Owner {
     hosting: Arc<Hosting>,
     workers: Workers,
     threads: WorkerThreads,
+    /// Engine and clients of the demo: end first, so that nothing is waited for.
+    demo: Tasks,
     /// Health and keeper: end when the listeners have drained.
     background: Tasks,
     /// Writes the request log: ends when the last batch is written.
@@ -129,7 +131,7 @@ impl Owner {
         context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), blocks_changed });
         let context = Arc::new(context);
 
-        let (background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new());
+        let (demo, background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
         let (batches, queue) = mpsc::channel(LOG_QUEUE);
         shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches);
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
@@ -141,12 +143,12 @@ impl Owner {
             Purpose::Serve => {
                 background.spawn_until_end("first detection", health::first_detection(context.clone()));
             }
-            Purpose::Demo { seed } => demo::start(&context, seed, &background).await?,
+            Purpose::Demo { seed } => demo::start(&context, seed, &demo).await?,
         }
         let listener = control_server::bind(&paths)?;
         control.spawn("control server", control_server::serve(context.clone(), listener, incoming, control.clone()));
         tracing::info!(home = %paths.home().display(), pid = std::process::id(), "owner started");
-        Ok(Start::Owner(Box::new(Self { context, hosting, workers, threads, background, log, control, lock })))
+        Ok(Start::Owner(Box::new(Self { context, hosting, workers, threads, demo, background, log, control, lock })))
     }
 
     /// Everything an operation works on, for calls from within the process.
@@ -165,6 +167,7 @@ impl Owner {
     pub async fn run(self) {
         self.hosting.ending.cancelled().await;
         tracing::info!("owner ends: listeners drain");
+        end_tasks("demo", &self.demo).await;
         self.hosting.drain().await;
         self.workers.end();
         let threads = self.threads;

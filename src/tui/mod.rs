@@ -45,6 +45,7 @@ pub mod effect;
 pub mod event;
 pub mod geometry;
 pub mod keymap;
+pub mod launch;
 pub mod overlays;
 pub mod state;
 pub mod tab_blocklist;

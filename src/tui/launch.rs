@@ -1,0 +1,74 @@
+//! From command line and settings to [`ConsoleOptions`]. Called by the binaries before the first frame.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::files;
+use crate::control::request::ConsoleRequest;
+use crate::tui::effect::MouseUse;
+use crate::tui::widgets::symbols::CharacterSet;
+use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup};
+use crate::types::calls::Permission;
+use crate::types::calls::settings::SettingView;
+use crate::types::failure::{ErrorCode, Failure};
+
+/// Lays settings over what the environment suggests, and the command line over both.
+#[must_use]
+pub fn console_options(
+    request: &ConsoleRequest,
+    settings: &[SettingView],
+    config_dir: &Path,
+    log_dir: &Path,
+) -> ConsoleOptions {
+    let mut options = ConsoleOptions::from_environment(|name| std::env::var(name).ok());
+    let value = |key: &str| settings.iter().find(|view| view.key == key).map(|view| view.value.as_str());
+    let flags = &request.appearance;
+
+    // "auto" leaves what the system asks for.
+    if let Some(language) = flags.language.as_deref().or(value("preferred_language")).filter(|&name| name != "auto") {
+        language.clone_into(&mut options.language);
+    }
+    if let Some(theme) = flags.theme.as_deref().or(value("console.theme")) {
+        theme.clone_into(&mut options.theme);
+    }
+    match (flags.ascii, value("console.ascii")) {
+        (Some(true), _) | (None, Some("on")) => options.characters = CharacterSet::Ascii,
+        (Some(false), _) | (None, Some("off")) => options.characters = CharacterSet::Unicode,
+        _ => {}
+    }
+    if flags.mouse == Some(false) || value("console.mouse") == Some("false") {
+        options.mouse = MouseUse::Terminal;
+    }
+    if let Some(refresh) = value("console.refresh").and_then(|text| text.parse().ok()) {
+        options.refresh = refresh;
+    }
+    if value("console.on_hangup") == Some("stop") {
+        options.on_hangup = OnHangup::Stop;
+    }
+    if request.permission == Permission::ReadOnly {
+        options.access = ConsoleAccess::ReadOnly;
+    }
+    options.user_themes = user_themes(&config_dir.join("themes"));
+    options.keymap = files::read_if_exists(&config_dir.join("keymap.toml")).ok().flatten();
+    options.panic_report = Some(log_dir.join("panic.txt"));
+    options
+}
+
+/// The person's own themes by name. A file that cannot be read is no theme: asking for it says that there is none.
+fn user_themes(folder: &Path) -> BTreeMap<String, String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned();
+            Some((name, files::read_to_string(&entry.path()).ok()?))
+        })
+        .collect()
+}
+
+impl From<ConsoleError> for Failure {
+    fn from(error: ConsoleError) -> Self {
+        Self::new(ErrorCode::IoError, format!("{error}: {}", error.0))
+            .hint("open it in an ordinary terminal, or use the flm commands")
+    }
+}
