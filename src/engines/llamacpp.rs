@@ -104,10 +104,10 @@ impl Adapter for LlamaCpp {
 
 /// One model; `props` only where they are about it (not in router mode).
 fn model(item: &Value, props: Option<&Value>) -> Option<EngineModel> {
-    let name = compatible::text(item, "/id")?;
+    let id = compatible::text(item, "/id")?;
     let status = item.pointer("/status/value").and_then(Value::as_str);
     Some(EngineModel {
-        name: name.into(),
+        name: name(&id).into(),
         capabilities: capabilities(item, props),
         context_length: compatible::tokens(item, "/meta/n_ctx")
             .or_else(|| compatible::tokens(item, "/meta/n_ctx_train")),
@@ -117,6 +117,17 @@ fn model(item: &Value, props: Option<&Value>) -> Option<EngineModel> {
         // A sleeping model wakes by itself; a single one is always loaded.
         loaded: Some(status.is_none_or(|status| status == "loaded")),
     })
+}
+
+/// Started without `--alias`, a single server lists its model under the file's path: told to clients, it would show
+/// them this machine's folders, and nobody wants to type it. The server ignores the name that a request carries
+/// (ENGINES.md §5), so the file's own name does; a router's names are no paths.
+fn name(id: &str) -> &str {
+    let path = std::path::Path::new(id);
+    match path.file_stem().and_then(std::ffi::OsStr::to_str) {
+        Some(stem) if path.is_absolute() || path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) => stem,
+        _ => id,
+    }
 }
 
 fn capabilities(item: &Value, props: Option<&Value>) -> BTreeSet<Capability> {
@@ -165,6 +176,19 @@ fn parameters(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_models_path_is_told_as_the_files_own_name() {
+        for (id, told) in [
+            ("/srv/models/qwen-7b-q4.gguf", "qwen-7b-q4"),
+            ("models/tiny.GGUF", "tiny"),
+            ("flm-tiny", "flm-tiny"),
+            ("user/repo:q4", "user/repo:q4"),
+            ("qwen2.5", "qwen2.5"),
+        ] {
+            assert_eq!(name(id), told);
+        }
+    }
 
     #[test]
     fn parameter_counts_are_written_short() {
