@@ -73,10 +73,12 @@ pub(super) enum BlocklistCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum NetworksCommand {
     /// List the entries
-    #[command(after_help = "Example:\n  flm security ip-trusted list")]
+    #[command(after_help = "Examples:\n  flm security ip-allowlist list\n  flm security ip-trusted list")]
     List,
     /// Add an address or a CIDR block
-    #[command(after_help = "Example:\n  flm security ip-trusted add 192.168.1.0/24 --note 'home network'")]
+    #[command(
+        after_help = "Examples:\n  flm security ip-allowlist add 192.168.1.0/24 --note 'home network'\n  flm security ip-trusted add 192.168.1.0/24 --note 'home network'"
+    )]
     Add {
         /// Address or CIDR block
         #[arg(value_name = "CIDR", value_parser = parse_network)]
@@ -86,7 +88,9 @@ pub(super) enum NetworksCommand {
         note: String,
     },
     /// Remove an entry
-    #[command(after_help = "Example:\n  flm security ip-trusted remove 192.168.1.0/24")]
+    #[command(
+        after_help = "Examples:\n  flm security ip-allowlist remove 192.168.1.0/24\n  flm security ip-trusted remove 192.168.1.0/24"
+    )]
     Remove {
         /// Exactly the network of the entry
         #[arg(value_name = "CIDR", value_parser = parse_network)]
@@ -112,7 +116,7 @@ pub(super) struct AuditFilter {
     /// Only this address
     #[arg(long)]
     ip: Option<IpAddr>,
-    /// Only this type, such as authentication_failed or key_changed
+    /// Only this type, such as key-changed
     #[arg(long = "type", value_parser = named::<AuditKind>)]
     kind: Option<AuditKind>,
     /// Only events of the last SPAN

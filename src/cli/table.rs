@@ -19,7 +19,7 @@ impl Table {
 
     /// Appends a row; cells are made safe here.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.iter().map(|cell| escape(cell).into_owned()).collect());
+        self.rows.push(cells.into_iter().map(|cell| escape(&cell).into_owned()).collect());
     }
 
     /// The table as text, or `empty` when there is no row.
@@ -47,15 +47,16 @@ impl Table {
 /// Facts about one thing, one per line.
 pub(super) fn facts<const N: usize>(facts: [(&str, String); N]) -> String {
     let width = facts.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
-    let line = |(name, value): &(&str, String)| format!("{name:width$}  {}", escape(value));
-    facts.iter().map(line).collect::<Vec<_>>().join("\n")
+    let line = |(name, value): (&str, String)| format!("{name:width$}  {}", escape(&value));
+    facts.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A time in the person's zone: `2026-11-23 19:24:38`.
 pub(super) fn time(at: UnixMillis) -> String {
-    jiff::Timestamp::from_millisecond(at.0)
-        .map(|time| time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
-        .unwrap_or_else(|_| at.0.to_string())
+    match jiff::Timestamp::from_millisecond(at.0) {
+        Ok(time) => time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_beyond_the_calendar) => at.0.to_string(),
+    }
 }
 
 /// Something that may not be there.
@@ -72,7 +73,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(["日本".to_owned(), "1".to_owned()]);
         table.row(["a\x1b[31m".to_owned(), "22".to_owned()]);
-        assert_eq!(table.or("none"), "NAME      N\n日本      1\na\\x1b[31m  22");
+        assert_eq!(table.or("none"), "NAME       N\n日本       1\na\\x1b[31m  22");
         assert_eq!(Table::new(&["NAME"]).or("none"), "none");
     }
 }

@@ -147,8 +147,8 @@ async fn chat(body: &Value, seed: u64) -> Answer {
     }
     sleep(Duration::from_millis(model.first + model.between * tokens)).await;
     let mut random = telling.random;
-    let text: String = (0..tokens).map(|_| format!("{} ", random.pick(WORDS))).collect();
-    let message = json!({ "role": "assistant", "content": text.trim_end() });
+    let words: Vec<_> = (0..tokens).map(|_| *random.pick(WORDS)).collect();
+    let message = json!({ "role": "assistant", "content": words.join(" ") });
     let choice = json!({ "index": 0, "message": message, "finish_reason": "length" });
     json_answer(
         StatusCode::OK,

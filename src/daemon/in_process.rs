@@ -80,3 +80,139 @@ async fn run(options: OwnerOptions, tell: oneshot::Sender<Outcome<Option<Cancell
         owner.run().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::paths::{HomePaths, PathOverrides};
+    use crate::control::{Attachment, Operator};
+    use crate::daemon::owner::Purpose;
+    use crate::operations::context::ContextOptions;
+    use crate::types::address::parse_network;
+    use crate::types::calls::Permission;
+    use crate::types::calls::addresses::{AddBlock, ListBlocks};
+    use crate::types::calls::audit::{ListAudit, VerifyAudit};
+    use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys};
+    use crate::types::calls::proxy::{EndOwner, StartListener, Status};
+    use crate::types::key::KeyLimits;
+    use crate::types::listener::{ListenerConfig, OwnerKind};
+    use crate::types::live::{LiveEvent, LiveLine, Noun};
+
+    /// Far more than anything here takes: a bound, not a wait.
+    const BOUND: Duration = Duration::from_secs(20);
+
+    struct Place {
+        paths: HomePaths,
+        _folder: tempfile::TempDir,
+    }
+
+    fn place() -> Place {
+        let folder = tempfile::tempdir_in("/tmp").expect("folder");
+        let overrides = PathOverrides { home: Some(folder.path().to_owned()), ..PathOverrides::default() };
+        Place { paths: HomePaths::resolve(&overrides).expect("resolves"), _folder: folder }
+    }
+
+    async fn start(place: &Place, purpose: Purpose) -> Option<InProcess> {
+        let options = OwnerOptions {
+            paths: place.paths.clone(),
+            kind: OwnerKind::InProcess,
+            context: ContextOptions { variables: Vec::new(), ..ContextOptions::from_process() },
+            incoming: None,
+            purpose,
+        };
+        tokio::time::timeout(BOUND, InProcess::start(options)).await.expect("in time").expect("starts")
+    }
+
+    async fn line(events: &mut crate::control::EventStream) -> Option<LiveLine> {
+        tokio::time::timeout(BOUND, events.next()).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn both_ways_to_an_owner_speak_the_same_protocol() {
+        let place = place();
+        let owner = start(&place, Purpose::Demo { seed: 1 }).await.expect("the home is free");
+        let near = Operator::in_process(owner.dialer(), Permission::Full);
+        let far = Operator::attach(&place.paths, Permission::Full).await.expect("connects").expect("it serves");
+        assert_eq!((near.attachment(), far.attachment()), (Attachment::InProcess, Attachment::Daemon));
+        let call = CreateKey { label: "x".to_owned(), expires_in: None, limits: KeyLimits::default() };
+        near.call(call.clone()).await.expect("makes a key");
+        let (one, other) = (near.call(ListKeys {}).await, far.call(ListKeys {}).await);
+        assert_eq!(one, other);
+        assert_eq!(near.call(call.clone()).await, far.call(call).await, "the label is taken, however one asks");
+        assert!(start(&place, Purpose::Serve).await.is_none(), "a second owner finds the first");
+    }
+
+    #[tokio::test]
+    async fn a_read_only_connection_may_look_and_nothing_else() {
+        let place = place();
+        let owner = start(&place, Purpose::Demo { seed: 1 }).await.expect("the home is free");
+        let operator = Operator::in_process(owner.dialer(), Permission::ReadOnly);
+        let before = operator.call(ListKeys {}).await.expect("reading is allowed");
+        for refused in [
+            operator.call(EnsureFirstKey {}).await.map(drop),
+            operator.call(EndOwner {}).await,
+            operator.call(StartListener { config: None }).await.map(drop),
+        ] {
+            assert_eq!(refused.expect_err("refused").code, ErrorCode::ReadOnly);
+        }
+        assert_eq!(operator.call(ListKeys {}).await.expect("reads").len(), before.len());
+    }
+
+    #[tokio::test]
+    async fn the_live_lane_begins_with_a_snapshot_and_ends_with_the_owner() {
+        let place = place();
+        let owner = start(&place, Purpose::Demo { seed: 1 }).await.expect("the home is free");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let mut events = operator.events().await.expect("subscribes");
+        let Some(LiveLine::Snapshot { snapshot, dropped: 0 }) = line(&mut events).await else { panic!("a snapshot") };
+        assert!(snapshot.status.demo && snapshot.engines.len() == 1, "{snapshot:?}");
+
+        let network = parse_network("203.0.113.9").expect("a network");
+        let call = AddBlock { network, duration: Some(Duration::from_secs(1)), reason: String::new() };
+        operator.call(call).await.expect("blocks");
+        let mut last = snapshot.sequence;
+        let mut changes = 0;
+        // Once when it is put there, once when its second has passed: nobody asked.
+        while changes < 2 {
+            let Some(LiveLine::Event(event)) = line(&mut events).await else { panic!("an event") };
+            assert_eq!(event.sequence, last + 1, "no gap");
+            last = event.sequence;
+            changes += u32::from(matches!(*event.event, LiveEvent::Changed(Noun::Blocklist)));
+        }
+        let page = operator.call(ListBlocks { offset: 0, limit: 10 }).await.expect("lists");
+        assert_eq!(page.total, 0, "the block has lifted itself");
+
+        operator.call(EndOwner {}).await.expect("ends");
+        let mut ending = false;
+        while let Some(line) = line(&mut events).await {
+            ending = matches!(&line, LiveLine::Event(event) if matches!(*event.event, LiveEvent::Ending));
+        }
+        assert!(ending, "the last event says so");
+        assert_eq!(operator.call(Status {}).await.expect_err("it is gone").code, ErrorCode::IoError);
+    }
+
+    #[tokio::test]
+    async fn changes_survive_the_owner_and_are_in_the_verified_audit_log() {
+        let place = place();
+        let owner = start(&place, Purpose::Demo { seed: 1 }).await.expect("the home is free");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
+        let second = operator.call(StartListener { config: Some(config) }).await.expect("listens");
+        let same = operator.call(StartListener { config: Some(second.config.clone()) }).await;
+        assert_eq!(same.expect_err("it runs").code, ErrorCode::ProxyAlreadyRunning);
+        let keys = operator.call(ListKeys {}).await.expect("lists").len();
+        tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
+
+        let alone = Operator::connect(&place.paths, Permission::Full).await.expect("the home is free");
+        assert_eq!(alone.attachment(), Attachment::Alone);
+        assert_eq!(alone.call(ListKeys {}).await.expect("lists").len(), keys);
+        let verdict = alone.call(VerifyAudit {}).await.expect("verifies");
+        assert_eq!(verdict.broken_at, None);
+        let rows = alone.call(ListAudit::default()).await.expect("lists");
+        assert!(rows.iter().any(|row| row.event.details.contains(&second.config.port.to_string())), "{rows:?}");
+        assert_eq!(alone.call(Status {}).await.expect_err("none runs").code, ErrorCode::NotFound);
+        alone.close().await;
+    }
+}

@@ -1,0 +1,82 @@
+//! The real `flm` on homes of its own: every command as JSON and text, exit codes, hints, and who owns a home.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test ends by panicking, and waits by the real clock"
+)]
+
+#[path = "../support/home.rs"]
+#[expect(dead_code, reason = "shared with tests that use more of it")]
+mod home;
+#[path = "../support/terminal.rs"]
+#[expect(dead_code, reason = "shared with tests that use more of it")]
+mod terminal;
+
+mod faults;
+mod help;
+mod keys;
+mod lists;
+mod owners;
+
+use serde_json::Value;
+
+use crate::home::Home;
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    /// The `error` of a failed command's JSON.
+    #[track_caller]
+    fn error(&self) -> Value {
+        let answer: Value = serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {:?}", self.out));
+        assert!(answer.get("data").is_none(), "{answer}");
+        answer["error"].clone()
+    }
+}
+
+/// Runs `flm` and answers how it ended.
+fn run(home: &Home, arguments: &[&str]) -> Ended {
+    let output = home.flm(arguments).output().expect("runs flm");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: output.status.code().expect("ends by itself"), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Runs `flm` for people; it must succeed.
+#[track_caller]
+fn text(home: &Home, arguments: &[&str]) -> String {
+    let ended = run(home, &[arguments, &["--format", "text"]].concat());
+    assert_eq!(ended.code, 0, "flm {arguments:?}: {}{}", ended.out, ended.err);
+    ended.out
+}
+
+/// Puts words in place of what differs from run to run: the home, keys, times and ids.
+fn redacted(home: &Home, text: &str) -> String {
+    let text = text.replace(&home.path().display().to_string(), "[home]");
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        let is_time = |s: &str| {
+            s.len() >= 19
+                && s.is_char_boundary(19)
+                && s[..19]
+                    .chars()
+                    .zip("dddd-dd-dd dd:dd:dd".chars())
+                    .all(|(c, p)| if p == 'd' { c.is_ascii_digit() } else { c == p })
+        };
+        if is_time(rest) {
+            out.push_str("[time]");
+            rest = &rest[19..];
+            continue;
+        }
+        out.push(first);
+        rest = &rest[first.len_utf8()..];
+    }
+    out
+}
