@@ -125,7 +125,9 @@ fn model(item: &Value, props: Option<&Value>) -> Option<EngineModel> {
 fn name(id: &str) -> &str {
     let path = std::path::Path::new(id);
     match path.file_stem().and_then(std::ffi::OsStr::to_str) {
-        Some(stem) if path.is_absolute() || path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) => stem,
+        Some(stem) if path.is_absolute() || path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) => {
+            stem
+        }
         _ => id,
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Account {
     key: Option<KeyInFlight>,
     _in_flight: Counted,
     stream: Option<Counted>,
+    /// Answer tokens that were counted as they came.
+    tokens_came: u64,
 }
 
 /// A stage whose end is timed.
@@ -51,7 +53,16 @@ impl Account {
     pub(super) fn open(row: RequestRow, clock: Clock, shard: Arc<Shard>) -> Self {
         let started = clock.monotonic();
         let in_flight = shard.request_started();
-        Self { row: Some(Box::new(row)), started, clock, shard, key: None, _in_flight: in_flight, stream: None }
+        Self {
+            row: Some(Box::new(row)),
+            started,
+            clock,
+            shard,
+            key: None,
+            _in_flight: in_flight,
+            stream: None,
+            tokens_came: 0,
+        }
     }
 
     /// Changes what is known. Does nothing after the end.
@@ -132,8 +143,18 @@ impl Account {
         self.settle(end, by == RefusedBy::AddressList);
     }
 
+    /// Answer tokens so far; what is new counts for the rate of tokens.
+    pub(super) fn tokens_so_far(&mut self, tokens: u64) {
+        let fresh = tokens.saturating_sub(self.tokens_came);
+        if fresh > 0 {
+            self.tokens_came = tokens;
+            self.shard.tokens_came(fresh);
+        }
+    }
+
     /// Tokens of the answer; counted against the key's day when it has a budget.
     pub(super) fn tokens(&mut self, usage: TokenUsage) {
+        self.tokens_so_far(usage.completion);
         self.note(|row| row.tokens = usage);
         if let Some(KeyInFlight(key)) = &self.key
             && key.record.view.limits.tokens_per_day.is_some()

@@ -152,11 +152,12 @@ impl Stream {
             None => started.reader.finish(&mut out).map(|()| Go::End).map_err(Refusal::from),
             Some(Err(error)) => Err(relay::broke_off(id, &error.to_string())),
         };
-        if let Some(account) = &mut self.account
-            && !account.has_first_token()
-            && started.reader.progress().deltas > 0
-        {
-            account.mark(Stage::FirstToken);
+        if let Some(account) = &mut self.account {
+            let deltas = started.reader.progress().deltas;
+            if deltas > 0 && !account.has_first_token() {
+                account.mark(Stage::FirstToken);
+            }
+            account.tokens_so_far(deltas);
         }
         self.out.extend(out);
         match outcome {

@@ -167,7 +167,7 @@ impl Rates {
         let requests = sums.requests() - self.last.requests();
         push(&mut self.requests, u32::try_from(requests).unwrap_or(u32::MAX), HISTORY);
         push(&mut self.latency, sums.latency.since(&self.last.latency), HISTORY);
-        self.tokens_per_second = sums.completion_tokens - self.last.completion_tokens;
+        self.tokens_per_second = sums.tokens_seen - self.last.tokens_seen;
         let minute = now.0 / 60_000;
         let blocked = sums.refused_by_address - self.last.refused_by_address;
         if blocked > 0 {

@@ -49,6 +49,8 @@ struct Totals {
     client_left: AtomicU64,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
+    /// Answer tokens as they come, streams included: for the rate.
+    tokens_seen: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     latency: Histogram,
@@ -76,8 +78,10 @@ pub struct Sums {
     pub client_left: u64,
     /// Prompt tokens.
     pub prompt_tokens: u64,
-    /// Answer tokens.
+    /// Answer tokens of ended requests.
     pub completion_tokens: u64,
+    /// Answer tokens as they come, streams included.
+    pub tokens_seen: u64,
     /// Bytes of request bodies.
     pub bytes_in: u64,
     /// Bytes of answer bodies.
@@ -201,6 +205,11 @@ impl Shard {
         self.count(Gauge::Connections)
     }
 
+    /// Counts answer tokens when they come, before their request ends.
+    pub fn tokens_came(&self, count: u64) {
+        self.totals.tokens_seen.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Notes a row: one that runs is shown, one that ended is shown and counted.
     pub fn row(&self, row: RequestRow, refused_by_address: bool) {
         if let Progress::Ended { end, took_us } = row.progress {
@@ -272,6 +281,7 @@ impl Shard {
         sums.client_left += totals.client_left.load(Ordering::Relaxed);
         sums.prompt_tokens += totals.prompt_tokens.load(Ordering::Relaxed);
         sums.completion_tokens += totals.completion_tokens.load(Ordering::Relaxed);
+        sums.tokens_seen += totals.tokens_seen.load(Ordering::Relaxed);
         sums.bytes_in += totals.bytes_in.load(Ordering::Relaxed);
         sums.bytes_out += totals.bytes_out.load(Ordering::Relaxed);
         totals.latency.add_to(&mut sums.latency);
