@@ -141,7 +141,7 @@ pub struct ConsoleOptions {
     pub characters: CharacterSet,
     /// `console.mouse`.
     pub mouse: MouseUse,
-    /// `console.refresh`: frames per second for data, 1 to 15.
+    /// `console.refresh`: frames per second for data, 1 to 60.
     pub refresh: u8,
     /// `--read-only`.
     pub access: ConsoleAccess,
@@ -251,7 +251,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.keymap = keymap;
     state.access = options.access;
     state.mouse = options.mouse;
-    state.refresh = options.refresh.clamp(1, 15);
+    state.refresh = options.refresh.clamp(1, 60);
     for fault in [theme_fault, keymap_fault].into_iter().flatten() {
         state.complain(&Failure::new(ErrorCode::InvalidArgument, fault));
     }
@@ -267,6 +267,7 @@ struct Signals {
     resume: Signal,
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Caught {
     Hangup,
     Terminate,

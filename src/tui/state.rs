@@ -303,7 +303,7 @@ impl State {
             text.push_str(hint);
         }
         if let Some(id) = &failure.request_id {
-            text.push_str("\n");
+            text.push('\n');
             text.push_str(id);
         }
         self.toast(Level::Error, text);

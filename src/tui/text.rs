@@ -235,10 +235,12 @@ fn short(value: f64, unit: &str) -> String {
     if value >= 99.95 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") }
 }
 
-/// Milliseconds for people: `0.4 ms`, `87 ms`, `1.24 s`, `2m 05s`.
+/// Milliseconds for people: `0.04 ms`, `4.2 ms`, `87 ms`, `1.24 s`, `2m 05s`.
 #[must_use]
 pub fn millis(ms: f64) -> String {
-    if ms < 9.95 {
+    if ms < 0.995 {
+        format!("{ms:.2} ms")
+    } else if ms < 9.95 {
         format!("{ms:.1} ms")
     } else if ms < 999.5 {
         format!("{ms:.0} ms")
@@ -330,7 +332,8 @@ mod tests {
     fn numbers_read_as_people_write_them() {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(short_count(12_345), "12.3k");
-        assert_eq!(millis(0.42), "0.4 ms");
+        assert_eq!(millis(0.42), "0.42 ms");
+        assert_eq!(millis(4.2), "4.2 ms");
         assert_eq!(millis(1240.0), "1.24 s");
         assert_eq!(bytes(4_402_341_478), "4.1 GiB");
         assert_eq!(span(Duration::from_secs(725)), "12m 05s");

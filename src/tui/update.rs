@@ -103,11 +103,9 @@ fn run_global(state: &mut State, command: Command) {
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),
         Command::PreviousTab => show_tab(state, state.tab.previous()),
-        Command::Refresh => {
-            if state.is_live() {
-                read_stores(state);
-                state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
-            }
+        Command::Refresh if state.is_live() => {
+            read_stores(state);
+            state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
         }
         Command::Repaint => state.ask(Effect::Repaint),
         Command::Suspend => state.ask(Effect::Suspend),

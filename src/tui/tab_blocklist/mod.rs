@@ -102,11 +102,11 @@ pub fn network_rows(state: &State, list: NetworkList) -> Vec<&ListedNetwork> {
     state.world.networks(list).value.iter().flatten().filter(fits).collect()
 }
 
-fn block_key(entry: &&BlockEntry) -> IpNet {
+fn block_key(entry: &BlockEntry) -> IpNet {
     entry.network
 }
 
-fn network_key(entry: &&ListedNetwork) -> IpNet {
+fn network_key(entry: &ListedNetwork) -> IpNet {
     entry.network
 }
 

@@ -71,7 +71,7 @@ pub fn rows(state: &State) -> Vec<&EngineView> {
     state.world.engines.iter().filter(fits).collect()
 }
 
-fn key(engine: &&EngineView) -> EngineId {
+fn key(engine: &EngineView) -> EngineId {
     engine.record.id.clone()
 }
 

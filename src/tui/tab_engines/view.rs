@@ -118,13 +118,9 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &En
         ("engine.origin", painter.say(origin).into_owned(), Role::Text),
         ("engine.key_variable", engine.record.api_key_env.clone().unwrap_or(off), Role::Text),
     ];
+    // Capabilities, a reason and a chart worth looking at stand below.
+    let mut y = painter.pairs(inside, inside.height.saturating_sub(9), &pairs);
     let label_cells = pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0);
-    let mut y = 0;
-    for (key, value, role) in &pairs {
-        let label = painter.say(key);
-        painter.pair(row(inside, y), &label, cells(label_cells), value, *role);
-        y += 1;
-    }
     let label = painter.say("engine.capabilities");
     painter.text(row(inside, y), &label, Role::Muted);
     let place = Rect { x: inside.x + cells(label_cells) + 1, ..below(inside, y) };
@@ -150,20 +146,18 @@ fn draw_chart(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &Eng
         return;
     }
     let history = state.world.health.get(&engine.record.id);
-    let (points, title) = match history.and_then(|page| page.value.as_ref()).filter(|points| !points.is_empty()) {
-        Some(points) => {
-            let point = |ms: Option<u32>| ms.map_or(Point::Failed, |ms| Point::Value(f64::from(ms)));
-            let span = match state.engines.span {
-                ChartSpan::Hour => "engine.chart_hour",
-                ChartSpan::Day => "engine.chart_day",
-                ChartSpan::Week => "engine.chart_week",
-            };
-            (points.iter().map(|p| point(p.latency_ms)).collect::<Vec<_>>(), span)
-        }
-        None => {
-            let point = |ms: &u32| if *ms == 0 { Point::Failed } else { Point::Value(f64::from(*ms)) };
-            (engine.latency_history.iter().map(point).collect(), "engine.chart_recent")
-        }
+    let read = history.and_then(|page| page.value.as_ref()).filter(|points| !points.is_empty());
+    let (points, title): (Vec<Point>, _) = if let Some(points) = read {
+        let point = |ms: Option<u32>| ms.map_or(Point::Failed, |ms| Point::Value(f64::from(ms)));
+        let span = match state.engines.span {
+            ChartSpan::Hour => "engine.chart_hour",
+            ChartSpan::Day => "engine.chart_day",
+            ChartSpan::Week => "engine.chart_week",
+        };
+        (points.iter().map(|check| point(check.latency_ms)).collect(), span)
+    } else {
+        let point = |ms: &u32| if *ms == 0 { Point::Failed } else { Point::Value(f64::from(*ms)) };
+        (engine.latency_history.iter().map(point).collect(), "engine.chart_recent")
     };
     let failed = points.iter().filter(|point| **point == Point::Failed).count();
     let title = painter.say(title);

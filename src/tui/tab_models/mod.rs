@@ -92,7 +92,7 @@ pub fn rows(state: &State) -> Vec<&ModelView> {
     found.into_iter().map(|(_, model)| model).collect()
 }
 
-fn key(model: &&ModelView) -> CanonicalModel {
+fn key(model: &ModelView) -> CanonicalModel {
     model.name.clone()
 }
 

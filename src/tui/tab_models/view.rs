@@ -9,7 +9,7 @@ use crate::tui::tab_models::{self, SortBy};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title, split_detail};
-use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::engine::{Capability, ModelView};
 use crate::types::text::escape;
@@ -71,7 +71,7 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Mod
         Column { order: sorted(SortBy::Context), ..Column::number(say("column.context"), 7, 1) },
         Column { order: sorted(SortBy::Size), ..Column::number(say("column.size"), 8, 3) },
         Column::text(say("column.quantization"), Width::Exact(8), 6),
-        Column { order: sorted(SortBy::Loaded), ..Column::text(say("column.loaded"), Width::Exact(8), 2) },
+        Column { order: sorted(SortBy::Loaded), ..Column::text(say("column.loaded"), Width::Exact(9), 2) },
     ];
     let symbols = painter.symbols;
     let table = Table { list: ListId::Models, columns: &columns, rows: rows.len(), selected, target: Target::Row };
@@ -119,13 +119,7 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, model: &Mod
         ("model.parameters", escape(model.parameters.as_deref().unwrap_or(&off)).into_owned(), Role::Text),
         ("column.quantization", escape(model.quantization.as_deref().unwrap_or(&off)).into_owned(), Role::Text),
     ];
-    let label_cells = pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0);
-    let mut y = 0;
-    for (key, value, role) in &pairs {
-        let label = painter.say(key);
-        painter.pair(row(inside, y), &label, cells(label_cells), value, *role);
-        y += 1;
-    }
+    let mut y = painter.pairs(inside, inside.height, &pairs);
     let label = painter.say("model.canonical");
     painter.text(row(inside, y + 1), &label, Role::Muted);
     y += 2 + painter.paragraph(below(inside, y + 2), &escape(&model.name.to_string()), Role::Text);

@@ -126,7 +126,7 @@ pub fn rows(state: &State) -> Vec<&PromptView> {
     state.world.prompts.value.iter().flatten().filter(fits).collect()
 }
 
-fn key(prompt: &&PromptView) -> String {
+fn key(prompt: &PromptView) -> String {
     prompt.api_id.clone()
 }
 
@@ -194,13 +194,11 @@ pub fn run(state: &mut State, command: Command) {
 /// The version that is shown: of the history, else the current one.
 #[must_use]
 pub fn shown_version(state: &State) -> Option<&PromptView> {
-    match (&state.prompts.focus, &state.prompts.history) {
-        (EditorFocus::History, Some(history)) => history.versions.as_ref()?.get(history.selected),
-        _ => {
-            let rows = rows(state);
-            selected(state, &rows).map(|at| rows[at])
-        }
+    if let (EditorFocus::History, Some(history)) = (&state.prompts.focus, &state.prompts.history) {
+        return history.versions.as_ref()?.get(history.selected);
     }
+    let rows = rows(state);
+    selected(state, &rows).map(|at| rows[at])
 }
 
 fn step(state: &mut State, command: Command) {

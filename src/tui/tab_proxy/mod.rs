@@ -116,11 +116,11 @@ pub fn key_rows(state: &State) -> Vec<&KeyView> {
     state.world.keys.value.iter().flatten().filter(fits).collect()
 }
 
-fn request_key(row: &&RequestRow) -> RequestId {
+fn request_key(row: &RequestRow) -> RequestId {
     row.id
 }
 
-fn key_key(key: &&KeyView) -> KeyId {
+fn key_key(key: &KeyView) -> KeyId {
     key.id
 }
 
@@ -162,7 +162,7 @@ pub fn show_view(state: &mut State, view: usize) {
 pub fn run(state: &mut State, command: Command) {
     match command {
         Command::NextView | Command::PreviousView | Command::Left | Command::Right => {
-            let other = if state.proxy.view == View::Requests { 1 } else { 0 };
+            let other = usize::from(state.proxy.view == View::Requests);
             show_view(state, other);
         }
         Command::StartProxy => start(state),

@@ -124,12 +124,9 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
             Role::Text,
         ),
     ];
-    let label_cells = pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0);
-    for (y, (key, value, role)) in pairs.iter().enumerate() {
-        let label = painter.say(key);
-        painter.pair(row(inside, cells(y)), &label, cells(label_cells), value, *role);
-    }
-    draw_stages(painter, below(inside, cells(pairs.len()) + 1), request);
+    // A blank row, the title and eight stages stand below.
+    let used = painter.pairs(inside, inside.height.saturating_sub(10), &pairs);
+    draw_stages(painter, below(inside, used + 1), request);
 }
 
 /// Draws how long each stage took, as bars on one scale.

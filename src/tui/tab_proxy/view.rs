@@ -48,14 +48,11 @@ fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
     pair(painter, left, 0, label_cells, "proxy.state", &phase, role);
     let addresses = listener.map(|l| escape(&l.addresses.join("  ")).into_owned()).filter(|a| !a.is_empty());
     pair(painter, left, 1, label_cells, "proxy.address", addresses.as_deref().unwrap_or(off), Role::Accent);
-    match listener.map(|listener| &listener.phase) {
-        Some(ListenerPhase::Failed { reason }) => {
-            pair(painter, left, 2, label_cells, "proxy.reason", &escape(reason), Role::Error)
-        }
-        _ => {
-            let mode = listener.map_or(Cow::Borrowed(off), |listener| escape(&listener.config.mode.0));
-            pair(painter, left, 2, label_cells, "proxy.mode", &mode, Role::Text);
-        }
+    if let Some(ListenerPhase::Failed { reason }) = listener.map(|listener| &listener.phase) {
+        pair(painter, left, 2, label_cells, "proxy.reason", &escape(reason), Role::Error);
+    } else {
+        let mode = listener.map_or(Cow::Borrowed(off), |listener| escape(&listener.config.mode.0));
+        pair(painter, left, 2, label_cells, "proxy.mode", &mode, Role::Text);
     }
     let label_cells = label_width(painter, &["proxy.owner", "proxy.since", "proxy.egress"]);
     let Some(status) = &state.world.status else { return };
@@ -234,11 +231,7 @@ fn draw_key_detail(state: &State, painter: &mut Painter<'_>, area: Rect, key: &K
         ("keys.routes", globs(&limits.routes), Role::Text),
         ("keys.rights", rights.join(", "), Role::Text),
     ];
-    let label_cells = cells(pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0));
-    for (y, (key, value, role)) in pairs.iter().enumerate() {
-        let label = painter.say(key);
-        painter.pair(row(inside, cells(y)), &label, label_cells, value, *role);
-    }
+    painter.pairs(inside, inside.height, &pairs);
 }
 
 fn right_name(right: Right) -> &'static str {

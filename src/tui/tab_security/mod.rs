@@ -68,7 +68,7 @@ pub fn rows(state: &State) -> Vec<&AuditRow> {
     all.iter().filter(fits).collect()
 }
 
-fn key(row: &&AuditRow) -> u64 {
+fn key(row: &AuditRow) -> u64 {
     row.sequence
 }
 

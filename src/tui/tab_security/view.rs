@@ -8,7 +8,7 @@ use crate::tui::tab_security;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title, split_detail};
-use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, inset};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::tui::world::AuditEnd;
 use crate::types::audit::{AuditKind, AuditRow, Severity};
@@ -136,10 +136,6 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, row_: &Audi
         ("security.request", or_off(event.request_id.map(|id| id.to_string())), Role::Text),
         ("security.number", text::count(row_.sequence), Role::Text),
     ];
-    let label_cells = cells(pairs.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0));
-    for (y, (key, value, role)) in pairs.iter().enumerate() {
-        let label = painter.say(key);
-        painter.pair(row(inside, cells(y)), &label, label_cells, value, *role);
-    }
-    painter.paragraph(below(inside, cells(pairs.len()) + 1), &escape(&event.details), Role::Text);
+    let used = painter.pairs(inside, inside.height, &pairs);
+    painter.paragraph(below(inside, used + 1), &escape(&event.details), Role::Text);
 }

@@ -87,8 +87,7 @@ fn buckets(points: &[Point], columns: usize) -> Vec<Point> {
             points[from..to].iter().fold(Point::Unknown, |worst, point| match (worst, *point) {
                 (Point::Failed, _) | (_, Point::Failed) => Point::Failed,
                 (Point::Value(a), Point::Value(b)) => Point::Value(a.max(b)),
-                (known, Point::Unknown) => known,
-                (Point::Unknown, known) => known,
+                (known, Point::Unknown) | (Point::Unknown, known) => known,
             })
         })
         .collect()

@@ -34,20 +34,20 @@ impl<K: PartialEq + Clone> Cursor<K> {
     }
 
     /// Where it is among these rows: at its own row, or, when that is gone, where it was.
-    pub fn place<T>(&self, rows: &[T], key: impl Fn(&T) -> K) -> usize {
+    pub fn place<T>(&self, rows: &[&T], key: impl Fn(&T) -> K) -> usize {
         let own = self.anchor.as_ref().and_then(|anchor| rows.iter().position(|row| key(row) == *anchor));
         own.unwrap_or(self.index.min(rows.len().saturating_sub(1)))
     }
 
     /// Selects a row by number.
-    pub fn select<T>(&mut self, index: usize, rows: &[T], key: impl Fn(&T) -> K) {
+    pub fn select<T>(&mut self, index: usize, rows: &[&T], key: impl Fn(&T) -> K) {
         self.index = index.min(rows.len().saturating_sub(1));
         let stays_at_top = self.index == 0 && self.first == FirstRow::Newest;
-        self.anchor = if stays_at_top { None } else { rows.get(self.index).map(key) };
+        self.anchor = if stays_at_top { None } else { rows.get(self.index).map(|row| key(row)) };
     }
 
     /// Moves by a command of lists; others leave it where it is.
-    pub fn step<T>(&mut self, command: Command, page: usize, rows: &[T], key: impl Fn(&T) -> K) {
+    pub fn step<T>(&mut self, command: Command, page: usize, rows: &[&T], key: impl Fn(&T) -> K) {
         let at = self.place(rows, &key);
         let to = moved(at, command, page, rows.len());
         if let Some(to) = to {
@@ -90,25 +90,25 @@ mod tests {
     #[test]
     fn it_stays_with_its_row_when_rows_arrive_above() {
         let mut cursor = Cursor::following();
-        cursor.step(Command::Down, 10, &[3, 2, 1], |row| *row);
-        assert_eq!(cursor.place(&[5, 4, 3, 2, 1], |row| *row), 3);
+        cursor.step(Command::Down, 10, &[&3, &2, &1], |row| *row);
+        assert_eq!(cursor.place(&[&5, &4, &3, &2, &1], |row| *row), 3);
         assert!(!cursor.follows());
     }
 
     #[test]
     fn at_the_top_it_follows_the_newest() {
         let mut cursor = Cursor::following();
-        cursor.step(Command::Down, 10, &[3, 2, 1], |row| *row);
-        cursor.step(Command::First, 10, &[3, 2, 1], |row| *row);
+        cursor.step(Command::Down, 10, &[&3, &2, &1], |row| *row);
+        cursor.step(Command::First, 10, &[&3, &2, &1], |row| *row);
         assert!(cursor.follows());
-        assert_eq!(cursor.place(&[5, 4, 3, 2, 1], |row| *row), 0);
+        assert_eq!(cursor.place(&[&5, &4, &3, &2, &1], |row| *row), 0);
     }
 
     #[test]
     fn when_its_row_is_gone_it_stays_where_it_was() {
         let mut cursor = Cursor::default();
-        cursor.step(Command::Last, 10, &["a", "b", "c"], |row| *row);
-        assert_eq!(cursor.place(&["a", "b"], |row| *row), 1);
-        assert_eq!(cursor.place(&[] as &[&str], |row| *row), 0);
+        cursor.step(Command::Last, 10, &[&"a", &"b", &"c"], |row| *row);
+        assert_eq!(cursor.place(&[&"a", &"b"], |row| *row), 1);
+        assert_eq!(cursor.place(&[] as &[&&str], |row| *row), 0);
     }
 }

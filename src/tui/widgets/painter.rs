@@ -220,6 +220,23 @@ impl Painter<'_> {
         self.text(Rect { x: area.x + gap, width: area.width - gap, ..area }, value, role);
     }
 
+    /// Draws labels with their values below each other, or in two columns where `rows` are too few for them;
+    /// answers the rows used.
+    pub fn pairs(&mut self, area: Rect, rows: u16, pairs: &[(&'static str, String, Role)]) -> u16 {
+        let labels = pairs.iter().map(|(key, ..)| text::width(&self.say(key))).max().unwrap_or(0);
+        let columns = if pairs.len() > usize::from(rows) && area.width >= 70 { 2 } else { 1 };
+        let used = pairs.len().div_ceil(columns);
+        let width = area.width / cells(columns);
+        for (number, (key, value, role)) in pairs.iter().enumerate() {
+            let label = self.say(key);
+            let x = area.x + cells(number / used.max(1)) * width;
+            let place =
+                Rect { x, width: width.saturating_sub(cells(columns) - 1), ..row(area, cells(number % used.max(1))) };
+            self.pair(place, &label, cells(labels), value, *role);
+        }
+        cells(used)
+    }
+
     /// Says that a click into an area hits a target.
     pub fn hit(&mut self, area: Rect, target: Target) {
         self.geometry.targets.push((area, target));

@@ -1,0 +1,309 @@
+//! What people do, as keys in and effects out.
+
+use std::time::Duration;
+
+use flm::tui::action::Action;
+use flm::tui::effect::{Effect, Reply, Request};
+use flm::tui::overlays::Overlay;
+use flm::tui::state::Dirty;
+use flm::tui::tabs::Tab;
+use flm::tui::update::update;
+use flm::tui::{ConsoleEnd, OwnerOrigin};
+use flm::types::audit::{AuditKind, Severity};
+use flm::types::calls::proxy::StartListener;
+use flm::types::failure::{ErrorCode, Failure};
+use flm::types::listener::{ListenerConfig, OwnerKind};
+use flm::types::live::{LiveEvent, LiveLine, LiveSnapshot, Noun};
+
+use crate::fixture::{
+    NOW, answer, attach, audit_row, busy, calls, console, created_key, draw, empty, happen, press, request,
+    screen_text, snapshot, status, type_text,
+};
+
+#[test]
+fn a_first_start_detects_starts_the_proxy_and_makes_a_key() {
+    let mut state = console("en", (80, 24));
+    update(&mut state, Action::Attached(OwnerOrigin::StartedHere));
+    let mut stopped = snapshot();
+    stopped.status.listeners.clear();
+    let line = LiveLine::Snapshot { snapshot: Box::new(stopped), dropped: 0 };
+    let asked = calls(update(&mut state, Action::Live(Box::new(line))));
+    let has = |wanted: fn(&Request) -> bool| asked.iter().any(|(_, request)| wanted(request));
+    assert!(has(|r| matches!(r, Request::DetectEngines(_))));
+    assert!(has(|r| matches!(r, Request::StartListener(_))));
+    let (ticket, Request::EnsureFirstKey(call)) =
+        asked.into_iter().find(|(_, r)| matches!(r, Request::EnsureFirstKey(_))).expect("asks for a first key")
+    else {
+        panic!("a first key");
+    };
+    answer(&mut state, ticket, Reply::EnsureFirstKey(call, Ok(Some(created_key()))));
+    assert!(matches!(state.overlays.last(), Some(Overlay::Key(_))));
+    let copied = press(&mut state, "y");
+    assert!(copied.iter().any(|effect| matches!(effect, Effect::Copy(text) if text.starts_with("flm_Ab12Cd34_"))));
+}
+
+#[test]
+fn attaching_to_a_daemon_that_ran_before_leaves_its_listeners_alone() {
+    let mut state = console("en", (80, 24));
+    let mut stopped = snapshot();
+    stopped.status.listeners.clear();
+    let asked = calls(attach(&mut state, stopped));
+    assert!(!asked.iter().any(|(_, r)| matches!(r, Request::StartListener(_) | Request::DetectEngines(_))));
+}
+
+#[test]
+fn attaching_again_reads_again_and_takes_no_first_steps() {
+    let mut state = busy("en", (80, 24));
+    let failure = Failure::new(ErrorCode::IoError, "gone");
+    update(&mut state, Action::Lost { failure, attempt: 1, retry_at: NOW });
+    update(&mut state, Action::Attached(OwnerOrigin::StartedHere));
+    let line = LiveLine::Snapshot { snapshot: Box::new(snapshot()), dropped: 0 };
+    let asked = calls(update(&mut state, Action::Live(Box::new(line))));
+    assert!(asked.iter().any(|(_, r)| matches!(r, Request::ListKeys(_))));
+    assert!(!asked.iter().any(|(_, r)| matches!(r, Request::EnsureFirstKey(_) | Request::DetectEngines(_))));
+}
+
+#[test]
+fn a_taken_port_offers_the_next_one() {
+    let mut state = busy("en", (80, 24));
+    let call = StartListener { config: Some(ListenerConfig::default()) };
+    let failure = Failure::new(ErrorCode::ProxyPortInUse, "port 8484 is held by python3 (pid 17)");
+    answer(&mut state, flm::tui::effect::Ticket(77), Reply::StartListener(call, Err(failure)));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("held by python3") && text.contains("8485"), "{text}");
+    let asked = calls(press(&mut state, "enter"));
+    let [(_, Request::StartListener(StartListener { config: Some(config) }))] = asked.as_slice() else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(config.port, 8485);
+}
+
+#[test]
+fn a_form_says_what_is_wrong_while_it_is_typed_and_keeps_what_was_typed_when_it_fails() {
+    let mut state = empty("en", (80, 24));
+    press(&mut state, "a tab ctrl-u");
+    type_text(&mut state, "Bad Name");
+    assert!(screen_text(&draw(&mut state)).contains("use 1 to 64 of a-z"));
+    assert!(calls(press(&mut state, "enter")).is_empty(), "a faulty form is not sent");
+    press(&mut state, "ctrl-u");
+    type_text(&mut state, "mine");
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::AddEngine(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((call.id.as_str(), call.url.as_str()), ("mine", "http://127.0.0.1:11434"));
+    let failure = Failure::new(ErrorCode::InvalidArgument, "the id is taken").hint("choose another");
+    answer(&mut state, *ticket, Reply::AddEngine(call.clone(), Err(failure)));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("the id is taken") && text.contains("mine"), "{text}");
+    assert!(calls(press(&mut state, "enter")).len() == 1, "it can be sent again");
+}
+
+#[test]
+fn removal_asks_first_and_the_focus_is_on_cancel() {
+    let mut state = busy("en", (80, 24));
+    assert!(calls(press(&mut state, "x enter")).is_empty(), "Enter cancels");
+    assert!(state.overlays.is_empty());
+    let asked = calls(press(&mut state, "x right enter"));
+    assert!(matches!(asked.as_slice(), [(_, Request::RemoveEngine(_))]), "{asked:?}");
+}
+
+#[test]
+fn clearing_the_block_list_needs_the_word() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "5 C");
+    assert!(calls(press(&mut state, "enter")).is_empty());
+    type_text(&mut state, "clear");
+    let asked = calls(press(&mut state, "enter"));
+    assert!(matches!(asked.as_slice(), [(_, Request::ClearBlocks(_))]), "{asked:?}");
+}
+
+#[test]
+fn new_requests_never_steal_the_selection_and_pause_holds_the_view() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "3 j j");
+    let before = flm::tui::tab_proxy::request_rows(&state);
+    let own = before[flm::tui::tab_proxy::selected_request(&state, &before).expect("selected")].id;
+    for number in 0..5 {
+        happen(&mut state, LiveEvent::Request(Box::new(request(0xffff + number, 0))));
+    }
+    let rows = flm::tui::tab_proxy::request_rows(&state);
+    let at = flm::tui::tab_proxy::selected_request(&state, &rows).expect("selected");
+    assert_eq!((rows[at].id, at), (own, 7));
+    press(&mut state, "p");
+    let shown = flm::tui::tab_proxy::request_rows(&state).len();
+    happen(&mut state, LiveEvent::Request(Box::new(request(0xabcdef, 0))));
+    assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown);
+    press(&mut state, "f");
+    assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown + 1);
+    assert!(state.proxy.follows());
+}
+
+#[test]
+fn only_what_is_on_screen_is_drawn_again() {
+    let mut state = busy("en", (80, 24));
+    draw(&mut state);
+    assert_eq!(state.dirty(), Dirty::Clean);
+    happen(&mut state, LiveEvent::Request(Box::new(request(0xffff, 0))));
+    assert_eq!(state.dirty(), Dirty::Clean, "requests are not on the Engines tab");
+    let engine = state.world.engines[0].clone();
+    happen(&mut state, LiveEvent::Engine(Box::new(engine)));
+    assert_eq!(state.dirty(), Dirty::Data);
+}
+
+#[test]
+fn an_idle_console_has_nothing_to_wait_for() {
+    let mut state = busy("en", (80, 24));
+    for tab in ["1", "2", "3", "4", "6"] {
+        press(&mut state, tab);
+        assert_eq!(state.next_change(), None, "tab {tab}");
+    }
+    press(&mut state, "5");
+    assert!(state.next_change().is_some_and(|wait| wait <= Duration::from_secs(1)), "a countdown is in view");
+}
+
+#[test]
+fn a_block_that_ran_out_leaves_the_list_by_itself() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "5");
+    assert!(screen_text(&draw(&mut state)).contains("203.0.113.77"));
+    state.now = NOW.plus(Duration::from_secs(900));
+    update(&mut state, Action::Tick);
+    assert!(!screen_text(&draw(&mut state)).contains("203.0.113.77"));
+}
+
+#[test]
+fn alerts_are_counted_until_they_are_seen() {
+    let mut state = busy("en", (80, 24));
+    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(401, AuditKind::RuleHit, Severity::High, "x"))));
+    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(402, AuditKind::KeyChanged, Severity::Low, "y"))));
+    assert_eq!(state.unread_alerts, 1);
+    press(&mut state, "4");
+    assert_eq!(state.unread_alerts, 0);
+}
+
+#[test]
+fn a_changed_store_is_read_again() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(happen(&mut state, LiveEvent::Changed(Noun::Blocklist)));
+    assert!(matches!(asked.as_slice(), [(_, Request::ListBlocks(_))]), "{asked:?}");
+}
+
+#[test]
+fn older_events_are_read_when_the_end_is_reached() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(press(&mut state, "4 G"));
+    let [(ticket, Request::ListAudit(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(call.before, Some(396));
+    assert!(calls(press(&mut state, "G")).is_empty(), "one page at a time");
+    let older = vec![audit_row(395, AuditKind::KeyChanged, Severity::Low, "older")];
+    answer(&mut state, *ticket, Reply::ListAudit(call.clone(), Ok(older)));
+    assert!(screen_text(&draw(&mut state)).contains("older"));
+}
+
+#[test]
+fn the_editor_keeps_what_was_typed_through_a_failed_save_and_other_tabs() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "6 e");
+    type_text(&mut state, "!precious!");
+    let asked = calls(press(&mut state, "ctrl-s"));
+    let [(ticket, Request::SetPrompt(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let failure = Failure::new(ErrorCode::DbError, "the disk is full");
+    answer(&mut state, *ticket, Reply::SetPrompt(call.clone(), Err(failure)));
+    press(&mut state, "esc 1 6 e");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("!precious!") && text.contains("the disk is full"), "{text}");
+    assert!(state.prompts.has_unsaved());
+}
+
+#[test]
+fn q_asks_while_the_proxy_serves_and_control_c_twice_leaves_it_running() {
+    let mut state = busy("en", (80, 24));
+    assert!(press(&mut state, "q").is_empty());
+    assert!(matches!(state.overlays.last(), Some(Overlay::Quit(_))));
+    assert!(matches!(press(&mut state, "ctrl-c").as_slice(), [Effect::End(ConsoleEnd::LeaveProxyRunning)]));
+    let mut state = busy("en", (80, 24));
+    assert!(matches!(press(&mut state, "q s").as_slice(), [Effect::End(ConsoleEnd::StopProxy)]));
+}
+
+#[test]
+fn in_process_the_dialog_says_that_the_proxy_stops() {
+    let mut state = busy("en", (80, 24));
+    let mut own = status();
+    own.owner = OwnerKind::InProcess;
+    happen(&mut state, LiveEvent::Status(Box::new(own)));
+    press(&mut state, "q");
+    assert!(screen_text(&draw(&mut state)).contains("stops with it"));
+    assert!(press(&mut state, "enter").is_empty(), "the focus is on Cancel");
+    assert!(matches!(press(&mut state, "q left enter").as_slice(), [Effect::End(ConsoleEnd::StopProxy)]));
+}
+
+#[test]
+fn quitting_an_owner_that_was_never_reached_does_not_ask() {
+    let mut state = console("en", (40, 10));
+    assert!(matches!(press(&mut state, "q").as_slice(), [Effect::End(ConsoleEnd::LeaveProxyRunning)]));
+}
+
+#[test]
+fn settings_switch_language_and_theme_at_once_and_store_them() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(press(&mut state, "f2 right"));
+    assert!(
+        matches!(asked.as_slice(), [(_, Request::SetSetting(call))] if call.key == "preferred_language" && call.value == "ja")
+    );
+    assert!(screen_text(&draw(&mut state)).contains("設定"));
+    let asked = calls(press(&mut state, "down right"));
+    assert!(matches!(asked.as_slice(), [(_, Request::SetSetting(call))] if call.key == "console.theme"));
+    assert_ne!(state.theme.name, "dark");
+}
+
+#[test]
+fn a_paste_never_runs_commands() {
+    let mut state = busy("en", (80, 24));
+    let effects = update(&mut state, Action::Paste("q\nx\nflm_secret".to_owned()));
+    assert!(effects.is_empty() && state.overlays.is_empty());
+    press(&mut state, "/");
+    update(&mut state, Action::Paste("olla\nma".to_owned()));
+    assert_eq!(state.filter().input.text(), "ollama");
+}
+
+#[test]
+fn the_palette_finds_and_runs_a_command() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, ":");
+    type_text(&mut state, "gomod");
+    press(&mut state, "enter");
+    assert_eq!((state.tab, state.overlays.len()), (Tab::Models, 0));
+}
+
+#[test]
+fn escape_goes_one_step_back_and_never_out() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "/ o l enter enter ?");
+    for _ in 0..6 {
+        assert!(press(&mut state, "esc").is_empty());
+    }
+    assert!(state.overlays.is_empty() && state.filter().input.is_empty());
+}
+
+#[test]
+fn a_click_on_a_tab_and_on_a_row() {
+    let mut state = busy("en", (80, 24));
+    draw(&mut state);
+    update(&mut state, Action::Click { column: 16, row: 2 });
+    assert_eq!(state.tab, Tab::Models);
+    draw(&mut state);
+    update(&mut state, Action::Click { column: 10, row: 7 });
+    let rows = flm::tui::tab_models::rows(&state);
+    assert_eq!(flm::tui::tab_models::selected(&state, &rows), Some(2));
+}
+
+#[test]
+fn the_demo_starts_nothing_by_itself_and_is_marked() {
+    let mut state = console("en", (80, 24));
+    update(&mut state, Action::Attached(OwnerOrigin::InProcess));
+    let mut demo = LiveSnapshot { ..snapshot() };
+    demo.status.demo = true;
+    let line = LiveLine::Snapshot { snapshot: Box::new(demo), dropped: 0 };
+    let asked = calls(update(&mut state, Action::Live(Box::new(line))));
+    assert!(!asked.iter().any(|(_, r)| matches!(r, Request::EnsureFirstKey(_) | Request::DetectEngines(_))));
+    assert!(screen_text(&draw(&mut state)).contains("DEMO"));
+}

@@ -1,0 +1,9 @@
+//! The console without a terminal: journeys of actions, screens as text, keys and words.
+#![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
+
+mod fixture;
+mod journeys;
+mod keys;
+mod picture;
+mod screens;
+mod words;

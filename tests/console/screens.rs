@@ -1,0 +1,163 @@
+//! Whole screens as text, in two languages and three sizes, and laws that hold for every screen.
+
+use flm::tui::action::Action;
+use flm::tui::effect::Reply;
+use flm::tui::state::State;
+use flm::tui::text;
+use flm::tui::update::update;
+use flm::types::calls::keys::CreateKey;
+use flm::types::failure::{ErrorCode, Failure};
+use flm::types::key::KeyLimits;
+
+use crate::fixture::{self, busy, console, draw, empty, press, screen_text};
+
+const LANGUAGES: [&str; 2] = ["en", "ja"];
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
+const TABS: [(&str, &str); 6] =
+    [("1", "engines"), ("2", "models"), ("3", "proxy"), ("4", "security"), ("5", "blocklist"), ("6", "prompts")];
+
+/// Draws, checks the widths and compares with the reviewed picture.
+fn check(name: &str, state: &mut State) {
+    let buffer = draw(state);
+    check_widths(name, &buffer);
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "snapshots" }, {
+        insta::assert_snapshot!(name, screen_text(&buffer));
+    });
+}
+
+/// No row is wider than the terminal and no wide character hangs over its edge.
+fn check_widths(name: &str, buffer: &ratatui::buffer::Buffer) {
+    for y in buffer.area.top()..buffer.area.bottom() {
+        let mut x = buffer.area.left();
+        while x < buffer.area.right() {
+            let symbol = buffer[(x, y)].symbol();
+            let wide = u16::try_from(text::width(symbol)).expect("narrow").max(1);
+            assert!(x + wide <= buffer.area.right(), "{name}: {symbol:?} hangs over row {y}");
+            for behind in x + 1..x + wide {
+                let hidden = buffer[(behind, y)].symbol();
+                assert!(hidden == " " || hidden.is_empty(), "{name}: row {y}: {hidden:?} lies behind {symbol:?}");
+            }
+            assert!(!symbol.chars().any(char::is_control), "{name}: row {y}: a control character");
+            x += wide;
+        }
+    }
+}
+
+#[test]
+fn every_tab_with_data() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            for (key, tab) in TABS {
+                let mut state = busy(language, size);
+                press(&mut state, key);
+                check(&format!("{tab}_{language}_{}x{}", size.0, size.1), &mut state);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tab_without_data() {
+    for language in LANGUAGES {
+        for (key, tab) in TABS {
+            let mut state = empty(language, (80, 24));
+            press(&mut state, key);
+            check(&format!("{tab}_empty_{language}"), &mut state);
+        }
+    }
+}
+
+#[test]
+fn the_first_frame_and_a_lost_owner() {
+    for language in LANGUAGES {
+        check(&format!("connecting_{language}"), &mut console(language, (80, 24)));
+        let mut state = console(language, (80, 24));
+        let failure = Failure::new(ErrorCode::IoError, "nothing answers at /run/flm/control.sock")
+            .hint("start it with 'flm proxy start'");
+        update(&mut state, Action::Lost { failure: failure.clone(), attempt: 3, retry_at: fixture::NOW });
+        check(&format!("lost_{language}"), &mut state);
+        let mut state = busy(language, (80, 24));
+        update(&mut state, Action::Lost { failure, attempt: 3, retry_at: fixture::NOW });
+        press(&mut state, "3");
+        check(&format!("lost_with_data_{language}"), &mut state);
+    }
+}
+
+#[test]
+fn details_take_the_place_of_the_list_on_a_narrow_screen() {
+    for language in LANGUAGES {
+        for (keys, name) in
+            [("1 enter", "engine"), ("2 enter", "model"), ("3 j enter", "request"), ("4 enter", "event")]
+        {
+            let mut state = busy(language, (80, 24));
+            press(&mut state, keys);
+            check(&format!("detail_{name}_{language}"), &mut state);
+        }
+    }
+}
+
+#[test]
+fn every_view_and_box() {
+    for language in LANGUAGES {
+        for (keys, name) in [
+            ("3 v", "keys"),
+            ("3 v j enter", "key_detail"),
+            ("5 v v", "trusted"),
+            ("6 e", "editor"),
+            ("?", "help"),
+            (":", "palette"),
+            (": s t o p", "palette_search"),
+            ("f2", "settings"),
+            ("q", "quit"),
+            ("1 a", "form_engine"),
+            ("3 v a", "form_key"),
+            ("4 b", "form_block"),
+            ("1 x", "confirm"),
+            ("5 C c l e", "confirm_typed"),
+            ("/ o l l", "filter"),
+        ] {
+            let mut state = busy(language, (80, 24));
+            press(&mut state, keys);
+            check(&format!("{name}_{language}"), &mut state);
+        }
+    }
+}
+
+#[test]
+fn a_new_key_is_shown_with_a_request_that_is_ready_to_run() {
+    for language in LANGUAGES {
+        let mut state = busy(language, (80, 24));
+        let call = CreateKey { label: "first key".to_owned(), expires_in: None, limits: KeyLimits::default() };
+        fixture::answer(&mut state, flm::tui::effect::Ticket(9999), Reply::CreateKey(call, Ok(fixture::created_key())));
+        check(&format!("new_key_{language}"), &mut state);
+    }
+}
+
+#[test]
+fn a_small_terminal_says_so_and_a_smaller_one_still_draws() {
+    for language in LANGUAGES {
+        check(&format!("small_{language}"), &mut busy(language, (40, 10)));
+        check(&format!("smallest_usable_{language}"), &mut busy(language, (60, 15)));
+        for size in [(1, 1), (2, 1), (5, 3), (59, 40), (300, 14), (61, 16)] {
+            check_widths("any size", &draw(&mut busy(language, size)));
+        }
+    }
+}
+
+#[test]
+fn ascii_mode_draws_no_frame_or_sign_outside_ascii() {
+    for (key, _) in TABS {
+        let mut state = empty("en", (80, 24));
+        state.characters = flm::tui::widgets::symbols::CharacterSet::Ascii;
+        press(&mut state, key);
+        let text = screen_text(&draw(&mut state));
+        assert!(text.is_ascii(), "{text}");
+    }
+}
+
+#[test]
+fn hostile_text_from_clients_is_escaped() {
+    let mut state = busy("en", (200, 50));
+    press(&mut state, "3 j j");
+    assert!(screen_text(&draw(&mut state)).contains("\\x1b[31mevil"));
+}
