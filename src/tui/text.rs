@@ -238,7 +238,9 @@ fn short(value: f64, unit: &str) -> String {
 /// Milliseconds for people: `0.04 ms`, `4.2 ms`, `87 ms`, `1.24 s`, `2m 05s`.
 #[must_use]
 pub fn millis(ms: f64) -> String {
-    if ms < 0.995 {
+    if ms <= 0.0 {
+        "0 ms".to_owned()
+    } else if ms < 0.995 {
         format!("{ms:.2} ms")
     } else if ms < 9.95 {
         format!("{ms:.1} ms")

@@ -96,8 +96,8 @@ fn draw_header(state: &State, painter: &mut Painter<'_>, area: Rect) -> u16 {
         return 1;
     }
     // Who and where above, how much below.
-    let second = first.split_off(2.min(first.len()));
-    draw_segments(painter, row(area, 0), &first);
+    let second = first.split_off(3.min(first.len()));
+    draw_segments(painter, row(area, 0), &fitting(first, room));
     if second.is_empty() {
         return 1;
     }
@@ -108,7 +108,8 @@ fn draw_header(state: &State, painter: &mut Painter<'_>, area: Rect) -> u16 {
 /// Drops what matters least until the rest fits.
 fn fitting(mut segments: Vec<Segment>, room: usize) -> Vec<Segment> {
     while segments.iter().map(Segment::width).sum::<usize>() > room {
-        let Some(at) = (0..segments.len()).max_by_key(|at| segments[*at].priority) else { break };
+        let last = (0..segments.len()).max_by_key(|at| segments[*at].priority);
+        let Some(at) = last.filter(|at| segments[*at].priority > 0) else { break };
         segments.remove(at);
     }
     segments
@@ -157,6 +158,13 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     }
     let traffic = &state.world.traffic;
     let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
+    let mut alerts = label(state.unread_alerts.to_string(), "header.alerts");
+    if state.unread_alerts > 0 {
+        alerts[0].1 = Role::Error;
+        out.push(Segment::new(1, alerts));
+    } else {
+        out.push(Segment::new(7, alerts));
+    }
     let mut requests = label(text::rate(f64::from(traffic.requests_per_second)), "header.per_second");
     requests.push((format!(" {}", chart::spark(symbols, &traffic.history, 10)), Role::Chart));
     out.push(Segment::new(1, requests));
@@ -169,13 +177,6 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         blocked[0].1 = Role::Warn;
     }
     out.push(Segment::new(5, blocked));
-    let mut alerts = label(state.unread_alerts.to_string(), "header.alerts");
-    if state.unread_alerts > 0 {
-        alerts[0].1 = Role::Error;
-        out.push(Segment::new(1, alerts));
-    } else {
-        out.push(Segment::new(7, alerts));
-    }
     let missed = state.world.missed;
     if missed > 0 {
         out.push(Segment::new(

@@ -31,10 +31,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 /// 2026-11-23 14:03:20 UTC.
-pub const NOW: UnixMillis = UnixMillis(1_795_442_600_000);
+pub(crate) const NOW: UnixMillis = UnixMillis(1_795_442_600_000);
 
 /// A console in a terminal of this size that has drawn its first frame.
-pub fn console(language: &str, size: (u16, u16)) -> State {
+pub(crate) fn console(language: &str, size: (u16, u16)) -> State {
     let theme = ThemeShelf::default().load("dark", Depth::True).expect("loads");
     let mut state = State::new(Words::new(language, TimeZone::UTC), theme, size, NOW);
     draw(&mut state);
@@ -42,7 +42,7 @@ pub fn console(language: &str, size: (u16, u16)) -> State {
 }
 
 /// A console that is attached to a busy home, with every page read.
-pub fn busy(language: &str, size: (u16, u16)) -> State {
+pub(crate) fn busy(language: &str, size: (u16, u16)) -> State {
     let mut state = console(language, size);
     attach(&mut state, snapshot());
     answer_all(&mut state, full_page);
@@ -51,7 +51,7 @@ pub fn busy(language: &str, size: (u16, u16)) -> State {
 }
 
 /// A console that is attached to a home where nothing is.
-pub fn empty(language: &str, size: (u16, u16)) -> State {
+pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
     let mut state = console(language, size);
     let whole = snapshot();
     let none = LiveSnapshot {
@@ -69,24 +69,24 @@ pub fn empty(language: &str, size: (u16, u16)) -> State {
 }
 
 /// Attaches to a daemon that ran before.
-pub fn attach(state: &mut State, snapshot: LiveSnapshot) -> Vec<Effect> {
+pub(crate) fn attach(state: &mut State, snapshot: LiveSnapshot) -> Vec<Effect> {
     update(state, Action::Attached(OwnerOrigin::AlreadyRan));
     update(state, Action::Live(Box::new(LiveLine::Snapshot { snapshot: Box::new(snapshot), dropped: 0 })))
 }
 
 /// Says that something happened.
-pub fn happen(state: &mut State, event: LiveEvent) -> Vec<Effect> {
+pub(crate) fn happen(state: &mut State, event: LiveEvent) -> Vec<Effect> {
     let sequence = state.world.sequence + 1;
     update(state, Action::Live(Box::new(LiveLine::Event(NumberedEvent { sequence, event: Arc::new(event) }))))
 }
 
 /// Answers a call.
-pub fn answer(state: &mut State, ticket: Ticket, reply: Reply) -> Vec<Effect> {
+pub(crate) fn answer(state: &mut State, ticket: Ticket, reply: Reply) -> Vec<Effect> {
     update(state, Action::Answered(Box::new(Answer { ticket, reply })))
 }
 
 /// Presses keys, written as in a key map with spaces between them, and answers the effects.
-pub fn press(state: &mut State, keys: &str) -> Vec<Effect> {
+pub(crate) fn press(state: &mut State, keys: &str) -> Vec<Effect> {
     let mut effects = Vec::new();
     for key in keys.split(' ') {
         effects.extend(press_key(state, key_event(key)));
@@ -95,13 +95,13 @@ pub fn press(state: &mut State, keys: &str) -> Vec<Effect> {
 }
 
 /// Types text, letter by letter.
-pub fn type_text(state: &mut State, text: &str) {
+pub(crate) fn type_text(state: &mut State, text: &str) {
     for letter in text.chars() {
         press_key(state, KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE));
     }
 }
 
-pub fn press_key(state: &mut State, key: KeyEvent) -> Vec<Effect> {
+pub(crate) fn press_key(state: &mut State, key: KeyEvent) -> Vec<Effect> {
     let Some(action) = event::translate(state, Event::Key(key)) else { return Vec::new() };
     let effects = update(state, action);
     draw(state);
@@ -131,7 +131,7 @@ fn key_event(written: &str) -> KeyEvent {
 }
 
 /// Draws and keeps the geometry, as the loop does.
-pub fn draw(state: &mut State) -> Buffer {
+pub(crate) fn draw(state: &mut State) -> Buffer {
     let area = Rect::new(0, 0, state.size.0, state.size.1);
     let mut buffer = Buffer::empty(area);
     let geometry = view::draw(state, &mut buffer, area);
@@ -140,7 +140,7 @@ pub fn draw(state: &mut State) -> Buffer {
 }
 
 /// The screen as text: cells behind a wide character are left out, and spaces at the end of a row.
-pub fn screen_text(buffer: &Buffer) -> String {
+pub(crate) fn screen_text(buffer: &Buffer) -> String {
     let mut out = String::new();
     for y in buffer.area.top()..buffer.area.bottom() {
         let mut line = String::new();
@@ -161,7 +161,7 @@ pub fn screen_text(buffer: &Buffer) -> String {
 }
 
 /// The calls among effects.
-pub fn calls(effects: Vec<Effect>) -> Vec<(Ticket, Request)> {
+pub(crate) fn calls(effects: Vec<Effect>) -> Vec<(Ticket, Request)> {
     effects
         .into_iter()
         .filter_map(|effect| match effect {
@@ -212,7 +212,7 @@ fn full_page(request: Request) -> Option<Reply> {
     })
 }
 
-pub fn kinds() -> Vec<EngineKindInfo> {
+pub(crate) fn kinds() -> Vec<EngineKindInfo> {
     [
         ("ollama", "Ollama", 11434),
         ("vllm", "vLLM", 8000),
@@ -254,7 +254,7 @@ fn blocks() -> Vec<BlockEntry> {
     ]
 }
 
-pub fn key(id: &str, label: &str) -> KeyView {
+pub(crate) fn key(id: &str, label: &str) -> KeyView {
     KeyView {
         id: KeyId::parse(id).expect("parses"),
         label: label.to_owned(),
@@ -274,7 +274,7 @@ fn keys() -> Vec<KeyView> {
     vec![key("Ab12Cd34", "first key"), expiring, revoked]
 }
 
-pub fn created_key() -> CreatedKey {
+pub(crate) fn created_key() -> CreatedKey {
     let text = "flm_Ab12Cd34_k3JfQ9sV0bTzYw7LmN2pRx5HdGc8EuKa41XoZiXy7Q";
     CreatedKey { key: Secret::new(text.to_owned()), view: key("Ab12Cd34", "first key") }
 }
@@ -322,7 +322,7 @@ fn engine(
     }
 }
 
-pub fn engines() -> Vec<EngineView> {
+pub(crate) fn engines() -> Vec<EngineView> {
     let calm: Vec<u32> = (0..60).map(|n| 3 + (n * 7) % 9).collect();
     let rough: Vec<u32> = (0..60).map(|n| if n % 17 == 0 { 0 } else { 200 + (n * 53) % 900 }).collect();
     let refused = EngineState::ErrorNetwork { reason: "connection refused (127.0.0.1:8000)".to_owned(), failures: 3 };
@@ -380,7 +380,7 @@ fn models() -> Vec<ModelView> {
     ]
 }
 
-pub fn request(number: u128, seconds: u64) -> RequestRow {
+pub(crate) fn request(number: u128, seconds: u64) -> RequestRow {
     RequestRow {
         id: RequestId::from_random(number),
         at: ago(seconds),
@@ -449,7 +449,7 @@ fn requests() -> Vec<RequestRow> {
     rows
 }
 
-pub fn audit_row(sequence: u64, kind: AuditKind, severity: Severity, details: &str) -> AuditRow {
+pub(crate) fn audit_row(sequence: u64, kind: AuditKind, severity: Severity, details: &str) -> AuditRow {
     let mut event = AuditEvent::new(ago((400 - sequence.min(400)) * 7), kind, severity, details);
     event.address = Some("203.0.113.77".parse().expect("parses"));
     event.endpoint = Some("/v1/chat/completions".to_owned());
@@ -471,7 +471,7 @@ fn audit() -> Vec<AuditRow> {
     ]
 }
 
-pub fn status() -> ProxyStatus {
+pub(crate) fn status() -> ProxyStatus {
     ProxyStatus {
         version: "0.1.0".to_owned(),
         pid: 4242,
@@ -490,7 +490,7 @@ pub fn status() -> ProxyStatus {
     }
 }
 
-pub fn snapshot() -> LiveSnapshot {
+pub(crate) fn snapshot() -> LiveSnapshot {
     LiveSnapshot {
         sequence: 100,
         status: status(),

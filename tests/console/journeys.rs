@@ -130,7 +130,7 @@ fn new_requests_never_steal_the_selection_and_pause_holds_the_view() {
     assert_eq!((rows[at].id, at), (own, 7));
     press(&mut state, "p");
     let shown = flm::tui::tab_proxy::request_rows(&state).len();
-    happen(&mut state, LiveEvent::Request(Box::new(request(0xabcdef, 0))));
+    happen(&mut state, LiveEvent::Request(Box::new(request(0x00ab_cdef, 0))));
     assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown);
     press(&mut state, "f");
     assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown + 1);

@@ -1,5 +1,5 @@
 //! The console without a terminal: journeys of actions, screens as text, keys and words.
-#![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod fixture;
 mod journeys;

@@ -11,7 +11,7 @@ use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::use_mouse;
-use crate::tui::widgets::painter::{Painter, cells, row};
+use crate::tui::widgets::painter::{Painter, below, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::settings::{SetSetting, SettingSource};
 
@@ -118,7 +118,7 @@ impl Settings {
             painter.words.fill("settings.per_second", &[("count", &state.refresh.to_string())]),
         ];
         let title = painter.say("settings.title");
-        let area = popup::open(painter, screen, &title, 64, 11);
+        let area = popup::open(painter, screen, &title, 68, 11);
         let label_cells = ROWS.iter().map(|(_, label)| text::width(&painter.say(label))).max().unwrap_or(0);
         for (number, ((key, label), value)) in ROWS.iter().zip(&values).enumerate() {
             let line = row(area, 1 + cells(number));
@@ -138,10 +138,8 @@ impl Settings {
             }
             painter.hit(line, Target::OverlayRow(number));
         }
-        let hint = painter.say("settings.hint");
-        painter.text(row(area, 6), &hint, Role::Faint);
-        let path = painter.say("settings.keys_file");
-        painter.text(row(area, 7), &path, Role::Faint);
+        let hints = format!("{}\n{}", painter.say("settings.hint"), painter.say("settings.keys_file"));
+        painter.paragraph(below(area, 6), &hints, Role::Faint);
     }
 }
 

@@ -15,11 +15,20 @@ use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::engine::{Capability, EngineOrigin, EngineState, EngineView};
 use crate::types::text::escape;
 
+/// Rows that the details need below the list to be worth looking at, borders included.
+const ROOM_BELOW: u16 = 12;
+
 /// Draws it.
 pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let rows = tab_engines::rows(state);
     let selected = tab_engines::selected(state, &rows);
-    let (list, detail) = split_detail(state, area, selected.is_some());
+    let (mut list, mut detail) = split_detail(state, area, selected.is_some());
+    // Few engines leave room for the details below them on a narrow screen.
+    let high = cells(rows.len()).saturating_add(3);
+    if detail.is_none() && selected.is_some() && area.height.saturating_sub(high) >= ROOM_BELOW {
+        list = Some(Rect { height: high, ..area });
+        detail = Some(below(area, high));
+    }
     if let Some(list) = list {
         let title = panel_title(state, "tab.engines", rows.len(), state.world.engines.len());
         let inside = painter.panel_with(list, &title.parts(), Emphasis::when(state.detail == Detail::Closed));
