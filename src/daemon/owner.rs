@@ -103,6 +103,8 @@ impl Owner {
         }
         limits::publish(&settings, None);
 
+        // Before threads are started, since it may fail. Whoever connects is answered when everything runs.
+        let listener = control_server::bind(&paths)?;
         let count = worker_count(settings.get(table::PROXY_WORKERS));
         let shared = share(&context, count).await?;
         let (workers, threads) = WorkerThreads::start(count, &shared).map_err(|error| {
@@ -145,7 +147,6 @@ impl Owner {
             }
             Purpose::Demo { seed } => demo::start(&context, seed, &demo).await?,
         }
-        let listener = control_server::bind(&paths)?;
         control.spawn("control server", control_server::serve(context.clone(), listener, incoming, control.clone()));
         tracing::info!(home = %paths.home().display(), pid = std::process::id(), "owner started");
         Ok(Start::Owner(Box::new(Self { context, hosting, workers, threads, demo, background, log, control, lock })))

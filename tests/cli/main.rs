@@ -2,7 +2,6 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    clippy::unwrap_used,
     clippy::disallowed_methods,
     reason = "a test ends by panicking, and waits by the real clock"
 )]
