@@ -207,6 +207,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     let settings = context.settings.load();
     let guard = Arc::new(Guard::new(limits::guard_policy(&settings), process_key()?));
     loading::load_guard(context, &guard).await?;
+    context.registry.set_thresholds(limits::engine_thresholds(&settings));
     Ok(Arc::new(ProxyShared {
         guard,
         registry: context.registry.clone(),

@@ -1,12 +1,14 @@
 //! From settings to the snapshots that requests read: the only place that knows which setting is which limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::Live;
 use crate::config::settings::Settings;
 use crate::config::table;
+use crate::engines::state::Thresholds;
 use crate::guard::GuardPolicy;
-use crate::proxy::limits::ProxyLimits;
+use crate::proxy::limits::{ProxyLimits, Revoking};
 use crate::telemetry::logging;
 
 /// The limits of listener and pipeline.
@@ -27,6 +29,11 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         connections: settings.get(table::LIMITS_CONNECTIONS),
         cors_allowed_origins: settings.get(table::CORS_ALLOWED_ORIGINS),
         allowed_hosts: settings.get(table::PROXY_ALLOWED_HOSTS),
+        revoking: if settings.get(table::KEYS_REVOKE_ENDS_STREAMS) {
+            Revoking::EndsStreams
+        } else {
+            Revoking::LetsStreamsEnd
+        },
     }
 }
 
@@ -38,11 +45,22 @@ pub fn guard_policy(settings: &Settings) -> GuardPolicy {
     GuardPolicy { address_requests_per_minute: per_minute, address_burst: (per_minute / 5).max(1) }
 }
 
+/// The thresholds of the engines' state machine.
+#[must_use]
+pub fn engine_thresholds(settings: &Settings) -> Thresholds {
+    Thresholds {
+        slow: Duration::from_millis(u64::from(settings.get(table::ENGINE_HEALTH_LATENCY_THRESHOLD_MS))),
+        max_network_failures: settings.get(table::ENGINE_MAX_NETWORK_FAILURES),
+        ..Thresholds::default()
+    }
+}
+
 /// Puts settings in force: the next request sees them. Cannot fail.
 pub fn publish(settings: &Settings, live: Option<&Live>) {
     logging::set_level(settings.get(table::LOG_LEVEL));
     if let Some(live) = live {
         live.proxy.limits.store(Arc::new(proxy_limits(settings)));
         live.proxy.guard.set_policy(guard_policy(settings));
+        live.proxy.registry.set_thresholds(engine_thresholds(settings));
     }
 }

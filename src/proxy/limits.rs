@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// What revoking a key does to the streams that it started (SPEC §5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoking {
+    /// They end at once.
+    EndsStreams,
+    /// They may go on to their own end.
+    LetsStreamsEnd,
+}
+
 /// Limits in force. The daemon makes it from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyLimits {
@@ -31,6 +40,8 @@ pub struct ProxyLimits {
     pub cors_allowed_origins: Vec<String>,
     /// Host names beyond the own names and addresses (SPEC §4.4).
     pub allowed_hosts: Vec<String>,
+    /// What revoking a key does to its streams.
+    pub revoking: Revoking,
 }
 
 impl Default for ProxyLimits {
@@ -49,6 +60,7 @@ impl Default for ProxyLimits {
             connections: 4096,
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            revoking: Revoking::EndsStreams,
         }
     }
 }

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use tokio_util::sync::CancellationToken;
 
 use super::account::Stage;
 use super::exchange::{Answer, Exchange, Resolved};
+use super::limits::Revoking;
 use super::prompt::{self, PromptVariables};
 use super::refusal::Refusal;
 use super::stream::Stream;
@@ -111,15 +113,18 @@ async fn whole(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal>
 
 async fn stream(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
     let heartbeat = exchange.limits.heartbeat;
-    let key = order.resolved.key.clone();
+    let revoked = match exchange.limits.revoking {
+        Revoking::EndsStreams => order.resolved.key.counts.ended.clone(),
+        Revoking::LetsStreamsEnd => CancellationToken::new(),
+    };
     let mut attempt: Attempt = Box::pin(attempt(order));
     let stream = match tokio::time::timeout(heartbeat, &mut attempt).await {
-        Ok(Ok(started)) => Stream::flowing(started, exchange.id, &key, heartbeat),
+        Ok(Ok(started)) => Stream::flowing(started, exchange.id, revoked, heartbeat),
         Ok(Err(Failed { trace, refusal })) => {
             trace.note(&mut exchange.account);
             return Err(refusal);
         }
-        Err(_elapsed) => Stream::waiting(attempt, exchange.id, &key, heartbeat),
+        Err(_elapsed) => Stream::waiting(attempt, exchange.id, revoked, heartbeat),
     };
     Ok(Answer::Events(Box::new(stream)))
 }

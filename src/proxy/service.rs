@@ -21,6 +21,11 @@ const BACKLOG: u32 = 1024;
 /// A pause after accepting failed for lack of file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a connection over the limits is told before it is closed.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 118\r\n\r\n\
+{\"error\":{\"message\":\"Too many connections.\",\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\",\"request_id\":null}}";
+
 /// Why a listener did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -205,6 +210,10 @@ impl Acceptor {
             Err(too_many) => {
                 tracing::debug!(%peer, ?too_many, "a connection was refused");
                 self.shared.metrics.connection_refused();
+                // As much as fits into the socket's empty buffer: this never waits (SPEC §5.8).
+                if let Err(error) = stream.try_write(OVERLOADED) {
+                    tracing::debug!(%peer, %error, "a refused connection was not told why");
+                }
                 return;
             }
         };
@@ -297,6 +306,20 @@ fn lan_address(family: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_to_a_refused_connection_is_a_whole_answer() {
+        let text = std::str::from_utf8(OVERLOADED).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len()))
+                || head.ends_with(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        let document: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(document["error"]["code"], "overloaded");
+    }
 
     #[test]
     fn addresses_are_ones_that_a_person_can_use() {

@@ -10,12 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::account::{Account, Stage};
 use super::refusal::{Refusal, RefusedBy};
 use super::relay::{self, Attempt, Failed, Started};
-use crate::guard::key_table::KeyEntry;
 use crate::types::ids::RequestId;
 use crate::types::request::RequestEnd;
 
@@ -49,17 +48,22 @@ enum Phase {
 
 impl Stream {
     /// A stream whose engine has begun in time.
-    pub(super) fn flowing(mut started: Started, id: RequestId, key: &KeyEntry, heartbeat: Duration) -> Self {
+    pub(super) fn flowing(
+        mut started: Started,
+        id: RequestId,
+        revoked: CancellationToken,
+        heartbeat: Duration,
+    ) -> Self {
         let out = std::mem::take(&mut started.out).into();
         let now = Instant::now();
         let due = now + started.gap;
-        Self::new(Phase::Flowing { started: Box::new(started), last: now }, out, due, id, key, heartbeat)
+        Self::new(Phase::Flowing { started: Box::new(started), last: now }, out, due, id, revoked, heartbeat)
     }
 
     /// A stream that is answered before its engine is.
-    pub(super) fn waiting(attempt: Attempt, id: RequestId, key: &KeyEntry, heartbeat: Duration) -> Self {
+    pub(super) fn waiting(attempt: Attempt, id: RequestId, revoked: CancellationToken, heartbeat: Duration) -> Self {
         let out = VecDeque::from([Bytes::from_static(COMMENT)]);
-        Self::new(Phase::Waiting(attempt), out, Instant::now() + heartbeat, id, key, heartbeat)
+        Self::new(Phase::Waiting(attempt), out, Instant::now() + heartbeat, id, revoked, heartbeat)
     }
 
     fn new(
@@ -67,7 +71,7 @@ impl Stream {
         out: VecDeque<Bytes>,
         due: Instant,
         id: RequestId,
-        key: &KeyEntry,
+        revoked: CancellationToken,
         heartbeat: Duration,
     ) -> Self {
         Self {
@@ -78,7 +82,7 @@ impl Stream {
             bytes_out: 0,
             timer: Box::pin(tokio::time::sleep_until(due)),
             heartbeat,
-            revoked: Box::pin(key.counts.ended.clone().cancelled_owned()),
+            revoked: Box::pin(revoked.cancelled_owned()),
         }
     }
 

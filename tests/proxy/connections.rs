@@ -183,6 +183,8 @@ async fn one_address_cannot_take_all_connections_unless_it_is_trusted() {
         held.push(stream);
     }
     let mut third = TcpStream::connect(proxy.address()).await.expect("connects");
-    closes(&mut third).await;
+    let mut told = String::new();
+    drop(tokio::time::timeout(PATIENCE, third.read_to_string(&mut told)).await.expect("closed in time"));
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("\"overloaded\""), "{told}");
     drop(held);
 }
