@@ -16,6 +16,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -221,6 +222,7 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
         live: live_in,
         focus: WindowFocus::Focused,
         last_frame: Instant::now(),
+        suspension: Suspension::No,
     };
     let end = console.serve(&mut signals).await;
     drop(console);
@@ -309,6 +311,16 @@ struct Console {
     live: mpsc::Receiver<Action>,
     focus: WindowFocus,
     last_frame: Instant,
+    suspension: Suspension,
+}
+
+/// Whether the console is to stop at the end of this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspension {
+    /// It goes on.
+    No,
+    /// Ctrl-Z or SIGTSTP asked for it.
+    Asked,
 }
 
 impl fmt::Debug for Console {
@@ -345,7 +357,8 @@ impl Console {
         loop {
             let woken = self.wait(signals, &mut events).await;
             self.state.now = self.clock.wall();
-            match self.handle(woken, &mut events) {
+            match self.handle(woken, &mut events).await {
+                Ok(()) if self.suspension == Suspension::Asked => self.suspend(signals).await.ok()?,
                 Ok(()) => {}
                 Err(Leaving::With(end)) => return Some(end),
                 Err(Leaving::TerminalGone) => return None,
@@ -378,7 +391,7 @@ impl Console {
         Some(self.last_frame + wait)
     }
 
-    fn handle(&mut self, woken: Woken, events: &mut EventStream) -> Result<(), Leaving> {
+    async fn handle(&mut self, woken: Woken, events: &mut EventStream) -> Result<(), Leaving> {
         match woken {
             Woken::Signal(caught) => self.caught(caught)?,
             Woken::Terminal(None | Some(Err(_))) => return Err(Leaving::TerminalGone),
@@ -388,7 +401,7 @@ impl Console {
             Woken::TickDue => self.act(Action::Tick)?,
         }
         // Everything that is ready goes into one frame.
-        while let Some(event) = futures_util::FutureExt::now_or_never(events.next()) {
+        while let Some(event) = ready(events).await {
             match event {
                 Some(Ok(event)) => self.terminal_event(event)?,
                 None | Some(Err(_)) => return Err(Leaving::TerminalGone),
@@ -398,7 +411,7 @@ impl Console {
             let Ok(action) = self.answers.try_recv().or_else(|_| self.live.try_recv()) else { break };
             self.act(action)?;
         }
-        if self.frame_due().is_some_and(|due| due <= Instant::now()) {
+        if self.suspension == Suspension::No && self.frame_due().is_some_and(|due| due <= Instant::now()) {
             self.draw()?;
         }
         Ok(())
@@ -436,7 +449,7 @@ impl Console {
             Effect::Copy(text) => self.screen.copy(&text)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,
-            Effect::Suspend => self.suspend()?,
+            Effect::Suspend => self.ask_to_suspend(),
             Effect::End(end) => return Err(Leaving::With(end)),
         }
         Ok(())
@@ -447,21 +460,36 @@ impl Console {
             Caught::Hangup => Err(Leaving::TerminalGone),
             Caught::Terminate => Err(Leaving::With(ConsoleEnd::LeaveProxyRunning)),
             Caught::Interrupt => self.act(Action::Run(action::Command::Quit)),
-            Caught::Stop => Ok(self.suspend()?),
-            Caught::Resume => Ok(self.resume()?),
+            Caught::Stop => {
+                self.ask_to_suspend();
+                Ok(())
+            }
+            Caught::Resume => {
+                // Whoever stopped the console without asking left the terminal in modes of its own.
+                terminal::leave(io::stdout())?;
+                Ok(self.resume()?)
+            }
+        }
+    }
+
+    /// An owner inside this process would stop with it, and its requests too.
+    fn ask_to_suspend(&mut self) {
+        if self.state.origin == Some(OwnerOrigin::InProcess) && self.state.world.traffic.in_flight > 0 {
+            let note = self.state.words.say("toast.suspend_refused").into_owned();
+            self.state.toast(Level::Warn, note);
+        } else {
+            self.suspension = Suspension::Asked;
         }
     }
 
     /// Gives the terminal back and stops until continued. The whole process group stops, so that a shell or a cargo
-    /// that started the console sees it; a daemon has a session of its own and goes on.
-    fn suspend(&mut self) -> io::Result<()> {
-        if self.state.origin == Some(OwnerOrigin::InProcess) && self.state.world.traffic.in_flight > 0 {
-            let note = self.state.words.say("toast.suspend_refused").into_owned();
-            self.state.toast(Level::Warn, note);
-            return Ok(());
-        }
+    /// that started the console sees it; a daemon has a session of its own and goes on. The kernel may stop this
+    /// thread a little later than the call returns, so SIGCONT is waited for before the terminal is touched again.
+    async fn suspend(&mut self, signals: &mut Signals) -> io::Result<()> {
+        self.suspension = Suspension::No;
         terminal::leave(io::stdout())?;
         rustix::process::kill_current_process_group(rustix::process::Signal::STOP)?;
+        signals.resume.recv().await;
         self.resume()
     }
 
@@ -474,6 +502,16 @@ impl Console {
         self.state.soil(Dirty::Now);
         Ok(())
     }
+}
+
+/// The event that is there already, if one is. Polls with the loop's own waker: the stream keeps the first waker that
+/// it is given until the next event, so that a throw-away one would leave the loop asleep.
+async fn ready(events: &mut EventStream) -> Option<Option<io::Result<crossterm::event::Event>>> {
+    std::future::poll_fn(|context| match events.poll_next_unpin(context) {
+        Poll::Ready(event) => Poll::Ready(Some(event)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Waits until a time, or for ever when there is none.
