@@ -36,6 +36,13 @@ impl Home {
         home
     }
 
+    /// One that was used before: the console has no first key to show.
+    pub(crate) fn in_use() -> Self {
+        let home = Self::on_a_free_port();
+        home.create_key("earlier");
+        home
+    }
+
     /// Ends whatever owns this home, and waits until it is gone.
     pub(crate) fn end_owner(&self) {
         let Some(pid) = self.owner() else { return };

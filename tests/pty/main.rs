@@ -1,0 +1,218 @@
+//! The real console on a real terminal: that it opens, leaves the terminal as it was, and that nothing that happens to
+//! a terminal touches a stream (SPEC §1.2).
+#![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
+
+mod engine;
+#[path = "../support/home.rs"]
+mod home;
+#[path = "../support/stream.rs"]
+mod stream;
+#[path = "../support/terminal.rs"]
+mod terminal;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use engine::{Engine, MODEL};
+use home::{Home, PATIENCE, is_running, wait_until};
+use portable_pty::CommandBuilder;
+use rustix::process::{Pid, Signal, kill_process};
+use stream::ChatStream;
+use terminal::Terminal;
+
+const TABS: [&str; 6] = ["Engines", "Models", "Proxy", "Security", "Blocklist", "Prompts"];
+
+/// A console that is attached and has drawn all tabs' names.
+#[track_caller]
+fn open_console(home: &Home, columns: u16, rows: u16) -> Terminal {
+    let console = home.console(&[], columns, rows);
+    console.wait_until("all tabs are named", PATIENCE, |screen| {
+        let text = screen.text();
+        TABS.iter().all(|tab| text.contains(tab))
+    });
+    console
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("not 0");
+    kill_process(pid, signal).expect("signals");
+}
+
+/// A stream through a daemon that the console started, in the middle of its answer.
+struct Streaming {
+    console: Terminal,
+    engine: Engine,
+    stream: ChatStream,
+    // Last, so that the daemon outlives what uses it.
+    home: Home,
+}
+
+impl Streaming {
+    fn begin(console: impl FnOnce(&Home) -> Terminal) -> Self {
+        let engine = Engine::start();
+        let home = Home::in_use();
+        let console = console(&home);
+        wait_until("the daemon's listener runs", PATIENCE, || home.owner().is_some() && home.proxy_port().is_some());
+        let url = format!("http://127.0.0.1:{}", home.proxy_port().expect("a listener"));
+        home.add_engine("openai", "driven", engine.port);
+        let key = home.create_key("streams");
+        wait_until("the model is known", PATIENCE, || home.answer(&["models", "list"]).to_string().contains(MODEL));
+        engine.speak();
+        let mut stream = ChatStream::open(&url, &key, MODEL, 1000);
+        assert!(stream.next_event().expect("a chunk").contains("word1"));
+        Self { console, engine, stream, home }
+    }
+
+    /// Shows that the stream goes on and ends as it should.
+    #[track_caller]
+    fn end(mut self) {
+        for _ in 0..3 {
+            self.engine.speak();
+            assert!(self.stream.next_event().expect("a chunk").contains("word"));
+        }
+        self.engine.finish();
+        let rest: Vec<_> = std::iter::from_fn(|| self.stream.next_event()).collect();
+        assert_eq!(rest.last().map(String::as_str), Some("[DONE]"), "{rest:?}");
+        assert!(!rest.iter().any(|event| event.contains("error")), "{rest:?}");
+    }
+}
+
+#[test]
+fn a_first_start_without_engines_shows_a_key_once_and_tells_how_to_add_an_engine() {
+    let home = Home::on_a_free_port();
+    let mut console = open_console(&home, 100, 30);
+    console.wait_for("flm_", PATIENCE);
+    console.wait_for("shown only now", PATIENCE);
+    console.send("q");
+    console.wait_until("the key is gone for good", PATIENCE, |screen| !screen.text().contains("shown only now"));
+    console.wait_for("No engine is registered yet.", PATIENCE);
+    console.wait_for("press a to add an engine", PATIENCE);
+    let empty = ["No engine lists a model.", "Requests", "Security", "No address is blocked.", "No prompt is set."];
+    for (number, text) in empty.iter().enumerate() {
+        console.send(&(number + 2).to_string());
+        console.wait_for(text, PATIENCE);
+    }
+    console.send("q");
+    console.wait_for("Leave it running", PATIENCE);
+    console.send("s");
+    let status = console.wait_until_ended(PATIENCE);
+    assert_eq!(status.exit_code(), 0);
+    let screen = console.screen();
+    assert!(!screen.is_full_screen(), "the terminal's own screen is back");
+    assert!(screen.has_cursor(), "the cursor is back");
+    drop(screen);
+    assert_eq!(home.owner(), None, "the proxy was stopped with the console");
+}
+
+#[test]
+fn leaving_the_proxy_running_leaves_it_running() {
+    let home = Home::in_use();
+    let mut console = open_console(&home, 100, 30);
+    wait_until("the listener runs", PATIENCE, || home.owner().is_some() && home.proxy_port().is_some());
+    console.send("q");
+    console.wait_for("Leave it running", PATIENCE);
+    console.send("l");
+    assert_eq!(console.wait_until_ended(PATIENCE).exit_code(), 0);
+    assert!(home.owner().is_some());
+}
+
+#[test]
+fn a_terminal_that_is_too_small_says_so_and_recovers() {
+    let home = Home::in_use();
+    let console = open_console(&home, 80, 24);
+    console.resize(40, 10);
+    console.wait_for("The terminal is too small.", PATIENCE);
+    console.resize(80, 24);
+    console.wait_until("all tabs are back", PATIENCE, |screen| TABS.iter().all(|tab| screen.text().contains(tab)));
+}
+
+#[test]
+fn output_that_is_no_terminal_is_refused_with_a_hint() {
+    let home = Home::new();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_flm-tui"))
+        .env_clear()
+        .env("FLM_HOME", home.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("terminal") && text.contains("hint:"), "{text}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_second_console_attaches_to_the_same_daemon() {
+    let home = Home::in_use();
+    let _first = open_console(&home, 100, 30);
+    wait_until("a daemon owns the home", PATIENCE, || home.owner().is_some());
+    let owner = home.owner();
+    let second = open_console(&home, 100, 30);
+    assert_eq!(home.owner(), owner);
+    drop(second);
+    assert_eq!(home.owner(), owner, "a console that is killed leaves the daemon alone");
+}
+
+#[test]
+fn killing_the_console_leaves_a_stream_untouched() {
+    let streaming = Streaming::begin(|home| open_console(home, 100, 30));
+    signal(streaming.console.pid(), Signal::KILL);
+    streaming.end();
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_console_and_leaves_a_stream_untouched() {
+    let mut streaming = Streaming::begin(|home| open_console(home, 100, 30));
+    signal(streaming.console.pid(), Signal::HUP);
+    streaming.console.wait_until_ended(PATIENCE);
+    assert!(streaming.home.owner().is_some());
+    streaming.end();
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_and_leaves_a_stream_untouched() {
+    let mut streaming = Streaming::begin(|home| {
+        // A shell with job control, as people have it; it says when it has the terminal again.
+        let mut shell = CommandBuilder::new("bash");
+        let script = format!("{}; echo the shell has it; read -r; fg >/dev/null", env!("CARGO_BIN_EXE_flm-tui"));
+        shell.args(["--norc", "--noprofile", "-m", "-c", &script]);
+        let console = Terminal::start(home.at_home(shell), 100, 30);
+        console.wait_for("Blocklist", PATIENCE);
+        console
+    });
+    streaming.console.send("\x1a");
+    streaming.console.wait_until("the shell has the terminal", PATIENCE, |screen| {
+        screen.text().contains("the shell has it") && !screen.is_full_screen() && screen.has_cursor()
+    });
+    streaming.engine.speak();
+    assert!(streaming.stream.next_event().expect("a chunk").contains("word2"));
+    streaming.console.send("\r");
+    streaming.console.wait_until("the console is back", PATIENCE, |screen| {
+        screen.is_full_screen() && TABS.iter().all(|tab| screen.text().contains(tab))
+    });
+    streaming.end();
+}
+
+#[test]
+fn a_daemon_that_was_killed_leaves_nothing_that_stops_the_next_one() {
+    let home = Home::new();
+    home.start_proxy();
+    let first = home.owner().expect("a daemon");
+    signal(first, Signal::KILL);
+    wait_until("it is gone", PATIENCE, || !is_running(first));
+    home.start_proxy();
+    let second = home.owner().expect("a daemon");
+    assert_ne!(first, second);
+}
+
+#[test]
+fn an_idle_console_writes_nothing() {
+    let home = Home::in_use();
+    let console = open_console(&home, 100, 30);
+    wait_until("a daemon owns the home", PATIENCE, || home.owner().is_some());
+    console.wait_until_quiet(Duration::from_secs(2), PATIENCE);
+    let before = console.screen().received;
+    // The span is what is measured.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(console.screen().received - before, 0, "the screen shows:\n{}", console.screen().text());
+}
