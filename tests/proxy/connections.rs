@@ -46,7 +46,7 @@ fn quick() -> ProxyLimits {
 
 #[tokio::test]
 async fn silent_slow_and_idle_peers_are_closed_by_their_deadlines() {
-    let proxy = Proxy::with(quick(), KeyLimits::default()).await;
+    let proxy = Proxy::with(quick(), KeyLimits::default());
     let mut silent = TcpStream::connect(proxy.address()).await.expect("connects");
     let mut half_head = TcpStream::connect(proxy.address()).await.expect("connects");
     half_head.write_all(b"GET /health HTTP/1.1\r\nhost: loc").await.expect("writes");
@@ -68,7 +68,7 @@ async fn silent_slow_and_idle_peers_are_closed_by_their_deadlines() {
 
 #[tokio::test]
 async fn a_slow_head_is_closed_although_it_never_pauses_for_long() {
-    let proxy = Proxy::with(quick(), KeyLimits::default()).await;
+    let proxy = Proxy::with(quick(), KeyLimits::default());
     let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
     let (mut reader, mut writer) = stream.split();
     let drip = async {
@@ -88,7 +88,7 @@ async fn a_slow_head_is_closed_although_it_never_pauses_for_long() {
 
 #[tokio::test]
 async fn a_body_that_stops_coming_is_408() {
-    let proxy = Proxy::with(quick(), KeyLimits::default()).await;
+    let proxy = Proxy::with(quick(), KeyLimits::default());
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
          content-type: application/json\r\ncontent-length: 100\r\n\r\n{{",
@@ -101,7 +101,7 @@ async fn a_body_that_stops_coming_is_408() {
 #[tokio::test]
 async fn a_connection_may_pause_between_requests_longer_than_a_head_may_take() {
     let limits = ProxyLimits { keep_alive_idle: Duration::from_secs(60), ..quick() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
     for pause in [0, 400] {
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -114,7 +114,7 @@ async fn a_connection_may_pause_between_requests_longer_than_a_head_may_take() {
 
 #[tokio::test]
 async fn stopping_refuses_new_connections_and_lets_a_stream_end() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let mut reply = Reply::recorded("llamacpp/b11434/chat_stream");
     reply.steps.insert(3, Step::Wait(Duration::from_millis(500)));
     let engine = FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await;
@@ -134,7 +134,7 @@ async fn stopping_refuses_new_connections_and_lets_a_stream_end() {
 
 #[tokio::test]
 async fn stopping_cuts_what_does_not_end_in_time() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let reply = Reply::recorded("llamacpp/b11434/chat_stream").cut_after(2, Step::Stall);
     let engine = FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
@@ -147,7 +147,7 @@ async fn stopping_cuts_what_does_not_end_in_time() {
 
 #[tokio::test]
 async fn http2_is_served_on_the_same_port() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let stream = TcpStream::connect(proxy.address()).await.expect("connects");
@@ -173,7 +173,7 @@ async fn http2_is_served_on_the_same_port() {
 #[tokio::test]
 async fn one_address_cannot_take_all_connections_unless_it_is_trusted() {
     let limits = ProxyLimits { connections_per_address: 2, ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");

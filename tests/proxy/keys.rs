@@ -22,7 +22,7 @@ fn with_key(key: &str) -> Request<Full<bytes::Bytes>> {
 
 #[tokio::test]
 async fn wrong_expired_and_revoked_keys_get_the_same_words() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let (expired_id, expired) = add_key(&proxy.shared, "expired", KeyLimits::default());
     let (revoked_id, revoked) = add_key(&proxy.shared, "revoked", KeyLimits::default());
     for (id, change) in [(expired_id, true), (revoked_id, false)] {
@@ -54,7 +54,7 @@ async fn wrong_expired_and_revoked_keys_get_the_same_words() {
 
 #[tokio::test]
 async fn rights_routes_and_models_bind_a_key() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
@@ -85,7 +85,7 @@ async fn rights_routes_and_models_bind_a_key() {
 #[tokio::test]
 async fn a_key_that_is_too_fast_gets_429_with_a_wait_and_its_limits() {
     let limits = KeyLimits { requests_per_minute: 60, burst: 2, ..KeyLimits::default() };
-    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    let proxy = Proxy::with(ProxyLimits::default(), limits);
     assert_eq!(proxy.get("/v1/models").await.header("x-ratelimit-remaining-requests"), Some("1"));
     assert_eq!(proxy.get("/v1/models").await.status, 200);
     let limited = proxy.get("/v1/models").await;
@@ -98,7 +98,7 @@ async fn a_key_that_is_too_fast_gets_429_with_a_wait_and_its_limits() {
 #[tokio::test]
 async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
     let limits = KeyLimits { tokens_per_day: Some(1), ..KeyLimits::default() };
-    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    let proxy = Proxy::with(ProxyLimits::default(), limits);
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
@@ -112,7 +112,7 @@ async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
 
 #[tokio::test]
 async fn revoking_a_key_ends_its_running_stream_and_the_engines_work() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let endless = Reply::recorded("llamacpp/b11434/chat_stream").cut_after(2, Step::Stall);
     let engine =
         FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", endless)).await;
@@ -134,7 +134,7 @@ async fn revoking_a_key_ends_its_running_stream_and_the_engines_work() {
 #[tokio::test]
 async fn a_key_runs_no_more_requests_at_once_than_it_may() {
     let limits = KeyLimits { max_parallel: Some(1), ..KeyLimits::default() };
-    let proxy = Proxy::with(ProxyLimits::default(), limits).await;
+    let proxy = Proxy::with(ProxyLimits::default(), limits);
     let endless = Reply::recorded("llamacpp/b11434/chat_stream").cut_after(2, Step::Stall);
     let engine =
         FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", endless)).await;
@@ -149,7 +149,7 @@ async fn a_key_runs_no_more_requests_at_once_than_it_may() {
 
 #[tokio::test]
 async fn blocked_and_not_allowed_addresses_are_403_before_anything_else() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     proxy.shared.guard.put_block(BlockEntry {
         network: "127.0.0.1/32".parse().expect("network"),
         reason: "test".into(),

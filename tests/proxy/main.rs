@@ -86,11 +86,11 @@ impl Answer {
 }
 
 impl Proxy {
-    pub(crate) async fn start() -> Self {
-        Self::with(ProxyLimits::default(), KeyLimits::default()).await
+    pub(crate) fn start() -> Self {
+        Self::with(ProxyLimits::default(), KeyLimits::default())
     }
 
-    pub(crate) async fn with(limits: ProxyLimits, key_limits: KeyLimits) -> Self {
+    pub(crate) fn with(limits: ProxyLimits, key_limits: KeyLimits) -> Self {
         let clock = Clock::system();
         let tasks = Tasks::new();
         let metrics = Metrics::new(2);

@@ -13,14 +13,17 @@ use flm::types::key::KeyLimits;
 
 const CHAT: &str = "/v1/chat/completions";
 
+/// What is wrong, then method, path and body, then status, code and `param` of the refusal.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str, Option<&'a str>);
+
 #[tokio::test]
 async fn malformed_requests_are_refused_with_code_and_param_and_the_connection_stays_usable() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let before = engine.seen().asked.len();
     let deep = format!("{{\"model\":\"flm-tiny\",\"messages\":{}{}}}", "[".repeat(70), "]".repeat(70));
-    let cases: &[(&str, &str, &str, &[u8], u16, &str, Option<&str>)] = &[
+    let cases: &[Case] = &[
         ("not JSON", "POST", CHAT, b"hello", 400, "invalid_request", None),
         ("empty", "POST", CHAT, b"", 400, "invalid_request", None),
         ("an array", "POST", CHAT, b"[1]", 400, "invalid_request", None),
@@ -89,7 +92,7 @@ async fn malformed_requests_are_refused_with_code_and_param_and_the_connection_s
 
 #[tokio::test]
 async fn media_types_and_encodings_other_than_plain_json_are_415() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     for (name, value) in [
         ("content-type", "text/plain"),
         ("content-type", "multipart/form-data; boundary=x"),
@@ -106,7 +109,7 @@ async fn media_types_and_encodings_other_than_plain_json_are_415() {
 #[tokio::test]
 async fn bodies_over_the_limit_are_413_announced_or_not() {
     let limits = ProxyLimits { json_body_bytes: 4096, ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let announced = proxy.post(CHAT, &json!({"model": "x", "padding": "y".repeat(5000)})).await;
     assert_eq!(
         (announced.status.as_u16(), announced.json()["error"]["code"].as_str()),
@@ -125,7 +128,7 @@ async fn bodies_over_the_limit_are_413_announced_or_not() {
 
 #[tokio::test]
 async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let key = &proxy.key;
     for (name, head, status) in [
         (
@@ -166,7 +169,7 @@ async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
 #[tokio::test]
 async fn preflights_are_answered_for_allowed_origins_only_and_never_with_credentials() {
     let limits = ProxyLimits { cors_allowed_origins: vec!["https://app.example".to_owned()], ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let preflight = |origin: &str| {
         Request::builder()
             .method(Method::OPTIONS)

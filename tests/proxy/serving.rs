@@ -19,7 +19,7 @@ fn chat(model: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn models_are_listed_in_openais_shape_with_the_canonical_name() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let answer = proxy.get("/v1/models").await;
@@ -40,7 +40,7 @@ async fn models_are_listed_in_openais_shape_with_the_canonical_name() {
 
 #[tokio::test]
 async fn a_chat_reaches_the_engine_unchanged_but_for_its_model_and_comes_back_with_its_tokens_counted() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let answer = proxy.post("/v1/chat/completions", &chat("flm://llamacpp/flm-tiny")).await;
@@ -71,7 +71,7 @@ async fn a_chat_reaches_the_engine_unchanged_but_for_its_model_and_comes_back_wi
 
 #[tokio::test]
 async fn a_stream_passes_chunk_by_chunk_and_the_usage_chunk_only_when_asked_for() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     for usage_wanted in [false, true] {
@@ -96,7 +96,7 @@ async fn a_stream_passes_chunk_by_chunk_and_the_usage_chunk_only_when_asked_for(
 
 #[tokio::test]
 async fn an_ollama_stream_becomes_openai_chunks() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::ollama()).await;
     proxy.engine("ollama", "ollama", &engine).await;
     let list = proxy.get("/v1/models").await.json();
@@ -120,7 +120,7 @@ async fn an_ollama_stream_becomes_openai_chunks() {
 
 #[tokio::test]
 async fn embeddings_are_served_by_the_engine_that_has_them_and_others_say_501() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let chat_engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     let embed_engine = FakeEngine::start(engine_scripts::llamacpp_embed()).await;
     proxy.engine("chat", "llamacpp", &chat_engine).await;
@@ -139,7 +139,7 @@ async fn embeddings_are_served_by_the_engine_that_has_them_and_others_say_501() 
 
 #[tokio::test]
 async fn a_model_that_is_known_to_lack_something_is_422() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::ollama()).await;
     proxy.engine("ollama", "ollama", &engine).await;
     let models = proxy.shared.registry.models();
@@ -154,7 +154,7 @@ async fn a_model_that_is_known_to_lack_something_is_422() {
 
 #[tokio::test]
 async fn a_prompt_stands_before_the_clients_messages() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let prompt = PromptView {
@@ -173,7 +173,7 @@ async fn a_prompt_stands_before_the_clients_messages() {
 
 #[tokio::test]
 async fn a_dead_engine_is_passed_over_before_the_first_byte() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let dead = FakeEngine::start(engine_scripts::llamacpp()).await;
     let live = FakeEngine::start(engine_scripts::llamacpp()).await;
     proxy.engine("a-dead", "llamacpp", &dead).await;
@@ -189,7 +189,7 @@ async fn a_dead_engine_is_passed_over_before_the_first_byte() {
 
 #[tokio::test]
 async fn a_loading_engine_is_passed_over_and_alone_says_503_with_a_wait() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let loading = Reply::recorded("llamacpp/b11434/loading_503_v1_models");
     let engine =
         FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", loading)).await;
@@ -202,7 +202,7 @@ async fn a_loading_engine_is_passed_over_and_alone_says_503_with_a_wait() {
 
 #[tokio::test]
 async fn open_routes_say_next_to_nothing() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     for (path, status, body) in [("/", 204, ""), ("/health", 200, "{\"status\":\"ok\"}")] {
         let request = http::Request::get(path).body(http_body_util::Full::default()).expect("a request");
         let answer = proxy.send(request).await;

@@ -39,7 +39,7 @@ fn ends_with_an_error(answer: &Answer, code: &str) {
 
 #[tokio::test]
 async fn an_engine_that_dies_in_the_middle_is_told_inside_the_stream() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = engine_that(recorded().cut_after(3, Step::Die)).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     ends_with_an_error(&stream_of(&proxy).await, "engine_error");
@@ -50,7 +50,7 @@ async fn an_engine_that_dies_in_the_middle_is_told_inside_the_stream() {
 
 #[tokio::test]
 async fn an_engine_that_stops_without_an_end_is_told_inside_the_stream() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let mut reply = recorded();
     reply.steps.truncate(3);
     let engine = engine_that(reply).await;
@@ -61,7 +61,7 @@ async fn an_engine_that_stops_without_an_end_is_told_inside_the_stream() {
 #[tokio::test]
 async fn an_engine_that_stalls_is_given_up_after_the_gap() {
     let limits = ProxyLimits { engine_gap: Duration::from_millis(200), ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let engine = engine_that(recorded().cut_after(3, Step::Stall)).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     ends_with_an_error(&stream_of(&proxy).await, "engine_timeout");
@@ -70,7 +70,7 @@ async fn an_engine_that_stalls_is_given_up_after_the_gap() {
 
 #[tokio::test]
 async fn an_engine_that_sends_garbage_is_a_502_before_the_first_byte() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = engine_that(Reply::stream(&["\u{0}\u{1}garbage\n\nmore\n\n"])).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let answer = stream_of(&proxy).await;
@@ -82,7 +82,7 @@ async fn an_engine_that_sends_garbage_is_a_502_before_the_first_byte() {
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_the_engines_work_at_once_and_the_row_says_so() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = engine_that(recorded().cut_after(3, Step::Stall)).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
@@ -100,7 +100,7 @@ async fn a_client_that_leaves_ends_the_engines_work_at_once_and_the_row_says_so(
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_ends_the_engines_work_too() {
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = engine_that(recorded().after(Duration::from_secs(3600))).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let chat = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
@@ -118,7 +118,7 @@ async fn a_client_that_leaves_before_the_answer_ends_the_engines_work_too() {
 #[tokio::test]
 async fn a_slow_engine_gets_its_client_comments_until_it_speaks() {
     let limits = ProxyLimits { heartbeat: Duration::from_millis(50), ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let engine = engine_that(recorded().after(Duration::from_millis(300))).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let answer = stream_of(&proxy).await;
@@ -134,7 +134,7 @@ async fn a_slow_engine_gets_its_client_comments_until_it_speaks() {
 #[tokio::test]
 async fn a_failure_after_the_first_comment_is_told_inside_the_stream() {
     let limits = ProxyLimits { heartbeat: Duration::from_millis(50), ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default()).await;
+    let proxy = Proxy::with(limits, KeyLimits::default());
     let failing =
         Reply::json(500, &json!({"error": {"message": "out of memory", "code": 500, "type": "server_error"}}));
     let engine = engine_that(failing.after(Duration::from_millis(200))).await;
@@ -145,7 +145,7 @@ async fn a_failure_after_the_first_comment_is_told_inside_the_stream() {
 #[tokio::test]
 async fn many_streams_at_once_leave_nothing_behind_when_half_of_the_clients_leave() {
     const STREAMS: usize = 60;
-    let proxy = Proxy::start().await;
+    let proxy = Proxy::start();
     let engine = engine_that(recorded().cut_after(2, Step::Stall)).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
