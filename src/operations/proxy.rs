@@ -210,7 +210,9 @@ async fn port_in_use(bind: IpAddr, port: u16) -> Failure {
     };
     let failure = Failure::new(ErrorCode::ProxyPortInUse, format!("port {port} on {bind} is held by {who}"));
     match free {
-        Some(free) => failure.hint(format!("port {free} is free: flm proxy start --port {free}")),
+        Some(free) => {
+            failure.hint(format!("port {free} is free: flm proxy start --port {free}")).suggest(free.to_string())
+        }
         None => failure.hint("end that program, or choose another port with --port N"),
     }
 }

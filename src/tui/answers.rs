@@ -172,7 +172,7 @@ fn started(
             let wanted = config
                 .or_else(|| state.world.main_listener().map(|listener| listener.config.clone()))
                 .unwrap_or_default();
-            let mut form = forms::other_port(wanted);
+            let mut form = forms::other_port(wanted, failure.suggestion.as_deref());
             form.failure = Some(failure);
             overlays::open(state, Overlay::Form(form));
         }

@@ -79,6 +79,9 @@ pub struct Failure {
     /// What to do next, as a sentence or a command to type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// A value that would do in place of the refused one, for a form to offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
     /// The request it belongs to, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -88,13 +91,20 @@ impl Failure {
     /// A failure without a hint.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, request_id: None }
+        Self { code, message: message.into(), hint: None, suggestion: None, request_id: None }
     }
 
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a value that would do in place of the refused one.
+    #[must_use]
+    pub fn suggest(mut self, value: impl Into<String>) -> Self {
+        self.suggestion = Some(value.into());
         self
     }
 }

@@ -144,9 +144,9 @@ pub fn new_prompt(state: &State) -> Form {
 
 /// A form to start the proxy on another port than the one that is taken.
 #[must_use]
-pub fn other_port(config: ListenerConfig) -> Form {
-    let next = config.port.checked_add(1).unwrap_or(ListenerConfig::DEFAULT_PORT).to_string();
-    Form::new(FormKind::Port(config), vec![Field::text("form.port.port", "form.port.port_hint", &next)])
+pub fn other_port(config: ListenerConfig, free: Option<&str>) -> Form {
+    let field = Field::text("form.port.port", "form.port.port_hint", free.unwrap_or_default());
+    Form::new(FormKind::Port(config), vec![field])
 }
 
 impl FormKind {
