@@ -157,6 +157,8 @@ settings! {
     CORS_ALLOWED_ORIGINS: Vec<String> = "cors.allowed_origins", Kind::List { rule: Rule::Origin }, "", Live;
     /// How often the health of every engine is checked.
     ENGINE_CHECK_INTERVAL: Duration = "engine.check_interval", span(10, 1, HOUR), "", Live;
+    /// Look for engines on this machine when the proxy or the console starts; asking for a detection always works.
+    ENGINE_DETECT_AT_START: bool = "engine.detect_at_start", switch(true), "", Restart;
     /// How long a detection counts as current.
     ENGINE_DETECTION_CACHE: Duration = "engine.detection_cache", span(300, 0, DAY), "", Live;
     /// How long the first byte of an engine's answer may take.

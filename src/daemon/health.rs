@@ -20,8 +20,12 @@ pub(super) async fn check_engines(context: Arc<Context>) {
     }
 }
 
-/// Looks for engines once: when none is registered, or when the last look is too old to count.
+/// Looks for engines once, unless that is switched off: when none is registered, or when the last look is too old to
+/// count.
 pub(super) async fn first_detection(context: Arc<Context>) {
+    if !context.settings.load().get(table::ENGINE_DETECT_AT_START) {
+        return;
+    }
     let known = !context.registry.views().is_empty();
     let current = current_detection(&context).await.is_ok_and(|report| report.is_some());
     if known && current {

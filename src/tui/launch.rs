@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::files;
+use crate::config::{files, table};
 use crate::control::request::ConsoleRequest;
 use crate::tui::effect::MouseUse;
 use crate::tui::widgets::symbols::CharacterSet;
-use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup};
+use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup, StartDetection};
 use crate::types::calls::Permission;
 use crate::types::calls::settings::SettingView;
 use crate::types::failure::{ErrorCode, Failure};
@@ -44,6 +44,9 @@ pub fn console_options(
     }
     if value("console.on_hangup") == Some("stop") {
         options.on_hangup = OnHangup::Stop;
+    }
+    if value(table::ENGINE_DETECT_AT_START.definition.key) == Some("false") {
+        options.start_detection = StartDetection::Off;
     }
     if request.permission == Permission::ReadOnly {
         options.access = ConsoleAccess::ReadOnly;

@@ -125,6 +125,15 @@ pub enum OnHangup {
     Stop,
 }
 
+/// Whether the console looks for engines when it started the owner (`engine.detect_at_start`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartDetection {
+    /// It does.
+    On,
+    /// Only when the person asks for it.
+    Off,
+}
+
 /// How the console is opened. Files are read by the caller, who names them in warnings.
 #[derive(Debug, Clone)]
 pub struct ConsoleOptions {
@@ -148,6 +157,8 @@ pub struct ConsoleOptions {
     pub access: ConsoleAccess,
     /// `console.on_hangup`.
     pub on_hangup: OnHangup,
+    /// `engine.detect_at_start`.
+    pub start_detection: StartDetection,
     /// Where a panic writes its report; a file in the log folder.
     pub panic_report: Option<PathBuf>,
     /// Time zone of the times shown.
@@ -169,6 +180,7 @@ impl ConsoleOptions {
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
             on_hangup: OnHangup::Background,
+            start_detection: StartDetection::On,
             panic_report: None,
             zone: jiff::tz::TimeZone::system(),
         }
@@ -252,6 +264,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.characters = options.characters;
     state.keymap = keymap;
     state.access = options.access;
+    state.start_detection = options.start_detection;
     state.mouse = options.mouse;
     state.refresh = options.refresh.clamp(1, 60);
     for fault in [theme_fault, keymap_fault].into_iter().flatten() {
@@ -354,6 +367,13 @@ impl Console {
     /// Serves until the person leaves; `None` when the terminal went away.
     async fn serve(&mut self, signals: &mut Signals) -> Option<ConsoleEnd> {
         let mut events = EventStream::new();
+        // A window that changed before anybody listened sent no event.
+        if let Ok((columns, rows)) = crossterm::terminal::size()
+            && (columns, rows) != self.state.size
+            && self.act(Action::Resize { columns, rows }).is_err()
+        {
+            return None;
+        }
         loop {
             let woken = self.wait(signals, &mut events).await;
             self.state.now = self.clock.wall();

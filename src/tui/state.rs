@@ -23,7 +23,7 @@ use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::symbols::{CharacterSet, Symbols};
 use crate::tui::world::{Link, World};
-use crate::tui::{ConsoleAccess, OwnerOrigin};
+use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection};
 use crate::types::calls::Access;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::Failure;
@@ -150,6 +150,8 @@ pub struct State {
     pub prompts: PromptsTab,
     /// Whether the steps of a first attachment were taken.
     pub first_steps: FirstSteps,
+    /// Whether looking for engines is one of them.
+    pub start_detection: StartDetection,
     dirty: Dirty,
     outbox: Vec<Effect>,
     next_ticket: u64,
@@ -197,6 +199,7 @@ impl State {
             blocklist: BlocklistTab::default(),
             prompts: PromptsTab::default(),
             first_steps: FirstSteps::Due,
+            start_detection: StartDetection::On,
             dirty: Dirty::Now,
             outbox: Vec::new(),
             next_ticket: 1,

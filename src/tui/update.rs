@@ -10,7 +10,7 @@ use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
 use crate::tui::tabs::Tab;
 use crate::tui::world::{Link, Touched};
-use crate::tui::{ConsoleAccess, OwnerOrigin, answers, tab_prompts};
+use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
 use crate::types::audit::Severity;
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
@@ -280,7 +280,9 @@ fn take_first_steps(state: &mut State) {
         if !serves {
             state.proxy.starting = Some(state.call(StartListener { config: None }));
         }
-        state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));
+        if state.start_detection == StartDetection::On {
+            state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));
+        }
     }
     state.read(EnsureFirstKey {});
 }
