@@ -47,9 +47,9 @@ fn main() {
 
     let (console, _first) = open(&home);
     console.wait_until_quiet(Duration::from_secs(3), PATIENCE);
-    let (bytes, cpu) = (console.screen().received, measure::cpu_seconds(console.pid()).expect("reads /proc"));
+    let (bytes, cpu) = (console.screen().received.len(), measure::cpu_seconds(console.pid()).expect("reads /proc"));
     std::thread::sleep(IDLE);
-    let bytes = console.screen().received - bytes;
+    let bytes = console.screen().received.len() - bytes;
     let cpu = measure::cpu_seconds(console.pid()).expect("reads /proc") - cpu;
 
     let table = format!(

@@ -10,6 +10,8 @@ mod stream;
 #[path = "../support/terminal.rs"]
 mod terminal;
 
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -86,7 +88,7 @@ fn a_first_start_without_engines_shows_a_key_once_and_tells_how_to_add_an_engine
     console.send("q");
     console.wait_until("the key is gone for good", PATIENCE, |screen| !screen.text().contains("shown only now"));
     console.wait_for("No engine is registered yet.", PATIENCE);
-    console.wait_for("press a to add an engine", PATIENCE);
+    console.wait_for("press a to add an", PATIENCE);
     let empty = ["No engine lists a model.", "Requests", "Security", "No address is blocked.", "No prompt is set."];
     for (number, text) in empty.iter().enumerate() {
         console.send(&(number + 2).to_string());
@@ -210,9 +212,60 @@ fn an_idle_console_writes_nothing() {
     let home = Home::in_use();
     let console = open_console(&home, 100, 30);
     wait_until("a daemon owns the home", PATIENCE, || home.owner().is_some());
-    console.wait_until_quiet(Duration::from_secs(2), PATIENCE);
-    let before = console.screen().received;
+    // Longer than a note stays.
+    console.wait_until_quiet(Duration::from_secs(5), PATIENCE);
+    let before = console.screen().received.len();
     // The span is what is measured.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(console.screen().received - before, 0, "the screen shows:\n{}", console.screen().text());
+    let screen = console.screen();
+    let written = String::from_utf8_lossy(&screen.received[before..]).into_owned();
+    assert_eq!(written, "", "the screen shows:\n{}", screen.text());
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_holder_and_a_free_port_is_offered() {
+    let home = Home::new();
+    home.start_proxy();
+    home.create_key("earlier");
+    let port = home.proxy_port().expect("a listener");
+    home.end_owner();
+    let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free again");
+    let console = open_console(&home, 100, 30);
+    console.wait_for(&format!("port {port} on 127.0.0.1 is held by"), PATIENCE);
+    console.wait_for("is free", PATIENCE);
+    console.send("\r");
+    wait_until("it listens elsewhere", PATIENCE, || home.proxy_port().is_some_and(|taken| taken != port));
+}
+
+#[test]
+fn a_home_that_may_not_be_written_is_told_with_what_to_do() {
+    let home = Home::new();
+    let permissions = std::fs::Permissions::from_mode(0o500);
+    std::fs::set_permissions(home.path(), permissions).expect("changes the mode");
+    // The superuser is stopped by no mode, unless it gives that power away.
+    let mut console = CommandBuilder::new("setpriv");
+    console.args(["--bounding-set=-dac_override", "--inh-caps=-dac_override", env!("CARGO_BIN_EXE_flm-tui")]);
+    let console = if rustix::process::geteuid().is_root() { home.at_home(console) } else { home.console_command(&[]) };
+    let mut console = Terminal::start(console, 100, 30);
+    console.wait_for("may not", PATIENCE);
+    console.wait_for("check its owner and mode", PATIENCE);
+    console.send("q");
+    console.wait_until_ended(PATIENCE);
+    assert!(!console.screen().is_full_screen(), "the terminal's own screen is back");
+    assert_eq!(std::fs::read_dir(home.path()).expect("lists").count(), 0);
+}
+
+#[test]
+fn settings_that_are_damaged_are_told_and_kept() {
+    let home = Home::new();
+    let file = home.path().join("config.db");
+    let damaged = b"this was a database once ".repeat(1000);
+    std::fs::write(&file, &damaged).expect("writes");
+    let mut console = home.console(&[], 100, 30);
+    console.wait_for("config.db", PATIENCE);
+    console.wait_for("damaged", PATIENCE);
+    console.send("q");
+    console.wait_until_ended(PATIENCE);
+    assert!(!console.screen().is_full_screen(), "the terminal's own screen is back");
+    assert!(std::fs::read(&file).expect("reads") == damaged, "what may be mended was touched");
 }

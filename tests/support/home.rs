@@ -59,11 +59,13 @@ impl Home {
         self.folder.path()
     }
 
-    fn environment(&self) -> [(&'static str, String); 5] {
+    fn environment(&self) -> [(&'static str, String); 6] {
         let home = self.path().to_str().expect("UTF-8").to_owned();
         [
             ("HOME", home.clone()),
             ("FLM_HOME", home),
+            // Engines that happen to run on this machine are none of a test's business.
+            ("FLM_ENGINE_DETECT_AT_START", "false".to_owned()),
             ("PATH", "/usr/bin:/bin".to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
             ("TERM", "xterm-256color".to_owned()),
@@ -151,9 +153,13 @@ impl Drop for Home {
     }
 }
 
-/// Whether a process runs; one that has ended and was not yet reaped does not.
+/// Whether a process runs; one that has ended and was not yet reaped does not. Until the last of its threads is gone,
+/// a killed one still holds its sockets, although its first thread is a zombie already.
 pub(crate) fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    if std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1) {
+        return true;
+    }
     // The state follows the name, which ends with the last `)` (proc(5)).
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

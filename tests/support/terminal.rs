@@ -20,8 +20,8 @@ pub(crate) struct Terminal {
 /// What the terminal knows.
 pub(crate) struct Screen {
     parser: vt100::Parser,
-    /// Bytes that the program wrote so far.
-    pub(crate) received: usize,
+    /// What the program wrote so far.
+    pub(crate) received: Vec<u8>,
     /// When it last wrote.
     written: Instant,
     /// Nobody holds the other side any more.
@@ -54,7 +54,7 @@ impl Terminal {
         let mut reader = pair.master.try_clone_reader().expect("reads the terminal");
         let writer = Arc::new(Mutex::new(pair.master.take_writer().expect("writes to the terminal")));
         let parser = vt100::Parser::new(count(rows), count(columns), 0);
-        let state = Screen { parser, received: 0, written: Instant::now(), closed: false };
+        let state = Screen { parser, received: Vec::new(), written: Instant::now(), closed: false };
         let screen = Arc::new((Mutex::new(state), Condvar::new()));
         let (shared, answers) = (Arc::clone(&screen), Arc::clone(&writer));
         std::thread::spawn(move || {
@@ -65,7 +65,7 @@ impl Terminal {
                 let (state, changed) = &*shared;
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.parser.process(&buffer[..length]);
-                state.received += length;
+                state.received.extend_from_slice(&buffer[..length]);
                 state.written = Instant::now();
                 changed.notify_all();
             }
