@@ -28,7 +28,7 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{url:?} is no base URL of an engine: {reason}; write http://host:port or https://host:port")]
 pub struct InvalidUpstream {
-    /// The text, cut to 200 characters.
+    /// The text, without user and password, cut to 200 characters.
     pub url: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -37,7 +37,7 @@ pub struct InvalidUpstream {
 impl Upstream {
     /// Parses a base URL; a path other than `/`, a query, user or password is refused.
     pub fn parse(url: &str) -> Result<Self, InvalidUpstream> {
-        let fault = |reason| InvalidUpstream { url: url.chars().take(200).collect(), reason };
+        let fault = |reason| InvalidUpstream { url: shown(url), reason };
         let uri: Uri = url.trim().parse().map_err(|_| fault("it is not a URL"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => Scheme::Http,
@@ -86,6 +86,17 @@ impl Upstream {
     }
 }
 
+/// The URL for messages: cut, and without user and password, which do not belong into a log.
+fn shown(url: &str) -> String {
+    let url = match url.rsplit_once('@') {
+        Some((before, host)) => {
+            format!("{}…@{host}", before.split_inclusive("//").next().filter(|s| s.ends_with("//")).unwrap_or(""))
+        }
+        None => url.to_owned(),
+    };
+    url.chars().take(200).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +114,14 @@ mod tests {
             assert_eq!((upstream.host.as_str(), upstream.port), (host, port), "{url}");
         }
         assert_eq!(Upstream::parse("http://[::1]:8080").expect("parses").address(), "[::1]:8080");
+    }
+
+    #[test]
+    fn a_refusal_never_repeats_a_password() {
+        for url in ["http://user:hunter2@host", "user:hunter2@host"] {
+            let refusal = Upstream::parse(url).expect_err("refused").to_string();
+            assert!(!refusal.contains("hunter2") && refusal.contains("host"), "{refusal}");
+        }
     }
 
     #[test]
