@@ -124,4 +124,3 @@ CREATE TABLE request_log (
 ) STRICT;
 
 CREATE INDEX request_log_at ON request_log (at);
-CREATE INDEX request_log_id ON request_log (id);
