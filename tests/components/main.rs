@@ -148,6 +148,18 @@ fn an_unmodified_openai_client_does_everything_through_flm_and_the_console_shows
     assert_eq!(row["tokens"]["completion"], 16, "FLM counts even where the client did not ask");
     assert!(row["stages"]["first_token"].as_u64().expect("a time to first token") > 0);
 
+    console.wait_until("the stream's row with tokens, time to first token and latency", SOON, |screen| {
+        // The row, without the details that stand beside it.
+        let text = screen.text();
+        let mut cells = text.lines().flat_map(|line| line.split('│')).map(|row| row.split_whitespace());
+        cells.any(|row| {
+            let cells: Vec<_> = row.collect();
+            let has = |wanted: &str| cells.contains(&wanted);
+            let times = cells.iter().filter(|cell| matches!(**cell, "ms" | "s")).count();
+            has(CHAT_MODEL) && has("200") && has("16") && times == 2
+        })
+    });
+
     let stream = stage.step("stream_with_usage");
     assert_eq!(stream["usages"][0]["completion_tokens"], 16);
     assert_eq!(stream["usages"].as_array().map(Vec::len), Some(1));
