@@ -20,7 +20,7 @@ import unicodedata
 import pyte
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS, ROWS = 120, 36
+COLUMNS, ROWS = 140, 36
 LANGUAGES = {"en": "en_US.UTF-8", "ja": "ja_JP.UTF-8"}
 TABS = ["engines", "models", "proxy", "security", "blocklist", "prompts"]
 # The demo's clients have sent enough by then for every list to have rows.
@@ -47,7 +47,7 @@ def colour(name, default):
 def paint(screen, path):
     plain = ImageFont.truetype(DEJAVU % "", SIZE)
     bold = ImageFont.truetype(DEJAVU % "-Bold", SIZE)
-    wide = ImageFont.truetype(CJK, SIZE - 1, index=CJK_MONO_JP)
+    wide = ImageFont.truetype(CJK, SIZE + 2, index=CJK_MONO_JP)
     width, height = round(plain.getlength("M")), SIZE + 3
     image = Image.new("RGB", (width * screen.columns + 20, height * screen.lines + 20), BACKGROUND)
     draw = ImageDraw.Draw(image)
@@ -69,7 +69,7 @@ def paint(screen, path):
             filled = round(height * (EIGHTHS.index(text) + 1) / 8)
             draw.rectangle([x, y + height - filled, x + width - 1, y + height - 1], fill=fore)
         elif unicodedata.east_asian_width(text[0]) in "WF":
-            draw.text((x, y - 3), text, font=wide, fill=fore)
+            draw.text((x + 1, y - 5), text, font=wide, fill=fore)
         else:
             draw.text((x, y), text, font=bold if cell.bold else plain, fill=fore)
     image.save(path, optimize=True)
