@@ -94,6 +94,7 @@ fn a_first_start_without_engines_shows_a_key_once_and_tells_how_to_add_an_engine
         console.send(&(number + 2).to_string());
         console.wait_for(text, PATIENCE);
     }
+    console.wait_for("Running http://", PATIENCE);
     console.send("q");
     console.wait_for("Leave it running", PATIENCE);
     console.send("s");
@@ -110,7 +111,8 @@ fn a_first_start_without_engines_shows_a_key_once_and_tells_how_to_add_an_engine
 fn leaving_the_proxy_running_leaves_it_running() {
     let home = Home::in_use();
     let mut console = open_console(&home, 100, 30);
-    wait_until("the listener runs", PATIENCE, || home.owner().is_some() && home.proxy_port().is_some());
+    // Until the console knows that something serves, there is nothing to ask about.
+    console.wait_for("Running http://", PATIENCE);
     console.send("q");
     console.wait_for("Leave it running", PATIENCE);
     console.send("l");
