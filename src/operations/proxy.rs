@@ -5,15 +5,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use super::context::{Context, ListenFault, Live};
 use super::port_holder::holder_of_port;
 use super::{limits, loading, settings};
+use crate::tls::modes;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{EndOwner, Reload, ReloadReport, Snapshot, StartListener, Status, StopListener};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
+use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus};
 use crate::types::live::{LiveSnapshot, Noun};
 use crate::types::text::escape;
 
-/// The TLS modes of this version.
-const MODES: &[&str] = &[TlsMode::LOCAL_HTTP];
 /// How many ports above a taken one are tried for the hint.
 const PORTS_TRIED: u16 = 64;
 
@@ -31,7 +30,6 @@ pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerSt
         None => stored_profile(context, &running).await?,
     };
     check_mode(&config)?;
-    check_bind(&config)?;
     if let Some(same) = running.iter().find(|listener| listener.config.port == config.port) {
         return Err(already_running(same));
     }
@@ -153,23 +151,20 @@ async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig
     Ok(context.stores.config.put_listener(started.clone()).await?)
 }
 
-fn check_mode(config: &ListenerConfig) -> Outcome<()> {
-    if MODES.contains(&config.mode.0.as_str()) {
-        return Ok(());
-    }
-    let mode = escape(&config.mode.0);
-    Err(Failure::new(ErrorCode::ProxyInvalidConfig, format!("this version has no mode {mode:?}"))
-        .hint(format!("modes that it has: {}", MODES.join(", "))))
-}
-
 /// SPEC §6: plain HTTP beyond loopback only when the operator says so.
-fn check_bind(config: &ListenerConfig) -> Outcome<()> {
-    if config.bind.is_loopback() || config.insecure_plain_http {
+fn check_mode(config: &ListenerConfig) -> Outcome<()> {
+    let Some(mode) = modes::find(&config.mode.0) else {
+        let names: Vec<_> = modes::MODES.iter().map(|mode| mode.name).collect();
+        let unknown = escape(&config.mode.0);
+        return Err(Failure::new(ErrorCode::ProxyInvalidConfig, format!("this version has no mode {unknown:?}"))
+            .hint(format!("modes that it has: {}", names.join(", "))));
+    };
+    if mode.suits(config.bind) || config.insecure_plain_http {
         return Ok(());
     }
     Err(Failure::new(
         ErrorCode::ProxyInvalidConfig,
-        format!("mode local-http on {} would send API keys and prompts in clear over the network", config.bind),
+        format!("mode {} on {} would send API keys and prompts in clear over the network", mode.name, config.bind),
     )
     .hint(
         "bind 127.0.0.1 and reach it through an SSH tunnel, put a reverse proxy with TLS in front, or \
