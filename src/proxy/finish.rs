@@ -23,6 +23,9 @@ const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-toke
 const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
 const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 
+/// Room for the headers of an ordinary answer.
+const HEADERS: usize = 12;
+
 /// Turns an answer into a response and ends the account, or hands it to the stream.
 pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     let mut response = match answer {
@@ -44,11 +47,12 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             response
         }
         Answer::Events(mut stream) => {
-            let head = head_of(&exchange);
+            let mut head = HeaderMap::with_capacity(HEADERS);
+            put_head(&mut head, &exchange);
             stream.own(exchange.account);
             let mut response = Response::new(AnswerBody::events(stream));
+            *response.headers_mut() = head;
             let headers = response.headers_mut();
-            headers.extend(head);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             // nginx and its like hold chunks back otherwise.
@@ -56,7 +60,7 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             return response;
         }
     };
-    response.headers_mut().extend(head_of(&exchange));
+    put_head(response.headers_mut(), &exchange);
     exchange.account.end(RequestEnd::Completed);
     response
 }
@@ -68,7 +72,7 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     let mut response = Response::new(AnswerBody::whole(document));
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
-    headers.extend(head_of(&exchange));
+    put_head(headers, &exchange);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -87,14 +91,14 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
 }
 
 /// Request id, rate limits and CORS.
-fn head_of(exchange: &Exchange) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(12);
+fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
+    headers.reserve(HEADERS);
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(X_REQUEST_ID, id);
     }
     match exchange.rate {
-        Some((limit, RateDecision::Allowed { remaining, reset })) => put_rate(&mut headers, limit, remaining, reset),
-        Some((limit, RateDecision::Limited { reset, .. })) => put_rate(&mut headers, limit, 0, reset),
+        Some((limit, RateDecision::Allowed { remaining, reset })) => put_rate(headers, limit, remaining, reset),
+        Some((limit, RateDecision::Limited { reset, .. })) => put_rate(headers, limit, 0, reset),
         Some((_, RateDecision::Unlimited)) | None => {}
     }
     if let Some(key) = &exchange.key
@@ -104,10 +108,9 @@ fn head_of(exchange: &Exchange) -> HeaderMap {
         let spent = key.counts.spent(super::account::local_day(now));
         headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
         headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(spent)));
-        put_text(&mut headers, RESET_TOKENS, &duration(super::account::until_midnight(now)));
+        put_text(headers, RESET_TOKENS, &duration(super::account::until_midnight(now)));
     }
-    cors::put(&mut headers, exchange.allowed_origin.clone());
-    headers
+    cors::put(headers, exchange.allowed_origin.clone());
 }
 
 fn put_rate(headers: &mut HeaderMap, limit: u32, remaining: u32, reset: Duration) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rusqlite::{Row, params};
 
-use super::columns::{name, named, named_or_none, number, parsed, unsigned};
+use super::columns::{named, named_or_none, number, parsed, unsigned};
 use super::error::StorageError;
 use super::security_store::SecurityStore;
 use crate::types::clock::UnixMillis;
-use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
+use crate::types::request::{Progress, RequestEnd, RequestRow, StageTimes, TokenSource, TokenUsage};
 
 /// Most rows of one answer (`types::calls::requests`).
 const LARGEST_PAGE: u32 = 1000;
@@ -33,7 +33,7 @@ impl SecurityStore {
                 for row in rows {
                     let (ended, took_us) = match row.progress {
                         Progress::Running => (None, None),
-                        Progress::Ended { end, took_us } => (Some(name(&end)?), Some(number(took_us))),
+                        Progress::Ended { end, took_us } => (Some(end_name(end)), Some(number(took_us))),
                     };
                     // By position: looking 29 names up costs more than writing the row.
                     statement.execute(params![
@@ -53,7 +53,7 @@ impl SecurityStore {
                         number(row.tokens.prompt),
                         number(row.tokens.completion),
                         number(row.tokens.cached),
-                        name(&row.tokens.source)?,
+                        source_name(row.tokens.source),
                         number(row.bytes_in),
                         number(row.bytes_out),
                         row.stages.screened,
@@ -154,12 +154,32 @@ fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
     })
 }
 
+/// The serialised name, without going through a serialiser: this runs for every request.
+fn end_name(end: RequestEnd) -> &'static str {
+    match end {
+        RequestEnd::Completed => "completed",
+        RequestEnd::Refused => "refused",
+        RequestEnd::EngineFailed => "engine_failed",
+        RequestEnd::ClientLeft => "client_left",
+        RequestEnd::Cancelled => "cancelled",
+    }
+}
+
+/// The same for where token counts come from.
+fn source_name(source: TokenSource) -> &'static str {
+    match source {
+        TokenSource::Engine => "engine",
+        TokenSource::Estimated => "estimated",
+        TokenSource::None => "none",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::columns::name;
     use crate::storage::security_store::tests::store;
     use crate::types::ids::{EngineId, KeyId, RequestId};
-    use crate::types::request::{RequestEnd, TokenSource};
 
     fn bare(number: u32, at: i64) -> RequestRow {
         RequestRow {
@@ -209,6 +229,22 @@ mod tests {
             progress: Progress::Ended { end: RequestEnd::ClientLeft, took_us: 1_000_000 },
             user_agent: Some("OpenAI/Python".into()),
             ..bare(number, at)
+        }
+    }
+
+    #[test]
+    fn written_names_are_the_serialised_ones() {
+        for end in [
+            RequestEnd::Completed,
+            RequestEnd::Refused,
+            RequestEnd::EngineFailed,
+            RequestEnd::ClientLeft,
+            RequestEnd::Cancelled,
+        ] {
+            assert_eq!(name(&end).expect("a name"), end_name(end));
+        }
+        for source in [TokenSource::Engine, TokenSource::Estimated, TokenSource::None] {
+            assert_eq!(name(&source).expect("a name"), source_name(source));
         }
     }
 

@@ -135,10 +135,16 @@ impl Collector {
 
     fn keep(&self, rows: &[RequestRow]) {
         let mut recent = self.metrics.collected.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
+        // In a flood most rows would be pushed out again before anybody could look; the end of a stream that is shown
+        // as running is never passed over.
+        let passed_over = rows.len().saturating_sub(RECENT);
+        for (at, row) in rows.iter().enumerate() {
             let known = row.stream && row.progress != Progress::Running;
             if let Some(old) = known.then(|| recent.iter_mut().rev().find(|old| old.id == row.id)).flatten() {
                 old.clone_from(row);
+                continue;
+            }
+            if at < passed_over {
                 continue;
             }
             if recent.len() == RECENT {

@@ -90,7 +90,7 @@ END;
 
 -- One row per request that ended; no bodies. `number` keeps the order of arrival in the log.
 CREATE TABLE request_log (
-    number            INTEGER PRIMARY KEY AUTOINCREMENT,
+    number            INTEGER PRIMARY KEY,
     id                TEXT NOT NULL,
     at                INTEGER NOT NULL,
     client            TEXT NOT NULL,
