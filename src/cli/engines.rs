@@ -37,8 +37,8 @@ pub(super) enum EnginesCommand {
         /// Your name for it: a-z, 0-9, '.', '_' and '-'
         #[arg(long, value_parser = EngineId::parse)]
         id: EngineId,
-        /// http(s)://host[:port]
-        #[arg(long)]
+        /// Base URL.
+        #[arg(long, help = "http(s)://host[:port]")]
         url: String,
         /// Environment variable of the proxy that holds the engine's own API key
         #[arg(long, value_name = "VAR")]
