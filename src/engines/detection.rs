@@ -14,6 +14,7 @@ use crate::engines::adapter::{Adapter, EngineError, Identity, Session};
 use crate::engines::registry::ADAPTERS;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
+use crate::types::address::url_host;
 use crate::types::clock::Clock;
 use crate::types::engine::{DetectedEngine, DetectionReport, EngineKind, EngineState};
 use crate::types::ids::EngineId;
@@ -71,11 +72,7 @@ pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock
 
 /// Asks one place who it is: the expected engine first, then the others, until one recognises itself.
 async fn ask(place: Place, adapters: &[&'static dyn Adapter], pool: &Pool) -> Option<(Place, DetectedEngine)> {
-    let host = match place.address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    let url = format!("http://{host}:{}", place.port);
+    let url = format!("http://{}:{}", url_host(place.address), place.port);
     let upstream = Upstream::parse(&url).ok()?;
     let session = Session { pool, upstream: &upstream, api_key: None, deadline: QUESTION_LIMIT };
     let expected = adapters.iter().filter(|adapter| adapter.info().kind == place.expected);

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
 
 use super::account::Account;
+use super::cors;
 use super::limits::ProxyLimits;
 use super::route::{Endpoint, Inference};
+use super::sanity::cut;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::engines::adapter::Delivery;
@@ -18,6 +21,7 @@ use crate::engines::registry::Candidate;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
 use crate::types::ids::RequestId;
+use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::wire::json_body::JsonBody;
 
 /// What is known of a connection before any request.
@@ -43,6 +47,42 @@ pub(super) struct Exchange {
     pub(super) rate: Option<(u32, RateDecision)>,
     /// The key, once authenticated.
     pub(super) key: Option<Arc<KeyEntry>>,
+}
+
+impl Exchange {
+    /// Begins the account of a request.
+    pub(super) fn open(peer: Arc<Peer>, request: &Request<Incoming>) -> Self {
+        let shared = &peer.worker.shared;
+        let id = RequestId::from_random(fastrand::u128(..));
+        let row = RequestRow {
+            id,
+            at: shared.clock.wall(),
+            client: peer.address,
+            key: None,
+            key_label: None,
+            method: cut(request.method().as_str(), 16),
+            path: cut(request.uri().path(), 256),
+            route: None,
+            model: None,
+            engine: None,
+            status: 0,
+            error_code: None,
+            stream: false,
+            tokens: TokenUsage::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            stages: StageTimes::default(),
+            progress: Progress::Running,
+            user_agent: request
+                .headers()
+                .get(http::header::USER_AGENT)
+                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
+        };
+        let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
+        let limits = shared.limits.load_full();
+        let allowed_origin = cors::allowed_origin(request.headers(), &limits);
+        Self { limits, id, account, allowed_origin, rate: None, key: None, peer }
+    }
 }
 
 /// Host, path and headers make sense.

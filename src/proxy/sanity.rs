@@ -6,57 +6,16 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
+use http::Version;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Request, Version};
-use hyper::body::Incoming;
 
-use super::account::Account;
-use super::cors;
-use super::exchange::{Accepted, Exchange, Peer};
+use super::exchange::{Accepted, Exchange};
 use super::refusal::Refusal;
-use crate::types::ids::RequestId;
-use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 
 /// Longest path and query (SECURITY.md §H: own limit, hyper's is 64 KiB).
 const MAX_TARGET: usize = 8 << 10;
-
-impl Exchange {
-    /// Begins the account of a request.
-    pub(super) fn open(peer: std::sync::Arc<Peer>, request: &Request<Incoming>) -> Self {
-        let shared = &peer.worker.shared;
-        let id = RequestId::from_random(fastrand::u128(..));
-        let row = RequestRow {
-            id,
-            at: shared.clock.wall(),
-            client: peer.address,
-            key: None,
-            key_label: None,
-            method: cut(request.method().as_str(), 16),
-            path: cut(request.uri().path(), 256),
-            route: None,
-            model: None,
-            engine: None,
-            status: 0,
-            error_code: None,
-            stream: false,
-            tokens: TokenUsage::default(),
-            bytes_in: 0,
-            bytes_out: 0,
-            stages: StageTimes::default(),
-            progress: Progress::Running,
-            user_agent: request
-                .headers()
-                .get(http::header::USER_AGENT)
-                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
-        };
-        let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
-        let limits = shared.limits.load_full();
-        let allowed_origin = cors::allowed_origin(request.headers(), &limits);
-        Self { limits, id, account, allowed_origin, rate: None, key: None, peer }
-    }
-}
 
 /// Checks the head.
 pub(super) fn check(exchange: &Exchange, parts: Parts) -> Result<Accepted, Refusal> {

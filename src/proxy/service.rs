@@ -13,6 +13,7 @@ use super::sanity::machine_name;
 use super::shared::ProxyShared;
 use super::worker::Workers;
 use crate::telemetry::tasks::Tasks;
+use crate::types::address::url_host;
 use crate::types::clock::UnixMillis;
 use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus};
 
@@ -269,24 +270,17 @@ fn usable_addresses(local: SocketAddr) -> Vec<String> {
     let port = local.port();
     let url = |host: &str| format!("http://{host}:{port}");
     match local.ip() {
-        ip if ip.is_loopback() => vec![url(&host(ip))],
+        ip if ip.is_loopback() => vec![url(&url_host(ip))],
         ip if ip.is_unspecified() => {
             let mut addresses = vec![url("localhost")];
-            addresses.extend(lan_address(ip).map(|lan| url(&host(lan))));
+            addresses.extend(lan_address(ip).map(|lan| url(&url_host(lan))));
             let name = machine_name();
             if !name.is_empty() && name != "localhost" {
                 addresses.push(url(name));
             }
             addresses
         }
-        ip => vec![url(&host(ip))],
-    }
-}
-
-fn host(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
+        ip => vec![url(&url_host(ip))],
     }
 }
 

@@ -25,6 +25,15 @@ pub fn counting_prefix(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The address as the host of a URL: IPv6 stands in brackets (RFC 3986 §3.2.2).
+#[must_use]
+pub fn url_host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
 /// Parses an address or a CIDR block; a plain address becomes /32 or /128. Host bits are cleared.
 ///
 /// # Errors
