@@ -22,7 +22,8 @@ use crate::types::engine::{Capability, EngineKind};
 use crate::types::secret::Secret;
 use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::ollama_answer::ChatTranslator;
-use crate::wire::ollama_request::{self, TranslateFault};
+use crate::wire::ollama_request;
+use crate::wire::translate::TranslateFault;
 
 /// The adapter.
 pub(super) struct Ollama;
@@ -129,9 +130,7 @@ fn prepare_chat(
     let stream = matches!(delivery, Delivery::Stream { .. });
     let chat = ollama_request::chat(&fields, model, stream).map_err(|fault| match fault {
         TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
-        TranslateFault::Unsupported { param, message } => {
-            PrepareError::Unsupported { param: param.to_owned(), message }
-        }
+        TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message },
     })?;
     compatible::warn_dropped(INFO.title, &chat.dropped);
     let mut headers = compatible::headers(delivery, api_key);

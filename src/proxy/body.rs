@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::route::Inference;
 use super::sanity::cut;
 use crate::engines::adapter::{Delivery, InferenceRoute};
+use crate::wire::client::{ClientDialect, ClientWriter};
 use crate::wire::json_body::JsonBody;
 
 /// Reads and parses.
@@ -31,6 +32,9 @@ pub(super) async fn read(
         }
         Err(_) => return Err(Refusal::invalid_model("The field 'model' must be a string.")),
     };
+    let (body, client) = match inference.dialect {
+        ClientDialect::OpenAi => (body, ClientWriter::OpenAi),
+    };
     let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
     let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
     exchange.account.note(|row| {
@@ -38,7 +42,7 @@ pub(super) async fn read(
         row.stream = stream;
     });
     exchange.account.mark(Stage::Parsed);
-    Ok(Parsed { key: routed.key, inference, body, model, delivery })
+    Ok(Parsed { key: routed.key, inference, body, model, delivery, client })
 }
 
 /// `stream_options.include_usage`.

@@ -16,7 +16,7 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, anthropic
      x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-poll-helper, \
      x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout";
 /// What client libraries read (CLIENTS.md).
-pub(super) const EXPOSED_HEADERS: &str = "x-request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, \
+pub(super) const EXPOSED_HEADERS: &str = "x-request-id, request-id, retry-after, x-should-retry, x-ratelimit-limit-requests, \
      x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
      x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
 

@@ -22,6 +22,7 @@ use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
 use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
+use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
 
 /// What is known of a connection before any request.
@@ -47,6 +48,10 @@ pub(super) struct Exchange {
     pub(super) rate: Option<(u32, RateDecision)>,
     /// The key, once authenticated.
     pub(super) key: Option<Arc<KeyEntry>>,
+    /// How the client's API writes errors.
+    pub(super) errors: ErrorShape,
+    /// Headers that the answer gets beside those of every answer.
+    pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
 }
 
 impl Exchange {
@@ -81,7 +86,8 @@ impl Exchange {
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
         let limits = shared.limits.load_full();
         let allowed_origin = cors::allowed_origin(request.headers(), &limits);
-        Self { limits, id, account, allowed_origin, rate: None, key: None, peer }
+        let errors = ErrorShape::of_path(request.uri().path());
+        Self { limits, id, account, allowed_origin, rate: None, key: None, errors, headers: Vec::new(), peer }
     }
 }
 
@@ -111,7 +117,7 @@ pub(super) struct Routed {
     pub(super) endpoint: Endpoint,
 }
 
-/// The body is a JSON object that names a model.
+/// The body is a JSON object that names a model, in OpenAI's shape whatever the client speaks.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) key: Arc<KeyEntry>,
@@ -119,6 +125,8 @@ pub(super) struct Parsed {
     pub(super) body: JsonBody,
     pub(super) model: Arc<str>,
     pub(super) delivery: Delivery,
+    /// Writes the answer in the client's dialect.
+    pub(super) client: ClientWriter,
 }
 
 /// Engines that can serve it, in order.
@@ -129,6 +137,7 @@ pub(super) struct Resolved {
     pub(super) model: Arc<str>,
     pub(super) delivery: Delivery,
     pub(super) candidates: Vec<Candidate>,
+    pub(super) client: ClientWriter,
 }
 
 /// What the client gets when nothing refused.
@@ -136,7 +145,7 @@ pub(super) struct Resolved {
 pub(super) enum Answer {
     /// A whole document.
     Document { status: StatusCode, content_type: &'static str, body: Bytes },
-    /// Server-sent events.
+    /// A stream in the client's framing.
     Events(Box<Stream>),
     /// A status and nothing else; preflights add their own headers.
     Empty { status: StatusCode, headers: Vec<(http::HeaderName, HeaderValue)> },

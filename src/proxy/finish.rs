@@ -13,6 +13,7 @@ use super::exchange::{Answer, Exchange};
 use super::refusal::{Refusal, Retrying};
 use crate::guard::gcra::RateDecision;
 use crate::types::request::RequestEnd;
+use crate::wire::client::ErrorShape;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -49,11 +50,12 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
         Answer::Events(mut stream) => {
             let mut head = HeaderMap::with_capacity(HEADERS);
             put_head(&mut head, &exchange);
+            let media_type = stream.media_type();
             stream.own(exchange.account);
             let mut response = Response::new(AnswerBody::events(stream));
             *response.headers_mut() = head;
             let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             // nginx and its like hold chunks back otherwise.
             headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -67,7 +69,7 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
 
 /// Turns a refusal into a response and ends the account.
 pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<AnswerBody> {
-    let document = refusal.document(exchange.id);
+    let document = refusal.document(exchange.errors, &exchange.id);
     exchange.account.note(|row| row.bytes_out = document.len() as u64);
     let mut response = Response::new(AnswerBody::whole(document));
     *response.status_mut() = refusal.status;
@@ -110,6 +112,13 @@ fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
         headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(spent)));
         put_text(headers, RESET_TOKENS, &duration(super::account::until_midnight(now)));
     }
+    if exchange.errors == ErrorShape::Anthropic
+        && let Some(id) = headers.get(X_REQUEST_ID).cloned()
+    {
+        // Where Anthropic's client libraries look for it (anthropic-sdk-python `_exceptions.py`).
+        headers.insert(HeaderName::from_static("request-id"), id);
+    }
+    headers.extend(exchange.headers.iter().cloned());
     cors::put(headers, exchange.allowed_origin.clone());
 }
 

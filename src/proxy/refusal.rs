@@ -4,11 +4,12 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde_json::json;
 
 use crate::engines::adapter::{EngineFault, PrepareError};
 use crate::types::ids::RequestId;
+use crate::wire::client::{ErrorShape, ToldError};
 use crate::wire::json_body::BodyFault;
+use crate::wire::translate::TranslateFault;
 
 /// A request that gets an error instead of an answer. Boxed: it stands in every stage's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,24 +253,21 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "server_error", message)
     }
 
-    /// The document, in OpenAI's shape plus `request_id`.
-    pub(super) fn document(&self, id: RequestId) -> Bytes {
-        Bytes::from(self.json(id).to_string())
+    /// The document, in the shape that the client's API gives to errors.
+    pub(super) fn document(&self, shape: ErrorShape, id: &RequestId) -> Bytes {
+        Bytes::from(shape.document(&self.told(id)).to_string())
     }
 
-    /// The document as a server-sent event, for a stream that has begun.
-    pub(super) fn event(&self, id: RequestId) -> Bytes {
-        Bytes::from(format!("data: {}\n\n", self.json(id)))
-    }
-
-    fn json(&self, id: RequestId) -> serde_json::Value {
-        json!({"error": {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
-            "request_id": id,
-        }})
+    /// The error as dialects write it.
+    pub(super) fn told<'a>(&'a self, id: &'a RequestId) -> ToldError<'a> {
+        ToldError {
+            status: self.status.as_u16(),
+            code: &self.code,
+            kind: &self.kind,
+            message: &self.message,
+            param: self.param.as_deref(),
+            request_id: id.as_str(),
+        }
     }
 }
 
@@ -293,6 +291,15 @@ impl From<PrepareError> for Refusal {
             PrepareError::Unsupported { param, message } => {
                 Self::invalid(StatusCode::BAD_REQUEST, "unsupported_parameter", sentence(&message)).param(param)
             }
+        }
+    }
+}
+
+impl From<TranslateFault> for Refusal {
+    fn from(fault: TranslateFault) -> Self {
+        match fault {
+            TranslateFault::WrongType(param, expected) => BodyFault::WrongType(param, expected).into(),
+            TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message }.into(),
         }
     }
 }
@@ -332,7 +339,7 @@ mod tests {
     #[test]
     fn absent_fields_are_null_and_the_code_is_a_string() {
         let id = RequestId::from_random(1);
-        let document = Refusal::wrong_key().document(id);
+        let document = Refusal::wrong_key().document(ErrorShape::OpenAi, &id);
         let value: serde_json::Value = serde_json::from_slice(&document).expect("json");
         assert_eq!(value["error"]["param"], serde_json::Value::Null);
         assert_eq!(value["error"]["code"], "invalid_api_key");

@@ -27,6 +27,7 @@ use crate::engines::registry::{Candidate, InFlight};
 use crate::net::pool::{SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
+use crate::wire::client::ClientWriter;
 
 /// Largest whole answer that is buffered: a batch of embeddings can be tens of MiB.
 const MAX_ANSWER: usize = 64 << 20;
@@ -90,6 +91,7 @@ impl Trace {
 pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> Result<Answer, Refusal> {
     inject_prompt(exchange, &mut resolved)?;
     let delivery = resolved.delivery;
+    let client = std::mem::take(&mut resolved.client);
     let order = Order {
         worker: exchange.peer.worker.clone(),
         resolved,
@@ -97,21 +99,22 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
         gap: exchange.limits.engine_gap,
     };
     match delivery {
-        Delivery::Whole => whole(exchange, order).await,
-        Delivery::Stream { .. } => stream(exchange, order).await,
+        Delivery::Whole => whole(exchange, order, client).await,
+        Delivery::Stream { .. } => stream(exchange, order, client).await,
     }
 }
 
-async fn whole(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
+async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) -> Result<Answer, Refusal> {
     let mut trace = Trace::default();
     let result = first_that_serves(&order, &mut trace, take_whole).await;
     trace.note(&mut exchange.account);
     let (document, usage) = result?;
     exchange.account.tokens(usage);
+    let document = client.whole(document).map_err(|fault| unreadable(trace.engine.as_ref(), &fault.to_string()))?;
     Ok(Answer::json(document))
 }
 
-async fn stream(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
+async fn stream(exchange: &mut Exchange, order: Order, client: ClientWriter) -> Result<Answer, Refusal> {
     let heartbeat = exchange.limits.heartbeat;
     let revoked = match exchange.limits.revoking {
         Revoking::EndsStreams => order.resolved.key.counts.ended.clone(),
@@ -119,12 +122,12 @@ async fn stream(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal
     };
     let mut attempt: Attempt = Box::pin(attempt(order));
     let stream = match tokio::time::timeout(heartbeat, &mut attempt).await {
-        Ok(Ok(started)) => Stream::flowing(started, exchange.id, revoked, heartbeat),
+        Ok(Ok(started)) => Stream::flowing(started, client, exchange.id, revoked, heartbeat),
         Ok(Err(Failed { trace, refusal })) => {
             trace.note(&mut exchange.account);
             return Err(refusal);
         }
-        Err(_elapsed) => Stream::waiting(attempt, exchange.id, revoked, heartbeat),
+        Err(_elapsed) => Stream::waiting(attempt, client, exchange.id, revoked, heartbeat),
     };
     Ok(Answer::Events(Box::new(stream)))
 }
@@ -340,6 +343,12 @@ fn no_first_byte(id: &EngineId, limit: Duration) -> Refusal {
 
 pub(super) fn stalled(id: &EngineId, gap: Duration) -> Refusal {
     Refusal::engine_timeout(format!("The engine '{id}' stopped in the middle of its answer for {} s.", gap.as_secs()))
+}
+
+/// An answer that cannot be put into the client's words.
+pub(super) fn unreadable(id: Option<&EngineId>, reason: &str) -> Refusal {
+    let id = id.map_or("", EngineId::as_str);
+    Refusal::engine_error(format!("The engine '{id}' sent an answer that FLM cannot read: {reason}."))
 }
 
 pub(super) fn broke_off(id: &EngineId, reason: &str) -> Refusal {

@@ -12,7 +12,7 @@ use crate::types::text::escape;
 
 /// Resolves the model's name.
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
-    let Parsed { key, inference, body, model, delivery } = parsed;
+    let Parsed { key, inference, body, model, delivery, client } = parsed;
     let registry = &exchange.peer.worker.shared.registry;
     let shown = escape(&cut(&model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
@@ -47,7 +47,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     }
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
-    Ok(Resolved { key, inference, body, model, delivery, candidates })
+    Ok(Resolved { key, inference, body, model, delivery, candidates, client })
 }
 
 /// Whether the key's globs allow a model.

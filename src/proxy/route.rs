@@ -11,6 +11,7 @@ use crate::engines::adapter::InferenceRoute;
 use crate::guard::key_glob;
 use crate::types::engine::Capability;
 use crate::types::key::Right;
+use crate::wire::client::ClientDialect;
 
 /// What a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) struct Inference {
     pub(super) needs: Capability,
     /// The same for people.
     pub(super) needs_title: &'static str,
+    /// What the client speaks there.
+    pub(super) dialect: ClientDialect,
 }
 
 struct Row {
@@ -52,6 +55,7 @@ const INFERENCE: &[Row] = &[
             name: "chat.completions",
             needs: Capability::Chat,
             needs_title: "chat",
+            dialect: ClientDialect::OpenAi,
         },
     },
     Row {
@@ -61,6 +65,7 @@ const INFERENCE: &[Row] = &[
             name: "completions",
             needs: Capability::Completions,
             needs_title: "completions",
+            dialect: ClientDialect::OpenAi,
         },
     },
     Row {
@@ -70,6 +75,7 @@ const INFERENCE: &[Row] = &[
             name: "embeddings",
             needs: Capability::Embeddings,
             needs_title: "embeddings",
+            dialect: ClientDialect::OpenAi,
         },
     },
 ];

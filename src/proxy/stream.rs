@@ -1,5 +1,5 @@
-//! [`Stream`]: the body of a streamed answer. Reads the engine's body through its reader, writes server-sent events,
-//! and owns everything that must end when the client goes away (SPEC §4.3).
+//! [`Stream`]: the body of a streamed answer. Reads the engine's body through its reader, writes the
+//! client's dialect, and owns everything that must end when the client goes away (SPEC §4.3).
 
 use std::collections::VecDeque;
 use std::future::Future as _;
@@ -17,14 +17,13 @@ use super::refusal::{Refusal, RefusedBy};
 use super::relay::{self, Attempt, Failed, Started};
 use crate::types::ids::RequestId;
 use crate::types::request::RequestEnd;
-
-/// Keeps proxies and clients awake while nothing comes; clients skip comments (CLIENTS.md).
-const COMMENT: &[u8] = b": waiting\n\n";
-const DONE: &[u8] = b"data: [DONE]\n\n";
+use crate::wire::client::ClientWriter;
 
 /// A streamed answer.
 pub(super) struct Stream {
     phase: Phase,
+    /// Puts what the engine says into the client's words.
+    client: ClientWriter,
     id: RequestId,
     /// Set by `finish` before the body is handed to hyper.
     account: Option<Account>,
@@ -49,26 +48,34 @@ enum Phase {
 impl Stream {
     /// A stream whose engine has begun in time.
     pub(super) fn flowing(
-        mut started: Started,
+        started: Started,
+        client: ClientWriter,
         id: RequestId,
         revoked: CancellationToken,
         heartbeat: Duration,
     ) -> Self {
-        let out = std::mem::take(&mut started.out).into();
         let now = Instant::now();
         let due = now + started.gap;
-        Self::new(Phase::Flowing { started: Box::new(started), last: now }, out, due, id, revoked, heartbeat)
+        Self::new(Phase::Flowing { started: Box::new(started), last: now }, client, due, id, revoked, heartbeat)
     }
 
     /// A stream that is answered before its engine is.
-    pub(super) fn waiting(attempt: Attempt, id: RequestId, revoked: CancellationToken, heartbeat: Duration) -> Self {
-        let out = VecDeque::from([Bytes::from_static(COMMENT)]);
-        Self::new(Phase::Waiting(attempt), out, Instant::now() + heartbeat, id, revoked, heartbeat)
+    pub(super) fn waiting(
+        attempt: Attempt,
+        client: ClientWriter,
+        id: RequestId,
+        revoked: CancellationToken,
+        heartbeat: Duration,
+    ) -> Self {
+        let due = Instant::now() + heartbeat;
+        let mut stream = Self::new(Phase::Waiting(attempt), client, due, id, revoked, heartbeat);
+        stream.out.extend(stream.client.heartbeat());
+        stream
     }
 
     fn new(
         phase: Phase,
-        out: VecDeque<Bytes>,
+        client: ClientWriter,
         due: Instant,
         id: RequestId,
         revoked: CancellationToken,
@@ -76,14 +83,20 @@ impl Stream {
     ) -> Self {
         Self {
             phase,
+            client,
             id,
             account: None,
-            out,
+            out: VecDeque::with_capacity(4),
             bytes_out: 0,
             timer: Box::pin(tokio::time::sleep_until(due)),
             heartbeat,
             revoked: Box::pin(revoked.cancelled_owned()),
         }
+    }
+
+    /// The media type of the stream.
+    pub(super) fn media_type(&self) -> &'static str {
+        self.client.stream_type()
     }
 
     /// Hands over the account: from here on the stream ends it.
@@ -141,6 +154,11 @@ impl Stream {
     /// Reads one piece of the engine's answer; true when something changed.
     fn poll_engine(&mut self, cx: &mut Context<'_>) -> bool {
         let Phase::Flowing { started, last } = &mut self.phase else { return false };
+        if !started.out.is_empty() {
+            let first = std::mem::take(&mut started.out);
+            self.deliver(first);
+            return true;
+        }
         let frame = match Pin::new(&mut started.body).poll_frame(cx) {
             Poll::Pending => return false,
             Poll::Ready(frame) => frame,
@@ -163,7 +181,9 @@ impl Stream {
             }
             account.tokens_so_far(deltas);
         }
-        self.out.extend(out);
+        if !self.deliver(out) {
+            return true;
+        }
         match outcome {
             Ok(Go::On) => {}
             Ok(Go::End) => self.end(RequestEnd::Completed),
@@ -172,8 +192,23 @@ impl Stream {
         true
     }
 
-    fn begin(&mut self, mut started: Started) {
-        self.out.extend(std::mem::take(&mut started.out));
+    /// Puts events into the client's words; false when the stream has failed over them.
+    fn deliver(&mut self, events: Vec<Bytes>) -> bool {
+        for run in events {
+            if let Err(fault) = self.client.push(run, &mut self.out) {
+                let engine = match &self.phase {
+                    Phase::Flowing { started, .. } => Some(&started.in_flight.engine().record.id),
+                    Phase::Waiting(_) | Phase::Ended => None,
+                };
+                let refusal = relay::unreadable(engine, &fault.to_string());
+                self.fail(&refusal);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn begin(&mut self, started: Started) {
         if let Some(account) = &mut self.account {
             started.trace.note(account);
         }
@@ -187,7 +222,7 @@ impl Stream {
         match &self.phase {
             Phase::Ended => {}
             Phase::Waiting(_) => {
-                self.out.push_back(Bytes::from_static(COMMENT));
+                self.out.extend(self.client.heartbeat());
                 let due = Instant::now() + self.heartbeat;
                 self.timer.as_mut().reset(due);
             }
@@ -203,10 +238,9 @@ impl Stream {
         }
     }
 
-    /// Tells a failure inside the stream: an error event and then `[DONE]` (SPEC §4.3).
+    /// Tells a failure inside the stream, in the client's words (SPEC §4.3).
     fn fail(&mut self, refusal: &Refusal) {
-        self.out.push_back(refusal.event(self.id));
-        self.out.push_back(Bytes::from_static(DONE));
+        self.client.fail(&refusal.told(&self.id), &mut self.out);
         self.count_tokens();
         self.phase = Phase::Ended;
         let pending: usize = self.out.iter().map(Bytes::len).sum();
@@ -219,8 +253,7 @@ impl Stream {
     /// The key was revoked: the stream ends as one that failed, and so does the engine's work.
     fn cancel(&mut self) {
         let refusal = Refusal::permission_denied("The API key of this stream was revoked.");
-        self.out.push_back(refusal.event(self.id));
-        self.out.push_back(Bytes::from_static(DONE));
+        self.client.fail(&refusal.told(&self.id), &mut self.out);
         self.end(RequestEnd::Cancelled);
     }
 

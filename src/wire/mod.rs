@@ -2,6 +2,7 @@
 //!
 //! Called by `engines`, `proxy` and `control`. Must never panic on any input.
 
+pub mod client;
 pub mod json_body;
 pub mod ndjson;
 pub mod ollama_answer;
@@ -9,3 +10,4 @@ pub mod ollama_request;
 pub mod openai;
 pub mod openai_tap;
 pub mod sse;
+pub mod translate;

@@ -5,22 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::wire::openai::REASONING_IN;
-
-/// Why a request cannot be put into Ollama's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TranslateFault {
-    /// A field has the wrong type; the second part says what is expected.
-    #[error("the field {0:?} must be {1}")]
-    WrongType(String, &'static str),
-    /// Ollama cannot do what the field asks for.
-    #[error("{message}")]
-    Unsupported {
-        /// The field.
-        param: &'static str,
-        /// Why.
-        message: String,
-    },
-}
+use crate::wire::translate::TranslateFault;
 
 /// A translated request.
 #[derive(Debug, Clone, PartialEq)]
@@ -254,10 +239,10 @@ fn translate_content(
                         images.push(Value::from(inline_image(url.and_then(Value::as_str).ok_or_else(wrong)?)?));
                     }
                     Some(other) => {
-                        return Err(TranslateFault::Unsupported {
-                            param: "messages",
-                            message: format!("Ollama takes text and images in a message, not parts of type {other:?}"),
-                        });
+                        return Err(TranslateFault::unsupported(
+                            "messages",
+                            format!("Ollama takes text and images in a message, not parts of type {other:?}"),
+                        ));
                     }
                     None => return Err(wrong()),
                 }
@@ -275,9 +260,11 @@ fn translate_content(
 /// The base64 part of a `data:` URL.
 fn inline_image(url: &str) -> Result<&str, TranslateFault> {
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
-    inline.map(|(_media_type, base64)| base64).ok_or_else(|| TranslateFault::Unsupported {
-        param: "messages",
-        message: "Ollama takes images only inline: send a data: URL with base64 in place of an address".into(),
+    inline.map(|(_media_type, base64)| base64).ok_or_else(|| {
+        TranslateFault::unsupported(
+            "messages",
+            "Ollama takes images only inline: send a data: URL with base64 in place of an address",
+        )
     })
 }
 
@@ -344,7 +331,9 @@ mod tests {
         };
         let chat = with("data:image/png;base64,AAAA").expect("translates");
         assert_eq!(chat.body["messages"][0], json!({"role": "user", "content": "look", "images": ["AAAA"]}));
-        assert!(matches!(with("https://x/y.png"), Err(TranslateFault::Unsupported { param: "messages", .. })));
+        assert!(
+            matches!(with("https://x/y.png"), Err(TranslateFault::Unsupported { param, .. }) if param == "messages")
+        );
     }
 
     #[test]

@@ -1,0 +1,192 @@
+//! The dialect that a client speaks: how its request becomes the pivot's (OpenAI's shape), how an answer in the pivot's
+//! shape becomes the client's, how it is told an error, and how it is kept awake.
+//!
+//! Called by `proxy`, which carries a [`ClientDialect`] from route to body and a [`ClientWriter`] from body to the end
+//! of the answer. For OpenAI's own clients nothing here parses, copies or allocates. Must never know an engine.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::wire::openai::WholeFault;
+use crate::wire::openai_tap::StreamFault;
+use crate::wire::sse;
+
+/// The API that a request is written in. The route's table says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientDialect {
+    /// OpenAI's routes whose shape is the pivot: passed on as they are.
+    OpenAi,
+}
+
+/// How errors are written to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// `{"error":{message,type,param,code,request_id}}` (SPEC §4.4).
+    OpenAi,
+    /// `{"type":"error","error":{type,message},"request_id"}` (Anthropic's API reference, Errors).
+    Anthropic,
+    /// `{"error":"…"}` (`ollama/ollama` `docs/api.md`).
+    Ollama,
+}
+
+/// An error as it is told, in the words of SPEC §4.4.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldError<'a> {
+    /// HTTP status that it has or would have.
+    pub status: u16,
+    /// Code of SPEC §4.4.
+    pub code: &'a str,
+    /// OpenAI's `type`.
+    pub kind: &'a str,
+    /// For a person.
+    pub message: &'a str,
+    /// The field at fault.
+    pub param: Option<&'a str>,
+    /// As in `x-request-id`.
+    pub request_id: &'a str,
+}
+
+impl ErrorShape {
+    /// The shape that callers of a path expect, whether or not the path exists: a refusal can come before routing.
+    #[must_use]
+    pub fn of_path(path: &str) -> Self {
+        if path.starts_with("/v1/messages") {
+            Self::Anthropic
+        } else if path.starts_with("/api/") {
+            Self::Ollama
+        } else {
+            Self::OpenAi
+        }
+    }
+
+    /// The document of an error.
+    #[must_use]
+    pub fn document(self, error: &ToldError<'_>) -> Value {
+        match self {
+            Self::OpenAi => json!({"error": {
+                "message": error.message,
+                "type": error.kind,
+                "param": error.param,
+                "code": error.code,
+                "request_id": error.request_id,
+            }}),
+            Self::Anthropic => json!({
+                "type": "error",
+                "error": {"type": anthropic_kind(error.status), "message": error.message},
+                "request_id": error.request_id,
+            }),
+            Self::Ollama => json!({"error": error.message}),
+        }
+    }
+}
+
+/// Anthropic's `type` for a status (its API reference, Errors); 503 is its 529 in words.
+fn anthropic_kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    }
+}
+
+/// Writes one answer to its client.
+#[derive(Debug, Default)]
+pub enum ClientWriter {
+    /// The pivot is what the client speaks: everything passes as it is.
+    #[default]
+    OpenAi,
+}
+
+/// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
+const COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
+
+impl ClientWriter {
+    /// A whole answer in the client's shape.
+    ///
+    /// # Errors
+    /// The document is not what its route answers with.
+    pub fn whole(&mut self, document: Bytes) -> Result<Bytes, WholeFault> {
+        match self {
+            Self::OpenAi => Ok(document),
+        }
+    }
+
+    /// Takes whole events of an OpenAI stream, `[DONE]` included, and appends what the client gets.
+    ///
+    /// # Errors
+    /// An event is no chunk.
+    pub fn push(&mut self, events: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), StreamFault> {
+        match self {
+            Self::OpenAi => out.push_back(events),
+        }
+        Ok(())
+    }
+
+    /// Ends a stream that has begun with an error.
+    pub fn fail(&mut self, error: &ToldError<'_>, out: &mut VecDeque<Bytes>) {
+        match self {
+            Self::OpenAi => {
+                // Plain data: named events reach some clients as odd items (CLIENTS.md).
+                out.push_back(sse::event(ErrorShape::OpenAi.document(error).to_string().as_bytes()));
+                out.push_back(sse::DONE);
+            }
+        }
+    }
+
+    /// What is sent while no engine has begun; `None` where the framing has no word for it.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<Bytes> {
+        match self {
+            Self::OpenAi => Some(COMMENT),
+        }
+    }
+
+    /// The media type of a stream.
+    #[must_use]
+    pub fn stream_type(&self) -> &'static str {
+        match self {
+            Self::OpenAi => "text/event-stream; charset=utf-8",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ERROR: ToldError<'_> = ToldError {
+        status: 404,
+        code: "model_not_found",
+        kind: "invalid_request_error",
+        message: "There is no \"x\".",
+        param: Some("model"),
+        request_id: "req_1",
+    };
+
+    #[test]
+    fn each_api_tells_errors_in_its_own_shape() {
+        for (path, told) in [
+            (
+                "/v1/messages",
+                json!({"type": "error", "error": {"type": "not_found_error", "message": "There is no \"x\"."},
+                       "request_id": "req_1"}),
+            ),
+            ("/api/chat", json!({"error": "There is no \"x\"."})),
+            (
+                "/v1/chat/completions",
+                json!({"error": {"message": "There is no \"x\".", "type": "invalid_request_error", "param": "model",
+                                 "code": "model_not_found", "request_id": "req_1"}}),
+            ),
+        ] {
+            assert_eq!(ErrorShape::of_path(path).document(&ERROR), told, "{path}");
+        }
+    }
+}
