@@ -17,6 +17,7 @@ mod key_file;
 mod migrations;
 mod proxy_profiles;
 mod request_log;
+mod request_page;
 mod security_store;
 mod settings;
 
