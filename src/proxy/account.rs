@@ -137,7 +137,7 @@ impl Account {
             if row.status == 0 {
                 row.status = status;
             }
-            row.error_code = Some(code.to_owned());
+            row.error_code = Some(code.to_owned().into());
         });
         let end = if by == RefusedBy::Engine { RequestEnd::EngineFailed } else { RequestEnd::Refused };
         self.settle(end, by == RefusedBy::AddressList);

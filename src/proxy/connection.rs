@@ -26,7 +26,7 @@ use super::limits::ProxyLimits;
 use super::pipeline;
 use super::service::Open;
 use super::worker::Worker;
-use crate::telemetry::tasks::Tasks;
+use crate::telemetry::tasks::{Tasks, until_cancelled};
 use crate::types::address::canonical;
 
 /// Requests that one HTTP/2 connection may run at once (SECURITY.md §H: 64 leaves floods without room).
@@ -100,11 +100,8 @@ pub(super) struct Incoming {
 pub(super) async fn serve(worker: Arc<Worker>, incoming: Incoming) {
     let Incoming { stream, peer, permit, open, draining, killed } = incoming;
     let _open = worker.shard.connection_opened();
-    let result = tokio::select! {
-        result = run(worker, stream, peer, &draining) => result,
-        () = killed.cancelled() => Ok(()),
-    };
-    if let Err(error) = result {
+    let result = until_cancelled(&killed, run(worker, stream, peer, &draining)).await;
+    if let Some(Err(error)) = result {
         // Clients break off all the time: worth nothing but a debug line.
         tracing::debug!(%peer, %error, "a connection ended");
     }
@@ -171,10 +168,10 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 /// Runs a connection; when the listener stops, lets it finish what it has begun.
 async fn drive<C: GracefulConnection>(connection: C, draining: &CancellationToken) -> Result<(), C::Error> {
     tokio::pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    if let Some(result) = until_cancelled(draining, connection.as_mut()).await {
+        return result;
     }
+    connection.as_mut().graceful_shutdown();
     connection.await
 }
 

@@ -1,12 +1,13 @@
 //! The values that the stages hand on: each stage takes one and gives the next, so that authenticating before
 //! screening does not compile (ARCHITECTURE.md, "A request").
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::account::Account;
@@ -65,7 +66,7 @@ impl Exchange {
             client: peer.address,
             key: None,
             key_label: None,
-            method: cut(request.method().as_str(), 16),
+            method: method_name(request.method()),
             path: cut(request.uri().path(), 256),
             route: None,
             model: None,
@@ -88,6 +89,17 @@ impl Exchange {
         let allowed_origin = cors::allowed_origin(request.headers(), &limits);
         let errors = ErrorShape::of_path(request.uri().path());
         Self { limits, id, account, allowed_origin, rate: None, key: None, errors, headers: Vec::new(), peer }
+    }
+}
+
+/// A method's name, without an allocation for those that clients use.
+fn method_name(method: &Method) -> Cow<'static, str> {
+    match *method {
+        Method::POST => "POST".into(),
+        Method::GET => "GET".into(),
+        Method::HEAD => "HEAD".into(),
+        Method::OPTIONS => "OPTIONS".into(),
+        _ => cut(method.as_str(), 16).into(),
     }
 }
 

@@ -19,11 +19,11 @@ pub(super) fn answer(exchange: &mut Exchange, screened: &Screened) -> Option<Ans
     match parts.uri.path() {
         "/" => Some(nothing),
         "/health" => {
-            exchange.account.note(|row| row.route = Some("health".to_owned()));
+            exchange.account.note(|row| row.route = Some("health".into()));
             Some(Answer::json(Bytes::from_static(b"{\"status\":\"ok\"}")))
         }
         "/metrics" if exchange.peer.address.is_loopback() && !is_forwarded(parts) && !has_key(parts) => {
-            exchange.account.note(|row| row.route = Some("metrics".to_owned()));
+            exchange.account.note(|row| row.route = Some("metrics".into()));
             Some(metrics_page::answer(exchange))
         }
         _ => None,

@@ -275,7 +275,7 @@ impl From<BodyFault> for Refusal {
     fn from(fault: BodyFault) -> Self {
         let param = match &fault {
             BodyFault::Duplicate(field) | BodyFault::WrongType(field, _) => Some(field.clone()),
-            BodyFault::Malformed(_) | BodyFault::NotAnObject | BodyFault::TooDeep => None,
+            BodyFault::Malformed(_) | BodyFault::NotAnObject | BodyFault::TooDeep | BodyFault::TooManyFields => None,
         };
         let mut refusal = Self::bad_request(sentence(&fault.to_string()));
         refusal.0.param = param;

@@ -90,7 +90,7 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
         Endpoint::Metrics => ("metrics", Right::Metrics),
         Endpoint::Inference(inference) => (inference.name, Right::Infer),
     };
-    exchange.account.note(|row| row.route = Some(name.to_owned()));
+    exchange.account.note(|row| row.route = Some(name.into()));
     let limits = &key.record.view.limits;
     let denied = if !limits.rights.contains(&right) {
         Some(format!("This API key does not have the right '{}'.", right_name(right)))

@@ -230,7 +230,8 @@ pub(super) mod tests {
         store.put_network(NetworkList::Allow, network("kept")).await.expect("writes");
         store.close().await.expect("closes");
         let store = SecurityStore::open_after_failed_migration(&path, &key_file);
-        let versions = format!("from schema version {} to {}", migrations::SECURITY.len(), migrations::SECURITY.len() + 1);
+        let versions =
+            format!("from schema version {} to {}", migrations::SECURITY.len(), migrations::SECURITY.len() + 1);
         assert!(store.read_only().expect("says why").contains(&versions));
         assert_eq!(store.networks(NetworkList::Allow).await.expect("reads"), [network("kept")]);
         let failure = Failure::from(store.put_network(NetworkList::Allow, network("x")).await.expect_err("refuses"));

@@ -4,10 +4,16 @@
 //! shutdown.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -63,8 +69,7 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let ending = self.ending.clone();
-        self.spawn(name, async move { ending.run_until_cancelled(future).await })
+        self.spawn(name, until_cancelled(&self.ending, future))
     }
 
     /// How many tasks run now.
@@ -84,9 +89,121 @@ impl Tasks {
     }
 }
 
+/// Runs a future until it is ready, or answers `None` as soon as `token` fires.
+///
+/// `CancellationToken::run_until_cancelled` and `select!` ask the token, which takes its lock, each time the future is
+/// woken: a connection is woken several times a request and for every chunk. Here the token is given a waker of its
+/// own, once, and is asked again only after that one was woken.
+pub fn until_cancelled<F: Future>(token: &CancellationToken, future: F) -> UntilCancelled<F> {
+    UntilCancelled { future, cancelled: token.clone().cancelled_owned(), signal: None }
+}
+
+pin_project! {
+    /// See [`until_cancelled`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct UntilCancelled<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        cancelled: WaitForCancellationFutureOwned,
+        // Made at the first poll.
+        signal: Option<Signal>,
+    }
+}
+
+struct Signal {
+    fired: Arc<Fired>,
+    /// The task that was told to `fired` last.
+    task: Waker,
+}
+
+/// Notes that the token has fired before it wakes the task.
+#[derive(Default)]
+struct Fired {
+    fired: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Fired {
+    fn wake(self: Arc<Self>) {
+        self.fired.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+impl<F: Future> Future for UntilCancelled<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let this = self.project();
+        let ask = if let Some(signal) = this.signal {
+            if !signal.task.will_wake(cx.waker()) {
+                signal.fired.task.register(cx.waker());
+                signal.task.clone_from(cx.waker());
+            }
+            // A look before the exchange: it nearly always says no, and costs no locked instruction.
+            (signal.fired.fired.load(Ordering::Relaxed) && signal.fired.fired.swap(false, Ordering::Acquire))
+                .then(|| signal.fired.clone())
+        } else {
+            let fired = Arc::new(Fired::default());
+            fired.task.register(cx.waker());
+            *this.signal = Some(Signal { fired: fired.clone(), task: cx.waker().clone() });
+            Some(fired)
+        };
+        if let Some(fired) = ask
+            && this.cancelled.poll(&mut Context::from_waker(&Waker::from(fired))).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        this.future.poll(cx).map(Some)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_token_ends_a_future_before_after_and_while_it_waits() {
+        let fired = CancellationToken::new();
+        fired.cancel();
+        assert_eq!(until_cancelled(&fired, std::future::ready(1)).await, None, "fired before the first poll");
+
+        let token = CancellationToken::new();
+        assert_eq!(until_cancelled(&token, std::future::ready(1)).await, Some(1), "ready at once");
+
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<u8>(1);
+        let (heard, mut hears) = tokio::sync::mpsc::channel(1);
+        let ends = token.clone();
+        let tasks = Tasks::new();
+        let handle = tasks.spawn("waits", async move {
+            let counting = async {
+                while let Some(number) = receiver.recv().await {
+                    heard.send(number).await.expect("somebody listens");
+                }
+            };
+            until_cancelled(&ends, counting).await
+        });
+        for number in 0..3 {
+            sender.send(number).await.expect("it runs");
+            assert_eq!(hears.recv().await, Some(number), "woken for other things it goes on");
+        }
+        token.cancel();
+        assert_eq!(handle.await.expect("joins"), None);
+    }
+
+    #[tokio::test]
+    async fn a_future_that_moves_to_another_task_is_still_ended() {
+        let token = CancellationToken::new();
+        let mut future = Box::pin(until_cancelled(&token, std::future::pending::<()>()));
+        // Polled once here, then by another task with another waker.
+        assert!(futures_util::poll!(&mut future).is_pending());
+        let tasks = Tasks::new();
+        let handle = tasks.spawn("waits", future);
+        tokio::task::yield_now().await;
+        token.cancel();
+        assert_eq!(handle.await.expect("joins"), None);
+    }
 
     #[tokio::test]
     async fn shutdown_ends_children_and_waits_for_them() {

@@ -1,5 +1,6 @@
 //! One request as the Proxy tab and the request log show it (SPEC §9.3). No bodies.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -106,11 +107,11 @@ pub struct RequestRow {
     /// Label of the key.
     pub key_label: Option<Arc<str>>,
     /// HTTP method; outside text, cut to 16 characters.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Path without query; outside text, cut to 256 characters.
     pub path: String,
     /// Name of the route, such as `chat.completions`; `None` when no route matched.
-    pub route: Option<String>,
+    pub route: Option<Cow<'static, str>>,
     /// Model as the client named it; outside text, cut to 256 characters.
     pub model: Option<Arc<str>>,
     /// The engine that answered or was tried last.
@@ -118,7 +119,7 @@ pub struct RequestRow {
     /// HTTP status sent; 0 while none was.
     pub status: u16,
     /// Error code of SPEC §4.4, when one was sent.
-    pub error_code: Option<String>,
+    pub error_code: Option<Cow<'static, str>>,
     /// Whether the client asked for a stream.
     pub stream: bool,
     /// Tokens so far.

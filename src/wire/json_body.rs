@@ -3,16 +3,15 @@
 //! Called by `proxy` (body stage) and by the adapters of `engines`.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::Deserializer as _;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::DeserializeOwned;
 
-/// Nesting that is accepted, arrays and objects together (SECURITY.md, attack case 28).
-pub const MAX_DEPTH: usize = 64;
+use super::json_scan::{self, MAX_DEPTH, ScanFault, ScannedField};
+
+/// Top-level fields that are accepted: the largest API has about 40. Duplicates are looked for among all of them.
+const MAX_FIELDS: usize = 512;
 
 /// A JSON object with the place of each top-level field.
 #[derive(Debug, Clone)]
@@ -23,12 +22,19 @@ pub struct JsonBody {
 
 #[derive(Debug, Clone)]
 struct Field {
-    /// The key, unescaped.
-    key: String,
+    key: Key,
     /// Where key and value stand in `bytes`, from the key's quote to the value's end.
     entry: Range<usize>,
     /// Where the raw value stands in `bytes`.
     value: Range<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Key {
+    /// Stands in `bytes` as it is.
+    Plain(Range<usize>),
+    /// Had escapes.
+    Unescaped(Box<str>),
 }
 
 /// Why a body is not acceptable: told to the client with 400 `invalid_request`.
@@ -46,6 +52,9 @@ pub enum BodyFault {
     /// A top-level field stands there twice: guard and engine could pick different ones.
     #[error("the field {0:?} stands there twice")]
     Duplicate(String),
+    /// More than [`MAX_FIELDS`].
+    #[error("the body has more than {MAX_FIELDS} fields")]
+    TooManyFields,
     /// A field has the wrong type; the second part says what is expected.
     #[error("the field {0:?} must be {1}")]
     WrongType(String, &'static str),
@@ -68,38 +77,30 @@ impl JsonBody {
     pub fn parse(bytes: Bytes) -> Result<Self, BodyFault> {
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| BodyFault::Malformed(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
-        // Before serde_json: its raw values are skipped without a limit of depth.
-        check_depth(text.as_bytes())?;
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let found = deserializer.deserialize_map(FieldsVisitor).map_err(|error| {
-            if error.is_data() && !text.trim_start().starts_with('{') {
-                BodyFault::NotAnObject
-            } else {
-                BodyFault::Malformed(error.to_string())
+        let mut fields: Vec<Field> = Vec::with_capacity(16);
+        json_scan::fields(text.as_bytes(), |scanned| {
+            if fields.len() == MAX_FIELDS {
+                return Err(BodyFault::TooManyFields);
             }
+            let field = Field::read(&scanned, text)?;
+            let name = field.name(text.as_bytes());
+            if fields.iter().any(|other| other.name(text.as_bytes()) == name) {
+                return Err(BodyFault::Duplicate(String::from_utf8_lossy(name).chars().take(80).collect()));
+            }
+            fields.push(field);
+            Ok(())
         })?;
-        deserializer.end().map_err(|error| BodyFault::Malformed(error.to_string()))?;
-        let base = text.as_ptr() as usize;
-        let mut fields: Vec<Field> = Vec::with_capacity(found.len());
-        let mut last_end = text.find('{').map_or(0, |at| at + 1);
-        for (key, raw) in found {
-            let start = raw.get().as_ptr() as usize - base;
-            let value = start..start + raw.get().len();
-            // Between two entries stand only a comma, white space and the key itself.
-            let entry_start = last_end + memchr::memchr(b'"', &bytes[last_end..value.start]).unwrap_or(0);
-            last_end = value.end;
-            if fields.iter().any(|field| field.key == key) {
-                return Err(BodyFault::Duplicate(key.chars().take(80).collect()));
-            }
-            fields.push(Field { key: key.into_owned(), entry: entry_start..value.end, value });
-        }
         Ok(Self { bytes, fields })
+    }
+
+    fn field(&self, key: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name(&self.bytes) == key.as_bytes())
     }
 
     /// The raw JSON of a top-level field.
     #[must_use]
     pub fn raw(&self, key: &str) -> Option<&str> {
-        let field = self.fields.iter().find(|field| field.key == key)?;
+        let field = self.field(key)?;
         // The whole was checked to be UTF-8, and values begin and end at ASCII.
         std::str::from_utf8(&self.bytes[field.value.clone()]).ok()
     }
@@ -147,7 +148,8 @@ impl JsonBody {
 
     /// The names of all top-level fields, in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|field| field.key.as_str())
+        // Keys were checked to be UTF-8 with the whole.
+        self.fields.iter().filter_map(|field| std::str::from_utf8(field.name(&self.bytes)).ok())
     }
 
     /// The body as it came.
@@ -168,8 +170,10 @@ impl JsonBody {
         out.put_u8(b'{');
         let mut separate = false;
         for field in &self.fields {
-            let edit =
-                edits.iter().find(|edit| matches!(edit, Edit::Set(key, _) | Edit::Remove(key) if *key == field.key));
+            let name = field.name(&self.bytes);
+            let edit = edits
+                .iter()
+                .find(|edit| matches!(edit, Edit::Set(key, _) | Edit::Remove(key) if key.as_bytes() == name));
             match edit {
                 Some(Edit::Remove(_)) => {}
                 Some(Edit::Set(_, json)) => {
@@ -185,7 +189,7 @@ impl JsonBody {
         }
         for edit in edits {
             if let Edit::Set(key, json) = edit
-                && !self.fields.iter().any(|field| field.key == *key)
+                && self.field(key).is_none()
             {
                 comma(&mut out, &mut separate);
                 out.put_slice(json_string(key).as_bytes());
@@ -212,77 +216,35 @@ fn comma(out: &mut BytesMut, separate: &mut bool) {
     *separate = true;
 }
 
-/// Walks the structure without recursion and without looking into strings.
-fn check_depth(bytes: &[u8]) -> Result<(), BodyFault> {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(BodyFault::TooDeep);
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                at += 1;
-                // To the closing quote; an escaped character is skipped with its backslash.
-                loop {
-                    match memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
-                        None => return Ok(()),
-                        Some(found) if bytes[at + found] == b'"' => {
-                            at += found;
-                            break;
-                        }
-                        Some(found) => at += found + 2,
-                    }
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    Ok(())
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
+impl Field {
+    fn read(scanned: &ScannedField, text: &str) -> Result<Self, BodyFault> {
+        let ScannedField { key, escaped, value } = scanned;
+        let entry = key.start - 1..value.end;
+        let key = if *escaped {
+            let unescaped: String = serde_json::from_str(&text[key.start - 1..=key.end])
+                .map_err(|error| BodyFault::Malformed(format!("a key at byte {}: {error}", key.start)))?;
+            Key::Unescaped(unescaped.into())
+        } else {
+            Key::Plain(key.clone())
+        };
+        Ok(Self { key, entry, value: value.clone() })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::with_capacity(16);
-        while let Some(Key(key)) = map.next_key()? {
-            fields.push((key, map.next_value()?));
+    fn name<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
+        match &self.key {
+            Key::Plain(place) => &bytes[place.clone()],
+            Key::Unescaped(text) => text.as_bytes(),
         }
-        Ok(fields)
     }
 }
 
-/// A key that borrows where it has no escapes.
-struct Key<'de>(Cow<'de, str>);
-
-impl<'de> serde::Deserialize<'de> for Key<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
-            }
+impl From<ScanFault> for BodyFault {
+    fn from(fault: ScanFault) -> Self {
+        match fault {
+            ScanFault::Syntax { .. } => Self::Malformed(fault.to_string()),
+            ScanFault::NotAnObject => Self::NotAnObject,
+            ScanFault::TooDeep => Self::TooDeep,
         }
-        deserializer.deserialize_str(KeyVisitor)
     }
 }
 
@@ -332,6 +294,10 @@ mod tests {
         assert_eq!(parse("[1]").err(), Some(BodyFault::NotAnObject));
         assert_eq!(parse("3").err(), Some(BodyFault::NotAnObject));
         assert_eq!(parse(r#"{"model":"a","model":"b"}"#).err(), Some(BodyFault::Duplicate("model".into())));
+        let many: Vec<_> = (0..=MAX_FIELDS).map(|number| format!("\"{number}\":1")).collect();
+        assert_eq!(parse(&format!("{{{}}}", many.join(","))).err(), Some(BodyFault::TooManyFields));
+        assert!(parse(&format!("{{{}}}", many[1..].join(","))).is_ok());
+        assert!(matches!(parse(r#"{"\ud800":1}"#), Err(BodyFault::Malformed(_))));
         assert_eq!(parse(r#"{"model":"a","mod\u0065l":"b"}"#).err(), Some(BodyFault::Duplicate("model".into())));
         for depth in [65, 100_000] {
             let deep = format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));

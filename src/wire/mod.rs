@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod json_body;
+mod json_scan;
 pub mod ndjson;
 pub mod ollama_answer;
 pub mod ollama_request;

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
+
 use serde_json::{Map, Value};
 
+use super::json_scan::{self, ScanFault};
 use crate::types::request::{TokenSource, TokenUsage};
 
 /// Longest message of an engine that is passed on, in characters. A traceback of a Python server is longer.
@@ -202,33 +203,36 @@ pub enum WholeFault {
 /// Checks a whole answer, reads its usage, and adds [`REASONING_OUT`] where the engine uses another name.
 /// Every other answer is given back byte for byte.
 pub fn read_whole(document: Document, body: Bytes) -> Result<(Bytes, Option<TokenUsage>), WholeFault> {
-    #[derive(Deserialize)]
-    struct Probe<'a> {
-        #[serde(default, borrow)]
-        error: Option<&'a RawValue>,
-        #[serde(default)]
-        usage: Option<RawUsage>,
-        #[serde(default)]
-        choices: Option<Vec<IgnoredAny>>,
-        #[serde(default)]
-        data: Option<Vec<IgnoredAny>>,
-    }
-    let probe: Probe<'_> = serde_json::from_slice(&body).map_err(|fault| {
-        WholeFault::WrongShape(format!("it answered with something that is no such document: {fault}"))
-    })?;
-    if probe.error.is_some()
+    let wrong = |reason: String| WholeFault::WrongShape(reason);
+    let no_document =
+        |fault: &dyn std::fmt::Display| wrong(format!("it answered with something that is no such document: {fault}"));
+    let text = std::str::from_utf8(&body).map_err(|fault| no_document(&fault))?;
+    let list_name = match document {
+        Document::Chat | Document::Completion => "choices",
+        Document::Embeddings => "data",
+    };
+    let (mut error, mut usage, mut list) = ("null", "null", "null");
+    json_scan::fields::<ScanFault>(text.as_bytes(), |field| {
+        let value = &text[field.value];
+        match &text[field.key] {
+            "error" => error = value,
+            "usage" => usage = value,
+            name if name == list_name => list = value,
+            _ => {}
+        }
+        Ok(())
+    })
+    .map_err(|fault| no_document(&fault))?;
+    if error != "null"
         && let Some(error) = ErrorDocument::in_answer(&body)
     {
         return Err(WholeFault::Error(error));
     }
-    let expected = match document {
-        Document::Chat | Document::Completion => ("choices", probe.choices.is_some()),
-        Document::Embeddings => ("data", probe.data.is_some()),
-    };
-    if !expected.1 {
-        return Err(WholeFault::WrongShape(format!("its answer has no list {:?}", expected.0)));
+    if !list.starts_with('[') {
+        return Err(wrong(format!("its answer has no list {list_name:?}")));
     }
-    let usage = probe.usage.map(RawUsage::read);
+    let usage: Option<RawUsage> = serde_json::from_str(usage).map_err(|fault| no_document(&fault))?;
+    let usage = usage.map(RawUsage::read);
     let body = if document == Document::Chat { with_reasoning(&body, "message").unwrap_or(body) } else { body };
     Ok((body, usage))
 }

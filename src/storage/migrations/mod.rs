@@ -16,10 +16,8 @@ pub(super) struct Migration {
 pub(super) const CONFIG: &[Migration] = &[Migration { sql: include_str!("config_0001.sql") }];
 
 /// Steps of `security.db`; the version is the position from 1.
-pub(super) const SECURITY: &[Migration] = &[
-    Migration { sql: include_str!("security_0001.sql") },
-    Migration { sql: include_str!("security_0002.sql") },
-];
+pub(super) const SECURITY: &[Migration] =
+    &[Migration { sql: include_str!("security_0001.sql") }, Migration { sql: include_str!("security_0002.sql") }];
 
 /// Why a database is not at this version.
 #[derive(Debug)]
