@@ -15,6 +15,7 @@ use super::prompts::ApiCommand;
 use super::proxy::ProxyCommand;
 use super::security::SecurityCommand;
 use super::session::Session;
+use super::usage::UsageArguments;
 use crate::config::paths::PathOverrides;
 use crate::control::protocol;
 use crate::control::request::Home;
@@ -117,6 +118,9 @@ pub(super) enum FlmCommand {
     /// Read and change settings
     #[command(subcommand, after_help = "Example:\n  flm config set log.level debug")]
     Config(ConfigCommand),
+    /// Sum requests, tokens and times by key, model, engine or day
+    #[command(after_help = "Example:\n  flm usage --by key --since 7d")]
+    Usage(UsageArguments),
     /// Requests that the proxy served
     #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
     Logs(LogsCommand),
@@ -144,6 +148,7 @@ impl FlmCommand {
             Self::Security(command) => command.run(session).await,
             Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
+            Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Version => {

@@ -17,6 +17,7 @@ mod security;
 mod session;
 mod span;
 mod table;
+mod usage;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;

@@ -208,6 +208,8 @@ settings! {
     REQUEST_LOG_KEEP: Duration = "request_log.keep", span(7 * DAY, HOUR, 365 * DAY), "", Live;
     /// How many requests the request log keeps; the oldest go first.
     REQUEST_LOG_ROWS: u32 = "request_log.rows", count(1_000_000, 0, 100_000_000), "requests", Live;
+    /// How long usage is kept, hour by hour; budgets need the current day.
+    USAGE_KEEP: Duration = "usage.keep", span(400 * DAY, 2 * DAY, 3_650 * DAY), "", Live;
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::time::{interval, sleep};
 use crate::config::table;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
+use crate::operations::usage::store_usage;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::live::Noun;
 use crate::types::request::RequestRow;
@@ -17,6 +18,8 @@ use crate::types::text::escape;
 
 /// How often the last use of keys is stored: it is shown to the minute (see `KeyView`).
 const KEY_USE: Duration = Duration::from_mins(1);
+/// How often usage is stored: what a kill can lose, of reports and of budgets.
+const USAGE: Duration = Duration::from_secs(5);
 /// How often old rows are rolled up and trimmed.
 const TRIM: Duration = Duration::from_hours(1);
 
@@ -61,6 +64,14 @@ pub(super) async fn note_key_use(context: Arc<Context>) {
     }
 }
 
+/// Stores what was used, every few seconds in which there was any.
+pub(super) async fn note_usage(context: Arc<Context>) {
+    loop {
+        sleep(USAGE).await;
+        told("storing usage", store_usage(&context).await);
+    }
+}
+
 /// Rolls up and trims once an hour, beginning at once: the owner may have been away for days.
 pub(super) async fn trim(context: Arc<Context>) {
     let mut ticks = interval(TRIM);
@@ -71,6 +82,7 @@ pub(super) async fn trim(context: Arc<Context>) {
         let (keep, rows) = (settings.get(table::REQUEST_LOG_KEEP), settings.get(table::REQUEST_LOG_ROWS));
         let (config, security) = (&context.stores.config, &context.stores.security);
         told("rolling up health", config.roll_up_health(now).await);
+        told("trimming usage", config.trim_usage(now, settings.get(table::USAGE_KEEP)).await);
         told("trimming requests", security.trim_requests(now, keep, u64::from(rows)).await);
         told("forgetting blocks", security.forget_lifted_blocks(now).await);
     }

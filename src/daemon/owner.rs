@@ -18,6 +18,7 @@ use crate::control::ownership::{Claim, OwnerLock, claim};
 use crate::guard::Guard;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
+use crate::operations::usage::store_usage;
 use crate::operations::{limits, loading, proxy};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
@@ -139,6 +140,7 @@ impl Owner {
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
+        background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
@@ -182,6 +184,9 @@ impl Owner {
         if let Err(failure) = store_key_use(&self.context).await {
             tracing::error!(%failure, "the last use of keys could not be stored");
         }
+        if let Err(failure) = store_usage(&self.context).await {
+            tracing::error!(%failure, "the last usage could not be stored");
+        }
         self.context.hub.publish(LiveEvent::Ending);
         self.hosting.drained.cancel();
         end_tasks("control", &self.control).await;
@@ -207,6 +212,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     let settings = context.settings.load();
     let guard = Arc::new(Guard::new(limits::guard_policy(&settings), process_key()?));
     loading::load_guard(context, &guard).await?;
+    loading::restore_budgets(context, &guard).await?;
     context.registry.set_thresholds(limits::engine_thresholds(&settings));
     Ok(Arc::new(ProxyShared {
         guard,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::HashOutcome;
 use super::gcra::{Gcra, Rate};
 use super::key_text::{self, KeyText};
+use super::token_day::TokenDay;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyRecord;
@@ -36,25 +37,8 @@ pub struct KeyCounts {
     pub ended: CancellationToken,
     /// Last use, milliseconds since the epoch; 0 is none since it was last written back.
     last_used: AtomicI64,
-    /// Tokens of one local day, and which day that is.
-    spent: Mutex<(i64, u64)>,
-}
-
-impl KeyCounts {
-    /// Adds tokens to the given local day; a new day starts from zero.
-    pub fn spend(&self, tokens: u64, day: i64) {
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.0 != day {
-            *spent = (day, 0);
-        }
-        spent.1 = spent.1.saturating_add(tokens);
-    }
-
-    /// Tokens of the given local day.
-    pub fn spent(&self, day: i64) -> u64 {
-        let spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.0 == day { spent.1 } else { 0 }
-    }
+    /// Tokens of the local day.
+    pub tokens: TokenDay,
 }
 
 /// A key as requests use it. Replaced whole by every edit.
@@ -298,16 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_tokens_starts_from_zero_and_revoking_ends_streams() {
+    fn revoking_ends_streams() {
         let table = KeyTable::new([7; 32]);
         let (id, _) = written(1);
         table.put(record(id));
         let counts = table.entry(id).expect("entry").counts.clone();
-        counts.spend(10, 1);
-        counts.spend(5, 1);
-        assert_eq!((counts.spent(1), counts.spent(2)), (15, 0));
-        counts.spend(1, 2);
-        assert_eq!(counts.spent(2), 1);
         let mut revoked = record(id);
         revoked.view.revoked = Some(UnixMillis(1));
         assert!(!counts.ended.is_cancelled());

@@ -10,6 +10,7 @@ pub mod key_hash;
 pub mod key_table;
 pub mod key_text;
 pub mod rates;
+pub mod token_day;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,6 +127,13 @@ impl Guard {
     /// The live entry of a key, for its counts and its record.
     pub fn key(&self, id: KeyId) -> Option<Arc<KeyEntry>> {
         self.keys.entry(id)
+    }
+
+    /// Adds tokens that a key had used before this process started.
+    pub fn restore_tokens(&self, id: KeyId, tokens: u64, now: UnixMillis) {
+        if let Some(entry) = self.keys.entry(id) {
+            entry.counts.tokens.spend(tokens, now);
+        }
     }
 
     /// Keys used since the last call, with the time of the last use.

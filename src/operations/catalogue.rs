@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::{addresses, audit_log, engines, keys, models, prompts, proxy, requests, settings};
+use super::{addresses, audit_log, engines, keys, models, prompts, proxy, requests, settings, usage};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
@@ -21,6 +21,7 @@ use crate::types::calls::prompts::{DeletePrompt, ListPromptRoutes, ListPrompts, 
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
+use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
@@ -92,6 +93,7 @@ operations! {
     ShowPaths => settings::paths,
     ShowPrompt => prompts::show,
     ShowSetting => settings::show,
+    ShowUsage => usage::show,
     Snapshot => proxy::snapshot,
     StartListener => proxy::start,
     Status => proxy::status,

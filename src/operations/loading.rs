@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::context::Context;
+use super::usage;
 use crate::guard::Guard;
 use crate::proxy::prompt::PromptTable;
 use crate::types::calls::addresses::NetworkList;
@@ -46,6 +47,16 @@ pub async fn load_guard(context: &Context, guard: &Guard) -> Outcome<()> {
     guard.load_blocks(blocks);
     guard.load_networks(NetworkList::Allow, &allow);
     guard.load_networks(NetworkList::Trusted, &trusted);
+    Ok(())
+}
+
+/// Gives a guard that was just filled what each key has used of its day. Once per process: from then on the guard
+/// itself counts.
+pub async fn restore_budgets(context: &Context, guard: &Guard) -> Outcome<()> {
+    let now = context.clock.wall();
+    for (id, tokens) in usage::spent_today(context, now).await? {
+        guard.restore_tokens(id, tokens, now);
+    }
     Ok(())
 }
 

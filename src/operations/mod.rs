@@ -20,3 +20,4 @@ pub mod prompts;
 pub mod proxy;
 pub mod requests;
 pub mod settings;
+pub mod usage;

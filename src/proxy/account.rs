@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::guard::key_table::KeyEntry;
+use crate::guard::token_day::Reservation;
 use crate::telemetry::metrics::{Counted, Shard};
-use crate::types::clock::{Clock, UnixMillis};
+use crate::types::clock::Clock;
+use crate::types::ids::EngineId;
 use crate::types::request::{Progress, RequestEnd, RequestRow, TokenUsage};
+use crate::types::usage::UsageSums;
 
 use super::refusal::RefusedBy;
 
@@ -25,6 +28,10 @@ pub(super) struct Account {
     stream: Option<Counted>,
     /// Answer tokens that were counted as they came.
     tokens_came: u64,
+    /// The engine's own name for the model that it was asked for.
+    served: Option<Arc<str>>,
+    /// The request's place in its key's budget.
+    place: Option<Reservation>,
 }
 
 /// A stage whose end is timed.
@@ -62,6 +69,8 @@ impl Account {
             _in_flight: in_flight,
             stream: None,
             tokens_came: 0,
+            served: None,
+            place: None,
         }
     }
 
@@ -117,6 +126,17 @@ impl Account {
         running
     }
 
+    /// Keeps the request's place in its key's budget until the end.
+    pub(super) fn holds(&mut self, place: Reservation) {
+        self.place = Some(place);
+    }
+
+    /// Names the engine that was asked last, and its own name for the model.
+    pub(super) fn asked(&mut self, engine: EngineId, model: Arc<str>) {
+        self.note(|row| row.engine = Some(engine));
+        self.served = Some(model);
+    }
+
     /// The stream begins: shows the row while it runs.
     pub(super) fn streams(&mut self) {
         self.stream = Some(self.shard.stream_started());
@@ -152,14 +172,15 @@ impl Account {
         }
     }
 
-    /// Tokens of the answer; counted against the key's day when it has a budget.
+    /// Tokens of the answer; counted against the key's day.
     pub(super) fn tokens(&mut self, usage: TokenUsage) {
         self.tokens_so_far(usage.completion);
         self.note(|row| row.tokens = usage);
         if let Some(KeyInFlight(key)) = &self.key
-            && key.record.view.limits.tokens_per_day.is_some()
+            && usage.total() > 0
         {
-            key.counts.spend(usage.total(), local_day(self.clock.wall()));
+            // Without a budget too: one that the key is given later today counts what was used before.
+            key.counts.tokens.spend(usage.total(), self.clock.wall());
         }
     }
 
@@ -167,8 +188,15 @@ impl Account {
         let Some(mut row) = self.row.take() else { return };
         let took = self.clock.monotonic().saturating_duration_since(self.started);
         row.progress = Progress::Ended { end, took_us: micros(took) };
+        if let (Some(sums), Some(key), Some(model), Some(engine)) =
+            (UsageSums::of(&row), row.key, self.served.take(), &row.engine)
+        {
+            self.shard.used(self.clock.wall(), key, model, engine.clone(), sums);
+        }
         self.shard.row(*row, refused_by_address);
         self.stream = None;
+        // What was used is counted by now: the place in the budget is free only after that.
+        self.place = None;
         self.key = None;
     }
 }
@@ -181,20 +209,4 @@ impl Drop for Account {
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// The number of the local calendar day (SPEC §5.7: token days end at local midnight).
-pub(super) fn local_day(now: UnixMillis) -> i64 {
-    let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.0) else { return 0 };
-    let date = timestamp.to_zoned_datetime(jiff::tz::TimeZone::system()).date();
-    // Any number that differs from day to day and grows will do.
-    (i64::from(date.year()) * 12 + i64::from(date.month())) * 31 + i64::from(date.day())
-}
-
-/// How long the local calendar day still lasts.
-pub(super) fn until_midnight(now: UnixMillis) -> Duration {
-    let Ok(timestamp) = jiff::Timestamp::from_millisecond(now.0) else { return Duration::ZERO };
-    let here = timestamp.to_zoned_datetime(jiff::tz::TimeZone::system());
-    let midnight = here.tomorrow().and_then(|tomorrow| tomorrow.start_of_day());
-    midnight.map_or(Duration::ZERO, |end| UnixMillis(end.timestamp().as_millisecond()).since(now))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use super::account::{Stage, local_day};
+use super::account::Stage;
 use super::exchange::{Authenticated, Exchange, Screened};
 use super::refusal::Refusal;
 use crate::guard::gcra::RateDecision;
@@ -87,13 +87,6 @@ pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) ->
         let message = format!("This API key may send {} requests a minute.", key.rate.per_minute);
         let refusal = Refusal::rate_limited(message, retry_after_seconds(retry_after));
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-key rate".to_owned());
-        return Err(refusal);
-    }
-    if let Some(budget) = key.record.view.limits.tokens_per_day
-        && key.counts.spent(local_day(shared.clock.wall())) >= budget
-    {
-        let refusal = Refusal::budget_exceeded(budget);
-        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "tokens per day".to_owned());
         return Err(refusal);
     }
     exchange.account.mark(Stage::Authenticated);

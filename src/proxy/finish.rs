@@ -106,11 +106,10 @@ fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
     if let Some(key) = &exchange.key
         && let Some(budget) = key.record.view.limits.tokens_per_day
     {
-        let now = exchange.peer.worker.shared.clock.wall();
-        let spent = key.counts.spent(super::account::local_day(now));
+        let day = key.counts.tokens.state(exchange.peer.worker.shared.clock.wall());
         headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
-        headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(spent)));
-        put_text(headers, RESET_TOKENS, &duration(super::account::until_midnight(now)));
+        headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(day.spent)));
+        put_text(headers, RESET_TOKENS, &duration(day.left));
     }
     if exchange.errors == ErrorShape::Anthropic
         && let Some(id) = headers.get(X_REQUEST_ID).cloned()

@@ -7,10 +7,11 @@
 //! | `service`, `connection_limits`, `connection` | listener, per-peer limits, HTTP/1.1 and HTTP/2 |
 //! | `sanity`, `screen` | client address, allow list, block list, per-address rate |
 //! | `cors`, `open` | preflight, routes without a key |
-//! | `authenticate` | authentication, per-key rate, parallel limit, budget |
+//! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
 //! | `body` | capped read and parse |
 //! | `resolve` | model, the key's models, capability |
+//! | `budget` | the key's tokens of the day |
 //! | `relay`, `prompt`, `stream` | injection, engine, translation |
 //! | `finish`, `refusal`, `account` | headers, errors, accounting |
 
@@ -18,6 +19,7 @@ mod account;
 mod answer;
 mod authenticate;
 mod body;
+mod budget;
 mod connection;
 pub mod connection_limits;
 mod cors;

@@ -11,7 +11,9 @@ use super::answer::AnswerBody;
 use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
-use super::{authenticate, body, cors, finish, metrics_page, model_list, open, relay, resolve, route, sanity, screen};
+use super::{
+    authenticate, body, budget, cors, finish, metrics_page, model_list, open, relay, resolve, route, sanity, screen,
+};
 
 /// Serves one request. Dropping the future notes that the client went away and drops the engine's work.
 pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::Response<AnswerBody> {
@@ -44,5 +46,6 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     };
     let parsed = body::read(exchange, routed, inference, incoming).await?;
     let resolved = resolve::model(exchange, parsed)?;
+    let resolved = budget::reserve(exchange, resolved)?;
     relay::answer(exchange, resolved).await
 }

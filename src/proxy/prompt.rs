@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::types::calendar;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::prompt::PromptView;
@@ -61,7 +62,7 @@ pub fn render(template: &str, variables: PromptVariables<'_>) -> String {
             break;
         };
         match after[2..end].trim() {
-            "date" => out.push_str(&local_date(variables.now)),
+            "date" => out.push_str(&calendar::date(variables.now)),
             "model" => out.push_str(variables.model),
             "key_label" => out.push_str(variables.key_label),
             // Not ours: kept, so that a prompt about templates says what it means.
@@ -82,13 +83,6 @@ pub(super) fn injection(body: &JsonBody, text: &str) -> Result<Edit<'static>, Bo
     };
     let comma = if inner.trim().is_empty() { "" } else { "," };
     Ok(Edit::Set("messages", Cow::Owned(format!("[{message}{comma}{inner}]"))))
-}
-
-fn local_date(now: UnixMillis) -> String {
-    match jiff::Timestamp::from_millisecond(now.0) {
-        Ok(timestamp) => timestamp.to_zoned_datetime(jiff::tz::TimeZone::system()).date().to_string(),
-        Err(_) => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt as _, Full};
 use tokio_util::sync::CancellationToken;
 
 use super::account::Stage;
+use super::budget;
 use super::exchange::{Answer, Exchange, Resolved};
 use super::limits::Revoking;
 use super::prompt::{self, PromptVariables};
@@ -56,7 +57,8 @@ pub(super) struct Started {
 /// Which engine was tried last, and when.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trace {
-    engine: Option<EngineId>,
+    /// With its own name for the model.
+    asked: Option<(EngineId, Arc<str>)>,
     sent: Option<Instant>,
     first_byte: Option<Instant>,
     first_token: Option<Instant>,
@@ -72,10 +74,15 @@ pub(super) struct Failed {
 pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<Started, Failed>> + Send>>;
 
 impl Trace {
+    /// The engine that was tried last.
+    fn engine(&self) -> Option<&EngineId> {
+        self.asked.as_ref().map(|(engine, _)| engine)
+    }
+
     /// Writes what happened into the account.
     pub(super) fn note(&self, account: &mut super::account::Account) {
-        if let Some(engine) = &self.engine {
-            account.note(|row| row.engine = Some(engine.clone()));
+        if let Some((engine, model)) = &self.asked {
+            account.asked(engine.clone(), model.clone());
         }
         for (stage, at) in
             [(Stage::Sent, self.sent), (Stage::FirstByte, self.first_byte), (Stage::FirstToken, self.first_token)]
@@ -110,7 +117,7 @@ async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) 
     trace.note(&mut exchange.account);
     let (document, usage) = result?;
     exchange.account.tokens(usage);
-    let document = client.whole(document).map_err(|fault| unreadable(trace.engine.as_ref(), &fault.to_string()))?;
+    let document = client.whole(document).map_err(|fault| unreadable(trace.engine(), &fault.to_string()))?;
     Ok(Answer::json(document))
 }
 
@@ -173,7 +180,7 @@ async fn first_that_serves<T>(
 ) -> Result<T, Refusal> {
     let mut last = None;
     for candidate in &order.resolved.candidates {
-        trace.engine = Some(candidate.engine.record.id.clone());
+        trace.asked = Some((candidate.engine.record.id.clone(), candidate.model.clone()));
         let result = match call(order, trace, candidate).await {
             Ok(accepted) => take(order, trace, accepted).await,
             Err(miss) => Err(miss),
@@ -204,6 +211,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result
             _ => Miss::Final(error.into()),
         })?;
     let in_flight = InFlight::on(engine.clone());
+    budget::still_open(&order.resolved.key, || shared.clock.wall()).map_err(Miss::Final)?;
     let Prepared { method, path, headers, body, reader } = prepared;
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;

@@ -20,6 +20,7 @@ mod request_log;
 mod request_page;
 mod security_store;
 mod settings;
+mod usage;
 
 pub use audit_logs::ChainedRow;
 pub use config_store::ConfigStore;

@@ -96,8 +96,8 @@ fn unreadable(fault: PageFault) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::storage::request_page::tests::{bare, full};
     use super::*;
+    use crate::storage::request_page::tests::{bare, full};
     use crate::storage::security_store::tests::store;
     use crate::types::request::Progress;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::histogram::{Counts, Histogram};
+use super::usage::UsageMap;
 use crate::types::request::{Progress, RequestEnd, RequestRow};
 
 /// Rows that wait in a shard for the collector; what comes on top is counted as dropped. The collector comes
@@ -30,6 +31,7 @@ pub struct Shard {
     gauges: Gauges,
     totals: Totals,
     rows: Mutex<Rows>,
+    pub(super) usage: UsageMap,
     wake: Arc<Notify>,
 }
 
@@ -137,6 +139,7 @@ impl Metrics {
                 gauges: Gauges::default(),
                 totals: Totals::default(),
                 rows: Mutex::default(),
+                usage: UsageMap::default(),
                 wake: wake.clone(),
             })
         };
@@ -151,6 +154,10 @@ impl Metrics {
     #[must_use]
     pub fn shard(&self, worker: usize) -> Arc<Shard> {
         self.shards[worker % self.shards.len()].clone()
+    }
+
+    pub(super) fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
     }
 
     /// Counts a connection that the listener refused.

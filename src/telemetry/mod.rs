@@ -10,3 +10,4 @@ pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod tasks;
+pub mod usage;

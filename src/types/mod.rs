@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod audit;
+pub mod calendar;
 pub mod calls;
 pub mod clock;
 pub mod engine;
@@ -18,3 +19,4 @@ pub mod prompt;
 pub mod request;
 pub mod secret;
 pub mod text;
+pub mod usage;

@@ -8,8 +8,10 @@ mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 
+mod budgets;
 mod connections;
 mod keys;
+mod owner;
 mod refusals;
 mod serving;
 mod streams;
@@ -91,7 +93,10 @@ impl Proxy {
     }
 
     pub(crate) fn with(limits: ProxyLimits, key_limits: KeyLimits) -> Self {
-        let clock = Clock::system();
+        Self::at(Clock::system(), limits, key_limits)
+    }
+
+    pub(crate) fn at(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits) -> Self {
         let tasks = Tasks::new();
         let metrics = Metrics::new(2);
         let hub = Hub::new();

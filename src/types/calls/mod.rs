@@ -15,6 +15,7 @@ pub mod prompts;
 pub mod proxy;
 pub mod requests;
 pub mod settings;
+pub mod usage;
 
 /// What an operation does to the home; a connection opened read-only may only read (SPEC §9.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

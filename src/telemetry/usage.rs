@@ -1,0 +1,129 @@
+//! Usage sums of one worker, in memory until the keeper stores them: never shed, summed (ARCHITECTURE.md, "What flows
+//! back up").
+//!
+//! Written by `proxy` through its shard when a request ends; taken by the keeper. Must never touch a disk.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::metrics::{Metrics, Shard};
+use crate::types::calendar;
+use crate::types::clock::UnixMillis;
+use crate::types::ids::{EngineId, KeyId};
+use crate::types::usage::{UsageSlot, UsageSums};
+
+/// Every zone's hours begin at a quarter of an hour in UTC (the tz database has no finer offset since 1972), so the
+/// quarter is found by a division, and the keeper finds the local hour.
+const QUARTER_MS: i64 = 15 * 60 * 1000;
+
+/// Models per worker that are told apart until the keeper comes: a key may name any model of an engine, listed or
+/// not. What is beyond is summed under [`OTHER`], so that memory stays bounded.
+const MODELS: usize = 4096;
+
+/// The model under which surplus ones are summed.
+const OTHER: &str = "(other)";
+
+/// Who used what, as a worker sums it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    quarter: i64,
+    key: KeyId,
+    model: Arc<str>,
+    engine: EngineId,
+}
+
+/// The sums of one worker.
+#[derive(Debug, Default)]
+pub(super) struct UsageMap(Mutex<HashMap<Place, UsageSums>>);
+
+impl UsageMap {
+    fn add(&self, mut place: Place, sums: UsageSums) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= MODELS && !map.contains_key(&place) {
+            place.model = OTHER.into();
+        }
+        *map.entry(place).or_default() += sums;
+    }
+
+    fn take(&self) -> HashMap<Place, UsageSums> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shard {
+    /// Sums an ended request up.
+    pub fn used(&self, at: UnixMillis, key: KeyId, model: Arc<str>, engine: EngineId, sums: UsageSums) {
+        self.usage.add(Place { quarter: at.0.div_euclid(QUARTER_MS), key, model, engine }, sums);
+    }
+}
+
+impl Metrics {
+    /// Takes what was used since the last call, by local hour, in order.
+    #[must_use]
+    pub fn take_usage(&self) -> Vec<(UsageSlot, UsageSums)> {
+        let mut all: HashMap<UsageSlot, UsageSums> = HashMap::new();
+        for shard in self.shards() {
+            for (Place { quarter, key, model, engine }, sums) in shard.usage.take() {
+                let hour = calendar::hour_start(UnixMillis(quarter.saturating_mul(QUARTER_MS)));
+                *all.entry(UsageSlot { hour, key, model, engine }).or_default() += sums;
+            }
+        }
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+
+    /// Takes back what could not be stored: the next [`Metrics::take_usage`] has it again.
+    pub fn return_usage(&self, usage: Vec<(UsageSlot, UsageSums)>) {
+        let Some(shard) = self.shards().first() else { return };
+        for (UsageSlot { hour, key, model, engine }, sums) in usage {
+            shard.used(hour, key, model, engine, sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(tokens: u64) -> UsageSums {
+        UsageSums { requests: 1, completion_tokens: tokens, ..UsageSums::default() }
+    }
+
+    fn key() -> KeyId {
+        KeyId::parse("Ab12Cd34").expect("id")
+    }
+
+    fn engine() -> EngineId {
+        EngineId::parse("ollama").expect("id")
+    }
+
+    #[test]
+    fn workers_sum_for_themselves_and_together_by_the_hour() {
+        let metrics = Metrics::new(2);
+        let hour = calendar::hour_start(UnixMillis(1_800_000_000_000));
+        for (worker, minutes, tokens) in [(0, 0, 1), (0, 44, 2), (1, 59, 4), (1, 61, 8)] {
+            let at = UnixMillis(hour.0 + minutes * 60_000);
+            metrics.shard(worker).used(at, key(), "llama".into(), engine(), sums(tokens));
+        }
+        let taken = metrics.take_usage();
+        let told: Vec<_> = taken.iter().map(|(slot, sums)| (slot.hour.0 - hour.0, sums.completion_tokens)).collect();
+        assert_eq!(told, [(0, 7), (3_600_000, 8)]);
+        assert_eq!(metrics.take_usage(), []);
+        metrics.return_usage(taken.clone());
+        assert_eq!(metrics.take_usage(), taken, "what could not be stored comes again");
+    }
+
+    #[test]
+    fn names_without_end_are_summed_as_one_and_no_token_is_lost() {
+        let metrics = Metrics::new(1);
+        for number in 0..MODELS as u64 + 100 {
+            metrics.shard(0).used(UnixMillis(0), key(), format!("model {number}").into(), engine(), sums(1));
+        }
+        let taken = metrics.take_usage();
+        assert_eq!(taken.len(), MODELS + 1);
+        assert_eq!(taken.iter().map(|(_, sums)| sums.completion_tokens).sum::<u64>(), MODELS as u64 + 100);
+        let other = taken.iter().find(|(slot, _)| &*slot.model == OTHER).expect("the rest");
+        assert_eq!(other.1.requests, 100);
+    }
+}

@@ -1,0 +1,130 @@
+//! A whole owner of a home of its own, in this process: what the operator changes and what the proxy then does.
+
+use bytes::Bytes;
+use flm::config::paths::{HomePaths, PathOverrides};
+use flm::control::Operator;
+use flm::daemon::in_process::InProcess;
+use flm::daemon::owner::{OwnerOptions, Purpose};
+use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::upstream::Upstream;
+use flm::operations::context::ContextOptions;
+use flm::telemetry::tasks::Tasks;
+use flm::types::calls::engines::AddEngine;
+use flm::types::calls::keys::CreateKey;
+use flm::types::calls::proxy::StartListener;
+use flm::types::calls::{Call, Permission};
+use flm::types::clock::Clock;
+use flm::types::engine::EngineKind;
+use flm::types::ids::{EngineId, KeyId};
+use flm::types::key::KeyLimits;
+use flm::types::listener::{ListenerConfig, OwnerKind};
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::Value;
+
+use crate::Answer;
+use crate::fake_engine::{FakeEngine, PATIENCE};
+
+/// A home in a temporary folder, with a clock of its own.
+pub(crate) struct OwnHome {
+    pub(crate) paths: HomePaths,
+    pub(crate) clock: Clock,
+    _folder: tempfile::TempDir,
+}
+
+/// Its running owner.
+pub(crate) struct Running {
+    pub(crate) operator: Operator,
+    owner: Option<InProcess>,
+    base: Upstream,
+    client: Pool,
+    _tasks: Tasks,
+}
+
+impl OwnHome {
+    pub(crate) fn at(clock: Clock) -> Self {
+        // A socket's path is short (unix(7)), so the folder is below /tmp whatever TMPDIR says.
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+        let overrides = PathOverrides { home: Some(folder.path().to_owned()), ..PathOverrides::default() };
+        Self { paths: HomePaths::resolve(&overrides).expect("resolves"), clock, _folder: folder }
+    }
+
+    /// Starts an owner with a listener on a free port.
+    pub(crate) async fn start(&self) -> Running {
+        let options = OwnerOptions {
+            paths: self.paths.clone(),
+            kind: OwnerKind::InProcess,
+            context: ContextOptions {
+                variables: vec![("FLM_ENGINE_DETECT_AT_START".to_owned(), "false".to_owned())],
+                clock: self.clock.clone(),
+                ..ContextOptions::from_process()
+            },
+            incoming: None,
+            purpose: Purpose::Serve,
+        };
+        let started = tokio::time::timeout(PATIENCE, InProcess::start(options)).await.expect("in time");
+        let owner = started.expect("starts").expect("the home is free");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
+        let listener = operator.call(StartListener { config: Some(config) }).await.expect("listens");
+        let tasks = Tasks::new();
+        Running {
+            operator,
+            owner: Some(owner),
+            base: Upstream::parse(&listener.addresses[0]).expect("a URL"),
+            client: Pool::new(PoolConfig::default(), tasks.clone()),
+            _tasks: tasks,
+        }
+    }
+}
+
+impl Running {
+    pub(crate) async fn call<C: Call>(&self, call: C) -> C::Output {
+        self.operator.call(call).await.unwrap_or_else(|failure| panic!("{}: {failure}", C::NAME))
+    }
+
+    pub(crate) async fn engine(&self, id: &str, kind: &'static str, engine: &FakeEngine) -> EngineId {
+        let id = EngineId::parse(id).expect("id");
+        let call = AddEngine {
+            id: id.clone(),
+            kind: EngineKind::named(kind),
+            url: engine.url(),
+            api_key_env: None,
+            direct: false,
+        };
+        self.call(call).await;
+        id
+    }
+
+    /// Makes a key and answers its id and text.
+    pub(crate) async fn key(&self, label: &str, limits: KeyLimits) -> (KeyId, String) {
+        let created = self.call(CreateKey { label: label.to_owned(), expires_in: None, limits }).await;
+        (created.view.id, created.key.expose().to_owned())
+    }
+
+    pub(crate) async fn open(&self, key: &str, path: &str, body: &Value) -> http::Response<UpstreamBody> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))
+            .expect("a request");
+        tokio::time::timeout(PATIENCE, self.client.send(&self.base, request))
+            .await
+            .expect("in time")
+            .expect("an answer")
+    }
+
+    pub(crate) async fn post(&self, key: &str, path: &str, body: &Value) -> Answer {
+        let (parts, body) = self.open(key, path, body).await.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time").expect("a body").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Ends the owner as `flm proxy stop --all` does and waits until it is gone.
+    pub(crate) async fn end(mut self) {
+        let owner = self.owner.take();
+        tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
+    }
+}
