@@ -11,6 +11,7 @@ use super::engines::EnginesCommand;
 use super::logs::LogsCommand;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
+use super::profiles::ProfilesCommand;
 use super::prompts::ApiCommand;
 use super::proxy::ProxyCommand;
 use super::security::SecurityCommand;
@@ -115,6 +116,9 @@ pub(super) enum FlmCommand {
     /// Prompts that are put in front of requests
     #[command(subcommand, after_help = "Example:\n  flm api prompts list")]
     Api(ApiCommand),
+    /// Defaults and pinned values per model
+    #[command(subcommand, after_help = "Example:\n  flm model-profiles list")]
+    ModelProfiles(ProfilesCommand),
     /// Read and change settings
     #[command(subcommand, after_help = "Example:\n  flm config set log.level debug")]
     Config(ConfigCommand),
@@ -147,6 +151,7 @@ impl FlmCommand {
             Self::ApiKeys(command) => command.run(session).await,
             Self::Security(command) => command.run(session).await,
             Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
+            Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,

@@ -11,6 +11,7 @@ mod engines;
 mod logs;
 mod models;
 mod output;
+mod profiles;
 mod prompts;
 mod proxy;
 mod security;

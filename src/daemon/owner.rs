@@ -220,6 +220,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         audit: context.audit.sink(),
         limits: arc_swap::ArcSwap::from_pointee(limits::proxy_limits(&settings)),
         prompts: arc_swap::ArcSwap::new(loading::prompt_table(context).await?),
+        profiles: arc_swap::ArcSwap::new(loading::profile_table(context).await?),
         metrics: Metrics::new(workers),
         hashing: context.hashing.clone(),
         clock: context.clock.clone(),

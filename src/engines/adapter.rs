@@ -35,6 +35,28 @@ pub struct AdapterInfo {
     pub address_variables: &'static [&'static str],
     /// What it can do at best.
     pub capabilities: &'static [Capability],
+    /// Its words for what a model profile sets (SPEC §8.2).
+    pub parameters: ParameterWords,
+}
+
+/// An engine's words for the parameters of a model profile that are not the same everywhere (ENGINES.md §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterWords {
+    /// The penalty for repeating; `None` when it takes none with a request.
+    pub repeat_penalty: Option<&'static str>,
+    /// Tokens of context; `None` when it is set where the engine or the model is started.
+    pub context_length: Option<&'static str>,
+    /// Where its own parameters stand.
+    pub own: OwnParameters,
+}
+
+/// Where an engine reads parameters that OpenAI does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnParameters {
+    /// Beside OpenAI's.
+    TopLevel,
+    /// In an object `options`, as Ollama does.
+    Options,
 }
 
 /// Everything needed to ask one engine something. Adapters are handed it per call and never store it.

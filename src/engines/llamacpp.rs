@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
-    PrepareError, Prepared, Session,
+    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -38,6 +38,11 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::AudioIn,
         Capability::Rerank,
     ],
+    parameters: ParameterWords {
+        repeat_penalty: Some("repeat_penalty"),
+        context_length: None,
+        own: OwnParameters::TopLevel,
+    },
 };
 
 static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
-    PrepareError, Prepared, Session,
+    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -36,6 +36,11 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::Reasoning,
         Capability::Vision,
     ],
+    parameters: ParameterWords {
+        repeat_penalty: Some("repeat_penalty"),
+        context_length: None,
+        own: OwnParameters::TopLevel,
+    },
 };
 
 /// `n` is not in its documented set of parameters (ENGINES.md §4).

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
-    Identity, InferenceRoute, PrepareError, Prepared, Session,
+    Identity, InferenceRoute, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -43,6 +43,11 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::Reasoning,
         Capability::Vision,
     ],
+    parameters: ParameterWords {
+        repeat_penalty: Some("repeat_penalty"),
+        context_length: Some("num_ctx"),
+        own: OwnParameters::Options,
+    },
 };
 
 /// Its `/v1` routes ignore `n` (ENGINES.md §4).

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
-    PrepareError, Prepared, Session,
+    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -36,6 +36,11 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::AudioIn,
         Capability::Rerank,
     ],
+    parameters: ParameterWords {
+        repeat_penalty: Some("repetition_penalty"),
+        context_length: None,
+        own: OwnParameters::TopLevel,
+    },
 };
 
 static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::{addresses, audit_log, engines, keys, models, prompts, proxy, requests, settings, usage};
+use super::{addresses, audit_log, engines, keys, models, profiles, prompts, proxy, requests, settings, usage};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
@@ -17,7 +17,10 @@ use crate::types::calls::engines::{
 };
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
 use crate::types::calls::models::{ListModels, RefreshModels};
-use crate::types::calls::prompts::{DeletePrompt, ListPromptRoutes, ListPrompts, PromptHistory, SetPrompt, ShowPrompt};
+use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
+use crate::types::calls::prompts::{
+    DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
+};
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
@@ -62,6 +65,7 @@ operations! {
     AddNetwork => addresses::add_network,
     ClearBlocks => addresses::clear_blocks,
     CreateKey => keys::create,
+    DeleteProfile => profiles::delete,
     DeletePrompt => prompts::delete,
     DetectEngines => engines::detect,
     EditKey => keys::edit,
@@ -75,10 +79,12 @@ operations! {
     ListKeys => keys::list,
     ListModels => models::list,
     ListNetworks => addresses::list_networks,
+    ListProfiles => profiles::list,
     ListPromptRoutes => prompts::routes,
     ListPrompts => prompts::list,
     ListRequests => requests::list,
     ListSettings => settings::list,
+    PreviewPrompt => prompts::preview,
     PromptHistory => prompts::history,
     RefreshModels => models::refresh,
     Reload => proxy::reload,
@@ -87,6 +93,7 @@ operations! {
     RemoveNetwork => addresses::remove_network,
     RevokeKey => keys::revoke,
     RotateKey => keys::rotate,
+    SaveProfile => profiles::save,
     SetPrompt => prompts::set,
     SetSetting => settings::set,
     ShowKey => keys::show,

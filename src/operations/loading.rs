@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::usage;
 use crate::guard::Guard;
+use crate::proxy::profile::ProfileTable;
 use crate::proxy::prompt::PromptTable;
 use crate::types::calls::addresses::NetworkList;
 use crate::types::engine::EngineOrigin;
@@ -63,4 +64,9 @@ pub async fn restore_budgets(context: &Context, guard: &Guard) -> Outcome<()> {
 /// The prompts that the store holds.
 pub async fn prompt_table(context: &Context) -> Outcome<Arc<PromptTable>> {
     Ok(Arc::new(PromptTable::new(context.stores.config.prompts().await?)))
+}
+
+/// The model profiles that the store holds.
+pub async fn profile_table(context: &Context) -> Outcome<Arc<ProfileTable>> {
+    Ok(Arc::new(ProfileTable::new(context.stores.config.profiles().await?)))
 }

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod loading;
 pub mod models;
 pub mod port_holder;
+pub mod profiles;
 pub mod prompts;
 pub mod proxy;
 pub mod requests;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::proxy::prompt::{PROMPT_ROUTES, PromptTable};
+use crate::proxy::prompt::{self, PromptTable, PromptVariables};
 use crate::types::audit::{AuditKind, Severity};
-use crate::types::calls::prompts::{DeletePrompt, ListPromptRoutes, ListPrompts, PromptHistory, SetPrompt, ShowPrompt};
+use crate::types::calls::prompts::{
+    DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
+};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::ids::KeyId;
 use crate::types::live::Noun;
@@ -32,7 +34,8 @@ pub async fn show(context: &Context, call: ShowPrompt) -> Outcome<PromptView> {
 /// Saves a new version; in force for the next request.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a route that takes no prompt, a key that does not exist, an empty or too long text.
+/// `INVALID_ARGUMENT` for a route that takes no prompt, a key that does not exist, an empty or too long text, a
+/// variable that is not known.
 pub async fn set(context: &Context, call: SetPrompt) -> Outcome<PromptView> {
     check_text(&call.text)?;
     let key = checked_api_id(&call.api_id)?;
@@ -44,9 +47,9 @@ pub async fn set(context: &Context, call: SetPrompt) -> Outcome<PromptView> {
             .hint("list them with: flm api-keys list"));
     }
     let now = context.clock.wall();
-    let prompt = context.stores.config.put_prompt(call.api_id, call.text, now).await?;
-    publish(context, format!("prompt {} saved as version {}", prompt.api_id, prompt.version)).await?;
-    Ok(prompt)
+    let saved = context.stores.config.put_prompt(call.api_id, call.text, now).await?;
+    publish(context, format!("prompt {} saved as version {}", saved.api_id, saved.version)).await?;
+    Ok(saved)
 }
 
 /// Deletes a prompt; its history stays.
@@ -73,9 +76,25 @@ pub async fn history(context: &Context, call: PromptHistory) -> Outcome<Vec<Prom
     Ok(versions)
 }
 
+/// Shows what a template becomes, with today's date.
+///
+/// # Errors
+/// As for saving it.
+pub async fn preview(context: &Context, call: PreviewPrompt) -> Outcome<String> {
+    check_text(&call.text)?;
+    let key = checked_api_id(&call.api_id)?;
+    let keys = context.stores.security.keys().await?;
+    let label = keys.into_iter().map(|record| record.view).find(|view| Some(view.id) == key).map(|view| view.label);
+    let listed = || context.registry.models().first().map(|model| model.listed_as.to_string());
+    let model = call.model.or_else(listed).unwrap_or_else(|| "MODEL".to_owned());
+    let key_label = label.unwrap_or_else(|| "KEY LABEL".to_owned());
+    let variables = PromptVariables { now: context.clock.wall(), model: &model, key_label: &key_label };
+    Ok(prompt::render(&call.text, variables))
+}
+
 /// The route names that take a prompt.
 pub async fn routes(_context: &Context, _call: ListPromptRoutes) -> Outcome<Vec<String>> {
-    std::future::ready(Ok(PROMPT_ROUTES.iter().map(|&route| route.to_owned()).collect())).await
+    std::future::ready(Ok(prompt::routes().into_iter().map(str::to_owned).collect())).await
 }
 
 async fn publish(context: &Context, details: String) -> Outcome<()> {
@@ -93,9 +112,10 @@ fn checked_api_id(api_id: &str) -> Outcome<Option<KeyId>> {
         Some((route, key)) => (route, Some(key)),
         None => (api_id, None),
     };
-    if !PROMPT_ROUTES.contains(&route) {
+    let routes = prompt::routes();
+    if !routes.contains(&route) {
         return Err(Failure::new(ErrorCode::InvalidArgument, format!("no route {:?} takes a prompt", escape(route)))
-            .hint(format!("routes that do: {}", PROMPT_ROUTES.join(", "))));
+            .hint(format!("routes that do: {}", routes.join(", "))));
     }
     key.map(|key| {
         KeyId::parse(key).map_err(|error| {
@@ -117,6 +137,15 @@ fn check_text(text: &str) -> Outcome<()> {
             format!("the prompt has {} bytes, and {LONGEST} are allowed", text.len()),
         )
         .hint("it goes in front of every request: shorten it"));
+    }
+    if let Some(name) = prompt::unknown_variable(text) {
+        let known: Vec<_> = prompt::VARIABLES.iter().map(|name| format!("{{{{{name}}}}}")).collect();
+        let shown = escape(&name.chars().take(80).collect::<String>()).into_owned();
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("the prompt has a variable {{{{{shown}}}}}, which is not known"),
+        )
+        .hint(format!("known variables: {}", known.join(", "))));
     }
     Ok(())
 }

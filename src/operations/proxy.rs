@@ -111,9 +111,11 @@ pub async fn reload(context: &Context, _call: Reload) -> Outcome<ReloadReport> {
     let database = context.stores.config.settings().await?.into_iter().collect();
     let newer = context.settings.build(settings::read_file(context).await?, database)?;
     let prompts = loading::prompt_table(context).await?;
+    let profiles = loading::profile_table(context).await?;
     loading::load_guard(context, &live.proxy.guard).await?;
     loading::load_engines(context).await?;
     live.proxy.prompts.store(prompts);
+    live.proxy.profiles.store(profiles);
     let needs_restart = context.settings.load().needing_restart(&newer).into_iter().map(str::to_owned).collect();
     limits::publish(&newer, Some(live));
     context.settings.store(newer);

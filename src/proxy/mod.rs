@@ -12,7 +12,7 @@
 //! | `body` | capped read and parse |
 //! | `resolve` | model, the key's models, capability |
 //! | `budget` | the key's tokens of the day |
-//! | `relay`, `prompt`, `stream` | injection, engine, translation |
+//! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
 //! | `finish`, `refusal`, `account` | headers, errors, accounting |
 
 mod account;
@@ -30,6 +30,7 @@ mod metrics_page;
 mod model_list;
 mod open;
 mod pipeline;
+pub mod profile;
 pub mod prompt;
 mod refusal;
 mod relay;

@@ -5,14 +5,21 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::engines::adapter::InferenceRoute;
 use crate::types::calendar;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::prompt::PromptView;
 use crate::wire::json_body::{BodyFault, Edit, JsonBody, json_string};
 
-/// The routes that take a prompt, by name.
-pub const PROMPT_ROUTES: &[&str] = &["chat.completions"];
+/// The variables of a template.
+pub const VARIABLES: &[&str] = &["date", "model", "key_label"];
+
+/// The routes that take a prompt, by name: those whose requests are messages, whatever the client's dialect.
+#[must_use]
+pub fn routes() -> Vec<&'static str> {
+    super::route::names(InferenceRoute::Chat).collect()
+}
 
 /// Prompts by api id.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +56,20 @@ impl PromptTable {
     }
 }
 
+/// The first variable of a template that FLM does not know.
+#[must_use]
+pub fn unknown_variable(template: &str) -> Option<&str> {
+    let mut rest = template;
+    while let Some((_, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}")?;
+        if !VARIABLES.contains(&name.trim()) {
+            return Some(name.trim());
+        }
+        rest = after;
+    }
+    None
+}
+
 /// Fills in the variables; each value once, so that a value never acts as a template.
 #[must_use]
 pub fn render(template: &str, variables: PromptVariables<'_>) -> String {
@@ -65,7 +86,7 @@ pub fn render(template: &str, variables: PromptVariables<'_>) -> String {
             "date" => out.push_str(&calendar::date(variables.now)),
             "model" => out.push_str(variables.model),
             "key_label" => out.push_str(variables.key_label),
-            // Not ours: kept, so that a prompt about templates says what it means.
+            // Of a version that was saved before variables were checked.
             _ => out.push_str(&after[..end + 2]),
         }
         rest = &after[end + 2..];
@@ -98,6 +119,18 @@ mod tests {
         assert_eq!(render("Hi {{ key_label }}, {{model}}.", variables()), "Hi laptop, {{key_label}}.");
         assert_eq!(render("{{unknown}} {{", variables()), "{{unknown}} {{");
         assert!(render("{{date}}", variables()).starts_with("2027-01-1"));
+    }
+
+    #[test]
+    fn every_variable_is_known_and_filled_in_and_the_first_unknown_one_is_named() {
+        for name in VARIABLES {
+            let template = format!("a {{{{ {name} }}}} b");
+            assert_eq!(unknown_variable(&template), None);
+            assert_ne!(render(&template, variables()), template);
+        }
+        assert_eq!(unknown_variable("{{date}} {{ user }} {{x}}"), Some("user"));
+        assert_eq!(unknown_variable("{{}}"), Some(""));
+        assert_eq!(unknown_variable("{{date}} {{ and { } no end"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! over, writes comments while it waits, and a later failure is told inside the stream. In-flight count, connection
 //! and account are values inside it: dropping the body drops the engine's work.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::net::pool::{SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::wire::client::ClientWriter;
+use crate::wire::json_body::JsonBody;
 
 /// Largest whole answer that is buffered: a batch of embeddings can be tens of MiB.
 const MAX_ANSWER: usize = 64 << 20;
@@ -199,12 +201,13 @@ async fn first_that_serves<T>(
 
 /// Sends the request to one engine and waits for a head with status 200.
 async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result<Accepted200, Miss> {
-    let Resolved { inference, body, delivery, .. } = &order.resolved;
+    let Resolved { inference, delivery, .. } = &order.resolved;
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
+    let body = with_profile(order, candidate)?;
     let prepared = engine
         .adapter
-        .prepare(inference.route, body, &candidate.model, *delivery, engine.api_key.as_ref())
+        .prepare(inference.route, &body, &candidate.model, *delivery, engine.api_key.as_ref())
         .map_err(|error| match error {
             // Another engine may offer it.
             crate::engines::adapter::PrepareError::NotOffered(_) => Miss::Next(error.into()),
@@ -328,9 +331,22 @@ fn inject_prompt(exchange: &Exchange, resolved: &mut Resolved) -> Result<(), Ref
     let Some(template) = prompts.find(resolved.inference.name, view.id) else { return Ok(()) };
     let variables = PromptVariables { now: shared.clock.wall(), model: &resolved.model, key_label: &view.label };
     let edit = prompt::injection(&resolved.body, &prompt::render(template, variables))?;
-    let edited = resolved.body.edited(&[edit]);
-    resolved.body = crate::wire::json_body::JsonBody::parse(edited)?;
+    resolved.body = resolved.body.with(&[edit]);
     Ok(())
+}
+
+/// The body with the profile that the candidate's model has, if any (SPEC §8.2).
+fn with_profile<'a>(order: &'a Order, candidate: &Candidate) -> Result<Cow<'a, JsonBody>, Miss> {
+    let Resolved { inference, body, .. } = &order.resolved;
+    let engine = &candidate.engine;
+    let profiles = order.worker.shared.profiles.load();
+    match profiles.find(&engine.record.id, &candidate.model) {
+        None => Ok(Cow::Borrowed(body)),
+        Some(profile) => {
+            let applied = profile.apply(body, inference.route, &engine.adapter.info().parameters);
+            applied.map(Cow::Owned).map_err(|fault| Miss::Final(fault.into()))
+        }
+    }
 }
 
 /// Tokens of an answer: the engine's own count, else the deltas that were seen (SPEC, accounting).

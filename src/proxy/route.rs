@@ -80,6 +80,11 @@ const INFERENCE: &[Row] = &[
     },
 ];
 
+/// The names of the inference routes of one kind.
+pub(super) fn names(route: InferenceRoute) -> impl Iterator<Item = &'static str> {
+    INFERENCE.iter().map(|row| row.inference).filter(move |inference| inference.route == route).map(|i| i.name)
+}
+
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.
 pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Routed, Refusal> {
     let Authenticated { parts, key } = authenticated;

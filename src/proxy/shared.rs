@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::connection_limits::ConnectionLimits;
 use super::limits::ProxyLimits;
+use super::profile::ProfileTable;
 use super::prompt::PromptTable;
 use crate::audit::Sink;
 use crate::engines::registry::Registry;
@@ -26,6 +27,8 @@ pub struct ProxyShared {
     pub limits: ArcSwap<ProxyLimits>,
     /// Prompts in force.
     pub prompts: ArcSwap<PromptTable>,
+    /// Model profiles in force.
+    pub profiles: ArcSwap<ProfileTable>,
     /// Counters, one shard per worker.
     pub metrics: Arc<Metrics>,
     /// Where Argon2 runs.

@@ -15,6 +15,7 @@ mod error;
 mod ip_lists;
 mod key_file;
 mod migrations;
+mod model_profiles;
 mod proxy_profiles;
 mod request_log;
 mod request_page;

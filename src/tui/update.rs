@@ -260,7 +260,7 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Trusted => state.read(ListNetworks { list: NetworkList::Trusted }),
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
-        Noun::Aliases => return,
+        Noun::Aliases | Noun::Profiles => return,
     };
 }
 

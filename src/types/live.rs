@@ -61,6 +61,8 @@ pub enum Noun {
     Trusted,
     /// API prompts.
     Prompts,
+    /// Model profiles.
+    Profiles,
     /// Settings.
     Settings,
     /// Aliases.

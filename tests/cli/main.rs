@@ -18,6 +18,7 @@ mod help;
 mod keys;
 mod lists;
 mod owners;
+mod profiles;
 mod usage;
 
 use serde_json::Value;

@@ -12,6 +12,7 @@ mod budgets;
 mod connections;
 mod keys;
 mod owner;
+mod profiles;
 mod refusals;
 mod serving;
 mod streams;
@@ -28,6 +29,7 @@ use flm::guard::{Guard, GuardPolicy, key_hash, key_text};
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
+use flm::proxy::profile::ProfileTable;
 use flm::proxy::prompt::PromptTable;
 use flm::proxy::service::ProxyService;
 use flm::proxy::shared::ProxyShared;
@@ -110,6 +112,7 @@ impl Proxy {
             audit,
             limits: ArcSwap::from_pointee(limits),
             prompts: ArcSwap::from_pointee(PromptTable::default()),
+            profiles: ArcSwap::from_pointee(ProfileTable::default()),
             metrics,
             hashing: HashingThreads::start().expect("threads"),
             clock,

@@ -13,8 +13,11 @@ pub(super) struct Migration {
 }
 
 /// Steps of `config.db`; the version is the position from 1.
-pub(super) const CONFIG: &[Migration] =
-    &[Migration { sql: include_str!("config_0001.sql") }, Migration { sql: include_str!("config_0002.sql") }];
+pub(super) const CONFIG: &[Migration] = &[
+    Migration { sql: include_str!("config_0001.sql") },
+    Migration { sql: include_str!("config_0002.sql") },
+    Migration { sql: include_str!("config_0003.sql") },
+];
 
 /// Steps of `security.db`; the version is the position from 1.
 pub(super) const SECURITY: &[Migration] =
@@ -106,7 +109,7 @@ mod tests {
     fn a_database_of_a_newer_version_is_left_alone() {
         let mut connection = Connection::open_in_memory().expect("opens");
         connection.pragma_update(None, "user_version", 7).expect("sets");
-        assert!(matches!(migrate(&mut connection, CONFIG), Err(NotMigrated::Newer { found: 7, known: 2 })));
+        assert!(matches!(migrate(&mut connection, CONFIG), Err(NotMigrated::Newer { found: 7, known: 3 })));
         assert!(schema(&connection).is_empty());
     }
 }

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod engines;
 pub mod keys;
 pub mod models;
+pub mod profiles;
 pub mod prompts;
 pub mod proxy;
 pub mod requests;

@@ -44,6 +44,18 @@ pub struct PromptHistory {
 }
 call!(PromptHistory, "prompts/history", Reads, Vec<PromptView>);
 
+/// Shows what a template becomes for a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PreviewPrompt {
+    /// Route name with an optional `@KEY_ID`, whose label is filled in.
+    pub api_id: String,
+    /// The template.
+    pub text: String,
+    /// The model that a request would name; `None` is the first that is listed.
+    pub model: Option<String>,
+}
+call!(PreviewPrompt, "prompts/preview", Reads, String);
+
 /// The route names that take a prompt, for forms.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListPromptRoutes {}
