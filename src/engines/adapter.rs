@@ -16,6 +16,7 @@ use crate::types::engine::{Capability, EngineKind};
 use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
 use crate::wire::json_body::{BodyFault, JsonBody};
+use crate::wire::pivot::Extras;
 
 /// A boxed future, because adapters are trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -148,6 +149,23 @@ pub enum Delivery {
     },
 }
 
+/// A request for one engine, in OpenAI's shape.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineRequest<'a> {
+    /// Which route.
+    pub route: InferenceRoute,
+    /// The body, whatever the client speaks.
+    pub body: &'a JsonBody,
+    /// What the client's own dialect says beyond it.
+    pub extras: Option<&'a Extras>,
+    /// The engine's own name for the model.
+    pub model: &'a str,
+    /// What the client wants back.
+    pub delivery: Delivery,
+    /// The engine's own key.
+    pub api_key: Option<&'a Secret>,
+}
+
 /// A request ready to be sent to an engine, with the reader for its answer.
 pub struct Prepared {
     /// Method.
@@ -244,15 +262,18 @@ pub trait Adapter: Send + Sync + 'static {
     /// Its models.
     fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>>;
 
-    /// Puts an OpenAI request into the engine's words. `model` is the engine's own name for the model.
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError>;
+    /// Puts a request in OpenAI's shape into the engine's words.
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError>;
+
+    /// Counts the tokens of a chat request's prompt; `Ok(None)` when the engine has no way to tell.
+    fn count_tokens<'a>(
+        &'a self,
+        _session: Session<'a>,
+        _body: &'a JsonBody,
+        _model: &'a str,
+    ) -> BoxFuture<'a, Result<Option<u64>, EngineError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Reads an answer whose status is not 200.
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault;

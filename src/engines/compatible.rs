@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value};
 
 use crate::engines::adapter::{
-    AdapterInfo, AnswerProgress, AnswerReader, Delivery, EngineError, EngineFault, Identity, InferenceRoute,
-    PrepareError, Prepared, Session,
+    AdapterInfo, AnswerProgress, AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Identity,
+    InferenceRoute, PrepareError, Prepared, Session,
 };
 use crate::engines::ask::{Answer, authorize};
 use crate::engines::fault;
@@ -23,6 +23,7 @@ use crate::types::text::escape;
 use crate::wire::json_body::{Edit, JsonBody, json_string};
 use crate::wire::openai::{self, Document};
 use crate::wire::openai_tap::{Tap, UsageForClient};
+use crate::wire::pivot::{Extras, Thinking};
 
 /// Whether an engine can give several answers to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,12 @@ pub(super) struct Dialect {
     pub(super) info: &'static AdapterInfo,
     pub(super) choices: Choices,
     pub(super) strictness: Strictness,
+    /// The engine's words for what another dialect's client says beyond OpenAI's shape.
+    pub(super) words: Words,
 }
+
+/// Adds the edits for what a client of another dialect said. Not called for OpenAI's own clients.
+pub(super) type Words = for<'a> fn(&Extras, &'a JsonBody, Delivery, &mut Vec<Edit<'a>>) -> Result<(), PrepareError>;
 
 /// The engine's path of a route.
 fn path(route: InferenceRoute) -> &'static str {
@@ -100,14 +106,8 @@ pub(super) fn choices_asked(info: &AdapterInfo, body: &JsonBody, can: Choices) -
 }
 
 /// Puts a request into the engine's words.
-pub(super) fn prepare(
-    dialect: &Dialect,
-    route: InferenceRoute,
-    body: &JsonBody,
-    model: &str,
-    delivery: Delivery,
-    api_key: Option<&Secret>,
-) -> Result<Prepared, PrepareError> {
+pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+    let &EngineRequest { route, body, model, delivery, api_key, .. } = request;
     let mut edits: Vec<Edit<'_>> = Vec::new();
     let model_json = json_string(model);
     if body.raw("model") != Some(model_json.as_str()) {
@@ -122,6 +122,9 @@ pub(super) fn prepare(
         {
             edits.push(Edit::Set("temperature", Cow::Owned(temperature.clamp(0.0, 2.0).to_string())));
         }
+    }
+    if let Some(extras) = request.extras {
+        (dialect.words)(extras, body, delivery, &mut edits)?;
     }
     if route == InferenceRoute::Chat {
         if let Some(messages) = body.raw("messages").and_then(openai::messages_with_reasoning) {
@@ -169,6 +172,35 @@ fn stream_edits<'a>(body: &'a JsonBody, delivery: Delivery, edits: &mut Vec<Edit
                 None => edits.push(Edit::Set("stream_options", Cow::Borrowed(r#"{"include_usage":true}"#))),
             }
         }
+    }
+    Ok(())
+}
+
+/// Engines that know no more than OpenAI's own `reasoning_effort`.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of every engine's words")]
+pub(super) fn effort_only<'a>(
+    extras: &Extras,
+    _body: &'a JsonBody,
+    _delivery: Delivery,
+    edits: &mut Vec<Edit<'a>>,
+) -> Result<(), PrepareError> {
+    if let Some(Thinking::Effort(effort)) = &extras.thinking {
+        edits.push(Edit::Set("reasoning_effort", Cow::Owned(json_string(effort))));
+    }
+    Ok(())
+}
+
+/// Sets one of the values that an engine hands to its chat template; the client's own ones stay.
+pub(super) fn template_value<'a>(
+    body: &'a JsonBody,
+    name: &str,
+    value: Value,
+    edits: &mut Vec<Edit<'a>>,
+) -> Result<(), PrepareError> {
+    let mut values: Map<String, Value> = body.value("chat_template_kwargs", "an object")?.unwrap_or_default();
+    if !values.contains_key(name) {
+        values.insert(name.to_owned(), value);
+        edits.push(Edit::Set("chat_template_kwargs", Cow::Owned(Value::from(values).to_string())));
     }
     Ok(())
 }
@@ -236,6 +268,14 @@ impl AnswerReader for CompatibleReader {
             }
         }
     }
+}
+
+/// A request's body as a value, with the engine's own name for the model.
+pub(super) fn with_model(body: &JsonBody, model: &str) -> Result<Value, EngineError> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(body.bytes()).map_err(|fault| EngineError::Api(fault.to_string()))?;
+    fields.insert("model".to_owned(), model.into());
+    Ok(fields.into())
 }
 
 /// The items of `/v1/models`.

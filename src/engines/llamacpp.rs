@@ -2,20 +2,21 @@
 //!
 //! Called through `registry::ADAPTERS`. Must never ask a router about a model in a way that loads it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
+    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
     OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::types::secret::Secret;
-use crate::wire::json_body::JsonBody;
+use crate::wire::json_body::{Edit, JsonBody};
+use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 
 /// The adapter.
 pub(super) struct LlamaCpp;
@@ -45,7 +46,7 @@ static INFO: AdapterInfo = AdapterInfo {
     },
 };
 
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
 
 impl Adapter for LlamaCpp {
     fn info(&self) -> &'static AdapterInfo {
@@ -91,20 +92,68 @@ impl Adapter for LlamaCpp {
         })
     }
 
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError> {
-        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, request)
+    }
+
+    fn count_tokens<'a>(
+        &'a self,
+        session: Session<'a>,
+        body: &'a JsonBody,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<Option<u64>, EngineError>> {
+        Box::pin(async move {
+            let mut chat = compatible::with_model(body, model)?;
+            let path = "/v1/chat/completions/input_tokens";
+            let answer = session.post(path, &chat).await?;
+            if answer.status != StatusCode::NOT_FOUND {
+                return Ok(answer.document(path)?.get("input_tokens").and_then(Value::as_u64));
+            }
+            // Builds before that route: what the template makes of it, cut into tokens.
+            if let Some(fields) = chat.as_object_mut() {
+                fields.retain(|name, _| matches!(name.as_str(), "messages" | "tools" | "chat_template_kwargs"));
+            }
+            let path = "/apply-template";
+            let document = session.post(path, &chat).await?.document(path)?;
+            let Some(prompt) = document.get("prompt") else { return Ok(None) };
+            let path = "/tokenize";
+            let asked = json!({"content": prompt, "add_special": true, "parse_special": true});
+            let document = session.post(path, &asked).await?.document(path)?;
+            Ok(document.get("tokens").and_then(Value::as_array).map(|tokens| tokens.len() as u64))
+        })
     }
 
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
         fault::from_answer(&INFO, status, headers, body)
     }
+}
+
+/// llama.cpp's words (its `tools/server/README.md`; captures of build 11434).
+fn words<'a>(
+    extras: &Extras,
+    body: &'a JsonBody,
+    delivery: Delivery,
+    edits: &mut Vec<Edit<'a>>,
+) -> Result<(), PrepareError> {
+    match &extras.thinking {
+        Some(Thinking::Enabled { budget: Some(budget) }) => {
+            edits.push(Edit::Set("thinking_budget_tokens", Cow::Owned(budget.to_string())));
+        }
+        Some(Thinking::Disabled) => compatible::template_value(body, "enable_thinking", false.into(), edits)?,
+        Some(Thinking::Effort(effort)) if effort == "none" => {
+            compatible::template_value(body, "enable_thinking", false.into(), edits)?;
+        }
+        // Templates of models that know levels read this name.
+        Some(Thinking::Effort(effort)) => {
+            compatible::template_value(body, "reasoning_effort", effort.as_str().into(), edits)?;
+        }
+        Some(Thinking::Enabled { budget: None }) | None => {}
+    }
+    if extras.prompt_tokens == PromptTokens::Early && delivery != Delivery::Whole {
+        // The prompt's tokens come before its first token.
+        edits.push(Edit::Set("return_progress", Cow::Borrowed("true")));
+    }
+    Ok(())
 }
 
 /// One model; `props` only where they are about it (not in router mode).

@@ -9,14 +9,12 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, OwnParameters,
+    ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::types::secret::Secret;
-use crate::wire::json_body::JsonBody;
 
 /// The adapter.
 pub(super) struct LmStudio;
@@ -44,7 +42,8 @@ static INFO: AdapterInfo = AdapterInfo {
 };
 
 /// `n` is not in its documented set of parameters (ENGINES.md §4).
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::LmStudio };
+static DIALECT: Dialect =
+    Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::LmStudio, words: compatible::effort_only };
 
 /// What it says to a path that it does not know, under status 200.
 const UNKNOWN_PATH: &str = "Unexpected endpoint or method";
@@ -90,15 +89,8 @@ impl Adapter for LmStudio {
         })
     }
 
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError> {
-        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, request)
     }
 
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {

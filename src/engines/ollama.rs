@@ -14,13 +14,12 @@ use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
-    Identity, InferenceRoute, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    EngineRequest, Identity, InferenceRoute, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::types::secret::Secret;
-use crate::wire::json_body::{BodyFault, JsonBody};
+use crate::wire::json_body::BodyFault;
 use crate::wire::ollama_answer::ChatTranslator;
 use crate::wire::ollama_request;
 use crate::wire::translate::TranslateFault;
@@ -51,7 +50,8 @@ static INFO: AdapterInfo = AdapterInfo {
 };
 
 /// Its `/v1` routes ignore `n` (ENGINES.md §4).
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::Lenient };
+static DIALECT: Dialect =
+    Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::Lenient, words: compatible::effort_only };
 
 /// Models whose details are asked for at the same time.
 const SHOW_AT_ONCE: usize = 4;
@@ -102,19 +102,10 @@ impl Adapter for Ollama {
         })
     }
 
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError> {
-        match route {
-            InferenceRoute::Chat => prepare_chat(body, model, delivery, api_key),
-            InferenceRoute::Completions | InferenceRoute::Embeddings => {
-                compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
-            }
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        match request.route {
+            InferenceRoute::Chat => prepare_chat(request),
+            InferenceRoute::Completions | InferenceRoute::Embeddings => compatible::prepare(&DIALECT, request),
         }
     }
 
@@ -123,17 +114,13 @@ impl Adapter for Ollama {
     }
 }
 
-fn prepare_chat(
-    body: &JsonBody,
-    model: &str,
-    delivery: Delivery,
-    api_key: Option<&Secret>,
-) -> Result<Prepared, PrepareError> {
+fn prepare_chat(request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+    let &EngineRequest { body, model, delivery, api_key, .. } = request;
     compatible::choices_asked(&INFO, body, DIALECT.choices)?;
     let fields: Map<String, Value> =
         serde_json::from_slice(body.bytes()).map_err(|fault| BodyFault::Malformed(fault.to_string()))?;
     let stream = matches!(delivery, Delivery::Stream { .. });
-    let chat = ollama_request::chat(&fields, model, stream).map_err(|fault| match fault {
+    let chat = ollama_request::chat(&fields, request.extras, model, stream).map_err(|fault| match fault {
         TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
         TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message },
     })?;

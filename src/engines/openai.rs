@@ -6,14 +6,12 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, OwnParameters,
+    ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::types::secret::Secret;
-use crate::wire::json_body::JsonBody;
 
 /// The adapter.
 pub(super) struct OpenAi;
@@ -37,7 +35,8 @@ static INFO: AdapterInfo = AdapterInfo {
     parameters: ParameterWords { repeat_penalty: None, context_length: None, own: OwnParameters::TopLevel },
 };
 
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+static DIALECT: Dialect =
+    Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words: compatible::effort_only };
 
 impl Adapter for OpenAi {
     fn info(&self) -> &'static AdapterInfo {
@@ -63,15 +62,8 @@ impl Adapter for OpenAi {
         Box::pin(async move { Ok(compatible::listed(session).await?.iter().filter_map(model).collect()) })
     }
 
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError> {
-        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, request)
     }
 
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {

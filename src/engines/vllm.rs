@@ -2,18 +2,20 @@
 //!
 //! Called through `registry::ADAPTERS`. Must never send the engine's key other than as Bearer.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, Identity, InferenceRoute,
+    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
     OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::types::secret::Secret;
-use crate::wire::json_body::JsonBody;
+use crate::wire::json_body::{Edit, JsonBody};
+use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 
 /// The adapter.
 pub(super) struct Vllm;
@@ -43,7 +45,7 @@ static INFO: AdapterInfo = AdapterInfo {
     },
 };
 
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient };
+static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
 
 impl Adapter for Vllm {
     fn info(&self) -> &'static AdapterInfo {
@@ -81,20 +83,63 @@ impl Adapter for Vllm {
         Box::pin(async move { Ok(compatible::listed(session).await?.iter().filter_map(model).collect()) })
     }
 
-    fn prepare(
-        &self,
-        route: InferenceRoute,
-        body: &JsonBody,
-        model: &str,
-        delivery: Delivery,
-        api_key: Option<&Secret>,
-    ) -> Result<Prepared, PrepareError> {
-        compatible::prepare(&DIALECT, route, body, model, delivery, api_key)
+    fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        compatible::prepare(&DIALECT, request)
+    }
+
+    fn count_tokens<'a>(
+        &'a self,
+        session: Session<'a>,
+        body: &'a JsonBody,
+        model: &'a str,
+    ) -> BoxFuture<'a, Result<Option<u64>, EngineError>> {
+        Box::pin(async move {
+            let mut chat = compatible::with_model(body, model)?;
+            if let Some(fields) = chat.as_object_mut() {
+                let counted = ["model", "messages", "tools", "chat_template_kwargs"];
+                fields.retain(|name, _| counted.contains(&name.as_str()));
+            }
+            let document = session.post("/tokenize", &chat).await?.document("/tokenize")?;
+            Ok(document.get("count").and_then(Value::as_u64))
+        })
     }
 
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
         fault::from_answer(&INFO, status, headers, body)
     }
+}
+
+/// vLLM's words (its `entrypoints/openai` protocol; captures of 0.32.0).
+fn words<'a>(
+    extras: &Extras,
+    body: &'a JsonBody,
+    delivery: Delivery,
+    edits: &mut Vec<Edit<'a>>,
+) -> Result<(), PrepareError> {
+    match &extras.thinking {
+        Some(Thinking::Enabled { .. }) => {
+            compatible::template_value(body, "enable_thinking", true.into(), edits)?;
+        }
+        Some(Thinking::Disabled) => compatible::template_value(body, "enable_thinking", false.into(), edits)?,
+        Some(Thinking::Effort(effort)) => {
+            // Other levels are an error for it.
+            let level = match effort.as_str() {
+                "none" => return compatible::template_value(body, "enable_thinking", false.into(), edits),
+                "minimal" | "low" => "\"low\"",
+                "medium" => "\"medium\"",
+                _ => "\"high\"",
+            };
+            edits.push(Edit::Set("reasoning_effort", Cow::Borrowed(level)));
+        }
+        None => {}
+    }
+    if extras.prompt_tokens == PromptTokens::Early && delivery != Delivery::Whole {
+        // Usage beside every chunk, so that the first one tells the prompt's tokens.
+        let options = r#"{"include_usage":true,"continuous_usage_stats":true}"#;
+        edits.retain(|edit| !matches!(edit, Edit::Set("stream_options", _)));
+        edits.push(Edit::Set("stream_options", Cow::Borrowed(options)));
+    }
+    Ok(())
 }
 
 fn is_vllm(models: &Value) -> bool {

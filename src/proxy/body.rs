@@ -12,8 +12,11 @@ use super::refusal::Refusal;
 use super::route::Inference;
 use super::sanity::cut;
 use crate::engines::adapter::{Delivery, InferenceRoute};
-use crate::wire::client::{ClientDialect, ClientWriter};
+use crate::types::engine::Capability;
+use crate::types::text::escape;
+use crate::wire::client::{About, ClientDialect, ClientWriter};
 use crate::wire::json_body::JsonBody;
+use crate::wire::openai::Document;
 
 /// Reads and parses.
 pub(super) async fn read(
@@ -32,17 +35,53 @@ pub(super) async fn read(
         }
         Err(_) => return Err(Refusal::invalid_model("The field 'model' must be a string.")),
     };
-    let (body, client) = match inference.dialect {
-        ClientDialect::OpenAi => (body, ClientWriter::OpenAi),
+    let parsed = if inference.dialect == ClientDialect::OpenAi {
+        let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
+        let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
+        Parsed { key: routed.key, inference, body, extras: None, model, delivery, client: ClientWriter::OpenAi }
+    } else {
+        translate(exchange, routed, inference, &body, model)?
     };
-    let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
-    let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
     exchange.account.note(|row| {
-        row.model = Some(cut(&model, 256).into());
-        row.stream = stream;
+        row.model = Some(cut(&parsed.model, 256).into());
+        row.stream = parsed.delivery != Delivery::Whole;
     });
     exchange.account.mark(Stage::Parsed);
-    Ok(Parsed { key: routed.key, inference, body, model, delivery, client })
+    Ok(parsed)
+}
+
+/// Puts the body of another dialect into OpenAI's shape.
+fn translate(
+    exchange: &Exchange,
+    routed: Routed,
+    mut inference: Inference,
+    body: &JsonBody,
+    model: Arc<str>,
+) -> Result<Parsed, Refusal> {
+    let about = About { request_id: exchange.id.as_str(), model: &model };
+    let Some(translated) = inference.dialect.translate(body, about)? else {
+        return Err(Refusal::internal("This route has no translator."));
+    };
+    if !translated.dropped.is_empty() {
+        let fields = cut(&translated.dropped.join(", "), 500);
+        tracing::warn!(route = inference.name, fields = %escape(&fields), "fields that no engine here has a word for were dropped");
+    }
+    (inference.route, inference.needs) = match translated.route {
+        Document::Chat => (InferenceRoute::Chat, Capability::Chat),
+        Document::Completion => (InferenceRoute::Completions, Capability::Completions),
+        Document::Embeddings => (InferenceRoute::Embeddings, Capability::Embeddings),
+    };
+    // The usage that comes with the chunks is what the client's own events tell.
+    let delivery = if translated.streams { Delivery::Stream { usage_wanted: true } } else { Delivery::Whole };
+    Ok(Parsed {
+        key: routed.key,
+        inference,
+        body: JsonBody::parse(translated.body)?,
+        extras: Some(Box::new(translated.extras)),
+        model,
+        delivery,
+        client: translated.client,
+    })
 }
 
 /// `stream_options.include_usage`.

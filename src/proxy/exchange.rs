@@ -25,6 +25,7 @@ use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
+use crate::wire::pivot::Extras;
 
 /// What is known of a connection before any request.
 #[derive(Debug)]
@@ -135,6 +136,8 @@ pub(super) struct Parsed {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// What the client's dialect says beyond the body.
+    pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,
     pub(super) delivery: Delivery,
     /// Writes the answer in the client's dialect.
@@ -146,6 +149,8 @@ pub(super) struct Resolved {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// What the client's dialect says beyond the body.
+    pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,
     pub(super) delivery: Delivery,
     pub(super) candidates: Vec<Candidate>,

@@ -13,6 +13,7 @@
 //! | `resolve` | model, the key's models, capability |
 //! | `budget` | the key's tokens of the day |
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
+//! | `count_tokens` | the same for a prompt that is only counted |
 //! | `finish`, `refusal`, `account` | headers, errors, accounting |
 
 mod account;
@@ -23,6 +24,7 @@ mod budget;
 mod connection;
 pub mod connection_limits;
 mod cors;
+mod count_tokens;
 mod exchange;
 mod finish;
 pub mod limits;

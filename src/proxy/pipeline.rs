@@ -12,8 +12,10 @@ use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::{
-    authenticate, body, budget, cors, finish, metrics_page, model_list, open, relay, resolve, route, sanity, screen,
+    authenticate, body, budget, cors, count_tokens, finish, metrics_page, model_list, open, relay, resolve, route,
+    sanity, screen,
 };
+use crate::wire::client::ClientDialect;
 
 /// Serves one request. Dropping the future notes that the client went away and drops the engine's work.
 pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::Response<AnswerBody> {
@@ -46,6 +48,9 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     };
     let parsed = body::read(exchange, routed, inference, incoming).await?;
     let resolved = resolve::model(exchange, parsed)?;
+    if inference.dialect == ClientDialect::CountTokens {
+        return count_tokens::answer(exchange, resolved).await;
+    }
     let resolved = budget::reserve(exchange, resolved)?;
     relay::answer(exchange, resolved).await
 }

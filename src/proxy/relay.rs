@@ -24,7 +24,7 @@ use super::prompt::{self, PromptVariables};
 use super::refusal::Refusal;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, Prepared};
+use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Prepared};
 use crate::engines::registry::{Candidate, InFlight};
 use crate::net::pool::{SendError, UpstreamBody};
 use crate::types::ids::EngineId;
@@ -201,13 +201,20 @@ async fn first_that_serves<T>(
 
 /// Sends the request to one engine and waits for a head with status 200.
 async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result<Accepted200, Miss> {
-    let Resolved { inference, delivery, .. } = &order.resolved;
+    let Resolved { inference, extras, delivery, .. } = &order.resolved;
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
     let body = with_profile(order, candidate)?;
     let prepared = engine
         .adapter
-        .prepare(inference.route, &body, &candidate.model, *delivery, engine.api_key.as_ref())
+        .prepare(&EngineRequest {
+            route: inference.route,
+            body: &body,
+            extras: extras.as_deref(),
+            model: &candidate.model,
+            delivery: *delivery,
+            api_key: engine.api_key.as_ref(),
+        })
         .map_err(|error| match error {
             // Another engine may offer it.
             crate::engines::adapter::PrepareError::NotOffered(_) => Miss::Next(error.into()),
@@ -324,7 +331,7 @@ async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -
 }
 
 /// Places the key's or the route's prompt before the client's messages (SPEC §8.1).
-fn inject_prompt(exchange: &Exchange, resolved: &mut Resolved) -> Result<(), Refusal> {
+pub(super) fn inject_prompt(exchange: &Exchange, resolved: &mut Resolved) -> Result<(), Refusal> {
     let shared = &exchange.peer.worker.shared;
     let prompts = shared.prompts.load();
     let view = &resolved.key.record.view;

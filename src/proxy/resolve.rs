@@ -4,15 +4,16 @@ use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Resolved};
 use super::refusal::Refusal;
 use super::sanity::cut;
-use crate::engines::registry::Resolution;
+use crate::engines::registry::{Candidate, Resolution};
 use crate::guard::key_glob;
 use crate::types::audit::{AuditKind, Severity};
+use crate::types::engine::{Capability, ModelView};
 use crate::types::ids::CanonicalModel;
 use crate::types::text::escape;
 
 /// Resolves the model's name.
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
-    let Parsed { key, inference, body, model, delivery, client } = parsed;
+    let Parsed { key, inference, body, mut extras, model, delivery, client } = parsed;
     let registry = &exchange.peer.worker.shared.registry;
     let shown = escape(&cut(&model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
@@ -45,9 +46,23 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     if candidates.is_empty() {
         return Err(Refusal::unsupported_modalities(&shown, inference.needs_title));
     }
+    if let Some(extras) = &mut extras
+        && extras.thinking.is_some()
+        && !candidates.iter().all(|candidate| reasons(&models, candidate))
+    {
+        // Some clients ask every model to think; an engine whose model cannot would refuse (SPEC §4.5).
+        tracing::debug!(model = %shown, "the model does not reason: the wish was dropped");
+        extras.thinking = None;
+    }
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
-    Ok(Resolved { key, inference, body, model, delivery, candidates, client })
+    Ok(Resolved { key, inference, body, extras, model, delivery, candidates, client })
+}
+
+/// Whether a candidate's model is known to reason.
+fn reasons(models: &[ModelView], candidate: &Candidate) -> bool {
+    let view = models.iter().find(|view| view.name == candidate.canonical);
+    view.is_some_and(|view| view.capabilities.contains(&Capability::Reasoning))
 }
 
 /// Whether the key's globs allow a model.

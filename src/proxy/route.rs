@@ -59,6 +59,26 @@ const INFERENCE: &[Row] = &[
         },
     },
     Row {
+        path: "/v1/messages",
+        inference: Inference {
+            route: InferenceRoute::Chat,
+            name: "messages",
+            needs: Capability::Chat,
+            needs_title: "chat",
+            dialect: ClientDialect::Messages,
+        },
+    },
+    Row {
+        path: "/v1/messages/count_tokens",
+        inference: Inference {
+            route: InferenceRoute::Chat,
+            name: "messages.count_tokens",
+            needs: Capability::Chat,
+            needs_title: "chat",
+            dialect: ClientDialect::CountTokens,
+        },
+    },
+    Row {
         path: "/v1/completions",
         inference: Inference {
             route: InferenceRoute::Completions,
@@ -80,9 +100,10 @@ const INFERENCE: &[Row] = &[
     },
 ];
 
-/// The names of the inference routes of one kind.
+/// The names of the inference routes of one kind. Counting has the prompts of what it counts for.
 pub(super) fn names(route: InferenceRoute) -> impl Iterator<Item = &'static str> {
-    INFERENCE.iter().map(|row| row.inference).filter(move |inference| inference.route == route).map(|i| i.name)
+    let rows = INFERENCE.iter().map(|row| row.inference);
+    rows.filter(move |row| row.route == route && row.dialect != ClientDialect::CountTokens).map(|row| row.name)
 }
 
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.

@@ -9,15 +9,80 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::wire::openai::WholeFault;
+use crate::wire::anthropic_answer::{MessagesWriter, PING};
+use crate::wire::anthropic_request;
+use crate::wire::json_body::JsonBody;
+use crate::wire::openai::{Document, WholeFault};
 use crate::wire::openai_tap::StreamFault;
+use crate::wire::pivot::Extras;
 use crate::wire::sse;
+use crate::wire::translate::{Fields, TranslateFault, flag};
 
 /// The API that a request is written in. The route's table says which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientDialect {
     /// OpenAI's routes whose shape is the pivot: passed on as they are.
     OpenAi,
+    /// Anthropic's `/v1/messages`.
+    Messages,
+    /// Anthropic's `/v1/messages/count_tokens`.
+    CountTokens,
+}
+
+/// What a translator needs to know of a request beside its body.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// As in `x-request-id`; ids of answers are made from it.
+    pub request_id: &'a str,
+    /// The model as the client named it.
+    pub model: &'a str,
+}
+
+/// A request in the pivot's shape.
+#[derive(Debug)]
+pub struct Translated {
+    /// The body.
+    pub body: Bytes,
+    /// What goes beside it.
+    pub extras: Extras,
+    /// The pivot's route.
+    pub route: Document,
+    /// Whether the client wants a stream.
+    pub streams: bool,
+    /// Writes the answer.
+    pub client: ClientWriter,
+    /// Fields that were left out; outside text.
+    pub dropped: Vec<String>,
+}
+
+impl ClientDialect {
+    /// Puts a request into the pivot's shape; `None` where it has it already.
+    ///
+    /// # Errors
+    /// See [`TranslateFault`].
+    pub fn translate(self, body: &JsonBody, about: About<'_>) -> Result<Option<Translated>, TranslateFault> {
+        if self == Self::OpenAi {
+            return Ok(None);
+        }
+        let fields: Fields = serde_json::from_slice(body.bytes())
+            .map_err(|_| TranslateFault::WrongType("body".to_owned(), "JSON whose numbers fit"))?;
+        let translated = match self {
+            Self::OpenAi => return Ok(None),
+            Self::Messages | Self::CountTokens => {
+                let chat = anthropic_request::chat(&fields)?;
+                let writer = MessagesWriter::new(about.request_id, about.model, chat.stop_sequences);
+                Translated {
+                    streams: self == Self::Messages && flag(&fields, "stream", "")?.unwrap_or(false),
+                    body: Bytes::from(chat.body.to_string()),
+                    extras: chat.extras,
+                    route: Document::Chat,
+                    client: ClientWriter::Messages(Box::new(writer)),
+                    dropped: chat.dropped,
+                }
+            }
+        };
+        Ok(Some(translated))
+    }
 }
 
 /// How errors are written to a client.
@@ -103,6 +168,8 @@ pub enum ClientWriter {
     /// The pivot is what the client speaks: everything passes as it is.
     #[default]
     OpenAi,
+    /// Anthropic's named events and documents.
+    Messages(Box<MessagesWriter>),
 }
 
 /// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
@@ -116,6 +183,7 @@ impl ClientWriter {
     pub fn whole(&mut self, document: Bytes) -> Result<Bytes, WholeFault> {
         match self {
             Self::OpenAi => Ok(document),
+            Self::Messages(writer) => writer.whole(&document),
         }
     }
 
@@ -125,9 +193,12 @@ impl ClientWriter {
     /// An event is no chunk.
     pub fn push(&mut self, events: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), StreamFault> {
         match self {
-            Self::OpenAi => out.push_back(events),
+            Self::OpenAi => {
+                out.push_back(events);
+                Ok(())
+            }
+            Self::Messages(writer) => writer.push(&events, out),
         }
-        Ok(())
     }
 
     /// Ends a stream that has begun with an error.
@@ -138,6 +209,7 @@ impl ClientWriter {
                 out.push_back(sse::event(ErrorShape::OpenAi.document(error).to_string().as_bytes()));
                 out.push_back(sse::DONE);
             }
+            Self::Messages(writer) => writer.fail(error, out),
         }
     }
 
@@ -146,6 +218,7 @@ impl ClientWriter {
     pub fn heartbeat(&self) -> Option<Bytes> {
         match self {
             Self::OpenAi => Some(COMMENT),
+            Self::Messages(writer) => Some(if writer.begun() { PING } else { COMMENT }),
         }
     }
 
@@ -153,7 +226,7 @@ impl ClientWriter {
     #[must_use]
     pub fn stream_type(&self) -> &'static str {
         match self {
-            Self::OpenAi => "text/event-stream; charset=utf-8",
+            Self::OpenAi | Self::Messages(_) => "text/event-stream; charset=utf-8",
         }
     }
 }

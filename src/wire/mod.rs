@@ -2,6 +2,8 @@
 //!
 //! Called by `engines`, `proxy` and `control`. Must never panic on any input.
 
+pub mod anthropic_answer;
+pub mod anthropic_request;
 pub mod client;
 pub mod json_body;
 mod json_scan;
@@ -9,6 +11,9 @@ pub mod ndjson;
 pub mod ollama_answer;
 pub mod ollama_request;
 pub mod openai;
+mod openai_chunk;
 pub mod openai_tap;
+pub mod pivot;
 pub mod sse;
+pub mod token_estimate;
 pub mod translate;

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::wire::openai::REASONING_IN;
+use crate::wire::pivot::{Extras, Thinking};
 use crate::wire::translate::TranslateFault;
 
 /// A translated request.
@@ -40,7 +41,15 @@ const SAME: &[&str] = &["keep_alive", "logprobs", "top_logprobs"];
 const HANDLED: &[&str] = &["model", "messages", "stream", "stream_options", "n", "user", "metadata", "store"];
 
 /// Translates the body of `/v1/chat/completions`.
-pub fn chat(request: &Map<String, Value>, model: &str, stream: bool) -> Result<OllamaChat, TranslateFault> {
+///
+/// # Errors
+/// A field has the wrong type, or asks for what Ollama cannot do.
+pub fn chat(
+    request: &Map<String, Value>,
+    extras: Option<&Extras>,
+    model: &str,
+    stream: bool,
+) -> Result<OllamaChat, TranslateFault> {
     let Some(Value::Array(messages)) = request.get("messages") else {
         return Err(TranslateFault::WrongType("messages".into(), "an array of messages"));
     };
@@ -87,6 +96,17 @@ pub fn chat(request: &Map<String, Value>, model: &str, stream: bool) -> Result<O
     }
     if !options.is_empty() {
         body.insert("options".into(), options.into());
+    }
+    if let Some(thinking) = extras.and_then(|extras| extras.thinking.as_ref()) {
+        match thinking {
+            Thinking::Enabled { .. } => {
+                body.insert("think".into(), true.into());
+            }
+            Thinking::Disabled => {
+                body.insert("think".into(), false.into());
+            }
+            Thinking::Effort(effort) => insert_effort(&effort.as_str().into(), &mut body)?,
+        }
     }
     Ok(OllamaChat { body: body.into(), dropped })
 }
@@ -274,7 +294,7 @@ mod tests {
 
     fn translate(request: Value) -> Result<OllamaChat, TranslateFault> {
         let Value::Object(fields) = request else { panic!("an object") };
-        chat(&fields, "m", true)
+        chat(&fields, None, "m", true)
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 
+mod anthropic;
 mod budgets;
 mod connections;
 mod keys;

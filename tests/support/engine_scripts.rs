@@ -36,6 +36,9 @@ pub(crate) fn llamacpp() -> Script {
         .post_when(chat, streams, reply("chat_stream"))
         .post_when(chat, |body| body["n"] == 2, reply("chat_n2"))
         .post(chat, reply("chat"))
+        .post("/v1/chat/completions/input_tokens", reply("chat_input_tokens"))
+        .post("/apply-template", reply("apply_template"))
+        .post("/tokenize", reply("tokenize"))
         .post_when("/v1/completions", streams, reply("completions_stream"))
         .post("/v1/completions", reply("completions"))
         .post("/v1/embeddings", reply("embeddings_not_enabled"))
@@ -99,6 +102,7 @@ pub(crate) fn vllm() -> Script {
         .post(chat, reply("chat"))
         .post_when("/v1/completions", streams, reply("completions_stream"))
         .post("/v1/completions", reply("completions"))
+        .post("/tokenize", reply("tokenize_chat"))
         .post("/v1/embeddings", reply("embeddings_on_generate_model"))
 }
 
