@@ -1,14 +1,12 @@
 //! `flm api-keys`.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::Output;
 use super::session::Session;
 use super::span;
 use super::table::{Table, facts, or_dash, time};
-use crate::types::calls::keys::{CreateKey, EditKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{CreateKey, EditKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey};
 use crate::types::failure::Outcome;
 use crate::types::ids::KeyId;
 use crate::types::key::{CreatedKey, KeyLimits, KeyView, Priority, Right};
@@ -37,7 +35,9 @@ pub(super) enum KeysCommand {
         id: KeyId,
     },
     /// Change a key; what is not named stays as it is
-    #[command(after_help = "Example:\n  flm api-keys edit Ab12Cd34 --rpm 120 --label desk")]
+    #[command(
+        after_help = "Examples:\n  flm api-keys edit Ab12Cd34 --rpm 120 --label desk\n  flm api-keys edit Ab12Cd34 --expires never --tokens-per-day none"
+    )]
     Edit {
         /// The 8 characters after flm_
         #[arg(value_parser = KeyId::parse)]
@@ -66,18 +66,18 @@ pub(super) enum KeysCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct LimitArguments {
-    /// How long it works, such as 90d
-    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
-    expires: Option<Duration>,
+    /// How long it works, such as 90d; never takes an end away
+    #[arg(long, value_name = "SPAN", value_parser = expiry)]
+    expires: Option<Expiry>,
     /// Requests per minute; 0 is no limit
     #[arg(long, value_name = "N")]
     rpm: Option<u32>,
-    /// Tokens per day
-    #[arg(long, value_name = "N")]
-    tokens_per_day: Option<u64>,
-    /// Requests at once
-    #[arg(long, value_name = "N")]
-    max_parallel: Option<u32>,
+    /// Tokens per day; none takes the limit away
+    #[arg(long, value_name = "N", value_parser = limit_or_none::<u64>)]
+    tokens_per_day: Option<Limit<u64>>,
+    /// Requests at once; none takes the limit away
+    #[arg(long, value_name = "N", value_parser = limit_or_none::<u32>)]
+    max_parallel: Option<Limit<u32>>,
     /// Place in an engine's queue
     #[arg(long)]
     priority: Option<PriorityName>,
@@ -90,6 +90,38 @@ pub(super) struct LimitArguments {
     /// What it may do
     #[arg(long, value_name = "RIGHT", num_args = 1.., value_delimiter = ',')]
     rights: Option<Vec<RightName>>,
+}
+
+/// A limit as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit<T> {
+    /// No limit.
+    None,
+    /// This one.
+    Of(T),
+}
+
+impl<T> From<Limit<T>> for Option<T> {
+    fn from(limit: Limit<T>) -> Self {
+        match limit {
+            Limit::None => None,
+            Limit::Of(value) => Some(value),
+        }
+    }
+}
+
+fn limit_or_none<T: std::str::FromStr>(text: &str) -> Result<Limit<T>, String> {
+    if text == "none" {
+        return Ok(Limit::None);
+    }
+    text.parse().map(Limit::Of).map_err(|_| "write a whole number, or none".to_owned())
+}
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    span::parse(text).map(Expiry::In).map_err(|rule| format!("{rule}; or never"))
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -114,8 +146,12 @@ impl LimitArguments {
         if let Some(rpm) = self.rpm {
             new.requests_per_minute = rpm;
         }
-        new.tokens_per_day = self.tokens_per_day.or(new.tokens_per_day);
-        new.max_parallel = self.max_parallel.or(new.max_parallel);
+        if let Some(limit) = self.tokens_per_day {
+            new.tokens_per_day = limit.into();
+        }
+        if let Some(limit) = self.max_parallel {
+            new.max_parallel = limit.into();
+        }
         if let Some(priority) = self.priority {
             new.priority = match priority {
                 PriorityName::Low => Priority::Low,
@@ -149,8 +185,11 @@ impl KeysCommand {
         match self {
             Self::Create { label, limits } => {
                 let default = KeyLimits::default();
-                let call =
-                    CreateKey { label, expires_in: limits.expires, limits: limits.over(&default).unwrap_or(default) };
+                let expires_in = match limits.expires {
+                    None | Some(Expiry::Never) => None,
+                    Some(Expiry::In(span)) => Some(span),
+                };
+                let call = CreateKey { label, expires_in, limits: limits.over(&default).unwrap_or(default) };
                 Ok(created(&session.call(call).await?))
             }
             Self::List => {
@@ -160,7 +199,7 @@ impl KeysCommand {
             Self::Show { id } => Ok(shown(&session.call(ShowKey { id }).await?)),
             Self::Edit { id, label, limits } => {
                 let now = session.call(ShowKey { id }).await?;
-                let call = EditKey { id, label, limits: limits.over(&now.limits), expires_in: limits.expires };
+                let call = EditKey { id, label, limits: limits.over(&now.limits), expires: limits.expires };
                 Ok(shown(&session.call(call).await?))
             }
             Self::Revoke { id } => {

@@ -34,9 +34,16 @@ pub(super) enum ProxyCommand {
     /// Show the daemon and its listeners
     #[command(after_help = "Example:\n  flm proxy status --format json")]
     Status,
-    /// Read settings, keys, lists, prompts and engines again, without dropping a connection
-    #[command(after_help = "Example:\n  flm proxy reload")]
-    Reload,
+    /// Read settings, keys, lists, prompts, profiles and engines again, without dropping a connection
+    #[command(after_help = "Example:\n  flm proxy reload --all")]
+    Reload {
+        /// A listener that must run; what is read is the same for all
+        #[arg(long, conflicts_with = "all")]
+        port: Option<u16>,
+        /// All listeners, which is the default
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -100,9 +107,13 @@ impl ProxyCommand {
                 let status = session.running().await?.call(Status {}).await?;
                 Ok(Output::new(&status, describe(&status)))
             }
-            Self::Reload => {
-                let report = session.running().await?.call(Reload {}).await?;
+            Self::Reload { port, all: _ } => {
+                let report = session.running().await?.call(Reload { port }).await?;
                 let mut text = format!("read again: {}", report.reloaded.join(", "));
+                if !report.changed.is_empty() {
+                    text.push_str("\nchanged: ");
+                    text.push_str(&report.changed.join(", "));
+                }
                 if !report.needs_restart.is_empty() {
                     text.push_str("\nchanged, but in force only after a restart: ");
                     text.push_str(&report.needs_restart.join(", "));
@@ -167,6 +178,11 @@ fn describe(status: &ProxyStatus) -> String {
         ("since", time(status.started)),
         ("home", status.home.clone()),
         ("egress", status.egress.clone()),
+        ("last reload", status.reload_fault.clone().map_or_else(|| "fine".to_owned(), |why| format!("refused: {why}"))),
+        (
+            "needs a restart",
+            if status.needs_restart.is_empty() { "-".to_owned() } else { status.needs_restart.join(", ") },
+        ),
         ("changes", status.read_only.clone().map_or_else(|| "allowed".to_owned(), |why| format!("refused: {why}"))),
     ]);
     format!("{about}\n\n{}", table.or("no listener runs: start one with 'flm proxy start'"))

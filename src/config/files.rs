@@ -131,6 +131,33 @@ pub fn exists(path: &Path) -> Files<bool> {
     }
 }
 
+/// What tells that a file is another one or was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds of the last writing.
+    written: (i64, i64),
+    /// The same of the last change of its entry, such as its mode.
+    changed: (i64, i64),
+}
+
+/// The stamp of the file that a path leads to, through links; `None` when there is none.
+pub fn stamp(path: &Path) -> Files<Option<Stamp>> {
+    match fs::metadata(path) {
+        Ok(m) => Ok(Some(Stamp {
+            device: m.dev(),
+            inode: m.ino(),
+            size: m.size(),
+            written: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+        })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(FileError::new("look at", path, e)),
+    }
+}
+
 /// Size of a file in bytes.
 pub fn size(path: &Path) -> Files<u64> {
     fs::metadata(path).map(|m| m.len()).map_err(|e| FileError::new("look at", path, e))
@@ -363,6 +390,23 @@ mod tests {
         assert_eq!(read_to_string(&path).expect("reads"), "new");
         assert_eq!(mode_of(&path), 0o600);
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
+
+    #[test]
+    fn a_stamp_tells_writing_replacing_and_turning_a_link() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (path, other) = (folder.path().join("flm.toml"), folder.path().join("other"));
+        assert_eq!(stamp(&path).expect("looks"), None);
+        replace(&path, b"old", Audience::Owner).expect("writes");
+        let first = stamp(&path).expect("looks");
+        assert_eq!(stamp(&path).expect("looks"), first);
+        replace(&path, b"new", Audience::Owner).expect("replaces");
+        let second = stamp(&path).expect("looks");
+        assert_ne!(second, first);
+        replace(&other, b"new", Audience::Owner).expect("writes");
+        fs::remove_file(&path).expect("removes");
+        std::os::unix::fs::symlink(&other, &path).expect("links");
+        assert_ne!(stamp(&path).expect("looks"), second);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub enum Rule {
     Host,
     /// A web origin: scheme, host and optional port, or `*`.
     Origin,
+    /// An IP address.
+    Address,
 }
 
 /// A value that fits its kind.
@@ -180,6 +182,7 @@ impl Rule {
                     && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
             }
             Self::Host => is_host(text),
+            Self::Address => text.parse::<std::net::IpAddr>().is_ok(),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -193,6 +196,7 @@ impl Rule {
         match self {
             Self::Name => "1 to 64 letters, digits, '-' or '_'",
             Self::Host => "a host name or address without scheme and port, such as llm.example.org",
+            Self::Address => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }

@@ -182,6 +182,18 @@ impl Settings {
             .collect()
     }
 
+    /// Keys whose value differs between two snapshots.
+    #[must_use]
+    pub fn changes(&self, newer: &Self) -> Vec<&'static str> {
+        SETTINGS.iter().filter(|d| self.value(d).0 != newer.value(d).0).map(|d| d.key).collect()
+    }
+
+    /// Whether some layer gives the value, rather than the built-in default.
+    #[must_use]
+    pub fn is_given<T>(&self, setting: Setting<T>) -> bool {
+        self.given.contains_key(setting.definition.key)
+    }
+
     /// Checks one value for the table without storing it.
     ///
     /// # Errors

@@ -186,6 +186,8 @@ settings! {
     PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", &["auto", "en", "ja"]), "", Live;
     /// Names under which the proxy may be called besides its own names and addresses.
     PROXY_ALLOWED_HOSTS: Vec<String> = "proxy.allowed_hosts", Kind::List { rule: Rule::Host }, "", Live;
+    /// Address to listen on when the proxy is started without naming mode, port or address.
+    PROXY_BIND: String = "proxy.bind", Kind::Text { default: "127.0.0.1", rule: Rule::Address }, "", Restart;
     /// How long a request's body may make no progress.
     PROXY_BODY_IDLE_TIMEOUT: Duration = "proxy.body_idle_timeout", span(30, 1, HOUR), "", Live;
     /// Largest JSON body of a request.
@@ -202,6 +204,10 @@ settings! {
     PROXY_HEARTBEAT_INTERVAL: Duration = "proxy.heartbeat_interval", span(10, 1, 300), "", Live;
     /// How long an idle connection is kept open for the next request.
     PROXY_KEEP_ALIVE_TIMEOUT: Duration = "proxy.keep_alive_timeout", span(75, 1, HOUR), "", Live;
+    /// How clients reach the proxy when it is started without naming mode, port or address.
+    PROXY_MODE: String = "proxy.mode", Kind::Text { default: "local-http", rule: Rule::Name }, "", Restart;
+    /// Port to listen on when the proxy is started without naming mode, port or address.
+    PROXY_PORT: u32 = "proxy.port", count(8_484, 1, 65_535), "", Restart;
     /// Threads that serve requests; 0 is one for each core.
     PROXY_WORKERS: u32 = "proxy.workers", count(0, 0, 1_024), "threads", Restart;
     /// How long the request log keeps a request.
@@ -240,5 +246,36 @@ mod tests {
             assert_eq!(definition.kind.parse(&default.show()), Some(default), "{}", definition.key);
             assert!(definition.doc().ends_with('.') && !definition.doc().contains('\n'), "{}", definition.key);
         }
+    }
+
+    /// The rows of docs/configuration.md as they must be.
+    fn documented() -> String {
+        use std::fmt::Write as _;
+
+        let mut rows = String::new();
+        for definition in SETTINGS {
+            let default = match definition.kind.default_value().show() {
+                empty if empty.is_empty() => "none".to_owned(),
+                text if definition.unit.is_empty() => format!("`{text}`"),
+                text => format!("`{text}` {}", definition.unit),
+            };
+            let reload = match definition.reload {
+                ReloadClass::Live => "at once",
+                ReloadClass::Restart => "restart",
+            };
+            let (key, doc, rule) = (definition.key, definition.doc(), definition.kind.rule());
+            writeln!(rows, "| `{key}` | {default} | {reload} | {doc} | {rule} |").expect("writes");
+        }
+        rows
+    }
+
+    #[test]
+    fn the_documentation_lists_every_setting_as_the_table_has_it() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let text = std::fs::read_to_string(path).expect("reads");
+        let (_, table) = text.split_once("## Settings").expect("the heading");
+        let wanted = documented();
+        let told = table.lines().filter(|line| line.starts_with("| `"));
+        assert!(told.eq(wanted.lines()), "put these rows into docs/configuration.md:\n{wanted}");
     }
 }

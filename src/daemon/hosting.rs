@@ -102,6 +102,8 @@ impl Host for Hosting {
             egress: "direct".to_owned(),
             demo: self.identity.demo,
             read_only: self.security.read_only(),
+            reload_fault: self.settings.fault().map(|fault| fault.as_ref().clone()),
+            needs_restart: self.settings.needing_restart(),
         }
     }
 

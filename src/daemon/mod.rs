@@ -18,3 +18,4 @@ mod live_lane;
 pub mod owner;
 mod random;
 pub mod runtime;
+mod settings_watch;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{control_server, demo, health, keeper};
+use super::{control_server, demo, health, keeper, settings_watch};
 use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::config::table;
@@ -19,7 +19,7 @@ use crate::guard::Guard;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
-use crate::operations::{limits, loading, proxy};
+use crate::operations::{limits, loading, reload};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
@@ -142,6 +142,7 @@ impl Owner {
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
+        background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {
@@ -201,9 +202,9 @@ impl Owner {
 
 /// Reads settings and stores again; what is wrong keeps the old state and is logged (SPEC §4.9).
 pub(super) async fn reload(context: &Context) {
-    match proxy::reload(context, Reload {}).await {
-        Ok(report) => tracing::info!(reloaded = ?report.reloaded, needs_restart = ?report.needs_restart, "reloaded"),
-        Err(failure) => tracing::error!(%failure, hint = failure.hint, "reload refused: the old state stays"),
+    // How it went is told where it is decided; what comes before that is told here.
+    if let Err(failure) = reload::reload(context, Reload { port: None }).await {
+        tracing::warn!(%failure, "the signal to reload changed nothing");
     }
 }
 
@@ -211,7 +212,7 @@ pub(super) async fn reload(context: &Context) {
 async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     let settings = context.settings.load();
     let guard = Arc::new(Guard::new(limits::guard_policy(&settings), process_key()?));
-    loading::load_guard(context, &guard).await?;
+    loading::read_guard(context).await?.publish(&guard);
     loading::restore_budgets(context, &guard).await?;
     context.registry.set_thresholds(limits::engine_thresholds(&settings));
     Ok(Arc::new(ProxyShared {

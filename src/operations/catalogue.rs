@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::{addresses, audit_log, engines, keys, models, profiles, prompts, proxy, requests, settings, usage};
+use super::{addresses, audit_log, engines, keys, models, profiles, prompts, proxy, reload, requests, settings, usage};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
@@ -87,7 +87,7 @@ operations! {
     PreviewPrompt => prompts::preview,
     PromptHistory => prompts::history,
     RefreshModels => models::refresh,
-    Reload => proxy::reload,
+    Reload => reload::reload,
     RemoveBlock => addresses::remove_block,
     RemoveEngine => engines::remove,
     RemoveNetwork => addresses::remove_network,

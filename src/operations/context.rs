@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::audit::{Acknowledgement, AuditLog};
@@ -78,6 +78,12 @@ pub struct Live {
 #[derive(Debug)]
 pub struct SettingsInForce {
     values: ArcSwap<Settings>,
+    /// What the process started with: a setting that needs a restart has this value until then.
+    started: Settings,
+    /// The layer of `flm.toml` that is in force.
+    file: ArcSwap<BTreeMap<String, String>>,
+    /// Why the last reload was refused, until one succeeds.
+    fault: ArcSwapOption<String>,
     /// Flags and environment: fixed for the life of the process.
     fixed: SettingLayers,
 }
@@ -88,9 +94,30 @@ impl SettingsInForce {
         self.values.load_full()
     }
 
-    /// Puts new values in force.
-    pub fn store(&self, settings: Settings) {
+    /// Puts new values in force, with the layer of `flm.toml` that they were built from.
+    pub fn store(&self, settings: Settings, file: BTreeMap<String, String>) {
         self.values.store(Arc::new(settings));
+        self.file.store(Arc::new(file));
+    }
+
+    /// The layer of `flm.toml` that is in force.
+    pub fn file(&self) -> Arc<BTreeMap<String, String>> {
+        self.file.load_full()
+    }
+
+    /// Why the last reload was refused; `None` when it was not.
+    pub fn fault(&self) -> Option<Arc<String>> {
+        self.fault.load_full()
+    }
+
+    /// Notes why a reload was refused, or that one succeeded.
+    pub fn set_fault(&self, fault: Option<String>) {
+        self.fault.store(fault.map(Arc::new));
+    }
+
+    /// Settings that differ from what the process started with and are in force only after a restart.
+    pub fn needing_restart(&self) -> Vec<String> {
+        self.started.needing_restart(&self.load()).into_iter().map(str::to_owned).collect()
     }
 
     /// Builds from the fixed layers, the given file layer and the given database layer.
@@ -185,7 +212,7 @@ impl Context {
             environment: SettingLayers::from_environment(variables.iter().cloned()),
             ..SettingLayers::default()
         };
-        let settings = Settings::build(&SettingLayers { file, database, ..fixed.clone() })?;
+        let settings = Settings::build(&SettingLayers { file: file.clone(), database, ..fixed.clone() })?;
 
         let tasks = Tasks::new();
         let hub = Hub::new();
@@ -197,7 +224,13 @@ impl Context {
         let audit = AuditLog::start(stores.security.clone(), hub.clone(), &audit_tasks, clock.clone()).await?;
         let context = Self {
             paths,
-            settings: Arc::new(SettingsInForce { values: ArcSwap::from_pointee(settings), fixed }),
+            settings: Arc::new(SettingsInForce {
+                values: ArcSwap::from_pointee(settings.clone()),
+                started: settings,
+                file: ArcSwap::from_pointee(file),
+                fault: ArcSwapOption::empty(),
+                fixed,
+            }),
             variables,
             registry: Registry::new(hub.clone(), clock.clone()),
             pool: Pool::new(PoolConfig::default(), tasks.clone()),

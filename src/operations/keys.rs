@@ -6,7 +6,7 @@ use super::context::Context;
 use crate::guard::{key_hash, key_text};
 use crate::telemetry::hashing::HashingError;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
-use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::ids::KeyId;
@@ -79,8 +79,10 @@ pub async fn edit(context: &Context, call: EditKey) -> Outcome<KeyView> {
     if let Some(limits) = call.limits {
         record.view.limits = limits;
     }
-    if let Some(span) = call.expires_in {
-        record.view.expires = Some(checked_expiry(context, span)?);
+    match call.expires {
+        None => {}
+        Some(Expiry::Never) => record.view.expires = None,
+        Some(Expiry::In(span)) => record.view.expires = Some(checked_expiry(context, span)?),
     }
     update(context, &record).await?;
     finish(context, &record.view, "edited").await;

@@ -7,15 +7,22 @@ use super::usage;
 use crate::guard::Guard;
 use crate::proxy::profile::ProfileTable;
 use crate::proxy::prompt::PromptTable;
+use crate::types::address::{BlockEntry, ListedNetwork};
 use crate::types::calls::addresses::NetworkList;
-use crate::types::engine::EngineOrigin;
+use crate::types::engine::{EngineOrigin, EngineRecord};
 use crate::types::failure::Outcome;
+use crate::types::key::KeyRecord;
 use crate::types::text::escape;
 
-/// Makes the registry hold what the store holds. An engine whose stored URL cannot be used is logged and left out:
-/// the others must still serve.
+/// Makes the registry hold what the store holds.
 pub async fn load_engines(context: &Context) -> Outcome<()> {
-    let stored = context.stores.config.engines().await?;
+    put_engines(context, context.stores.config.engines().await?);
+    Ok(())
+}
+
+/// Makes the registry hold these engines. One whose stored URL cannot be used is logged and left out: the others must
+/// still serve.
+pub fn put_engines(context: &Context, stored: Vec<EngineRecord>) {
     for view in context.registry.views() {
         let gone = stored.iter().all(|record| record.id != view.record.id);
         // The demo's engine lives in memory only.
@@ -33,22 +40,35 @@ pub async fn load_engines(context: &Context) -> Outcome<()> {
             tracing::error!(engine = %id, error = %escape(&error.to_string()), "engine left out");
         }
     }
-    Ok(())
 }
 
-/// Makes the guard hold what the store holds.
-pub async fn load_guard(context: &Context, guard: &Guard) -> Outcome<()> {
+/// What a guard holds, read whole before any of it is published: a failure keeps the old state.
+pub struct GuardContent {
+    keys: Vec<KeyRecord>,
+    blocks: Vec<BlockEntry>,
+    allow: Vec<ListedNetwork>,
+    trusted: Vec<ListedNetwork>,
+}
+
+/// Reads what the store holds for a guard.
+pub async fn read_guard(context: &Context) -> Outcome<GuardContent> {
     let security = &context.stores.security;
-    // Everything is read before anything is published: a failure keeps the old state whole.
-    let keys = security.keys().await?;
-    let blocks = security.blocks(context.clock.wall()).await?;
-    let allow = security.networks(NetworkList::Allow).await?;
-    let trusted = security.networks(NetworkList::Trusted).await?;
-    guard.load_keys(keys);
-    guard.load_blocks(blocks);
-    guard.load_networks(NetworkList::Allow, &allow);
-    guard.load_networks(NetworkList::Trusted, &trusted);
-    Ok(())
+    Ok(GuardContent {
+        keys: security.keys().await?,
+        blocks: security.blocks(context.clock.wall()).await?,
+        allow: security.networks(NetworkList::Allow).await?,
+        trusted: security.networks(NetworkList::Trusted).await?,
+    })
+}
+
+impl GuardContent {
+    /// Puts it in force.
+    pub fn publish(self, guard: &Guard) {
+        guard.load_keys(self.keys);
+        guard.load_blocks(self.blocks);
+        guard.load_networks(NetworkList::Allow, &self.allow);
+        guard.load_networks(NetworkList::Trusted, &self.trusted);
+    }
 }
 
 /// Gives a guard that was just filled what each key has used of its day. Once per process: from then on the guard

@@ -19,6 +19,7 @@ pub mod port_holder;
 pub mod profiles;
 pub mod prompts;
 pub mod proxy;
+pub mod reload;
 pub mod requests;
 pub mod settings;
 pub mod usage;

@@ -1,16 +1,17 @@
-//! Listeners and the owner itself (SPEC §4.8, §4.9, §6).
+//! Listeners and the owner itself (SPEC §4.8, §6).
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use super::context::{Context, ListenFault, Live};
 use super::port_holder::holder_of_port;
-use super::{limits, loading, settings};
+use crate::config::settings::Settings;
+use crate::config::table;
 use crate::tls::modes;
 use crate::types::audit::{AuditKind, Severity};
-use crate::types::calls::proxy::{EndOwner, Reload, ReloadReport, Snapshot, StartListener, Status, StopListener};
+use crate::types::calls::proxy::{EndOwner, Snapshot, StartListener, Status, StopListener};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus};
-use crate::types::live::{LiveSnapshot, Noun};
+use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
+use crate::types::live::LiveSnapshot;
 use crate::types::text::escape;
 
 /// How many ports above a taken one are tried for the hint.
@@ -100,39 +101,15 @@ pub async fn snapshot(context: &Context, _call: Snapshot) -> Outcome<LiveSnapsho
     std::future::ready(context.live().map(|live| live.host.snapshot())).await
 }
 
-/// Reads settings, keys, lists, prompts and engines from file and stores again. What is wrong keeps the old state
-/// (SPEC §4.9).
-///
-/// # Errors
-/// Of `flm.toml` and the stores; nothing was changed then.
-pub async fn reload(context: &Context, _call: Reload) -> Outcome<ReloadReport> {
-    let live = context.live()?;
-    let _changing = context.begin_change().await?;
-    let database = context.stores.config.settings().await?.into_iter().collect();
-    let newer = context.settings.build(settings::read_file(context).await?, database)?;
-    let prompts = loading::prompt_table(context).await?;
-    let profiles = loading::profile_table(context).await?;
-    loading::load_guard(context, &live.proxy.guard).await?;
-    loading::load_engines(context).await?;
-    live.proxy.prompts.store(prompts);
-    live.proxy.profiles.store(profiles);
-    let needs_restart = context.settings.load().needing_restart(&newer).into_iter().map(str::to_owned).collect();
-    limits::publish(&newer, Some(live));
-    context.settings.store(newer);
-    live.blocks_changed.notify_one();
-    context
-        .record(AuditKind::PolicyChanged, Severity::Low, "settings, keys, lists, prompts and engines read again")
-        .await;
-    for noun in [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Settings] {
-        context.changed(noun);
-    }
-    context.status_changed();
-    let reloaded = ["settings", "keys", "block list", "allow list", "trusted list", "prompts", "engines"];
-    Ok(ReloadReport { reloaded: reloaded.map(str::to_owned).to_vec(), needs_restart })
-}
-
-/// The first stored listener that does not run yet, else the default.
+/// What the settings say, else the first stored listener that does not run yet, else the default.
 async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcome<ListenerConfig> {
+    let settings = context.settings.load();
+    let configured = settings.is_given(table::PROXY_MODE)
+        || settings.is_given(table::PROXY_BIND)
+        || settings.is_given(table::PROXY_PORT);
+    if configured {
+        return configured_listener(&settings);
+    }
     let stored = context.stores.config.listeners().await?;
     let idle = |config: &&ListenerConfig| running.iter().all(|listener| listener.config.port != config.port);
     match (stored.iter().find(idle), running.first()) {
@@ -140,6 +117,17 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
         (None, Some(listener)) => Err(already_running(listener)),
         (None, None) => Ok(ListenerConfig::default()),
     }
+}
+
+fn configured_listener(settings: &Settings) -> Outcome<ListenerConfig> {
+    let wrong = |why: String| Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("see it with: flm config list");
+    let (bind, port) = (settings.get(table::PROXY_BIND), settings.get(table::PROXY_PORT));
+    Ok(ListenerConfig {
+        mode: TlsMode(settings.get(table::PROXY_MODE)),
+        bind: bind.parse().map_err(|_| wrong(format!("proxy.bind is no address: {}", escape(&bind))))?,
+        port: u16::try_from(port).map_err(|_| wrong(format!("proxy.port is no port: {port}")))?,
+        insecure_plain_http: false,
+    })
 }
 
 /// Makes the store hold exactly the listeners that run now: what the next plain start brings back.

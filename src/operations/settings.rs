@@ -34,14 +34,17 @@ pub async fn set(context: &Context, call: SetSetting) -> Outcome<SettingView> {
     let _changing = context.begin_change().await?;
     let mut database: std::collections::BTreeMap<_, _> = context.stores.config.settings().await?.into_iter().collect();
     database.insert(call.key.clone(), call.value.clone());
-    let settings = context.settings.build(read_file(context).await?, database)?;
+    let file = read_file(context).await?;
+    let settings = context.settings.build(file.clone(), database)?;
     context.stores.config.set_setting(call.key.clone(), Some(call.value.clone())).await?;
     let view = settings.view(&call.key)?;
     limits::publish(&settings, context.live.as_ref());
-    context.settings.store(settings);
+    context.settings.store(settings, file);
     let details = format!("setting {} stored as {:?}", call.key, escape(&call.value));
     context.record(AuditKind::PolicyChanged, Severity::Low, details).await;
     context.changed(Noun::Settings);
+    // It may need a restart, which the status tells.
+    context.status_changed();
     Ok(view)
 }
 

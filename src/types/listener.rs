@@ -116,4 +116,9 @@ pub struct ProxyStatus {
     pub demo: bool,
     /// Why changes are refused, when the home is read-only (SPEC §5.12).
     pub read_only: Option<String>,
+    /// Why the last reload was refused, with line and column where `flm.toml` is at fault; the state before it is in
+    /// force. `None` when it was not.
+    pub reload_fault: Option<String>,
+    /// Settings that were changed and are in force only after a restart.
+    pub needs_restart: Vec<String>,
 }

@@ -19,6 +19,7 @@ mod keys;
 mod lists;
 mod owners;
 mod profiles;
+mod settings;
 mod usage;
 
 use serde_json::Value;

@@ -487,6 +487,8 @@ pub(crate) fn status() -> ProxyStatus {
         egress: "direct".to_owned(),
         demo: false,
         read_only: None,
+        reload_fault: None,
+        needs_restart: Vec::new(),
     }
 }
 

@@ -4,7 +4,6 @@
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/engine_scripts.rs"]
 mod engine_scripts;
-#[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 
@@ -15,6 +14,7 @@ mod keys;
 mod owner;
 mod profiles;
 mod refusals;
+mod reload;
 mod serving;
 mod streams;
 

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +51,8 @@ pub(crate) enum Step {
     Send(Bytes),
     /// Waits, as an engine that thinks.
     Wait(Duration),
+    /// Waits until somebody lets it go on.
+    Until(CancellationToken),
     /// Never goes on: only the client can end it.
     Stall,
     /// Closes the connection in the middle of the body.
@@ -313,7 +316,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
 /// The body of an answer, step by step; tells when it is dropped before its end.
 struct Replay {
     steps: std::collections::VecDeque<Step>,
-    waits: Option<Pin<Box<tokio::time::Sleep>>>,
+    waits: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     completed: bool,
     /// Whether the last poll gave a piece.
     written: bool,
@@ -359,6 +362,10 @@ impl Body for Replay {
                 Some(Step::Wait(span)) => {
                     self.steps.pop_front();
                     self.waits = Some(Box::pin(tokio::time::sleep(span)));
+                }
+                Some(Step::Until(gate)) => {
+                    self.steps.pop_front();
+                    self.waits = Some(Box::pin(gate.cancelled_owned()));
                 }
                 // Only the end of the connection wakes it, by dropping it.
                 Some(Step::Stall) => return Poll::Pending,

@@ -168,7 +168,7 @@ pub fn run(state: &mut State, command: Command) {
         Command::StartProxy => start(state),
         Command::StopProxy => ask_to_stop(state),
         Command::ReloadProxy => {
-            state.call(Reload {});
+            state.call(Reload { port: None });
         }
         Command::CopyAddress => match state.world.base_url().map(str::to_owned) {
             Some(url) => {

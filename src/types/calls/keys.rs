@@ -33,6 +33,16 @@ pub struct ShowKey {
 }
 call!(ShowKey, "keys/show", Reads, KeyView);
 
+/// When a key stops working by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expiry {
+    /// Never.
+    Never,
+    /// After this span from now.
+    In(Duration),
+}
+
 /// Changes what a key is allowed; `None` leaves a part as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EditKey {
@@ -42,8 +52,8 @@ pub struct EditKey {
     pub label: Option<String>,
     /// New limits.
     pub limits: Option<KeyLimits>,
-    /// New span from now.
-    pub expires_in: Option<Duration>,
+    /// New end.
+    pub expires: Option<Expiry>,
 }
 call!(EditKey, "keys/edit", Changes, KeyView);
 

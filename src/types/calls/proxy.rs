@@ -33,9 +33,12 @@ call!(EndOwner, "proxy/end", Changes, ());
 pub struct Status {}
 call!(Status, "proxy/status", Reads, ProxyStatus);
 
-/// Reads settings, keys, lists and prompts from the stores again (SPEC §4.9).
+/// Reads settings, keys, lists, prompts, profiles and engines from file and stores again (SPEC §4.9).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Reload {}
+pub struct Reload {
+    /// A listener that must run; what is read is the same for all of them. `None` names none.
+    pub port: Option<u16>,
+}
 call!(Reload, "proxy/reload", Changes, ReloadReport);
 
 /// What a reload did.
@@ -43,7 +46,9 @@ call!(Reload, "proxy/reload", Changes, ReloadReport);
 pub struct ReloadReport {
     /// Parts that were read again.
     pub reloaded: Vec<String>,
-    /// Settings that changed but need a restart.
+    /// Settings whose value is another one now.
+    pub changed: Vec<String>,
+    /// Settings that differ from what the owner started with and are in force only after a restart.
     pub needs_restart: Vec<String>,
 }
 
