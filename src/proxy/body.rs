@@ -58,7 +58,7 @@ fn translate(
     body: &JsonBody,
     model: Arc<str>,
 ) -> Result<Parsed, Refusal> {
-    let about = About { request_id: exchange.id.as_str(), model: &model };
+    let about = About { request_id: exchange.id.as_str(), model: &model, clock: &exchange.peer.worker.shared.clock };
     let Some(translated) = inference.dialect.translate(body, about)? else {
         return Err(Refusal::internal("This route has no translator."));
     };

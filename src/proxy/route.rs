@@ -79,6 +79,16 @@ const INFERENCE: &[Row] = &[
         },
     },
     Row {
+        path: "/v1/responses",
+        inference: Inference {
+            route: InferenceRoute::Chat,
+            name: "responses",
+            needs: Capability::Chat,
+            needs_title: "chat",
+            dialect: ClientDialect::Responses,
+        },
+    },
+    Row {
         path: "/v1/completions",
         inference: Inference {
             route: InferenceRoute::Completions,

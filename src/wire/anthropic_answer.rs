@@ -1,9 +1,7 @@
 //! Answers in OpenAI's shape as Anthropic's Messages API gives them, whole and streamed (its API reference, Messages
 //! and Streaming).
 //!
-//! Called by [`crate::wire::client`]. Content blocks never overlap: each has its start, its deltas and its stop before
-//! the next begins, so that a tool call whose fragments come between those of another waits for its turn. Must never
-//! hold back text.
+//! Called by [`crate::wire::client`]. Must never hold back text.
 
 use std::collections::VecDeque;
 
@@ -12,9 +10,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::types::request::TokenUsage;
+use crate::wire::blocks::{Block, BlockWriter, Blocks, Told};
 use crate::wire::client::{ErrorShape, ToldError};
 use crate::wire::openai::WholeFault;
-use crate::wire::openai_chunk::{Call, CallState, Calls, Chunk, Event, Piece, each_event, named_event};
+use crate::wire::openai_chunk::{Call, Chunk, Event, Piece, each_event, named_event};
 use crate::wire::openai_tap::StreamFault;
 
 /// A sign of life inside a stream; clients skip it (anthropic-sdk-python `_streaming.py`).
@@ -23,29 +22,25 @@ pub(crate) const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {\"type\"
 /// Writes one answer.
 #[derive(Debug)]
 pub struct MessagesWriter {
-    /// `msg_…`.
-    id: String,
-    /// The model as the client named it.
-    model: String,
+    message: Message,
+    blocks: Blocks,
     stop_sequences: Vec<String>,
     begun: bool,
     ended: bool,
-    open: Option<Block>,
-    /// Index of the next block.
-    blocks: u64,
-    calls: Calls,
     finish: Option<String>,
     stop: Option<String>,
     usage: TokenUsage,
 }
 
-/// The block that is being told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Block {
-    Thinking,
-    Text,
-    /// The call at this place.
-    Tool(usize),
+/// What the blocks need to be written.
+#[derive(Debug)]
+struct Message {
+    /// `msg_…`.
+    id: String,
+    /// The model as the client named it.
+    model: String,
+    /// Index of the next block.
+    next: u64,
 }
 
 #[derive(Serialize)]
@@ -73,14 +68,15 @@ impl MessagesWriter {
     #[must_use]
     pub fn new(request_id: &str, model: &str, stop_sequences: Vec<String>) -> Self {
         Self {
-            id: format!("msg_{}", request_id.trim_start_matches("req_")),
-            model: model.to_owned(),
+            message: Message {
+                id: format!("msg_{}", request_id.trim_start_matches("req_")),
+                model: model.to_owned(),
+                next: 0,
+            },
+            blocks: Blocks::default(),
             stop_sequences,
             begun: false,
             ended: false,
-            open: None,
-            blocks: 0,
-            calls: Calls::default(),
             finish: None,
             stop: None,
             usage: TokenUsage::default(),
@@ -108,19 +104,20 @@ impl MessagesWriter {
         self.finish = finish.map(Into::into);
         self.stop = stop;
         for call in &calls {
-            self.calls.add(call).map_err(|fault| WholeFault::WrongShape(fault.to_string()))?;
+            self.blocks.calls.add(call).map_err(|fault| WholeFault::WrongShape(fault.to_string()))?;
         }
         let was_cut = self.finish.as_deref() == Some("length");
-        for call in self.calls.iter() {
+        for call in self.blocks.calls.iter() {
             // Cut by max_tokens, arguments end in the middle: `stop_reason` tells so.
             let input = call.object().or_else(|| was_cut.then(|| json!({}))).ok_or_else(|| {
                 WholeFault::WrongShape(format!("the arguments of its call of {:?} are no JSON object", call.name))
             })?;
-            blocks.push(json!({"type": "tool_use", "id": self.call_id(call), "name": call.name, "input": input}));
+            blocks
+                .push(json!({"type": "tool_use", "id": self.message.call_id(call), "name": call.name, "input": input}));
         }
         let (reason, sequence) = self.stop_reason();
         let answer = json!({
-            "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": blocks,
+            "id": self.message.id, "type": "message", "role": "assistant", "model": self.message.model, "content": blocks,
             "stop_reason": reason, "stop_sequence": sequence, "usage": self.usage_json(),
         });
         Ok(Bytes::from(answer.to_string()))
@@ -172,55 +169,12 @@ impl MessagesWriter {
             return Ok(());
         }
         self.begin(out);
-        if let Some(thinking) = piece.reasoning {
-            self.open(Block::Thinking, out)?;
-            self.delta(Added::Thinking { thinking: &thinking }, out);
-        }
-        if let Some(text) = piece.content {
-            self.open(Block::Text, out)?;
-            self.delta(Added::Text { text: &text }, out);
-        }
-        for call in &piece.calls {
-            let place = self.calls.add(call)?;
-            self.tell(place, out)?;
-        }
+        self.blocks.add(&piece, &mut self.message, out)?;
         if let Some(finish) = piece.finish {
             self.finish = Some(finish.into_owned());
         }
         self.stop = piece.stop.or(self.stop.take());
         Ok(())
-    }
-
-    /// Passes on what there is of a call, when it is its turn.
-    fn tell(&mut self, place: usize, out: &mut Vec<u8>) -> Result<(), StreamFault> {
-        if self.open != Some(Block::Tool(place)) {
-            if let Some(Block::Tool(other)) = self.open {
-                // The other is told first, to its end, which a whole value is.
-                if !self.calls.at(other).is_some_and(|call| call.is_whole()) {
-                    return Ok(());
-                }
-            }
-            if self.calls.unfinished_before(place, self.open_call()) {
-                return Ok(());
-            }
-            // Without a name there is nothing to open yet.
-            if self.calls.at(place).is_none_or(|call| call.name.is_empty()) {
-                return Ok(());
-            }
-            self.open(Block::Tool(place), out)?;
-        }
-        let index = self.blocks - 1;
-        if let Some(call) = self.calls.at(place) {
-            write_rest(call, index, out);
-        }
-        Ok(())
-    }
-
-    fn open_call(&self) -> Option<usize> {
-        match self.open {
-            Some(Block::Tool(place)) => Some(place),
-            Some(Block::Text | Block::Thinking) | None => None,
-        }
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -229,79 +183,10 @@ impl MessagesWriter {
         }
         self.begun = true;
         let message = json!({"type": "message_start", "message": {
-            "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": [],
+            "id": self.message.id, "type": "message", "role": "assistant", "model": self.message.model, "content": [],
             "stop_reason": null, "stop_sequence": null, "usage": self.usage_json(),
         }});
         named_event(out, "message_start", &message);
-    }
-
-    /// Makes `block` the open one; the open one is closed before.
-    fn open(&mut self, block: Block, out: &mut Vec<u8>) -> Result<(), StreamFault> {
-        if self.open == Some(block) {
-            return Ok(());
-        }
-        self.close(out);
-        if !matches!(block, Block::Tool(_)) {
-            self.tell_waiting(out)?;
-        }
-        let content = match block {
-            Block::Thinking => json!({"type": "thinking", "thinking": "", "signature": ""}),
-            Block::Text => json!({"type": "text", "text": ""}),
-            Block::Tool(place) => {
-                let id = self.calls.get(place).map(|call| self.call_id(call));
-                let name = self.calls.get(place).map(|call| call.name.as_str());
-                let start = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
-                if let Some(call) = self.calls.at(place) {
-                    call.state = CallState::Open;
-                }
-                start
-            }
-        };
-        let start = json!({"type": "content_block_start", "index": self.blocks, "content_block": content});
-        named_event(out, "content_block_start", &start);
-        if self.blocks == 0 {
-            // Where Anthropic's own API has its first.
-            out.extend_from_slice(&PING);
-        }
-        self.blocks += 1;
-        self.open = Some(block);
-        Ok(())
-    }
-
-    /// Closes the open block.
-    fn close(&mut self, out: &mut Vec<u8>) {
-        let Some(block) = self.open.take() else { return };
-        let index = self.blocks - 1;
-        match block {
-            Block::Thinking => {
-                // Only Anthropic can sign; clients want the field all the same.
-                self.delta(Added::Signature { signature: "" }, out);
-            }
-            Block::Tool(place) => {
-                if let Some(call) = self.calls.at(place) {
-                    write_rest(call, index, out);
-                    call.state = CallState::Closed;
-                }
-            }
-            Block::Text => {}
-        }
-        named_event(out, "content_block_stop", &json!({"type": "content_block_stop", "index": index}));
-    }
-
-    /// Tells the calls that waited for their turn, each whole.
-    fn tell_waiting(&mut self, out: &mut Vec<u8>) -> Result<(), StreamFault> {
-        while let Some(place) = self.calls.unfinished() {
-            if self.calls.get(place).is_some_and(|call| call.name.is_empty()) {
-                return Err(StreamFault::Garbage("a tool call without a name".to_owned()));
-            }
-            self.open(Block::Tool(place), out)?;
-            self.close(out);
-        }
-        Ok(())
-    }
-
-    fn delta(&self, delta: Added<'_>, out: &mut Vec<u8>) {
-        write_delta(delta, self.blocks.saturating_sub(1), out);
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), StreamFault> {
@@ -309,8 +194,7 @@ impl MessagesWriter {
             return Ok(());
         }
         self.begin(out);
-        self.close(out);
-        self.tell_waiting(out)?;
+        self.blocks.end(&mut self.message, out)?;
         self.ended = true;
         let (reason, sequence) = self.stop_reason();
         let delta = json!({
@@ -330,7 +214,7 @@ impl MessagesWriter {
         match self.finish.as_deref() {
             Some("length") => ("max_tokens", None),
             Some("content_filter") => ("refusal", None),
-            _ if !self.calls.is_empty() => ("tool_use", None),
+            _ if !self.blocks.calls.is_empty() => ("tool_use", None),
             _ if met.is_some() => ("stop_sequence", met),
             _ => ("end_turn", None),
         }
@@ -345,23 +229,58 @@ impl MessagesWriter {
             "output_tokens": self.usage.completion,
         })
     }
+}
 
+impl Message {
     fn call_id(&self, call: &Call) -> String {
         // Clients answer by id; an engine that gives none gets one.
         call.id.clone().unwrap_or_else(|| format!("toolu_{}_{}", self.id.trim_start_matches("msg_"), call.index()))
+    }
+
+    fn open_index(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+}
+
+impl BlockWriter for Message {
+    fn open(&mut self, told: Told<'_>, out: &mut Vec<u8>) {
+        let content = match (told.block, told.call) {
+            (Block::Reasoning, _) => json!({"type": "thinking", "thinking": "", "signature": ""}),
+            (Block::Call(_), Some(call)) => {
+                json!({"type": "tool_use", "id": self.call_id(call), "name": call.name, "input": {}})
+            }
+            (Block::Text | Block::Call(_), _) => json!({"type": "text", "text": ""}),
+        };
+        let start = json!({"type": "content_block_start", "index": self.next, "content_block": content});
+        named_event(out, "content_block_start", &start);
+        if self.next == 0 {
+            // Where Anthropic's own API has its first.
+            out.extend_from_slice(&PING);
+        }
+        self.next += 1;
+    }
+
+    fn piece(&mut self, block: Block, text: &str, out: &mut Vec<u8>) {
+        let delta = match block {
+            Block::Reasoning => Added::Thinking { thinking: text },
+            Block::Text => Added::Text { text },
+            Block::Call(_) => Added::Input { partial_json: text },
+        };
+        write_delta(delta, self.open_index(), out);
+    }
+
+    fn close(&mut self, told: Told<'_>, out: &mut Vec<u8>) {
+        let index = self.open_index();
+        if told.block == Block::Reasoning {
+            // Only Anthropic can sign; clients want the field all the same.
+            write_delta(Added::Signature { signature: "" }, index, out);
+        }
+        named_event(out, "content_block_stop", &json!({"type": "content_block_stop", "index": index}));
     }
 }
 
 fn write_delta(delta: Added<'_>, index: u64, out: &mut Vec<u8>) {
     named_event(out, "content_block_delta", &BlockDelta { r#type: "content_block_delta", index, delta });
-}
-
-/// Writes what has come of a call's arguments and was not written yet.
-fn write_rest(call: &mut Call, index: u64, out: &mut Vec<u8>) {
-    if call.written < call.arguments.len() {
-        write_delta(Added::Input { partial_json: &call.arguments[call.written..] }, index, out);
-        call.written = call.arguments.len();
-    }
 }
 
 #[cfg(test)]

@@ -9,12 +9,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::types::clock::Clock;
 use crate::wire::anthropic_answer::{MessagesWriter, PING};
 use crate::wire::anthropic_request;
 use crate::wire::json_body::JsonBody;
 use crate::wire::openai::{Document, WholeFault};
 use crate::wire::openai_tap::StreamFault;
 use crate::wire::pivot::Extras;
+use crate::wire::responses_answer::ResponsesWriter;
+use crate::wire::responses_request;
 use crate::wire::sse;
 use crate::wire::translate::{Fields, TranslateFault, flag};
 
@@ -27,6 +30,8 @@ pub enum ClientDialect {
     Messages,
     /// Anthropic's `/v1/messages/count_tokens`.
     CountTokens,
+    /// OpenAI's `/v1/responses`.
+    Responses,
 }
 
 /// What a translator needs to know of a request beside its body.
@@ -36,6 +41,8 @@ pub struct About<'a> {
     pub request_id: &'a str,
     /// The model as the client named it.
     pub model: &'a str,
+    /// Dates answers.
+    pub clock: &'a Clock,
 }
 
 /// A request in the pivot's shape.
@@ -77,6 +84,19 @@ impl ClientDialect {
                     extras: chat.extras,
                     route: Document::Chat,
                     client: ClientWriter::Messages(Box::new(writer)),
+                    dropped: chat.dropped,
+                }
+            }
+            Self::Responses => {
+                let chat = responses_request::chat(&fields)?;
+                let created = about.clock.wall().0 / 1000;
+                let writer = ResponsesWriter::new(about.request_id, about.model, created, chat.echo);
+                Translated {
+                    streams: flag(&fields, "stream", "")?.unwrap_or(false),
+                    body: Bytes::from(chat.body.to_string()),
+                    extras: chat.extras,
+                    route: Document::Chat,
+                    client: ClientWriter::Responses(Box::new(writer)),
                     dropped: chat.dropped,
                 }
             }
@@ -170,6 +190,8 @@ pub enum ClientWriter {
     OpenAi,
     /// Anthropic's named events and documents.
     Messages(Box<MessagesWriter>),
+    /// Named events and documents of OpenAI's Responses.
+    Responses(Box<ResponsesWriter>),
 }
 
 /// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
@@ -184,6 +206,7 @@ impl ClientWriter {
         match self {
             Self::OpenAi => Ok(document),
             Self::Messages(writer) => writer.whole(&document),
+            Self::Responses(writer) => writer.whole(&document),
         }
     }
 
@@ -198,6 +221,7 @@ impl ClientWriter {
                 Ok(())
             }
             Self::Messages(writer) => writer.push(&events, out),
+            Self::Responses(writer) => writer.push(&events, out),
         }
     }
 
@@ -210,6 +234,7 @@ impl ClientWriter {
                 out.push_back(sse::DONE);
             }
             Self::Messages(writer) => writer.fail(error, out),
+            Self::Responses(writer) => writer.fail(error, out),
         }
     }
 
@@ -217,7 +242,7 @@ impl ClientWriter {
     #[must_use]
     pub fn heartbeat(&self) -> Option<Bytes> {
         match self {
-            Self::OpenAi => Some(COMMENT),
+            Self::OpenAi | Self::Responses(_) => Some(COMMENT),
             Self::Messages(writer) => Some(if writer.begun() { PING } else { COMMENT }),
         }
     }
@@ -226,7 +251,7 @@ impl ClientWriter {
     #[must_use]
     pub fn stream_type(&self) -> &'static str {
         match self {
-            Self::OpenAi | Self::Messages(_) => "text/event-stream; charset=utf-8",
+            Self::OpenAi | Self::Messages(_) | Self::Responses(_) => "text/event-stream; charset=utf-8",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod anthropic_answer;
 pub mod anthropic_request;
+mod blocks;
 pub mod client;
 pub mod json_body;
 mod json_scan;
@@ -14,6 +15,8 @@ pub mod openai;
 mod openai_chunk;
 pub mod openai_tap;
 pub mod pivot;
+pub mod responses_answer;
+pub mod responses_request;
 pub mod sse;
 pub mod token_estimate;
 pub mod translate;

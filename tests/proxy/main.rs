@@ -15,6 +15,7 @@ mod owner;
 mod profiles;
 mod refusals;
 mod reload;
+mod responses;
 mod serving;
 mod streams;
 
