@@ -23,12 +23,14 @@ pub enum Context {
     Engines,
     /// The Models tab.
     Models,
-    /// The Proxy tab, both views.
+    /// The Proxy tab, all views.
     Proxy,
     /// Its live requests.
     Requests,
     /// Its API keys.
     Keys,
+    /// Its sums of what was used.
+    Usage,
     /// The Security tab.
     Security,
     /// The Blocklist tab, all three lists.
@@ -55,6 +57,7 @@ impl Context {
             Self::Proxy => "proxy",
             Self::Requests => "requests",
             Self::Keys => "keys",
+            Self::Usage => "usage",
             Self::Security => "security",
             Self::Lists => "lists",
             Self::Blocks => "blocks",
@@ -75,6 +78,7 @@ impl Context {
             Self::Proxy => "tab.proxy",
             Self::Requests => "proxy.requests",
             Self::Keys => "proxy.keys",
+            Self::Usage => "proxy.usage",
             Self::Security => "tab.security",
             Self::Lists => "tab.blocklist",
             Self::Blocks => "blocklist.blocked",
@@ -172,6 +176,8 @@ commands! {
     SortModels "sort-models" ["s"] "command.sort" Models Looks 100;
     ReverseModels "reverse-models" ["S"] "command.reverse" Models Looks 0;
     RefreshModels "refresh-models" ["r"] "command.refresh_models" Models Changes 95;
+    EditProfile "edit-profile" ["e"] "command.edit_profile" Models Changes 90;
+    DeleteProfile "delete-profile" ["D"] "command.delete_profile" Models Dangerous 0;
 
     NextView "next-view" ["v", "]"] "command.next_view" Proxy Looks 96;
     PreviousView "previous-view" ["["] "command.previous_view" Proxy Looks 0;
@@ -185,6 +191,7 @@ commands! {
     CreateKey "create-key" ["a"] "command.create_key" Keys Changes 99;
     RotateKey "rotate-key" ["o"] "command.rotate_key" Keys Dangerous 66;
     RevokeKey "revoke-key" ["x", "delete"] "command.revoke_key" Keys Dangerous 65;
+    UsageSpan "usage-span" ["t"] "command.usage_span" Usage Looks 97;
 
     PauseAudit "pause-events" ["p"] "command.pause" Security Looks 95;
     FollowAudit "follow-events" ["f"] "command.follow" Security Looks 0;
@@ -203,8 +210,11 @@ commands! {
     NewPrompt "new-prompt" ["a"] "command.new_prompt" Prompts Changes 100;
     EditPrompt "edit-prompt" ["e"] "command.edit_prompt" Prompts Changes 99;
     PromptHistory "prompt-history" ["v"] "command.prompt_history" Prompts Looks 70;
+    ComparePrompt "compare-prompt" ["d"] "command.compare_prompt" Prompts Looks 68;
+    RestorePrompt "restore-prompt" ["R"] "command.restore_prompt" Prompts Changes 67;
     DeletePrompt "delete-prompt" ["x", "delete"] "command.delete_prompt" Prompts Dangerous 65;
     SavePrompt "save-prompt" ["ctrl-s", "f10"] "command.save_prompt" Editor Changes 100;
+    PreviewPrompt "preview-prompt" ["f9"] "command.preview_prompt" Editor Looks 80;
     DiscardDraft "discard-draft" ["f8"] "command.discard_draft" Editor Looks 70;
     LeaveEditor "leave-editor" ["esc"] "command.leave_editor" Editor Looks 99;
 }

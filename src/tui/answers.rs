@@ -8,6 +8,7 @@ use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice};
 use crate::tui::state::State;
 use crate::tui::tab_prompts;
+use crate::tui::tab_proxy::usage;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
@@ -26,6 +27,9 @@ pub fn take(state: &mut State, answer: Answer) {
     match reply {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
         Reply::ListPrompts(_, outcome) => state.world.prompts.take(outcome),
+        Reply::ListProfiles(_, outcome) => state.world.profiles.take(outcome),
+        Reply::ShowUsage(call, outcome) => usage::take(state, &call, outcome),
+        Reply::PreviewPrompt(call, outcome) => tab_prompts::preview::take(state, &call, outcome),
         Reply::ListPromptRoutes(_, outcome) => state.world.prompt_routes.take(outcome),
         Reply::ListEngineKinds(_, outcome) => state.world.kinds.take(outcome),
         Reply::ListSettings(_, outcome) => state.world.settings.take(outcome),
@@ -100,6 +104,16 @@ pub fn take(state: &mut State, answer: Answer) {
         Reply::RemoveNetwork(call, Ok(())) => {
             done(state, "toast.network_removed", &[("network", &call.network.to_string())]);
             read_store(state, noun(call.list));
+        }
+        Reply::SaveProfile(_, Ok(profile)) => {
+            let model = escape(&profile.model).into_owned();
+            done(state, "toast.profile_saved", &[("model", &model)]);
+            read_store(state, Noun::Profiles);
+        }
+        Reply::DeleteProfile(_, Ok(profile)) => {
+            let model = escape(&profile.model).into_owned();
+            done(state, "toast.profile_deleted", &[("model", &model)]);
+            read_store(state, Noun::Profiles);
         }
         Reply::DeletePrompt(call, Ok(())) => {
             let id = escape(&call.api_id).into_owned();

@@ -19,9 +19,13 @@ use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
 use crate::types::calls::models::RefreshModels;
-use crate::types::calls::prompts::{DeletePrompt, ListPromptRoutes, ListPrompts, PromptHistory, SetPrompt};
+use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
+use crate::types::calls::prompts::{
+    DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt,
+};
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::calls::settings::{ListSettings, SetSetting};
+use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -120,10 +124,10 @@ macro_rules! requests {
 }
 
 requests! {
-    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
-    ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListPromptRoutes, ListPrompts, ListSettings,
-    PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SetPrompt,
-    SetSetting, StartListener, StopListener,
+    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
+    ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
+    PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
+    SetSetting, ShowUsage, StartListener, StopListener,
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.

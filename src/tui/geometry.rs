@@ -21,6 +21,10 @@ pub enum ListId {
     Requests,
     /// API keys.
     Keys,
+    /// Usage by model.
+    UsageModels,
+    /// Usage by key.
+    UsageKeys,
     /// Security events.
     Audit,
     /// Blocks.

@@ -8,6 +8,7 @@ use crate::tui::geometry::Target;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
+use crate::tui::tab_proxy::usage;
 use crate::tui::tabs::Tab;
 use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
@@ -15,11 +16,13 @@ use crate::types::audit::Severity;
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
+use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::settings::ListSettings;
 use crate::types::listener::ListenerPhase;
 use crate::types::live::{LiveEvent, LiveLine, Noun};
+use crate::types::text::escape;
 
 /// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
 const BLOCKS_PAGE: u32 = 1000;
@@ -105,6 +108,9 @@ fn run_global(state: &mut State, command: Command) {
         Command::PreviousTab => show_tab(state, state.tab.previous()),
         Command::Refresh if state.is_live() => {
             read_stores(state);
+            if state.proxy.view == crate::tui::tab_proxy::View::Usage {
+                usage::read(state);
+            }
             state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
         }
         Command::Repaint => state.ask(Effect::Repaint),
@@ -215,7 +221,15 @@ fn live(state: &mut State, line: LiveLine) {
         state.unread_alerts = state.unread_alerts.saturating_add(1);
         state.soil(Dirty::Data);
     }
+    let before = fault(state);
     let touched = state.world.apply(line);
+    if touched == Touched::Requests {
+        usage::keep_fresh(state);
+    }
+    let after = fault(state);
+    if matches!(touched, Touched::Status | Touched::All) && before != after {
+        tell_fault(state, after);
+    }
     if touched == Touched::All && state.world.link == Link::Live {
         // What was being read belongs to the state before; every store is read again.
         read_stores(state);
@@ -226,6 +240,22 @@ fn live(state: &mut State, line: LiveLine) {
     }
     if is_visible(state, touched) {
         state.soil(if touched == Touched::All { Dirty::Now } else { Dirty::Data });
+    }
+}
+
+/// Why the last reload was refused.
+fn fault(state: &State) -> Option<String> {
+    state.world.status.as_ref().and_then(|status| status.reload_fault.clone())
+}
+
+/// A reload was refused, or what was wrong was mended.
+fn tell_fault(state: &mut State, fault: Option<String>) {
+    match fault {
+        Some(why) => {
+            let note = state.words.fill("toast.reload_refused", &[("why", &escape(&why))]);
+            state.toast(Level::Error, note);
+        }
+        None => state.toast(Level::Ok, state.words.say("toast.reload_mended").into_owned()),
     }
 }
 
@@ -244,7 +274,9 @@ fn is_visible(state: &State, touched: Touched) -> bool {
 
 /// Reads every page that is not in the snapshot.
 fn read_stores(state: &mut State) {
-    for noun in [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Settings] {
+    for noun in
+        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Settings]
+    {
         read_store(state, noun);
     }
     state.read(ListEngineKinds {});
@@ -260,7 +292,8 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Trusted => state.read(ListNetworks { list: NetworkList::Trusted }),
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
-        Noun::Aliases | Noun::Profiles => return,
+        Noun::Profiles => state.read(ListProfiles::default()),
+        Noun::Aliases => return,
     };
 }
 

@@ -16,8 +16,10 @@ use crate::types::ids::EngineId;
 use crate::types::key::KeyView;
 use crate::types::listener::{ListenerPhase, ListenerStatus, ProxyStatus};
 use crate::types::live::{LiveEvent, LiveLine, LiveSnapshot, Noun, Traffic};
+use crate::types::profile::ProfileView;
 use crate::types::prompt::PromptView;
 use crate::types::request::RequestRow;
+use crate::types::usage::{UsageBy, UsageReport};
 
 /// Rows of requests and security events that are kept, as in a snapshot (`types::live`).
 pub const KEPT_ROWS: usize = 500;
@@ -107,6 +109,10 @@ pub struct World {
     pub keys: Page<Vec<KeyView>>,
     /// Prompts.
     pub prompts: Page<Vec<PromptView>>,
+    /// Model profiles.
+    pub profiles: Page<Vec<ProfileView>>,
+    /// Sums of what was used, of the span that the Proxy tab shows.
+    pub usage: BTreeMap<UsageBy, Page<UsageReport>>,
     /// Routes that take a prompt.
     pub prompt_routes: Page<Vec<String>>,
     /// Engine kinds for forms.
@@ -171,6 +177,8 @@ impl Default for World {
             trusted: Page::default(),
             keys: Page::default(),
             prompts: Page::default(),
+            profiles: Page::default(),
+            usage: BTreeMap::new(),
             prompt_routes: Page::default(),
             kinds: Page::default(),
             settings: Page::default(),

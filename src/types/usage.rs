@@ -121,7 +121,7 @@ fn mean(sum: u64, count: u64) -> Option<f64> {
 }
 
 /// What usage is summed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageBy {
     /// API key.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use flm::config::settings::Settings;
 use flm::tui::action::Action;
 use flm::tui::effect::{Answer, Effect, Reply, Request, Ticket};
 use flm::tui::keymap::Chord;
@@ -17,15 +18,18 @@ use flm::types::address::{BlockEntry, BlockSource, ListedNetwork, parse_network}
 use flm::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use flm::types::calls::addresses::{BlockPage, NetworkList};
 use flm::types::calls::engines::EngineKindInfo;
+use flm::types::calls::settings::{SettingSource, SettingView};
 use flm::types::clock::UnixMillis;
 use flm::types::engine::{Capability, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView, ModelView};
 use flm::types::ids::{CanonicalModel, EngineId, KeyId, RequestId};
 use flm::types::key::{CreatedKey, KeyLimits, KeyView};
 use flm::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus};
 use flm::types::live::{LiveEvent, LiveLine, LiveSnapshot, NumberedEvent, Traffic};
+use flm::types::profile::{Parameter, ProfileView};
 use flm::types::prompt::PromptView;
 use flm::types::request::{Progress, RequestEnd, RequestRow, StageTimes, TokenSource, TokenUsage};
 use flm::types::secret::Secret;
+use flm::types::usage::{UsageBy, UsageReport, UsageRow, UsageSums};
 use jiff::tz::TimeZone;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -125,6 +129,7 @@ fn key_event(written: &str) -> KeyEvent {
         "left" => KeyCode::Left,
         "right" => KeyCode::Right,
         "f2" => KeyCode::F(2),
+        "f9" => KeyCode::F(9),
         _ => KeyCode::Char(name.chars().next().expect("a letter")),
     };
     KeyEvent::new(code, modifiers)
@@ -204,6 +209,8 @@ fn full_page(request: Request) -> Option<Reply> {
             Reply::ListNetworks(call, Ok(list))
         }
         Request::ListPrompts(call) => Reply::ListPrompts(call, Ok(prompts())),
+        Request::ListProfiles(call) => Reply::ListProfiles(call, Ok(profiles())),
+        Request::ListSettings(call) => Reply::ListSettings(call, Ok(settings())),
         Request::ListPromptRoutes(call) => {
             Reply::ListPromptRoutes(call, Ok(vec!["chat.completions".to_owned(), "completions".to_owned()]))
         }
@@ -277,6 +284,77 @@ fn keys() -> Vec<KeyView> {
 pub(crate) fn created_key() -> CreatedKey {
     let text = "flm_Ab12Cd34_k3JfQ9sV0bTzYw7LmN2pRx5HdGc8EuKa41XoZiXy7Q";
     CreatedKey { key: Secret::new(text.to_owned()), view: key("Ab12Cd34", "first key") }
+}
+
+fn profiles() -> Vec<ProfileView> {
+    let parameter = |name: &str, value: serde_json::Value, pinned| Parameter { name: name.to_owned(), value, pinned };
+    vec![ProfileView {
+        id: 1,
+        engine: EngineId::parse("ollama").expect("parses"),
+        model: "llama3.1:8b".to_owned(),
+        label: "careful".to_owned(),
+        parameters: vec![
+            parameter("temperature", 0.2.into(), false),
+            parameter("max_tokens", 512.into(), true),
+            parameter("num_gpu", 1.into(), false),
+        ],
+        updated: ago(3_600),
+    }]
+}
+
+fn settings() -> Vec<SettingView> {
+    let mut settings = Settings::default().list();
+    for (key, value, source) in [
+        ("console.refresh", "4", SettingSource::Database),
+        ("log.level", "warn", SettingSource::File),
+        ("preferred_language", "ja", SettingSource::Environment),
+    ] {
+        let setting = settings.iter_mut().find(|setting| setting.key == key).expect("a setting");
+        (setting.value, setting.source) = (value.to_owned(), source);
+    }
+    settings
+}
+
+/// The versions of a prompt, newest first.
+pub(crate) fn versions() -> Vec<PromptView> {
+    let version = |version: u32, text: &str| PromptView {
+        api_id: "chat.completions".to_owned(),
+        text: text.to_owned(),
+        version,
+        updated: ago(7_200 * u64::from(4 - version)),
+    };
+    vec![
+        version(3, "You are a careful assistant.\nToday is {{date}}.\n\n日本語で質問されたら日本語で答えてください。"),
+        version(2, "You are a careful assistant.\n\n日本語で質問されたら日本語で答えてください。\nBe brief."),
+        version(1, "You are an assistant."),
+    ]
+}
+
+/// What was used, by model or by key.
+pub(crate) fn usage(by: UsageBy) -> UsageReport {
+    let sums = |requests: u64, tokens: u64, estimated: u64| UsageSums {
+        requests,
+        estimated,
+        prompt_tokens: tokens * 10,
+        completion_tokens: tokens,
+        latency_us: requests * 800_000,
+        first_token_us: requests * 90_000,
+        first_tokens: requests,
+        rated_tokens: tokens,
+        rated_us: tokens * 12_000,
+        ..UsageSums::default()
+    };
+    let rows = match by {
+        UsageBy::Key => vec![
+            UsageRow::new("Ab12Cd34".into(), Some("first key".into()), sums(1_204, 210_000, 0)),
+            UsageRow::new("Qw34Er56".into(), Some("ノートPC".into()), sums(37, 4_100, 5)),
+        ],
+        _ => vec![
+            UsageRow::new("llama3.1:8b".into(), None, sums(1_200, 209_000, 5)),
+            UsageRow::new("nomic-embed-text".into(), None, UsageSums { requests: 41, ..UsageSums::default() }),
+        ],
+    };
+    UsageReport { by, since: ago(86_400), rows, total: sums(1_241, 214_100, 5) }
 }
 
 fn prompts() -> Vec<PromptView> {

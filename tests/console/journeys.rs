@@ -12,12 +12,13 @@ use flm::tui::{ConsoleEnd, OwnerOrigin};
 use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::proxy::StartListener;
 use flm::types::failure::{ErrorCode, Failure};
-use flm::types::listener::{ListenerConfig, OwnerKind};
+use flm::types::listener::{ListenerConfig, OwnerKind, ProxyStatus};
 use flm::types::live::{LiveEvent, LiveLine, LiveSnapshot, Noun};
+use flm::types::prompt::PromptView;
 
 use crate::fixture::{
     NOW, answer, attach, audit_row, busy, calls, console, created_key, draw, empty, happen, press, request,
-    screen_text, snapshot, status, type_text,
+    screen_text, snapshot, status, type_text, versions,
 };
 
 #[test]
@@ -306,4 +307,88 @@ fn the_demo_starts_nothing_by_itself_and_is_marked() {
     let asked = calls(update(&mut state, Action::Live(Box::new(line))));
     assert!(!asked.iter().any(|(_, r)| matches!(r, Request::EnsureFirstKey(_) | Request::DetectEngines(_))));
     assert!(screen_text(&draw(&mut state)).contains("DEMO"));
+}
+
+#[test]
+fn the_profile_editor_says_what_is_wrong_pins_and_saves() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "2 e tab ctrl-u");
+    type_text(&mut state, "9");
+    assert!(screen_text(&draw(&mut state)).contains("a number from 0 to 2"));
+    assert!(calls(press(&mut state, "enter")).is_empty(), "a faulty form is not sent");
+    press(&mut state, "ctrl-u");
+    type_text(&mut state, "0.5");
+    press(&mut state, "ctrl-t");
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::SaveProfile(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let temperature = call.parameters.iter().find(|value| value.name == "temperature").expect("a value");
+    assert_eq!((&temperature.value, temperature.pinned), (&serde_json::json!(0.5), true));
+    let failure = Failure::new(ErrorCode::InvalidArgument, "llama.cpp takes no context_length with a request");
+    answer(&mut state, *ticket, Reply::SaveProfile(call.clone(), Err(failure)));
+    assert!(screen_text(&draw(&mut state)).contains("takes no context_length"), "the form stays and says why");
+}
+
+#[test]
+fn usage_is_read_when_it_is_shown_again_while_requests_come_and_for_another_span() {
+    let mut state = busy("en", (80, 24));
+    let reads = |asked: Vec<(_, Request)>| {
+        let since = |request: &Request| match request {
+            Request::ShowUsage(call) => Some(call.since),
+            _ => None,
+        };
+        asked.iter().filter_map(|(_, request)| since(request)).collect::<Vec<_>>()
+    };
+    let day = Duration::from_hours(24);
+    assert_eq!(reads(calls(press(&mut state, "3 v v"))), [day, day]);
+    let row = request(1, 1);
+    assert!(reads(calls(happen(&mut state, LiveEvent::Request(Box::new(row.clone()))))).is_empty(), "still fresh");
+    state.now = state.now.plus(Duration::from_secs(6));
+    assert_eq!(reads(calls(happen(&mut state, LiveEvent::Request(Box::new(row.clone()))))), [day, day]);
+    assert_eq!(reads(calls(press(&mut state, "t"))), [day * 7, day * 7]);
+    press(&mut state, "v");
+    state.now = state.now.plus(Duration::from_secs(60));
+    assert!(reads(calls(happen(&mut state, LiveEvent::Request(Box::new(row))))).is_empty(), "nobody looks");
+}
+
+#[test]
+fn a_preview_follows_what_is_typed_one_question_at_a_time() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(press(&mut state, "6 e f9"));
+    let [(ticket, Request::PreviewPrompt(first))] = asked.as_slice() else { panic!("{asked:?}") };
+    type_text(&mut state, "ab");
+    let more = calls(answer(&mut state, *ticket, Reply::PreviewPrompt(first.clone(), Ok("old".into()))));
+    let [(ticket, Request::PreviewPrompt(second))] = more.as_slice() else { panic!("{more:?}") };
+    assert!(second.text.ends_with("ab"), "what was typed meanwhile: {}", second.text);
+    let failure = Failure::new(ErrorCode::InvalidArgument, "the prompt has a variable {{x}}, which is not known");
+    let done = calls(answer(&mut state, *ticket, Reply::PreviewPrompt(second.clone(), Err(failure))));
+    assert!(done.is_empty(), "nothing new was typed");
+    assert!(screen_text(&draw(&mut state)).contains("which is not known"));
+}
+
+#[test]
+fn an_old_version_is_restored_from_the_history() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(press(&mut state, "6 v"));
+    let [(ticket, Request::PromptHistory(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    answer(&mut state, *ticket, Reply::PromptHistory(call.clone(), Ok(versions())));
+    let asked = calls(press(&mut state, "j j R"));
+    let [(ticket, Request::SetPrompt(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(call.text, "You are an assistant.");
+    let saved = PromptView { version: 4, text: call.text.clone(), ..versions().remove(0) };
+    let then = calls(answer(&mut state, *ticket, Reply::SetPrompt(call.clone(), Ok(saved))));
+    assert!(then.iter().any(|(_, request)| matches!(request, Request::PromptHistory(_))), "{then:?}");
+}
+
+#[test]
+fn a_refused_reload_is_told_once_and_so_is_its_end() {
+    let mut state = busy("en", (80, 24));
+    let why = "flm.toml, line 2, column 15: no time".to_owned();
+    let faulty = ProxyStatus { reload_fault: Some(why), ..status() };
+    happen(&mut state, LiveEvent::Status(Box::new(faulty.clone())));
+    assert!(state.toasts.iter().any(|toast| toast.text.contains("line 2, column 15")), "{:?}", state.toasts);
+    state.toasts.clear();
+    happen(&mut state, LiveEvent::Status(Box::new(faulty)));
+    assert!(state.toasts.is_empty(), "the same again is no news");
+    happen(&mut state, LiveEvent::Status(Box::new(status())));
+    assert!(screen_text(&draw(&mut state)).contains("in force"));
 }

@@ -1,15 +1,17 @@
 //! Whole screens as text, in two languages and three sizes, and laws that hold for every screen.
 
 use flm::tui::action::Action;
-use flm::tui::effect::Reply;
+use flm::tui::effect::{Reply, Request};
 use flm::tui::state::State;
 use flm::tui::text;
 use flm::tui::update::update;
 use flm::types::calls::keys::CreateKey;
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::key::KeyLimits;
+use flm::types::listener::ProxyStatus;
+use flm::types::live::LiveEvent;
 
-use crate::fixture::{self, busy, console, draw, empty, press, screen_text};
+use crate::fixture::{self, busy, calls, console, draw, empty, press, screen_text};
 
 const LANGUAGES: [&str; 2] = ["en", "ja"];
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
@@ -108,6 +110,9 @@ fn every_view_and_box() {
             (":", "palette"),
             (": s t o p", "palette_search"),
             ("f2", "settings"),
+            ("f2 a", "all_settings"),
+            ("2 e", "form_profile"),
+            ("2 D", "confirm_profile"),
             ("q", "quit"),
             ("1 a", "form_engine"),
             ("3 v a", "form_key"),
@@ -119,6 +124,49 @@ fn every_view_and_box() {
             let mut state = busy(language, (80, 24));
             press(&mut state, keys);
             check(&format!("{name}_{language}"), &mut state);
+        }
+    }
+}
+
+#[test]
+fn what_was_used_and_a_refused_reload() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let mut state = busy(language, size);
+            for (ticket, asked) in calls(press(&mut state, "3 v v")) {
+                let Request::ShowUsage(call) = asked else { continue };
+                let report = fixture::usage(call.by);
+                fixture::answer(&mut state, ticket, Reply::ShowUsage(call, Ok(report)));
+            }
+            check(&format!("usage_{language}_{}x{}", size.0, size.1), &mut state);
+        }
+        let mut state = busy(language, (80, 24));
+        press(&mut state, "3");
+        let why = "/etc/flm/flm.toml, line 2, column 15: engine.gap_timeout cannot be \"fast\"".to_owned();
+        let status = ProxyStatus { reload_fault: Some(why), ..fixture::status() };
+        fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
+        check(&format!("reload_refused_{language}"), &mut state);
+    }
+}
+
+#[test]
+fn versions_side_by_side_and_a_preview_beside_the_editor() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let mut state = busy(language, size);
+            for (ticket, asked) in calls(press(&mut state, "6 v")) {
+                let Request::PromptHistory(call) = asked else { continue };
+                fixture::answer(&mut state, ticket, Reply::PromptHistory(call, Ok(fixture::versions())));
+            }
+            press(&mut state, "j");
+            check(&format!("history_{language}_{}x{}", size.0, size.1), &mut state);
+            press(&mut state, "esc");
+            for (ticket, asked) in calls(press(&mut state, "e f9")) {
+                let Request::PreviewPrompt(call) = asked else { continue };
+                let text = call.text.replace("{{date}}", "2026-11-23");
+                fixture::answer(&mut state, ticket, Reply::PreviewPrompt(call, Ok(text)));
+            }
+            check(&format!("preview_{language}_{}x{}", size.0, size.1), &mut state);
         }
     }
 }

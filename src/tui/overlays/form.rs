@@ -1,6 +1,6 @@
 //! Forms: fields that are checked while they are typed, an answer that is waited for, and failures shown inside.
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 
 use crate::tui::effect::{Request, Ticket};
@@ -48,6 +48,15 @@ pub enum Edited {
     Yes,
 }
 
+/// Whether a value may be changed by those that it is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// They may.
+    Open,
+    /// They may not.
+    Set,
+}
+
 /// A field.
 #[derive(Debug)]
 pub struct Field {
@@ -61,19 +70,28 @@ pub struct Field {
     pub edited: Edited,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// Its pin, where it has one; Ctrl-T turns it.
+    pub pin: Option<Pin>,
 }
 
 impl Field {
     /// A field for text.
     #[must_use]
     pub fn text(label: &'static str, hint: &'static str, text: &str) -> Self {
-        Self { label, hint, value: Value::Text(LineInput::with(text)), edited: Edited::No, fault: None }
+        Self { label, hint, value: Value::Text(LineInput::with(text)), edited: Edited::No, fault: None, pin: None }
+    }
+
+    /// The field with a pin.
+    #[must_use]
+    pub fn with_pin(mut self, pin: Pin) -> Self {
+        self.pin = Some(pin);
+        self
     }
 
     /// A field with choices.
     #[must_use]
     pub fn choice(label: &'static str, hint: &'static str, options: Vec<Choice>) -> Self {
-        Self { label, hint, value: Value::Choice { options, at: 0 }, edited: Edited::No, fault: None }
+        Self { label, hint, value: Value::Choice { options, at: 0 }, edited: Edited::No, fault: None, pin: None }
     }
 
     /// What is typed or chosen.
@@ -121,6 +139,7 @@ impl Form {
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         let count = self.fields.len() + 2;
         match key.code {
+            KeyCode::Char('t') if key.modifiers.contains(KeyModifiers::CONTROL) => self.turn_pin(),
             KeyCode::Tab | KeyCode::Down => self.focus = (self.focus + 1) % count,
             KeyCode::BackTab | KeyCode::Up => self.focus = (self.focus + count - 1) % count,
             KeyCode::Enter if self.focus == self.fields.len() => return Stays::Closed,
@@ -131,6 +150,12 @@ impl Form {
             _ => self.edit(state, key),
         }
         Stays::Open
+    }
+
+    fn turn_pin(&mut self) {
+        if let Some(pin) = self.fields.get_mut(self.focus).and_then(|field| field.pin.as_mut()) {
+            *pin = if *pin == Pin::Set { Pin::Open } else { Pin::Set };
+        }
     }
 
     fn edit(&mut self, state: &State, key: KeyEvent) {
@@ -269,7 +294,18 @@ impl Form {
         let role = if focused { Role::Accent } else { Role::Muted };
         painter.text(Rect { width: label_cells, ..line }, &label, role);
         let x = line.x + label_cells + 2;
-        let place = Rect { x, width: line.right().saturating_sub(x + 2), ..line };
+        let mut place = Rect { x, width: line.right().saturating_sub(x + 2), ..line };
+        if let Some(pin) = field.pin {
+            let (word, role) = match pin {
+                Pin::Set => ("form.pinned", Role::Accent),
+                Pin::Open => ("form.open", Role::Faint),
+            };
+            let word = painter.say(word);
+            let most = ["form.pinned", "form.open"].map(|word| text::width(&painter.say(word))).into_iter().max();
+            let width = cells(most.unwrap_or(0));
+            place.width = place.width.saturating_sub(width + 1);
+            painter.text(Rect { x: place.right() + 1, width, ..line }, &word, role);
+        }
         match &field.value {
             Value::Text(input) => popup::input(painter, place, input, "", Emphasis::when(focused)),
             Value::Choice { options, at } => {

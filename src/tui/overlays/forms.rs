@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
+use crate::tui::overlays::profile_form;
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::types::address::parse_network;
@@ -12,7 +13,7 @@ use crate::types::calls::engines::AddEngine;
 use crate::types::calls::keys::CreateKey;
 use crate::types::calls::proxy::StartListener;
 use crate::types::engine::EngineKind;
-use crate::types::ids::EngineId;
+use crate::types::ids::{CanonicalModel, EngineId};
 use crate::types::key::{KeyLimits, Priority};
 use crate::types::listener::ListenerConfig;
 
@@ -31,6 +32,8 @@ pub enum FormKind {
     NewPrompt,
     /// Start the proxy on another port.
     Port(ListenerConfig),
+    /// Edit the profile of a model.
+    Profile(CanonicalModel),
 }
 
 type Faults = Vec<(usize, String)>;
@@ -161,6 +164,7 @@ impl FormKind {
             Self::Network(NetworkList::Trusted) => "form.network.trusted_title",
             Self::NewPrompt => "form.prompt.title",
             Self::Port(_) => "form.port.title",
+            Self::Profile(_) => "form.profile.title",
         }
     }
 
@@ -173,6 +177,7 @@ impl FormKind {
             Self::Block => "button.block",
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
+            Self::Profile(_) => "button.save",
         }
     }
 
@@ -224,6 +229,7 @@ impl FormKind {
                 "" => get(0).to_owned(),
                 key => format!("{}@{key}", get(0)),
             })),
+            Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
             Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };
                 Submit::Call(StartListener { config: Some(config) }.into())

@@ -16,6 +16,7 @@ pub mod forms;
 pub mod key;
 pub mod menu;
 pub mod notice;
+pub mod profile_form;
 pub mod quit;
 pub mod settings;
 pub mod toasts;

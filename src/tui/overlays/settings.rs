@@ -1,19 +1,23 @@
 //! F2: language, theme, mouse and refresh rate. A change works at once and is stored.
 
+use std::borrow::Cow;
+
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
 use crate::tui::ConsoleAccess;
 use crate::tui::effect::MouseUse;
 use crate::tui::geometry::Target;
-use crate::tui::overlays::Stays;
+use crate::tui::overlays::notice::Notice;
+use crate::tui::overlays::{self, Overlay, Stays};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::use_mouse;
 use crate::tui::widgets::painter::{Painter, below, cells, row};
 use crate::tui::widgets::popup;
-use crate::types::calls::settings::{SetSetting, SettingSource};
+use crate::types::calls::settings::{SetSetting, SettingSource, SettingView};
+use crate::types::text::escape;
 
 /// Frames per second on offer, within what the settings table allows.
 const REFRESH_RATES: [u8; 7] = [1, 2, 4, 10, 15, 30, 60];
@@ -49,6 +53,7 @@ impl Settings {
             KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => self.focus = (self.focus + 1) % ROWS.len(),
             KeyCode::Left | KeyCode::Char('h') => self.change(state, Step::Previous),
             KeyCode::Right | KeyCode::Char('l' | ' ') | KeyCode::Enter => self.change(state, Step::Next),
+            KeyCode::Char('a') => overlays::open(state, Overlay::Notice(all(state))),
             KeyCode::Char('q') | KeyCode::F(2) => return Stays::Closed,
             _ => {}
         }
@@ -143,15 +148,40 @@ impl Settings {
     }
 }
 
-/// Where the stored value comes from, when it does not come from the database (SPEC §1.4).
+/// Where the value comes from (SPEC §1.4).
 fn source(state: &State, key: &str) -> Option<&'static str> {
     let settings = state.world.settings.value.as_ref()?;
-    Some(match settings.iter().find(|setting| setting.key == key)?.source {
+    settings.iter().find(|setting| setting.key == key).map(|setting| source_name(setting.source))
+}
+
+fn source_name(source: SettingSource) -> &'static str {
+    match source {
         SettingSource::Flag => "settings.from_flag",
         SettingSource::Environment => "settings.from_environment",
         SettingSource::File => "settings.from_file",
-        SettingSource::Database | SettingSource::Default => return None,
-    })
+        SettingSource::Database => "settings.from_database",
+        SettingSource::Default => "settings.from_default",
+    }
+}
+
+/// Every setting with its value and where that comes from.
+fn all(state: &State) -> Notice {
+    let settings = state.world.settings.value.as_deref().unwrap_or_default();
+    let widest = |width: fn(&SettingView) -> usize| settings.iter().map(width).max().unwrap_or(0);
+    let key_cells = widest(|setting| text::width(&setting.key));
+    let mut lines = Vec::with_capacity(settings.len());
+    for setting in settings {
+        let role = match setting.source {
+            SettingSource::Default => Role::Muted,
+            _ => Role::Popup,
+        };
+        let (key, value) = (escape(&setting.key), escape(&setting.value));
+        let source = state.words.say(source_name(setting.source));
+        let value = if value.is_empty() { Cow::Borrowed("-") } else { value };
+        let unit = if setting.unit.is_empty() { String::new() } else { format!(" {}", setting.unit) };
+        lines.push((format!("{key:key_cells$}  {value}{unit}  ({source})"), role));
+    }
+    Notice::new("settings.all_title", lines)
 }
 
 fn neighbour(all: &[String], current: &str, step: Step) -> String {

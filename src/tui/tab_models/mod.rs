@@ -5,13 +5,18 @@ use nucleo_matcher::{Config, Matcher, Utf32Str};
 
 use crate::tui::action::Command;
 use crate::tui::geometry::ListId;
+use crate::tui::overlays::confirm::{Confirm, Then};
+use crate::tui::overlays::toasts::Level;
+use crate::tui::overlays::{self, Overlay, profile_form};
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::widgets::table::Order;
 use crate::types::calls::models::RefreshModels;
+use crate::types::calls::profiles::DeleteProfile;
 use crate::types::engine::ModelView;
 use crate::types::ids::CanonicalModel;
+use crate::types::text::escape;
 
 pub mod view;
 
@@ -122,6 +127,13 @@ pub fn run(state: &mut State, command: Command) {
         Command::RefreshModels => {
             state.call(RefreshModels {});
         }
+        Command::EditProfile => {
+            if let Some(model) = selected_model(state) {
+                let form = profile_form::edit(state, model);
+                overlays::open(state, Overlay::Form(form));
+            }
+        }
+        Command::DeleteProfile => ask_to_delete_profile(state),
         Command::Open => state.detail = Detail::Open,
         Command::Copy => {
             let rows = rows(state);
@@ -137,4 +149,21 @@ pub fn run(state: &mut State, command: Command) {
             state.models.cursor = cursor;
         }
     }
+}
+
+fn selected_model(state: &State) -> Option<CanonicalModel> {
+    let rows = rows(state);
+    selected(state, &rows).map(|at| rows[at].name.clone())
+}
+
+fn ask_to_delete_profile(state: &mut State) {
+    let Some(model) = selected_model(state) else { return };
+    let Some(profile) = profile_form::profile_of(state, &model) else {
+        state.toast(Level::Info, state.words.say("models.no_profile").into_owned());
+        return;
+    };
+    let (id, label, name) = (profile.id, escape(&profile.label).into_owned(), escape(&profile.model).into_owned());
+    let body = state.words.fill("models.delete_profile_body", &[("label", &label), ("model", &name)]);
+    let then = Then::Call(DeleteProfile { id }.into());
+    overlays::open(state, Overlay::Confirm(Confirm::new("models.delete_profile_title", body, "button.delete", then)));
 }

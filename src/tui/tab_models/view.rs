@@ -2,7 +2,9 @@
 
 use ratatui::layout::Rect;
 
+use crate::tui::action::Command;
 use crate::tui::geometry::{ListId, Target};
+use crate::tui::overlays::profile_form;
 use crate::tui::state::{Detail, State};
 use crate::tui::tab_engines::view::capability;
 use crate::tui::tab_models::{self, SortBy};
@@ -12,6 +14,7 @@ use crate::tui::view::{empty, panel_title, split_detail};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::engine::{Capability, ModelView};
+use crate::types::profile::Parameter;
 use crate::types::text::escape;
 
 /// Draws it.
@@ -127,5 +130,26 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, model: &Mod
     painter.text(row(inside, y + 1), &label, Role::Muted);
     let abilities: Vec<_> = model.capabilities.iter().map(|c| painter.say(capability(*c))).collect();
     let abilities = if abilities.is_empty() { off } else { abilities.join(", ") };
-    painter.paragraph(below(inside, y + 2), &abilities, Role::Text);
+    y += 2 + painter.paragraph(below(inside, y + 2), &abilities, Role::Text);
+    draw_profile(state, painter, below(inside, y + 1), model);
+}
+
+/// Label and values of the model's profile, or how to make one.
+fn draw_profile(state: &State, painter: &mut Painter<'_>, area: Rect, model: &ModelView) {
+    let label = painter.say("model.profile");
+    painter.text(row(area, 0), &label, Role::Muted);
+    let Some(profile) = profile_form::profile_of(state, &model.name) else {
+        let key = state.keymap.first(Command::EditProfile);
+        let hint = painter.words.fill("model.profile_none", &[("key", &key)]);
+        painter.paragraph(below(area, 1), &hint, Role::Faint);
+        return;
+    };
+    painter.outside(row(area, 1), &profile.label, Role::Text);
+    let pinned = painter.say("form.pinned");
+    let told = |value: &Parameter| {
+        let pinned = if value.pinned { format!(" ({pinned})") } else { String::new() };
+        format!("{} {}{pinned}", value.name, value.value)
+    };
+    let values: Vec<_> = profile.parameters.iter().map(told).collect();
+    painter.paragraph(below(area, 2), &escape(&values.join(", ")), Role::Text);
 }

@@ -20,6 +20,7 @@ use crate::types::live::Noun;
 use crate::types::prompt::PromptView;
 use crate::types::text::escape;
 
+pub mod preview;
 pub mod view;
 
 /// Longest prompt in bytes (SPEC §8.1).
@@ -50,6 +51,8 @@ pub struct Draft {
     pub failure: Option<Failure>,
     /// A saving on its way.
     pub saving: Option<Ticket>,
+    /// What it becomes for a request, when that is shown.
+    pub preview: Option<preview::Preview>,
 }
 
 impl Draft {
@@ -61,7 +64,7 @@ impl Draft {
         area.set_wrap_mode(WrapMode::WordOrGlyph);
         area.move_cursor(CursorMove::Bottom);
         area.move_cursor(CursorMove::End);
-        Self { api_id: api_id.to_owned(), area, saved: text.to_owned(), failure: None, saving: None }
+        Self { api_id: api_id.to_owned(), area, saved: text.to_owned(), failure: None, saving: None, preview: None }
     }
 
     /// The text as it stands.
@@ -88,6 +91,16 @@ pub struct History {
     pub selected: usize,
 }
 
+/// What is shown of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shows {
+    /// How it differs from its neighbour.
+    #[default]
+    Difference,
+    /// Its text.
+    Text,
+}
+
 /// What the tab remembers.
 #[derive(Debug, Default)]
 pub struct PromptsTab {
@@ -98,6 +111,8 @@ pub struct PromptsTab {
     pub draft: Option<Draft>,
     /// Versions in view.
     pub history: Option<History>,
+    /// What is shown of the selected one.
+    pub shows: Shows,
 }
 
 impl PromptsTab {
@@ -170,6 +185,20 @@ pub fn run(state: &mut State, command: Command) {
                 state.prompts.focus = EditorFocus::History;
             }
         }
+        Command::ComparePrompt if state.prompts.focus == EditorFocus::History => {
+            state.prompts.shows = match state.prompts.shows {
+                Shows::Difference => Shows::Text,
+                Shows::Text => Shows::Difference,
+            };
+        }
+        Command::RestorePrompt if state.prompts.focus == EditorFocus::History => {
+            if let Some(PromptView { api_id, text, .. }) = shown_version(state).cloned() {
+                state.call(SetPrompt { api_id, text });
+            }
+        }
+        Command::ComparePrompt | Command::RestorePrompt => {
+            state.toast(Level::Info, state.words.say("prompts.open_history").into_owned());
+        }
         Command::DeletePrompt => {
             if let Some(api_id) = selected_id(state) {
                 let body = state.words.fill("prompts.delete_body", &[("id", &escape(&api_id))]);
@@ -199,6 +228,17 @@ pub fn shown_version(state: &State) -> Option<&PromptView> {
     }
     let rows = rows(state);
     selected(state, &rows).map(|at| rows[at])
+}
+
+/// The two versions that are compared, the older one first: the selected one and the newest, or the newest and the one
+/// before it.
+#[must_use]
+pub fn compared(state: &State) -> Option<(&PromptView, &PromptView)> {
+    let history = state.prompts.history.as_ref().filter(|_| state.prompts.focus == EditorFocus::History)?;
+    let versions = history.versions.as_ref()?;
+    let newest = versions.first()?;
+    let older = if history.selected == 0 { versions.get(1) } else { versions.get(history.selected) };
+    older.map(|older| (older, newest))
 }
 
 fn step(state: &mut State, command: Command) {
@@ -265,6 +305,7 @@ pub fn edit(state: &mut State, api_id: &str) {
 pub fn run_editor(state: &mut State, command: Command) {
     match command {
         Command::SavePrompt => save(state),
+        Command::PreviewPrompt => preview::toggle(state),
         Command::LeaveEditor => {
             state.prompts.focus = EditorFocus::List;
             if !state.prompts.has_unsaved() {
@@ -324,6 +365,10 @@ pub fn saved(state: &mut State, call: &SetPrompt, outcome: Outcome<PromptView>) 
             let note = state.words.fill("prompts.saved", &values);
             state.toast(Level::Ok, note);
             read_store(state, Noun::Prompts);
+            if state.prompts.history.as_ref().is_some_and(|history| history.api_id == prompt.api_id) {
+                // The list of versions has grown by this one.
+                state.read(PromptHistory { api_id: prompt.api_id });
+            }
         }
         Err(failure) => {
             if let Some(draft) = draft {
@@ -364,6 +409,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
     if let Some(draft) = &mut state.prompts.draft {
         draft.area.input(key);
     }
+    preview::refresh(state);
 }
 
 /// Takes pasted text for the editor. Escape sequences in it stay out; line breaks and tabs are text here.
@@ -377,4 +423,5 @@ pub fn paste(state: &mut State, text: &str) {
     if let Some(draft) = &mut state.prompts.draft {
         draft.area.insert_str(kept);
     }
+    preview::refresh(state);
 }

@@ -4,15 +4,20 @@ use ratatui::layout::{Position, Rect};
 use ratatui::widgets::Widget as _;
 
 use crate::tui::geometry::{ListId, Target};
-use crate::tui::state::State;
-use crate::tui::tab_prompts::{self, Draft, EditorFocus, History};
+use crate::tui::state::{State, WIDE};
+use crate::tui::tab_prompts::preview::Preview;
+use crate::tui::tab_prompts::{self, Draft, EditorFocus, History, Shows};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::line_diff::{self, Line};
 use crate::types::prompt::PromptView;
 use crate::types::text::escape;
+
+/// Columns from which two versions stand side by side.
+const LEAST_SIDE_BY_SIDE: u16 = 60;
 
 /// Draws it.
 pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
@@ -27,8 +32,18 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         }
     }
     match (&state.prompts.draft, editing) {
-        (Some(draft), true) => draw_editor(painter, right, draft),
-        _ => draw_text(state, painter, right),
+        (Some(draft), true) => match &draft.preview {
+            Some(preview) => {
+                let (editor, below) = halves(right);
+                draw_editor(painter, editor, draft);
+                draw_preview(painter, below, preview);
+            }
+            None => draw_editor(painter, right, draft),
+        },
+        _ => match tab_prompts::compared(state).filter(|_| state.prompts.shows == Shows::Difference) {
+            Some((older, newer)) => draw_difference(painter, right, older, newer),
+            None => draw_text(state, painter, right),
+        },
     }
 }
 
@@ -105,12 +120,74 @@ fn draw_text(state: &State, painter: &mut Painter<'_>, area: Rect) {
         painter.message(inside, &[(about, Role::Muted)]);
         return;
     };
+    draw_lines(painter, inside, &prompt.text);
+}
+
+/// Side by side where there is room, else one above the other.
+fn halves(area: Rect) -> (Rect, Rect) {
+    if area.width >= WIDE {
+        let left = area.width / 2;
+        return (Rect { width: left, ..area }, Rect { x: area.x + left, width: area.width - left, ..area });
+    }
+    let top = area.height.div_ceil(2);
+    (Rect { height: top, ..area }, below(area, top))
+}
+
+fn draw_preview(painter: &mut Painter<'_>, area: Rect, preview: &Preview) {
+    let title = painter.say("prompts.preview");
+    let inside = inset(painter.panel(area, &title, Emphasis::Resting), 1);
+    match &preview.shown {
+        None => {
+            let reading = painter.say("link.reading");
+            painter.text(row(inside, 0), &reading, Role::Muted);
+        }
+        Some(Ok(text)) => draw_lines(painter, inside, text),
+        Some(Err(failure)) => {
+            let used = painter.paragraph(inside, &escape(&failure.message), Role::Error);
+            painter.paragraph(below(inside, used), &escape(failure.hint.as_deref().unwrap_or_default()), Role::Muted);
+        }
+    }
+}
+
+fn draw_lines(painter: &mut Painter<'_>, inside: Rect, text: &str) {
     let mut y = 0;
-    for line in prompt.text.split('\n') {
+    for line in text.split('\n') {
         if y >= inside.height {
             break;
         }
         y += painter.paragraph(below(inside, y), &escape(line), Role::Text).max(1);
+    }
+}
+
+/// Two versions side by side, the older one left; one above the other where the columns would be too narrow to read.
+fn draw_difference(painter: &mut Painter<'_>, area: Rect, older: &PromptView, newer: &PromptView) {
+    let values = [("older", older.version.to_string()), ("newer", newer.version.to_string())];
+    let title =
+        painter.words.fill("prompts.difference", &values.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let inside = inset(painter.panel(area, &title, Emphasis::Resting), 1);
+    let lines = line_diff::diff(&older.text, &newer.text);
+    if inside.width < LEAST_SIDE_BY_SIDE {
+        for (y, line) in (0..inside.height).zip(&lines) {
+            let (sign, text, role) = match line {
+                Line::Same(text) => ("  ", text, Role::Muted),
+                Line::Old(text) => ("- ", text, Role::Error),
+                Line::New(text) => ("+ ", text, Role::Ok),
+            };
+            let used = painter.text(row(inside, y), sign, role);
+            painter.outside(Rect { x: inside.x + used, width: inside.width - used, ..row(inside, y) }, text, role);
+        }
+        return;
+    }
+    let half = inside.width / 2;
+    let bar = painter.symbols.bar;
+    for (y, (left, right)) in (0..inside.height).zip(line_diff::side_by_side(&lines)) {
+        let line = row(inside, y);
+        let same = left == right;
+        let role = |changed| if same { Role::Muted } else { changed };
+        painter.outside(Rect { width: half.saturating_sub(2), ..line }, left.unwrap_or_default(), role(Role::Error));
+        painter.text(Rect { x: line.x + half - 1, width: 1, ..line }, bar, Role::Border);
+        let place = Rect { x: line.x + half + 1, width: line.width - half - 1, ..line };
+        painter.outside(place, right.unwrap_or_default(), role(Role::Ok));
     }
 }
 

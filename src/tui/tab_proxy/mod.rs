@@ -1,4 +1,4 @@
-//! The Proxy tab: the listener and its addresses, live requests with their timing, and API keys.
+//! The Proxy tab: the listener and its addresses, live requests with their timing, API keys, and what was used.
 
 use std::collections::VecDeque;
 
@@ -20,6 +20,7 @@ use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
 pub mod requests;
+pub mod usage;
 pub mod view;
 
 /// Which list the tab shows.
@@ -30,6 +31,13 @@ pub enum View {
     Requests,
     /// API keys.
     Keys,
+    /// Top models and keys.
+    Usage,
+}
+
+impl View {
+    /// All views in their order.
+    const ALL: [Self; 3] = [Self::Requests, Self::Keys, Self::Usage];
 }
 
 /// What the tab remembers.
@@ -43,6 +51,8 @@ pub struct ProxyTab {
     frozen: Option<VecDeque<RequestRow>>,
     /// A start that the console began by itself.
     pub starting: Option<Ticket>,
+    /// The sums of what was used.
+    pub usage: usage::UsageView,
 }
 
 impl Default for ProxyTab {
@@ -53,6 +63,7 @@ impl Default for ProxyTab {
             keys: Cursor::default(),
             frozen: None,
             starting: None,
+            usage: usage::UsageView::default(),
         }
     }
 }
@@ -77,6 +88,7 @@ pub fn contexts(state: &State) -> Vec<Context> {
     match state.proxy.view {
         View::Requests => vec![Context::Requests, Context::Proxy],
         View::Keys => vec![Context::Keys, Context::Proxy],
+        View::Usage => vec![Context::Usage, Context::Proxy],
     }
 }
 
@@ -149,22 +161,27 @@ pub fn select(state: &mut State, row: usize) {
             cursor.select(row, &key_rows(state), key_key);
             state.proxy.keys = cursor;
         }
+        View::Usage => {}
     }
 }
 
-/// Shows requests (0) or keys (1).
+/// Shows requests (0), keys (1) or usage (2).
 pub fn show_view(state: &mut State, view: usize) {
-    state.proxy.view = if view == 0 { View::Requests } else { View::Keys };
+    state.proxy.view = View::ALL[view % View::ALL.len()];
     state.detail = Detail::Closed;
+    if state.proxy.view == View::Usage {
+        usage::read(state);
+    }
 }
 
 /// Carries a command out.
 pub fn run(state: &mut State, command: Command) {
     match command {
-        Command::NextView | Command::PreviousView | Command::Left | Command::Right => {
-            let other = usize::from(state.proxy.view == View::Requests);
-            show_view(state, other);
+        Command::NextView | Command::Right => show_view(state, state.proxy.view as usize + 1),
+        Command::PreviousView | Command::Left => {
+            show_view(state, state.proxy.view as usize + View::ALL.len() - 1);
         }
+        Command::UsageSpan => usage::next_span(state),
         Command::StartProxy => start(state),
         Command::StopProxy => ask_to_stop(state),
         Command::ReloadProxy => {
@@ -190,6 +207,7 @@ pub fn run(state: &mut State, command: Command) {
             state.proxy.frozen = None;
             state.proxy.requests.top();
         }
+        Command::Open if state.proxy.view == View::Usage => {}
         Command::Open => state.detail = Detail::Open,
         Command::Copy => copy(state),
         Command::CopyCurl => requests::copy_as_curl(state),
@@ -211,6 +229,7 @@ fn step(state: &mut State, command: Command) {
             cursor.step(command, page, &key_rows(state), key_key);
             state.proxy.keys = cursor;
         }
+        View::Usage => {}
     }
 }
 
@@ -224,6 +243,7 @@ fn copy(state: &mut State) {
             let rows = key_rows(state);
             selected_key(state, &rows).map(|at| rows[at].id.to_string())
         }
+        View::Usage => None,
     };
     if let Some(text) = text {
         state.copy(text.clone(), &text);

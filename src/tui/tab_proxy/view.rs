@@ -1,4 +1,4 @@
-//! How the Proxy tab looks: the proxy's state above, requests or keys below.
+//! How the Proxy tab looks: the proxy's state above, requests, keys or usage below.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_proxy::{self, View, requests};
+use crate::tui::tab_proxy::{self, View, requests, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title, proxy_signs, split_detail};
@@ -28,6 +28,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     match state.proxy.view {
         View::Requests => draw_requests(state, painter, rest),
         View::Keys => draw_keys(state, painter, rest),
+        View::Usage => usage::draw(state, painter, rest),
     }
 }
 
@@ -56,6 +57,14 @@ fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
     }
     let label_cells = label_width(painter, &["proxy.owner", "proxy.since", "proxy.egress"]);
     let Some(status) = &state.world.status else { return };
+    if let Some(why) = &status.reload_fault {
+        let note = painter.words.fill("proxy.reload_refused", &[("why", &escape(why))]);
+        painter.foot_note(area, &note, Role::Error);
+    } else if !status.needs_restart.is_empty() {
+        let keys = escape(&status.needs_restart.join(", ")).into_owned();
+        let note = painter.words.fill("toast.needs_restart", &[("keys", &keys)]);
+        painter.foot_note(area, &note, Role::Warn);
+    }
     let owner = match status.owner {
         OwnerKind::Daemon => "proxy.daemon",
         OwnerKind::InProcess => "proxy.in_process",
@@ -77,30 +86,32 @@ fn label_width(painter: &Painter<'_>, keys: &[&'static str]) -> u16 {
     cells(keys.iter().map(|key| text::width(&painter.say(key))).max().unwrap_or(0))
 }
 
-/// Draws a frame whose title names both views and answers its inside.
-fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
-    let requests = painter.say("proxy.requests");
-    let keys = painter.say("proxy.keys");
-    let (front, back) = match state.proxy.view {
-        View::Requests => (Role::Title, Role::Faint),
-        View::Keys => (Role::Faint, Role::Title),
-    };
-    let name = if state.proxy.view == View::Requests { "proxy.requests" } else { "proxy.keys" };
-    let title = panel_title(state, name, shown, all);
+/// Draws a frame whose title names all views and answers its inside.
+pub(super) fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
+    const NAMES: [&str; 3] = ["proxy.requests", "proxy.keys", "proxy.usage"];
+    let front = state.proxy.view as usize;
+    let words = NAMES.map(|name| painter.say(name));
+    let title = panel_title(state, NAMES[front], shown, all);
     let [_, count, filter] = title.parts();
     let bar = format!(" {} ", painter.symbols.bar);
+    let role = |view: usize| if view == front { Role::Title } else { Role::Faint };
     let parts = [
-        (requests.as_ref(), front),
+        (words[0].as_ref(), role(0)),
         (bar.as_str(), Role::Border),
-        (keys.as_ref(), back),
+        (words[1].as_ref(), role(1)),
+        (bar.as_str(), Role::Border),
+        (words[2].as_ref(), role(2)),
         (" ", Role::Text),
         count,
         filter,
     ];
     let inside = painter.panel_with(area, &parts, Emphasis::when(state.detail == Detail::Closed));
-    let first = cells(text::width(&requests));
-    painter.hit(Rect { x: area.x + 2, width: first, ..row(area, 0) }, Target::View(0));
-    painter.hit(Rect { x: area.x + 5 + first, width: cells(text::width(&keys)), ..row(area, 0) }, Target::View(1));
+    let mut x = area.x + 2;
+    for (view, word) in words.iter().enumerate() {
+        let width = cells(text::width(word));
+        painter.hit(Rect { x, width, ..row(area, 0) }, Target::View(view));
+        x += width + cells(text::width(&bar));
+    }
     inside
 }
 
