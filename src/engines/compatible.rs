@@ -23,7 +23,7 @@ use crate::types::text::escape;
 use crate::wire::json_body::{Edit, JsonBody, json_string};
 use crate::wire::openai::{self, Document};
 use crate::wire::openai_tap::{Tap, UsageForClient};
-use crate::wire::pivot::{Extras, Thinking};
+use crate::wire::pivot::{Extras, OllamaNative, Thinking};
 
 /// Whether an engine can give several answers to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,9 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
     }
     if let Some(extras) = request.extras {
         (dialect.words)(extras, body, delivery, &mut edits)?;
+        if let Some(native) = &extras.ollama {
+            ollama_edits(dialect.info, native, body, &mut edits)?;
+        }
     }
     if route == InferenceRoute::Chat {
         if let Some(messages) = body.raw("messages").and_then(openai::messages_with_reasoning) {
@@ -173,6 +176,53 @@ fn stream_edits<'a>(body: &'a JsonBody, delivery: Delivery, edits: &mut Vec<Edit
             }
         }
     }
+    Ok(())
+}
+
+/// Options of an Ollama client that the pivot carries under a word of its own.
+const CARRIED_OPTIONS: [&str; 10] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "num_predict",
+    "repeat_penalty",
+];
+
+/// Takes out what only an Ollama engine understands of an Ollama client's request, and names what is lost by it.
+fn ollama_edits<'a>(
+    info: &AdapterInfo,
+    native: &OllamaNative,
+    body: &'a JsonBody,
+    edits: &mut Vec<Edit<'a>>,
+) -> Result<(), PrepareError> {
+    let no_words = body.raw("messages").or_else(|| body.raw("prompt")).or_else(|| body.raw("input"));
+    if matches!(no_words, Some("[]" | "\"\"")) && body.raw("suffix").is_none() {
+        return Err(PrepareError::NotOffered(format!(
+            "{} loads its models by itself; a request without a message has nothing to do there",
+            info.title
+        )));
+    }
+    let mut lost: Vec<String> = Vec::new();
+    if let Some(options) = body.value::<Map<String, Value>>("options", "an object")? {
+        if let (Some(word), Some(penalty)) = (info.parameters.repeat_penalty, options.get("repeat_penalty"))
+            && body.raw(word).is_none()
+        {
+            edits.push(Edit::Set(word, Cow::Owned(penalty.to_string())));
+        }
+        lost.extend(options.keys().filter(|option| !CARRIED_OPTIONS.contains(&option.as_str())).cloned());
+        edits.push(Edit::Remove("options"));
+    }
+    if body.raw("keep_alive").is_some() {
+        edits.push(Edit::Remove("keep_alive"));
+    }
+    let carried = ["prompt", "suffix", "images", "system", "raw", "format", "input", "dimensions"];
+    lost.extend(native.fields.keys().filter(|field| !carried.contains(&field.as_str())).cloned());
+    warn_dropped(info.title, &lost);
     Ok(())
 }
 

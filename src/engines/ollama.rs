@@ -19,9 +19,11 @@ use crate::engines::adapter::{
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::types::engine::{Capability, EngineKind};
-use crate::wire::json_body::BodyFault;
-use crate::wire::ollama_answer::ChatTranslator;
+use crate::types::request::TokenUsage;
+use crate::wire::json_body::{BodyFault, JsonBody};
+use crate::wire::ollama_answer::{self, ChatTranslator, TimingsForClient};
 use crate::wire::ollama_request;
+use crate::wire::pivot::{Extras, OllamaCall, OllamaNative};
 use crate::wire::translate::TranslateFault;
 
 /// The adapter.
@@ -103,6 +105,12 @@ impl Adapter for Ollama {
     }
 
     fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
+        if let Some(extras) = request.extras
+            && let Some(native) = &extras.ollama
+            && native.call != OllamaCall::Chat
+        {
+            return prepare_native(request, extras, native);
+        }
         match request.route {
             InferenceRoute::Chat => prepare_chat(request),
             InferenceRoute::Completions | InferenceRoute::Embeddings => compatible::prepare(&DIALECT, request),
@@ -115,27 +123,68 @@ impl Adapter for Ollama {
 }
 
 fn prepare_chat(request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
-    let &EngineRequest { body, model, delivery, api_key, .. } = request;
+    let &EngineRequest { body, model, delivery, .. } = request;
     compatible::choices_asked(&INFO, body, DIALECT.choices)?;
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body.bytes()).map_err(|fault| BodyFault::Malformed(fault.to_string()))?;
     let stream = matches!(delivery, Delivery::Stream { .. });
-    let chat = ollama_request::chat(&fields, request.extras, model, stream).map_err(|fault| match fault {
-        TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
-        TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message },
-    })?;
+    let chat = ollama_request::chat(&fields(body)?, request.extras, model, stream).map_err(fault_of)?;
     compatible::warn_dropped(INFO.title, &chat.dropped);
-    let mut headers = compatible::headers(delivery, api_key);
-    if stream {
-        headers.insert(ACCEPT, HeaderValue::from_static("application/x-ndjson"));
-    }
+    Ok(chat_prepared(request, "/api/chat", &chat.body))
+}
+
+/// A request in Ollama's own words.
+fn prepare_native(
+    request: &EngineRequest<'_>,
+    extras: &Extras,
+    native: &OllamaNative,
+) -> Result<Prepared, PrepareError> {
+    let stream = matches!(request.delivery, Delivery::Stream { .. });
+    let body =
+        ollama_request::native(&fields(request.body)?, extras, native, request.model, stream).map_err(fault_of)?;
+    let path = match native.call {
+        OllamaCall::Chat | OllamaCall::Generate => return Ok(chat_prepared(request, "/api/generate", &body)),
+        OllamaCall::Embed => "/api/embed",
+        OllamaCall::Embeddings => "/api/embeddings",
+    };
     Ok(Prepared {
         method: Method::POST,
-        path: Cow::Borrowed("/api/chat"),
-        headers,
-        body: Bytes::from(chat.body.to_string()),
-        reader: Box::new(ChatReader(ChatTranslator::new(answer_id(), compatible::usage_for_client(delivery)))),
+        path: Cow::Borrowed(path),
+        headers: compatible::headers(request.delivery, request.api_key),
+        body: Bytes::from(body.to_string()),
+        reader: Box::new(EmbedReader { model: request.model.to_owned(), usage: None }),
     })
+}
+
+fn chat_prepared(request: &EngineRequest<'_>, path: &'static str, body: &Value) -> Prepared {
+    let delivery = request.delivery;
+    let mut headers = compatible::headers(delivery, request.api_key);
+    if delivery != Delivery::Whole {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/x-ndjson"));
+    }
+    // An Ollama client's dialect has words for the durations; OpenAI's has none.
+    let timings = match request.extras.and_then(|extras| extras.ollama.as_ref()) {
+        Some(_) => TimingsForClient::Tell,
+        None => TimingsForClient::Leave,
+    };
+    let translator = ChatTranslator::new(answer_id(), compatible::usage_for_client(delivery)).with_timings(timings);
+    Prepared {
+        method: Method::POST,
+        path: Cow::Borrowed(path),
+        headers,
+        body: Bytes::from(body.to_string()),
+        reader: Box::new(ChatReader(translator)),
+    }
+}
+
+fn fields(body: &JsonBody) -> Result<Map<String, Value>, PrepareError> {
+    let fields = serde_json::from_slice(body.bytes());
+    Ok(fields.map_err(|fault| BodyFault::Malformed(fault.to_string()))?)
+}
+
+fn fault_of(fault: TranslateFault) -> PrepareError {
+    match fault {
+        TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
+        TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message },
+    }
 }
 
 /// `chatcmpl-` and 96 random bits. Only tells answers apart; nothing trusts it.
@@ -169,6 +218,33 @@ impl AnswerReader for ChatReader {
 
     fn progress(&self) -> AnswerProgress {
         AnswerProgress { usage: self.0.usage(), deltas: self.0.deltas(), done: self.0.done() }
+    }
+}
+
+/// Reads the answers of `/api/embed` and `/api/embeddings`.
+struct EmbedReader {
+    model: String,
+    usage: Option<TokenUsage>,
+}
+
+impl AnswerReader for EmbedReader {
+    fn whole(&mut self, body: Bytes) -> Result<Bytes, EngineFault> {
+        let (document, usage) =
+            ollama_answer::embeddings(&body, &self.model).map_err(|fault| fault::from_stream(&INFO, &fault))?;
+        self.usage = Some(usage);
+        Ok(document)
+    }
+
+    fn push(&mut self, _piece: Bytes, _out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        Err(fault::broken(&INFO, "it streams embeddings"))
+    }
+
+    fn finish(&mut self, _out: &mut Vec<Bytes>) -> Result<(), EngineFault> {
+        Err(fault::broken(&INFO, "it streams embeddings"))
+    }
+
+    fn progress(&self) -> AnswerProgress {
+        AnswerProgress { usage: self.usage, deltas: 0, done: self.usage.is_some() }
     }
 }
 

@@ -66,10 +66,10 @@ fn translate(
         let fields = cut(&translated.dropped.join(", "), 500);
         tracing::warn!(route = inference.name, fields = %escape(&fields), "fields that no engine here has a word for were dropped");
     }
-    (inference.route, inference.needs) = match translated.route {
-        Document::Chat => (InferenceRoute::Chat, Capability::Chat),
-        Document::Completion => (InferenceRoute::Completions, Capability::Completions),
-        Document::Embeddings => (InferenceRoute::Embeddings, Capability::Embeddings),
+    (inference.route, inference.needs, inference.needs_title) = match translated.route {
+        Document::Chat => (InferenceRoute::Chat, Capability::Chat, "chat"),
+        Document::Completion => (InferenceRoute::Completions, Capability::Completions, "completions"),
+        Document::Embeddings => (InferenceRoute::Embeddings, Capability::Embeddings, "embeddings"),
     };
     // The usage that comes with the chunks is what the client's own events tell.
     let delivery = if translated.streams { Delivery::Stream { usage_wanted: true } } else { Delivery::Whole };
@@ -95,7 +95,7 @@ fn usage_wanted(body: &JsonBody) -> Result<bool, Refusal> {
     Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
 }
 
-async fn collect(exchange: &Exchange, mut incoming: Incoming) -> Result<Bytes, Refusal> {
+pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming) -> Result<Bytes, Refusal> {
     let limit = exchange.limits.json_body_bytes;
     let expected = incoming.size_hint();
     if expected.lower() > limit as u64 {

@@ -10,6 +10,7 @@
 //! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
 //! | `body` | capped read and parse |
+//! | `model_list`, `ollama_api` | what there is, in OpenAI's and Ollama's shapes |
 //! | `resolve` | model, the key's models, capability |
 //! | `budget` | the key's tokens of the day |
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
@@ -30,6 +31,7 @@ mod finish;
 pub mod limits;
 mod metrics_page;
 mod model_list;
+mod ollama_api;
 mod open;
 mod pipeline;
 pub mod profile;

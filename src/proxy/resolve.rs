@@ -4,12 +4,13 @@ use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Resolved};
 use super::refusal::Refusal;
 use super::sanity::cut;
-use crate::engines::registry::{Candidate, Resolution};
+use crate::engines::registry::{Candidate, Registry, Resolution};
 use crate::guard::key_glob;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::engine::{Capability, ModelView};
 use crate::types::ids::CanonicalModel;
 use crate::types::text::escape;
+use crate::wire::client::ClientDialect;
 
 /// Resolves the model's name.
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
@@ -17,7 +18,11 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     let registry = &exchange.peer.worker.shared.registry;
     let shown = escape(&cut(&model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
-    let mut candidates = match registry.resolve(&model, &|canonical| may_use(globs, canonical)) {
+    let found = match inference.dialect {
+        ClientDialect::Ollama(_) => as_ollama_names(registry, &model, globs),
+        _ => registry.resolve(&model, &|canonical| may_use(globs, canonical)),
+    };
+    let mut candidates = match found {
         Resolution::Candidates(candidates) => candidates,
         Resolution::Unavailable { engines } => {
             let why: Vec<_> = engines.iter().map(|(id, reason)| format!("{id}: {reason}")).collect();
@@ -57,6 +62,23 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
     Ok(Resolved { key, inference, body, extras, model, delivery, candidates, client })
+}
+
+/// Resolves a name as Ollama's clients write it: the tag `latest` goes without saying, on either side.
+pub(super) fn as_ollama_names(registry: &Registry, name: &str, globs: &[String]) -> Resolution {
+    let allowed = |canonical: &CanonicalModel| may_use(globs, canonical);
+    let found = registry.resolve(name, &allowed);
+    if !matches!(found, Resolution::Unknown { .. }) {
+        return found;
+    }
+    let other = match name.strip_suffix(":latest") {
+        Some(bare) => bare.to_owned(),
+        None => format!("{name}:latest"),
+    };
+    match registry.resolve(&other, &allowed) {
+        Resolution::Unknown { .. } => found,
+        other => other,
+    }
 }
 
 /// Whether a candidate's model is known to reason.

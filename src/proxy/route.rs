@@ -12,6 +12,7 @@ use crate::guard::key_glob;
 use crate::types::engine::Capability;
 use crate::types::key::Right;
 use crate::wire::client::ClientDialect;
+use crate::wire::pivot::OllamaCall;
 
 /// What a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,14 @@ pub(super) enum Endpoint {
     Model(String),
     /// `GET /metrics`.
     Metrics,
+    /// `GET /api/tags`.
+    OllamaTags,
+    /// `GET /api/ps`.
+    OllamaPs,
+    /// `POST /api/show`.
+    OllamaShow,
+    /// `GET /api/version`.
+    OllamaVersion,
     /// A route that an engine answers.
     Inference(Inference),
 }
@@ -89,6 +98,46 @@ const INFERENCE: &[Row] = &[
         },
     },
     Row {
+        path: "/api/chat",
+        inference: Inference {
+            route: InferenceRoute::Chat,
+            name: "api.chat",
+            needs: Capability::Chat,
+            needs_title: "chat",
+            dialect: ClientDialect::Ollama(OllamaCall::Chat),
+        },
+    },
+    Row {
+        path: "/api/generate",
+        inference: Inference {
+            route: InferenceRoute::Chat,
+            name: "api.generate",
+            needs: Capability::Chat,
+            needs_title: "chat",
+            dialect: ClientDialect::Ollama(OllamaCall::Generate),
+        },
+    },
+    Row {
+        path: "/api/embed",
+        inference: Inference {
+            route: InferenceRoute::Embeddings,
+            name: "api.embed",
+            needs: Capability::Embeddings,
+            needs_title: "embeddings",
+            dialect: ClientDialect::Ollama(OllamaCall::Embed),
+        },
+    },
+    Row {
+        path: "/api/embeddings",
+        inference: Inference {
+            route: InferenceRoute::Embeddings,
+            name: "api.embeddings",
+            needs: Capability::Embeddings,
+            needs_title: "embeddings",
+            dialect: ClientDialect::Ollama(OllamaCall::Embeddings),
+        },
+    },
+    Row {
         path: "/v1/completions",
         inference: Inference {
             route: InferenceRoute::Completions,
@@ -124,6 +173,10 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
         Endpoint::Models => ("models", Right::Infer),
         Endpoint::Model(_) => ("model", Right::Infer),
         Endpoint::Metrics => ("metrics", Right::Metrics),
+        Endpoint::OllamaTags => ("api.tags", Right::Infer),
+        Endpoint::OllamaPs => ("api.ps", Right::Infer),
+        Endpoint::OllamaShow => ("api.show", Right::Infer),
+        Endpoint::OllamaVersion => ("api.version", Right::Infer),
         Endpoint::Inference(inference) => (inference.name, Right::Infer),
     };
     exchange.account.note(|row| row.route = Some(name.into()));
@@ -155,6 +208,10 @@ fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
     let (endpoint, method) = match path {
         "/v1/models" => (Endpoint::Models, Method::GET),
         "/metrics" => (Endpoint::Metrics, Method::GET),
+        "/api/tags" => (Endpoint::OllamaTags, Method::GET),
+        "/api/ps" => (Endpoint::OllamaPs, Method::GET),
+        "/api/show" => (Endpoint::OllamaShow, Method::POST),
+        "/api/version" => (Endpoint::OllamaVersion, Method::GET),
         _ => {
             if let Some(row) = INFERENCE.iter().find(|row| row.path == path) {
                 (Endpoint::Inference(row.inference), Method::POST)
@@ -170,24 +227,40 @@ fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
     if parts.method != method && !as_get {
         return Err(Refusal::method_not_allowed(parts.method.as_str(), &cut(path, 100), allow));
     }
-    if matches!(endpoint, Endpoint::Inference(_)) {
-        check_media_type(parts)?;
+    match &endpoint {
+        Endpoint::Inference(Inference { dialect: ClientDialect::Ollama(_), .. }) | Endpoint::OllamaShow => {
+            check_media_type(parts, MediaType::AsOllama)?;
+        }
+        Endpoint::Inference(_) => check_media_type(parts, MediaType::Json)?,
+        _ => {}
     }
     Ok(endpoint)
 }
 
+/// What a body must say it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MediaType {
+    Json,
+    /// Ollama never looks: its own examples send JSON as curl does by itself, as a form.
+    AsOllama,
+}
+
 /// Inference routes of this table take JSON, as it is: an encoded body could be a decompression bomb.
-fn check_media_type(parts: &Parts) -> Result<(), Refusal> {
+fn check_media_type(parts: &Parts, wanted: MediaType) -> Result<(), Refusal> {
     if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         return Err(Refusal::unsupported_media_type("Send the body without Content-Encoding."));
     }
     let Some(media_type) = parts.headers.get(CONTENT_TYPE) else {
+        if wanted == MediaType::AsOllama {
+            return Ok(());
+        }
         return Err(Refusal::unsupported_media_type("Send the body with Content-Type: application/json."));
     };
     let essence = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    let is_form = wanted == MediaType::AsOllama && essence.eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    if is_form || essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     Err(Refusal::unsupported_media_type(format!(

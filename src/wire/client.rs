@@ -13,9 +13,11 @@ use crate::types::clock::Clock;
 use crate::wire::anthropic_answer::{MessagesWriter, PING};
 use crate::wire::anthropic_request;
 use crate::wire::json_body::JsonBody;
+use crate::wire::ollama_client_answer::OllamaWriter;
+use crate::wire::ollama_client_request;
 use crate::wire::openai::{Document, WholeFault};
 use crate::wire::openai_tap::StreamFault;
-use crate::wire::pivot::Extras;
+use crate::wire::pivot::{Extras, OllamaCall};
 use crate::wire::responses_answer::ResponsesWriter;
 use crate::wire::responses_request;
 use crate::wire::sse;
@@ -32,6 +34,8 @@ pub enum ClientDialect {
     CountTokens,
     /// OpenAI's `/v1/responses`.
     Responses,
+    /// Ollama's own API.
+    Ollama(OllamaCall),
 }
 
 /// What a translator needs to know of a request beside its body.
@@ -98,6 +102,19 @@ impl ClientDialect {
                     route: Document::Chat,
                     client: ClientWriter::Responses(Box::new(writer)),
                     dropped: chat.dropped,
+                }
+            }
+            Self::Ollama(call) => {
+                let asked = ollama_client_request::translate(call, &fields)?;
+                let writer = OllamaWriter::new(call, asked.work, about.model, about.clock);
+                let streams = asked.route != Document::Embeddings && flag(&fields, "stream", "")?.unwrap_or(true);
+                Translated {
+                    streams,
+                    body: Bytes::from(asked.body.to_string()),
+                    extras: asked.extras,
+                    route: asked.route,
+                    client: ClientWriter::Ollama(Box::new(writer)),
+                    dropped: Vec::new(),
                 }
             }
         };
@@ -192,6 +209,8 @@ pub enum ClientWriter {
     Messages(Box<MessagesWriter>),
     /// Named events and documents of OpenAI's Responses.
     Responses(Box<ResponsesWriter>),
+    /// Lines and documents of Ollama's own API.
+    Ollama(Box<OllamaWriter>),
 }
 
 /// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
@@ -207,6 +226,7 @@ impl ClientWriter {
             Self::OpenAi => Ok(document),
             Self::Messages(writer) => writer.whole(&document),
             Self::Responses(writer) => writer.whole(&document),
+            Self::Ollama(writer) => writer.whole(&document),
         }
     }
 
@@ -222,6 +242,7 @@ impl ClientWriter {
             }
             Self::Messages(writer) => writer.push(&events, out),
             Self::Responses(writer) => writer.push(&events, out),
+            Self::Ollama(writer) => writer.push(&events, out),
         }
     }
 
@@ -235,6 +256,7 @@ impl ClientWriter {
             }
             Self::Messages(writer) => writer.fail(error, out),
             Self::Responses(writer) => writer.fail(error, out),
+            Self::Ollama(writer) => writer.fail(error, out),
         }
     }
 
@@ -243,6 +265,8 @@ impl ClientWriter {
     pub fn heartbeat(&self) -> Option<Bytes> {
         match self {
             Self::OpenAi | Self::Responses(_) => Some(COMMENT),
+            // Clients parse every line.
+            Self::Ollama(_) => None,
             Self::Messages(writer) => Some(if writer.begun() { PING } else { COMMENT }),
         }
     }
@@ -252,6 +276,7 @@ impl ClientWriter {
     pub fn stream_type(&self) -> &'static str {
         match self {
             Self::OpenAi | Self::Messages(_) | Self::Responses(_) => "text/event-stream; charset=utf-8",
+            Self::Ollama(_) => "application/x-ndjson",
         }
     }
 }

@@ -10,6 +10,8 @@ pub mod json_body;
 mod json_scan;
 pub mod ndjson;
 pub mod ollama_answer;
+pub mod ollama_client_answer;
+pub mod ollama_client_request;
 pub mod ollama_request;
 pub mod openai;
 mod openai_chunk;

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::types::request::{TokenSource, TokenUsage};
@@ -21,6 +22,11 @@ struct Line {
     created_at: String,
     #[serde(default)]
     message: Option<Message>,
+    /// `/api/generate` says it here.
+    #[serde(default)]
+    response: Option<String>,
+    #[serde(default)]
+    thinking: String,
     #[serde(default)]
     logprobs: Option<Vec<Value>>,
     #[serde(default)]
@@ -31,6 +37,13 @@ struct Line {
     prompt_eval_count: u64,
     #[serde(default)]
     eval_count: u64,
+    /// Nanoseconds, like the other durations.
+    #[serde(default)]
+    load_duration: u64,
+    #[serde(default)]
+    prompt_eval_duration: u64,
+    #[serde(default)]
+    eval_duration: u64,
     #[serde(default)]
     error: Option<Value>,
 }
@@ -61,12 +74,44 @@ struct Function {
     arguments: Value,
 }
 
+impl Line {
+    /// Puts what `/api/generate` says where `/api/chat` says it.
+    fn message_of_generate(&mut self) {
+        if self.message.is_none()
+            && let Some(content) = self.response.take()
+        {
+            let thinking = std::mem::take(&mut self.thinking);
+            self.message = Some(Message { content, thinking, tool_calls: Vec::new() });
+        }
+    }
+
+    /// Durations in milliseconds, under llama.cpp's names.
+    #[expect(clippy::cast_precision_loss, reason = "a duration below 104 days is exact")]
+    fn timings(&self) -> Value {
+        let millis = |nanos: u64| nanos as f64 / 1e6;
+        json!({
+            "prompt_ms": millis(self.prompt_eval_duration), "predicted_ms": millis(self.eval_duration),
+            "load_ms": millis(self.load_duration),
+        })
+    }
+}
+
+/// Whether the engine's durations are told, as llama.cpp tells its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimingsForClient {
+    /// They are not part of OpenAI's shape.
+    Leave,
+    /// In `timings`: the client's dialect has words for them.
+    Tell,
+}
+
 /// Translates one answer.
 #[derive(Debug)]
 pub struct ChatTranslator {
     /// `chatcmpl-…`, the same on every chunk.
     id: String,
     usage_for_client: UsageForClient,
+    timings: TimingsForClient,
     splitter: LineSplitter,
     /// `created` and `model` of the first line: the same on every chunk.
     head: Option<(i64, String)>,
@@ -83,6 +128,7 @@ impl ChatTranslator {
         Self {
             id,
             usage_for_client,
+            timings: TimingsForClient::Leave,
             splitter: LineSplitter::new(),
             head: None,
             tool_calls: 0,
@@ -90,6 +136,13 @@ impl ChatTranslator {
             usage: None,
             done: false,
         }
+    }
+
+    /// The same, telling durations or not.
+    #[must_use]
+    pub fn with_timings(mut self, timings: TimingsForClient) -> Self {
+        self.timings = timings;
+        self
     }
 
     /// Chunks that carried content, reasoning or tool calls so far.
@@ -112,10 +165,11 @@ impl ChatTranslator {
 
     /// Translates a whole answer.
     pub fn whole(&mut self, body: &[u8]) -> Result<Bytes, StreamFault> {
-        let line = read(body)?;
+        let mut line = read(body)?;
         if !line.done {
             return Err(StreamFault::Cut);
         }
+        line.message_of_generate();
         let message =
             line.message.as_ref().ok_or_else(|| StreamFault::Garbage("an answer without a message".into()))?;
         let calls = self.translate_calls(&message.tool_calls);
@@ -134,10 +188,13 @@ impl ChatTranslator {
             choice["logprobs"] = json!({"content": logprobs});
         }
         let (created, model) = head_of(&line);
-        let answer = json!({
+        let mut answer = json!({
             "id": self.id, "object": "chat.completion", "created": created, "model": model,
             "system_fingerprint": "fp_ollama", "choices": [choice], "usage": self.usage_json(),
         });
+        if self.timings == TimingsForClient::Tell {
+            answer["timings"] = line.timings();
+        }
         Ok(Bytes::from(answer.to_string()))
     }
 
@@ -177,7 +234,8 @@ impl ChatTranslator {
     }
 
     fn line(&mut self, line: &[u8], events: &mut Vec<u8>) -> Result<(), StreamFault> {
-        let line = read(line)?;
+        let mut line = read(line)?;
+        line.message_of_generate();
         let first = self.head.is_none();
         if first {
             self.head = Some(head_of(&line));
@@ -206,21 +264,22 @@ impl ChatTranslator {
             if let Some(logprobs) = &line.logprobs {
                 choice["logprobs"] = json!({"content": logprobs});
             }
-            self.chunk(&json!([choice]), None, events);
+            self.chunk(&json!([choice]), None, None, events);
         }
         if line.done {
             self.end(&line);
             let reason = self.finish_reason(&line);
-            self.chunk(&json!([{"index": 0, "delta": {}, "finish_reason": reason}]), None, events);
+            let timings = (self.timings == TimingsForClient::Tell).then(|| line.timings());
+            self.chunk(&json!([{"index": 0, "delta": {}, "finish_reason": reason}]), None, timings, events);
             if self.usage_for_client == UsageForClient::Pass {
-                self.chunk(&json!([]), Some(self.usage_json()), events);
+                self.chunk(&json!([]), Some(self.usage_json()), None, events);
             }
             events.extend_from_slice(&sse::DONE);
         }
         Ok(())
     }
 
-    fn chunk(&self, choices: &Value, usage: Option<Value>, events: &mut Vec<u8>) {
+    fn chunk(&self, choices: &Value, usage: Option<Value>, timings: Option<Value>, events: &mut Vec<u8>) {
         let (created, model) = self.head.as_ref().map_or((0, ""), |(created, model)| (*created, model.as_str()));
         let mut chunk = json!({
             "id": self.id, "object": "chat.completion.chunk", "created": created, "model": model,
@@ -228,6 +287,9 @@ impl ChatTranslator {
         });
         if let Some(usage) = usage {
             chunk["usage"] = usage;
+        }
+        if let Some(timings) = timings {
+            chunk["timings"] = timings;
         }
         events.extend_from_slice(&sse::event(chunk.to_string().as_bytes()));
     }
@@ -280,6 +342,40 @@ impl ChatTranslator {
             "prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "total_tokens": usage.total(),
         })
     }
+}
+
+/// An answer of `/api/embed` or `/api/embeddings` as OpenAI's list of embeddings. Vectors stay as they were written.
+///
+/// # Errors
+/// It is an error document, or no embeddings.
+pub fn embeddings(body: &[u8], model: &str) -> Result<(Bytes, TokenUsage), StreamFault> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow, default)]
+        embeddings: Option<Vec<&'a RawValue>>,
+        #[serde(borrow, default)]
+        embedding: Option<&'a RawValue>,
+        #[serde(default)]
+        prompt_eval_count: u64,
+    }
+    if let Some(error) = ErrorDocument::in_answer(body) {
+        return Err(StreamFault::Error(error));
+    }
+    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|fault| StreamFault::Garbage(fault.to_string()))?;
+    let vectors = answer.embeddings.or_else(|| answer.embedding.map(|vector| vec![vector]));
+    let vectors = vectors.ok_or_else(|| StreamFault::Garbage("an answer without embeddings".into()))?;
+    let usage = TokenUsage { prompt: answer.prompt_eval_count, completion: 0, cached: 0, source: TokenSource::Engine };
+    let mut out = Vec::with_capacity(body.len() + 64 * vectors.len());
+    out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
+    for (index, vector) in vectors.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let item = format!("{comma}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":{vector}}}");
+        out.extend_from_slice(item.as_bytes());
+    }
+    let rest = json!({"model": model, "usage": {"prompt_tokens": usage.prompt, "total_tokens": usage.prompt}});
+    out.extend_from_slice(b"],");
+    out.extend_from_slice(&rest.to_string().as_bytes()[1..]);
+    Ok((Bytes::from(out), usage))
 }
 
 fn read(json: &[u8]) -> Result<Line, StreamFault> {

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::wire::openai::REASONING_IN;
-use crate::wire::pivot::{Extras, Thinking};
+use crate::wire::pivot::{Extras, OllamaCall, OllamaNative, Thinking};
 use crate::wire::translate::TranslateFault;
 
 /// A translated request.
@@ -57,11 +57,6 @@ pub fn chat(
     body.insert("model".into(), model.into());
     body.insert("messages".into(), translate_messages(messages)?.into());
     body.insert("stream".into(), stream.into());
-    let mut options = match request.get("options") {
-        Some(Value::Object(options)) => options.clone(),
-        None | Some(Value::Null) => Map::new(),
-        Some(_) => return Err(TranslateFault::WrongType("options".into(), "an object")),
-    };
     let mut dropped = Vec::new();
     for (field, value) in request {
         if value.is_null() || HANDLED.contains(&field.as_str()) || field == "options" {
@@ -74,6 +69,64 @@ pub fn chat(
             dropped.push(field.clone());
         }
     }
+    let options = options(request)?;
+    if !options.is_empty() {
+        body.insert("options".into(), options.into());
+    }
+    if let Some(extras) = extras {
+        insert_thinking(extras, &mut body)?;
+        if let Some(native) = &extras.ollama {
+            // The client's own words that the pivot has none for.
+            for (field, value) in &native.fields {
+                body.entry(field.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    Ok(OllamaChat { body: body.into(), dropped })
+}
+
+/// The client's own request of `/api/generate`, `/api/embed` or `/api/embeddings`, for an Ollama engine: its words stand
+/// as they came, and what FLM has put into the pivot since (options, system prompts) stands with them.
+///
+/// # Errors
+/// A field has the wrong type.
+pub fn native(
+    request: &Map<String, Value>,
+    extras: &Extras,
+    native: &OllamaNative,
+    model: &str,
+    stream: bool,
+) -> Result<Value, TranslateFault> {
+    let mut body = native.fields.clone();
+    body.insert("model".into(), model.into());
+    if native.call == OllamaCall::Generate {
+        body.insert("stream".into(), stream.into());
+        if let Some(Value::Array(messages)) = request.get("messages") {
+            let systems = messages.iter().filter(|message| message["role"] == "system");
+            let systems: Vec<&str> = systems.filter_map(|message| message["content"].as_str()).collect();
+            if !systems.is_empty() {
+                body.insert("system".into(), systems.join("\n").into());
+            }
+        }
+        insert_thinking(extras, &mut body)?;
+    }
+    let options = options(request)?;
+    if !options.is_empty() {
+        body.insert("options".into(), options.into());
+    }
+    if let Some(keep_alive) = request.get("keep_alive") {
+        body.insert("keep_alive".into(), keep_alive.clone());
+    }
+    Ok(body.into())
+}
+
+/// All that goes into `options`.
+fn options(request: &Map<String, Value>) -> Result<Map<String, Value>, TranslateFault> {
+    let mut options = match request.get("options") {
+        Some(Value::Object(options)) => options.clone(),
+        None | Some(Value::Null) => Map::new(),
+        Some(_) => return Err(TranslateFault::WrongType("options".into(), "an object")),
+    };
     for (field, option) in OPTIONS {
         match request.get(*field) {
             None | Some(Value::Null) => {}
@@ -94,21 +147,21 @@ pub fn chat(
         }
         Some(_) => return Err(TranslateFault::WrongType("stop".into(), "a string or an array of strings")),
     }
-    if !options.is_empty() {
-        body.insert("options".into(), options.into());
-    }
-    if let Some(thinking) = extras.and_then(|extras| extras.thinking.as_ref()) {
-        match thinking {
-            Thinking::Enabled { .. } => {
-                body.insert("think".into(), true.into());
-            }
-            Thinking::Disabled => {
-                body.insert("think".into(), false.into());
-            }
-            Thinking::Effort(effort) => insert_effort(&effort.as_str().into(), &mut body)?,
+    Ok(options)
+}
+
+fn insert_thinking(extras: &Extras, body: &mut Map<String, Value>) -> Result<(), TranslateFault> {
+    match &extras.thinking {
+        Some(Thinking::Enabled { .. }) => {
+            body.insert("think".into(), true.into());
         }
+        Some(Thinking::Disabled) => {
+            body.insert("think".into(), false.into());
+        }
+        Some(Thinking::Effort(effort)) => insert_effort(&effort.as_str().into(), body)?,
+        None => {}
     }
-    Ok(OllamaChat { body: body.into(), dropped })
+    Ok(())
 }
 
 /// SPEC §4.5: out of range means the nearest value in range.

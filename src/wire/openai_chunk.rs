@@ -24,6 +24,9 @@ pub(crate) struct Chunk<'a> {
     /// llama.cpp's `return_progress`.
     #[serde(default)]
     prompt_progress: Option<PromptProgress>,
+    /// The engine's own measurements, as llama.cpp tells them.
+    #[serde(default)]
+    pub(crate) timings: Option<Timings>,
 }
 
 /// One choice. A chunk has a `delta`, a document a `message`, a text completion a `text`.
@@ -104,6 +107,19 @@ struct PromptProgress {
     total: u64,
     #[serde(default)]
     cache: u64,
+}
+
+/// How long the engine took, in milliseconds.
+#[expect(clippy::struct_field_names, reason = "llama.cpp's names")]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct Timings {
+    #[serde(default)]
+    pub(crate) prompt_ms: f64,
+    #[serde(default)]
+    pub(crate) predicted_ms: f64,
+    /// Only FLM's own translation of an Ollama engine tells it.
+    #[serde(default)]
+    pub(crate) load_ms: f64,
 }
 
 /// Tokens that the engine told.

@@ -11,6 +11,7 @@ mod anthropic;
 mod budgets;
 mod connections;
 mod keys;
+mod ollama_clients;
 mod owner;
 mod profiles;
 mod refusals;
