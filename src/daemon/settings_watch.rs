@@ -3,7 +3,7 @@
 //! It asks for the file's stamp once a second instead of listening for events of the file system: an editor that
 //! replaces the file, a link that is turned to another file (as container platforms do with mounted settings) and a
 //! network file system are all seen the same way, and one question a second costs nothing that could be measured
-//! ([ADR 6](../../docs/adr/0006-settings-file-is-asked-for.md)). A file that is still being written is left alone until
+//! ([ADR 7](../../docs/adr/0007-settings-file-is-asked-for.md)). A file that is still being written is left alone until
 //! two looks in a row find the same.
 
 use std::sync::Arc;

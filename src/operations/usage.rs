@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::context::{Context, Live};
+use super::context::{Context, Live, blocking_panicked};
 use crate::types::calendar::{self, LocalDay};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::clock::UnixMillis;
@@ -58,11 +58,16 @@ pub async fn store_usage(context: &Context) -> Outcome<()> {
     if usage.is_empty() {
         return Ok(());
     }
-    if let Err(error) = context.stores.config.add_usage(usage.clone()).await {
-        proxy.metrics.return_usage(usage);
-        return Err(error.into());
-    }
-    Ok(())
+    // In a task of its own: a caller that leaves must not take what was taken with it.
+    let (store, metrics) = (context.stores.config.clone(), proxy.metrics.clone());
+    let stored = context.tasks.spawn("storing usage", async move {
+        let outcome = store.add_usage(usage.clone()).await;
+        if outcome.is_err() {
+            metrics.return_usage(usage);
+        }
+        outcome
+    });
+    Ok(stored.await.map_err(|_| blocking_panicked("storing usage"))??)
 }
 
 /// Tokens that each key has used on the local day of `now`, as stored: a budget outlives a restart.

@@ -92,9 +92,12 @@ impl Profile {
                 "repeat_penalty" => words.repeat_penalty,
                 "context_length" => words.context_length,
                 own if in_options && !is_openai(own) => {
-                    if *pinned || !options.contains_key(own) {
+                    // Ollama's clients write them at either place, and the one beside OpenAI's wins.
+                    let beside = given(own);
+                    if *pinned || !(beside || options.contains_key(own)) {
                         options.insert(own.to_owned(), value.clone());
                         options_changed = true;
+                        edits.extend(beside.then_some(Edit::Remove(own)));
                     }
                     continue;
                 }
@@ -207,6 +210,12 @@ mod tests {
             applied(&profile, &OLLAMA, &json!({"options": {"mirostat": 1, "num_gpu": 9, "num_ctx": 4096}})),
             json!({"options": {"mirostat": 1, "num_gpu": 1, "num_ctx": 4096}, "repeat_penalty": 1.1}),
             "what the client says in options is its own too"
+        );
+        let profile = [("top_k", json!(40), false), ("min_p", json!(0.1), true)];
+        assert_eq!(
+            applied(&profile, &OLLAMA, &json!({"top_k": 5, "min_p": 0.9})),
+            json!({"top_k": 5, "options": {"min_p": 0.1}}),
+            "and so is what stands beside OpenAI's fields"
         );
     }
 }

@@ -6,9 +6,13 @@
     reason = "a test ends by panicking, and waits by the real clock"
 )]
 
+#[path = "../support/driven_engine.rs"]
+mod engine;
 #[path = "../support/home.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod home;
+#[path = "../support/stream.rs"]
+mod stream;
 #[path = "../support/terminal.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod terminal;

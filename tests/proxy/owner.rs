@@ -11,6 +11,7 @@ use flm::operations::context::ContextOptions;
 use flm::telemetry::tasks::Tasks;
 use flm::types::calls::engines::AddEngine;
 use flm::types::calls::keys::CreateKey;
+use flm::types::calls::models::RefreshModels;
 use flm::types::calls::proxy::StartListener;
 use flm::types::calls::{Call, Permission};
 use flm::types::clock::Clock;
@@ -67,6 +68,8 @@ impl OwnHome {
         let operator = Operator::in_process(owner.dialer(), Permission::Full);
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
         let listener = operator.call(StartListener { config: Some(config) }).await.expect("listens");
+        // It asks engines for their models by itself, but not before the first request can come.
+        operator.call(RefreshModels {}).await.expect("asks the engines");
         let tasks = Tasks::new();
         Running {
             operator,

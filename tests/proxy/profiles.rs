@@ -1,7 +1,7 @@
 //! Model profiles and prompts: saved by the operator, seen by the engine (SPEC §8).
 
 use flm::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
-use flm::types::calls::prompts::SetPrompt;
+use flm::types::calls::prompts::{ListPromptRoutes, SetPrompt};
 use flm::types::clock::Clock;
 use flm::types::failure::ErrorCode;
 use flm::types::ids::EngineId;
@@ -129,5 +129,36 @@ async fn a_keys_own_prompt_wins_and_unknown_variables_are_refused_by_name() {
     assert_eq!(failure.code, ErrorCode::InvalidArgument);
     assert!(failure.message.contains("{{user}}"), "{failure}");
     assert!(failure.hint.expect("a hint").contains("{{date}}, {{model}}, {{key_label}}"));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_prompt_stands_before_the_clients_own_whatever_its_dialect() {
+    let home = OwnHome::at(Clock::system());
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    let running = home.start().await;
+    running.engine("lab", "llamacpp", &engine).await;
+    let (_, key) = running.key("laptop", KeyLimits::default()).await;
+    let routes = running.call(ListPromptRoutes {}).await;
+    assert!(routes.contains(&"messages".to_owned()) && !routes.contains(&"messages.count_tokens".to_owned()));
+    for (route, path, body) in [
+        (
+            "messages",
+            "/v1/messages",
+            json!({
+                "model": "flm-tiny", "max_tokens": 5, "system": "client's own",
+                "messages": [{"role": "user", "content": "hi"}],
+            }),
+        ),
+        ("responses", "/v1/responses", json!({"model": "flm-tiny", "instructions": "client's own", "input": "hi"})),
+    ] {
+        running.call(SetPrompt { api_id: route.into(), text: format!("From {route}.") }).await;
+        let answer = running.post(&key, path, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let got = engine.seen().asked.iter().rfind(|asked| asked.method == "POST").expect("a request").json();
+        let messages = got["messages"].as_array().expect("messages");
+        assert_eq!(messages[0], json!({"role": "system", "content": format!("From {route}.")}), "{got}");
+        assert!(messages[1].to_string().contains("client's own"), "{got}");
+    }
     running.end().await;
 }

@@ -2,6 +2,7 @@
 //! a terminal touches a stream (SPEC §1.2).
 #![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
+#[path = "../support/driven_engine.rs"]
 mod engine;
 #[path = "../support/home.rs"]
 mod home;

@@ -71,15 +71,25 @@ fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let table = Table { list: ListId::Prompts, columns: &columns, rows: rows.len(), selected, target: Target::Row };
     table::draw(painter, inside, &table, |index, column| {
         let prompt = rows[index];
+        let above = index.checked_sub(1).map(|above| rows[above]);
         match column {
             0 if draft.is_some_and(|draft| draft.api_id == prompt.api_id) => {
-                Cell::outside(&format!("{} *", prompt.api_id), Role::Warn)
+                Cell::outside(&format!("{} *", whose(state, prompt, above)), Role::Warn)
             }
-            0 => Cell::outside(&prompt.api_id, Role::Text),
+            0 => Cell::outside(&whose(state, prompt, above), Role::Text),
             1 => Cell::new(prompt.version.to_string(), Role::Muted),
             _ => Cell::new(state.words.date_time(prompt.updated), Role::Muted),
         }
     });
+}
+
+/// The route of a prompt and the label of the key that it is for; below a prompt of the same route the key alone.
+fn whose(state: &State, prompt: &PromptView, above: Option<&PromptView>) -> String {
+    let Some((route, id)) = prompt.api_id.split_once('@') else { return prompt.api_id.clone() };
+    let key = state.world.keys.value.iter().flatten().find(|key| key.id.as_str() == id);
+    let key = key.map_or(id, |key| key.label.as_str());
+    let same = above.is_some_and(|above| above.api_id.split('@').next() == Some(route));
+    if same { format!("  @ {key}") } else { format!("{route} @ {key}") }
 }
 
 fn draw_history(state: &State, painter: &mut Painter<'_>, area: Rect, history: &History) {
