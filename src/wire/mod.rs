@@ -6,6 +6,7 @@ pub mod anthropic_answer;
 pub mod anthropic_request;
 mod blocks;
 pub mod client;
+pub mod hostile;
 pub mod json_body;
 mod json_scan;
 pub mod ndjson;
@@ -17,6 +18,8 @@ pub mod openai;
 mod openai_chunk;
 pub mod openai_tap;
 pub mod pivot;
+#[cfg(test)]
+mod properties;
 pub mod responses_answer;
 pub mod responses_request;
 pub mod sse;

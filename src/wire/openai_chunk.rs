@@ -230,7 +230,10 @@ pub(crate) fn each_event(
 ) -> Result<(), StreamFault> {
     for block in sse::blocks(run) {
         let Some(data) = block.data.as_deref().map(<[u8]>::trim_ascii) else {
-            take(Event::Comment)?;
+            // A blank line too many is no sign of life.
+            if run[block.range].starts_with(b":") {
+                take(Event::Comment)?;
+            }
             continue;
         };
         if data.starts_with(b"[DONE]") {
