@@ -229,6 +229,7 @@ fn shown(view: &KeyView) -> Output {
         ("last used", view.last_used.map_or_else(|| "never".to_owned(), time)),
         ("requests per minute", limit(u64::from(limits.requests_per_minute))),
         ("tokens per day", or_dash(limits.tokens_per_day)),
+        ("tokens today", or_dash(view.tokens_today)),
         ("at once", or_dash(limits.max_parallel)),
         ("priority", name(&limits.priority)),
         ("models", globs(&limits.models)),

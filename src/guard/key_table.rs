@@ -241,6 +241,7 @@ mod tests {
             expires: None,
             revoked: None,
             last_used: None,
+            tokens_today: None,
         };
         KeyRecord { view, hash: "hash".into() }
     }

@@ -1,8 +1,10 @@
 //! API keys: making, listing, editing, revoking, rotating (SPEC §5.1).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::context::Context;
+use super::usage;
 use crate::guard::{key_hash, key_text};
 use crate::telemetry::hashing::HashingError;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
@@ -44,6 +46,7 @@ pub async fn create(context: &Context, call: CreateKey) -> Outcome<CreatedKey> {
 pub async fn list(context: &Context, _call: ListKeys) -> Outcome<Vec<KeyView>> {
     store_key_use(context).await?;
     let mut views: Vec<_> = context.stores.security.keys().await?.into_iter().map(|record| record.view).collect();
+    count_today(context, &mut views).await?;
     views.sort_by_key(|view| (view.revoked.is_some(), std::cmp::Reverse((view.created, view.id))));
     Ok(views)
 }
@@ -54,7 +57,9 @@ pub async fn list(context: &Context, _call: ListKeys) -> Outcome<Vec<KeyView>> {
 /// `NOT_FOUND`.
 pub async fn show(context: &Context, call: ShowKey) -> Outcome<KeyView> {
     store_key_use(context).await?;
-    find(context.stores.security.keys().await?, call.id).map(|record| record.view)
+    let mut view = find(context.stores.security.keys().await?, call.id)?.view;
+    count_today(context, std::slice::from_mut(&mut view)).await?;
+    Ok(view)
 }
 
 /// Changes label, limits or expiry; in force when this returns.
@@ -159,8 +164,17 @@ async fn insert(
         })?
         .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
     let last4 = key.expose().get(key_text::KEY_LENGTH - 4..).unwrap_or_default().to_owned();
-    let view =
-        KeyView { id, label, last4, limits, created: context.clock.wall(), expires, revoked: None, last_used: None };
+    let view = KeyView {
+        id,
+        label,
+        last4,
+        limits,
+        created: context.clock.wall(),
+        expires,
+        revoked: None,
+        last_used: None,
+        tokens_today: None,
+    };
     let record = KeyRecord { view: view.clone(), hash };
     context.stores.security.insert_key(record.clone()).await?;
     if let Some(live) = &context.live {
@@ -223,6 +237,22 @@ pub async fn store_key_use(context: &Context) -> Outcome<()> {
         if !used.is_empty() {
             context.stores.security.touch_keys(used).await?;
         }
+    }
+    Ok(())
+}
+
+/// Fills in what each key has used of its day: from the guard, which counts, else from what is stored.
+async fn count_today(context: &Context, views: &mut [KeyView]) -> Outcome<()> {
+    let now = context.clock.wall();
+    let stored = match &context.live {
+        Some(_) => BTreeMap::new(),
+        None => usage::spent_today(context, now).await?,
+    };
+    for view in views {
+        view.tokens_today = Some(match &context.live {
+            Some(live) => live.proxy.guard.key(view.id).map_or(0, |key| key.counts.tokens.state(now).spent),
+            None => stored.get(&view.id).copied().unwrap_or(0),
+        });
     }
     Ok(())
 }

@@ -135,6 +135,8 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
             expires: row.get::<_, Option<i64>>("expires")?.map(UnixMillis),
             revoked: row.get::<_, Option<i64>>("revoked")?.map(UnixMillis),
             last_used: row.get::<_, Option<i64>>("last_used")?.map(UnixMillis),
+            // Counted in the other database and in memory.
+            tokens_today: None,
         },
         hash: row.get("hash")?,
     })
@@ -168,6 +170,7 @@ mod tests {
                 expires: Some(UnixMillis(99)),
                 revoked: None,
                 last_used: None,
+                tokens_today: None,
             },
             hash: "$argon2id$v=19$...".into(),
         }

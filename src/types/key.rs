@@ -91,6 +91,9 @@ pub struct KeyView {
     pub revoked: Option<UnixMillis>,
     /// When it was last used, to the minute.
     pub last_used: Option<UnixMillis>,
+    /// Tokens used on the local day, which its budget counts; `None` where that was not asked for.
+    #[serde(default)]
+    pub tokens_today: Option<u64>,
 }
 
 /// A key as stored: with the Argon2id hash of its secret in PHC form.

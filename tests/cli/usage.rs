@@ -66,6 +66,7 @@ fn a_kill_keeps_what_was_stored_and_the_budget_with_it() {
     kill_process(i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id"), Signal::KILL).expect("kills");
     wait_until("the daemon is gone", PATIENCE, || !is_running(pid));
     assert_eq!(home.answer(&["usage"])["total"]["completion_tokens"], 3, "read without a daemon too");
+    assert_eq!(home.answer(&["api-keys", "list"])[0]["tokens_today"], 3);
     let url = home.start_proxy();
     // The new daemon asks the engine for its models by itself, but not before the first request can come.
     home.answer(&["models", "refresh"]);

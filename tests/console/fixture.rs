@@ -271,6 +271,7 @@ pub(crate) fn key(id: &str, label: &str) -> KeyView {
         expires: None,
         revoked: None,
         last_used: Some(ago(40)),
+        tokens_today: Some(1_234),
     }
 }
 

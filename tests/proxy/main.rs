@@ -224,6 +224,7 @@ pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (
         expires: None,
         revoked: None,
         last_used: None,
+        tokens_today: None,
     };
     let hash = key_hash::hash(secret.expose()).expect("hashes");
     shared.guard.put_key(KeyRecord { view, hash });

@@ -10,12 +10,14 @@ use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
+use crate::tui::update::read_store;
 use crate::tui::widgets::cursor::Cursor;
 use crate::types::calls::keys::{RevokeKey, RotateKey};
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::ids::{KeyId, RequestId};
 use crate::types::key::KeyView;
 use crate::types::listener::ListenerPhase;
+use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
@@ -169,8 +171,11 @@ pub fn select(state: &mut State, row: usize) {
 pub fn show_view(state: &mut State, view: usize) {
     state.proxy.view = View::ALL[view % View::ALL.len()];
     state.detail = Detail::Closed;
-    if state.proxy.view == View::Usage {
-        usage::read(state);
+    match state.proxy.view {
+        View::Requests => {}
+        // What they have used today changes with every request.
+        View::Keys => read_store(state, Noun::Keys),
+        View::Usage => usage::read(state),
     }
 }
 
