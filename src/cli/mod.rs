@@ -63,14 +63,18 @@ pub fn flm() -> Launch {
             output::completions(shell, &mut Flm::command(), "flm");
             Ok(Launch::Done(ExitCode::SUCCESS))
         }
-        FlmCommand::Proxy(command) if command.foreground_stage().is_some() => {
-            let home = arguments.place.home_arguments().resolve();
-            let stage = command.foreground_stage().unwrap_or(Stage::Foreground(None));
-            home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage })))
-        }
         command => {
-            logging::start_stderr();
-            run_command(arguments.place.home_arguments().resolve(), format, command)
+            let home = arguments.place.home_arguments().resolve();
+            let stage = match &command {
+                FlmCommand::Proxy(command) => command.foreground_stage(),
+                _ => None,
+            };
+            if let Some(stage) = stage {
+                home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage })))
+            } else {
+                logging::start_stderr();
+                run_command(home, format, command)
+            }
         }
     };
     outcome.unwrap_or_else(|failure| Launch::Done(output::fail(format, &failure)))

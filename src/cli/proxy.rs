@@ -13,7 +13,9 @@ use crate::control::request::Stage;
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
 use crate::types::failure::Outcome;
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode};
+use crate::types::listener::{
+    ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
+};
 use crate::types::text::escape;
 
 #[derive(Debug, Subcommand)]
@@ -66,19 +68,26 @@ pub(super) struct StartArguments {
 }
 
 impl StartArguments {
-    /// `None` when nothing is said: then the stored listener or the default starts.
-    fn listener(&self) -> Option<ListenerConfig> {
+    /// No listener when nothing is said: then the settings, the stored listener or the default decide.
+    fn call(&self) -> StartListener {
         let silent = self.mode.is_none() && self.port.is_none() && self.bind.is_none() && !self.insecure_plain_http;
         if silent {
-            return None;
+            return StartListener { config: None, unnamed: Vec::new() };
         }
         let default = ListenerConfig::default();
-        Some(ListenerConfig {
+        let unnamed = [
+            (self.mode.is_none(), ListenerPart::Mode),
+            (self.bind.is_none(), ListenerPart::Bind),
+            (self.port.is_none(), ListenerPart::Port),
+        ];
+        let config = ListenerConfig {
             mode: self.mode.clone().map_or(default.mode, TlsMode),
             bind: self.bind.unwrap_or(default.bind),
             port: self.port.unwrap_or(default.port),
             insecure_plain_http: self.insecure_plain_http,
-        })
+        };
+        let unnamed = unnamed.into_iter().filter_map(|(unnamed, part)| unnamed.then_some(part)).collect();
+        StartListener { config: Some(config), unnamed }
     }
 }
 
@@ -86,14 +95,14 @@ impl ProxyCommand {
     /// Whether it turns this process into the daemon.
     pub(super) fn foreground_stage(&self) -> Option<Stage> {
         match self {
-            Self::Start(arguments) if arguments.no_daemon => Some(Stage::Foreground(arguments.listener())),
+            Self::Start(arguments) if arguments.no_daemon => Some(Stage::Foreground(arguments.call())),
             _ => None,
         }
     }
 
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
-            Self::Start(arguments) => start(session, arguments.listener()).await,
+            Self::Start(arguments) => start(session, arguments.call()).await,
             Self::Stop { all: true, .. } => {
                 session.running().await?.call(EndOwner {}).await?;
                 Ok(Output::new(&serde_json::json!({ "ended": true }), "the proxy has ended"))
@@ -124,9 +133,9 @@ impl ProxyCommand {
     }
 }
 
-async fn start(session: &Session, config: Option<ListenerConfig>) -> Outcome<Output> {
+async fn start(session: &Session, call: StartListener) -> Outcome<Output> {
     let (operator, origin) = launcher::start_daemon(&session.home, Permission::Full).await?;
-    match operator.call(StartListener { config }).await {
+    match operator.call(call).await {
         Ok(listener) => Ok(Output::new(&listener, listening(&listener))),
         Err(failure) => {
             // A daemon without a listener is of no use to whoever asked for one; one that ran before stays.

@@ -186,7 +186,7 @@ settings! {
     PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", &["auto", "en", "ja"]), "", Live;
     /// Names under which the proxy may be called besides its own names and addresses.
     PROXY_ALLOWED_HOSTS: Vec<String> = "proxy.allowed_hosts", Kind::List { rule: Rule::Host }, "", Live;
-    /// Address to listen on when the proxy is started without naming mode, port or address.
+    /// Address to listen on when the proxy is started without naming one.
     PROXY_BIND: String = "proxy.bind", Kind::Text { default: "127.0.0.1", rule: Rule::Address }, "", Restart;
     /// How long a request's body may make no progress.
     PROXY_BODY_IDLE_TIMEOUT: Duration = "proxy.body_idle_timeout", span(30, 1, HOUR), "", Live;
@@ -204,9 +204,9 @@ settings! {
     PROXY_HEARTBEAT_INTERVAL: Duration = "proxy.heartbeat_interval", span(10, 1, 300), "", Live;
     /// How long an idle connection is kept open for the next request.
     PROXY_KEEP_ALIVE_TIMEOUT: Duration = "proxy.keep_alive_timeout", span(75, 1, HOUR), "", Live;
-    /// How clients reach the proxy when it is started without naming mode, port or address.
+    /// How clients reach the proxy when it is started without naming a mode.
     PROXY_MODE: String = "proxy.mode", Kind::Text { default: "local-http", rule: Rule::Name }, "", Restart;
-    /// Port to listen on when the proxy is started without naming mode, port or address.
+    /// Port to listen on when the proxy is started without naming one.
     PROXY_PORT: u32 = "proxy.port", count(8_484, 1, 65_535), "", Restart;
     /// Threads that serve requests; 0 is one for each core.
     PROXY_WORKERS: u32 = "proxy.workers", count(0, 0, 1_024), "threads", Restart;

@@ -3,7 +3,7 @@
 
 use crate::config::paths::{HomePaths, PathOverrides};
 use crate::types::calls::Permission;
-use crate::types::listener::ListenerConfig;
+use crate::types::calls::proxy::StartListener;
 
 /// Which home.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub enum Stage {
     /// By a front end, which waits for one line on stdout; the daemon leaves its session.
     Background,
     /// By a person or a service manager, who sees it run: it starts this listener, or the stored one.
-    Foreground(Option<ListenerConfig>),
+    Foreground(StartListener),
 }
 
 /// Run as a console.

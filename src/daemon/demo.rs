@@ -111,7 +111,7 @@ pub(super) async fn start(context: &Arc<Context>, seed: u64, tasks: &Tasks) -> O
     context.registry.check(&id, &context.pool).await;
 
     let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-    let listener = proxy::start(context, StartListener { config: Some(config) }).await?;
+    let listener = proxy::start(context, StartListener { config: Some(config), unnamed: Vec::new() }).await?;
     let endpoint = SocketAddr::new(listener.config.bind, listener.config.port);
     let laptop = key(context, "laptop").await?;
     let agent = key(context, "coding agent").await?;

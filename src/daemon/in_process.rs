@@ -153,7 +153,7 @@ mod tests {
         for refused in [
             operator.call(EnsureFirstKey {}).await.map(drop),
             operator.call(EndOwner {}).await,
-            operator.call(StartListener { config: None }).await.map(drop),
+            operator.call(StartListener { config: None, unnamed: Vec::new() }).await.map(drop),
         ] {
             assert_eq!(refused.expect_err("refused").code, ErrorCode::ReadOnly);
         }
@@ -199,8 +199,8 @@ mod tests {
         let owner = start(&place, Purpose::Demo { seed: 1 }).await.expect("the home is free");
         let operator = Operator::in_process(owner.dialer(), Permission::Full);
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-        let second = operator.call(StartListener { config: Some(config) }).await.expect("listens");
-        let same = operator.call(StartListener { config: Some(second.config.clone()) }).await;
+        let second = operator.call(StartListener { config: Some(config), unnamed: Vec::new() }).await.expect("listens");
+        let same = operator.call(StartListener { config: Some(second.config.clone()), unnamed: Vec::new() }).await;
         assert_eq!(same.expect_err("it runs").code, ErrorCode::ProxyAlreadyRunning);
         let keys = operator.call(ListKeys {}).await.expect("lists").len();
         tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");

@@ -78,7 +78,7 @@ async fn run(request: &DaemonRequest, report: impl FnOnce(&Outcome<ProxyStatus>)
     }
     let outcome = match &request.stage {
         Stage::Background => proxy::status(&owner.context(), Status {}).await,
-        Stage::Foreground(config) => listen(&owner.context(), StartListener { config: config.clone() }).await,
+        Stage::Foreground(call) => listen(&owner.context(), call.clone()).await,
     };
     let failed = outcome.is_err();
     let code = tell(&request.stage, outcome, report);

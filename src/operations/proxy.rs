@@ -10,7 +10,7 @@ use crate::tls::modes;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{EndOwner, Snapshot, StartListener, Status, StopListener};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
+use crate::types::listener::{ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
 use crate::types::live::LiveSnapshot;
 use crate::types::text::escape;
 
@@ -27,7 +27,7 @@ pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerSt
     let _changing = context.begin_change().await?;
     let running = live.host.status().listeners;
     let config = match call.config {
-        Some(config) => config,
+        Some(config) => with_settings(&context.settings.load(), config, &call.unnamed)?,
         None => stored_profile(context, &running).await?,
     };
     check_mode(&config)?;
@@ -108,7 +108,8 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
         || settings.is_given(table::PROXY_BIND)
         || settings.is_given(table::PROXY_PORT);
     if configured {
-        return configured_listener(&settings);
+        let parts = [ListenerPart::Mode, ListenerPart::Bind, ListenerPart::Port];
+        return with_settings(&settings, ListenerConfig::default(), &parts);
     }
     let stored = context.stores.config.listeners().await?;
     let idle = |config: &&ListenerConfig| running.iter().all(|listener| listener.config.port != config.port);
@@ -119,15 +120,27 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
     }
 }
 
-fn configured_listener(settings: &Settings) -> Outcome<ListenerConfig> {
+/// The listener with what the settings say about parts that nobody named.
+fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[ListenerPart]) -> Outcome<ListenerConfig> {
     let wrong = |why: String| Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("see it with: flm config list");
-    let (bind, port) = (settings.get(table::PROXY_BIND), settings.get(table::PROXY_PORT));
-    Ok(ListenerConfig {
-        mode: TlsMode(settings.get(table::PROXY_MODE)),
-        bind: bind.parse().map_err(|_| wrong(format!("proxy.bind is no address: {}", escape(&bind))))?,
-        port: u16::try_from(port).map_err(|_| wrong(format!("proxy.port is no port: {port}")))?,
-        insecure_plain_http: false,
-    })
+    for part in parts {
+        match part {
+            ListenerPart::Mode if settings.is_given(table::PROXY_MODE) => {
+                config.mode = TlsMode(settings.get(table::PROXY_MODE));
+            }
+            ListenerPart::Bind if settings.is_given(table::PROXY_BIND) => {
+                let bind = settings.get(table::PROXY_BIND);
+                let parsed = bind.parse();
+                config.bind = parsed.map_err(|_| wrong(format!("proxy.bind is no address: {}", escape(&bind))))?;
+            }
+            ListenerPart::Port if settings.is_given(table::PROXY_PORT) => {
+                let port = settings.get(table::PROXY_PORT);
+                config.port = u16::try_from(port).map_err(|_| wrong(format!("proxy.port is no port: {port}")))?;
+            }
+            ListenerPart::Mode | ListenerPart::Bind | ListenerPart::Port => {}
+        }
+    }
+    Ok(config)
 }
 
 /// Makes the store hold exactly the listeners that run now: what the next plain start brings back.

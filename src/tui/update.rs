@@ -311,7 +311,7 @@ fn take_first_steps(state: &mut State) {
     let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
     if state.origin != Some(OwnerOrigin::AlreadyRan) {
         if !serves {
-            state.proxy.starting = Some(state.call(StartListener { config: None }));
+            state.proxy.starting = Some(state.call(StartListener { config: None, unnamed: Vec::new() }));
         }
         if state.start_detection == StartDetection::On {
             state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));

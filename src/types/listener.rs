@@ -52,6 +52,18 @@ impl Default for ListenerConfig {
     }
 }
 
+/// A part of a listener that a setting may decide (`proxy.mode`, `proxy.bind`, `proxy.port`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerPart {
+    /// How clients reach it.
+    Mode,
+    /// The address.
+    Bind,
+    /// The port.
+    Port,
+}
+
 /// A listener's life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]

@@ -89,6 +89,11 @@ fn the_proxy_starts_where_the_settings_say() {
     write(&home, &format!("[proxy]\nport = {port}\n"));
     home.answer(&["proxy", "start"]);
     assert_eq!(home.proxy_port(), Some(port));
+    home.answer(&["proxy", "stop", "--port", &port.to_string()]);
+    let named = home.answer(&["proxy", "start", "--bind", "127.0.0.1"]);
+    assert_eq!(named["config"]["port"], port, "an option decides its own part only");
+    let other = home.answer(&["proxy", "start", "--port", "0"]);
+    assert_ne!(other["config"]["port"], port, "an option is stronger");
 }
 
 #[test]

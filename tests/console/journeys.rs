@@ -67,13 +67,13 @@ fn attaching_again_reads_again_and_takes_no_first_steps() {
 #[test]
 fn a_taken_port_offers_the_free_one() {
     let mut state = busy("en", (80, 24));
-    let call = StartListener { config: Some(ListenerConfig::default()) };
+    let call = StartListener { config: Some(ListenerConfig::default()), unnamed: Vec::new() };
     let failure = Failure::new(ErrorCode::ProxyPortInUse, "port 8484 is held by python3 (pid 17)").suggest("8487");
     answer(&mut state, flm::tui::effect::Ticket(77), Reply::StartListener(call, Err(failure)));
     let text = screen_text(&draw(&mut state));
     assert!(text.contains("held by python3") && text.contains("8487"), "{text}");
     let asked = calls(press(&mut state, "enter"));
-    let [(_, Request::StartListener(StartListener { config: Some(config) }))] = asked.as_slice() else {
+    let [(_, Request::StartListener(StartListener { config: Some(config), .. }))] = asked.as_slice() else {
         panic!("{asked:?}");
     };
     assert_eq!(config.port, 8487);

@@ -67,7 +67,8 @@ impl OwnHome {
         let owner = started.expect("starts").expect("the home is free");
         let operator = Operator::in_process(owner.dialer(), Permission::Full);
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-        let listener = operator.call(StartListener { config: Some(config) }).await.expect("listens");
+        let listener =
+            operator.call(StartListener { config: Some(config), unnamed: Vec::new() }).await.expect("listens");
         // It asks engines for their models by itself, but not before the first request can come.
         operator.call(RefreshModels {}).await.expect("asks the engines");
         let tasks = Tasks::new();

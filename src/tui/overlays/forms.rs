@@ -232,7 +232,7 @@ impl FormKind {
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
             Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };
-                Submit::Call(StartListener { config: Some(config) }.into())
+                Submit::Call(StartListener { config: Some(config), unnamed: Vec::new() }.into())
             }),
         };
         match submit {

@@ -262,7 +262,7 @@ fn start(state: &mut State) {
     // A stopped listener starts again as it was; without one the stored profile or the default is used.
     let stopped = state.world.main_listener().filter(|listener| listener.phase != ListenerPhase::Running);
     let config = stopped.map(|listener| listener.config.clone());
-    state.call(StartListener { config });
+    state.call(StartListener { config, unnamed: Vec::new() });
 }
 
 fn ask_to_stop(state: &mut State) {

@@ -3,15 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::call;
-use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
+use crate::types::listener::{ListenerConfig, ListenerPart, ListenerStatus, ProxyStatus};
 use crate::types::live::LiveSnapshot;
 
 /// Starts a listener. Fails with `PROXY_ALREADY_RUNNING` when one has that port, `PROXY_PORT_IN_USE` (naming
 /// the program that holds it) and `PROXY_INVALID_CONFIG`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartListener {
-    /// Where and how; `None` starts the stored profile or the default.
+    /// Where and how; `None` starts what the settings say, the stored profile or the default.
     pub config: Option<ListenerConfig>,
+    /// Parts of `config` that nobody named: the settings decide them where they say something.
+    pub unnamed: Vec<ListenerPart>,
 }
 call!(StartListener, "proxy/start", Changes, ListenerStatus);
 
