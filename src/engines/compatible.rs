@@ -109,9 +109,10 @@ pub(super) fn choices_asked(info: &AdapterInfo, body: &JsonBody, can: Choices) -
 pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
     let &EngineRequest { route, body, model, delivery, api_key, .. } = request;
     let mut edits: Vec<Edit<'_>> = Vec::new();
-    let model_json = json_string(model);
-    if body.raw("model") != Some(model_json.as_str()) {
-        edits.push(Edit::Set("model", Cow::Owned(model_json)));
+    // Most clients name the model as its engine does.
+    let same = body.raw("model").and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"')) == Some(model);
+    if !same || model.contains(['"', '\\']) {
+        edits.push(Edit::Set("model", Cow::Owned(json_string(model))));
     }
     let choices =
         if route == InferenceRoute::Embeddings { 1 } else { choices_asked(dialect.info, body, dialect.choices)? };

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
+use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
 use super::json_scan::{self, MAX_DEPTH, ScanFault, ScannedField};
@@ -16,22 +17,23 @@ const MAX_FIELDS: usize = 512;
 /// A JSON object with the place of each top-level field.
 #[derive(Debug, Clone)]
 pub struct JsonBody {
-    bytes: Bytes,
+    /// Checked to be UTF-8 once.
+    text: ByteString,
     fields: Vec<Field>,
 }
 
 #[derive(Debug, Clone)]
 struct Field {
     key: Key,
-    /// Where key and value stand in `bytes`, from the key's quote to the value's end.
+    /// Where key and value stand in the text, from the key's quote to the value's end.
     entry: Range<usize>,
-    /// Where the raw value stands in `bytes`.
+    /// Where the raw value stands in the text.
     value: Range<usize>,
 }
 
 #[derive(Debug, Clone)]
 enum Key {
-    /// Stands in `bytes` as it is.
+    /// Stands in the text as it is.
     Plain(Range<usize>),
     /// Had escapes.
     Unescaped(Box<str>),
@@ -75,34 +77,33 @@ impl JsonBody {
     /// # Errors
     /// See [`BodyFault`].
     pub fn parse(bytes: Bytes) -> Result<Self, BodyFault> {
-        let text = std::str::from_utf8(&bytes)
+        let text = ByteString::try_from(bytes)
             .map_err(|error| BodyFault::Malformed(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
         let mut fields: Vec<Field> = Vec::with_capacity(16);
-        json_scan::fields(text.as_bytes(), |scanned| {
+        json_scan::fields(text.as_bytes().as_ref(), |scanned| {
             if fields.len() == MAX_FIELDS {
                 return Err(BodyFault::TooManyFields);
             }
-            let field = Field::read(&scanned, text)?;
-            let name = field.name(text.as_bytes());
-            if fields.iter().any(|other| other.name(text.as_bytes()) == name) {
-                return Err(BodyFault::Duplicate(String::from_utf8_lossy(name).chars().take(80).collect()));
+            let field = Field::read(&scanned, &text)?;
+            let name = field.name(&text);
+            if fields.iter().any(|other| other.name(&text) == name) {
+                return Err(BodyFault::Duplicate(name.chars().take(80).collect()));
             }
             fields.push(field);
             Ok(())
         })?;
-        Ok(Self { bytes, fields })
+        Ok(Self { text, fields })
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name(&self.bytes) == key.as_bytes())
+        self.fields.iter().find(|field| field.name(&self.text) == key)
     }
 
     /// The raw JSON of a top-level field.
     #[must_use]
     pub fn raw(&self, key: &str) -> Option<&str> {
         let field = self.field(key)?;
-        // The whole was checked to be UTF-8, and values begin and end at ASCII.
-        std::str::from_utf8(&self.bytes[field.value.clone()]).ok()
+        self.text.get(field.value.clone())
     }
 
     /// A string field; `None` when absent or null.
@@ -148,23 +149,22 @@ impl JsonBody {
 
     /// The names of all top-level fields, in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        // Keys were checked to be UTF-8 with the whole.
-        self.fields.iter().filter_map(|field| std::str::from_utf8(field.name(&self.bytes)).ok())
+        self.fields.iter().map(|field| field.name(&self.text))
     }
 
     /// The body as it came.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        self.text.as_bytes()
     }
 
     /// The body with the edits applied; every other field is kept byte for byte, in order.
     #[must_use]
     pub fn edited(&self, edits: &[Edit<'_>]) -> Bytes {
         if edits.is_empty() {
-            return self.bytes.clone();
+            return self.bytes().clone();
         }
-        self.write(edits, |_| {})
+        self.write(edits, |_| {}).into()
     }
 
     /// The same as a body that need not be read again: it is known where each field stands.
@@ -174,38 +174,36 @@ impl JsonBody {
             return self.clone();
         }
         let mut fields = Vec::with_capacity(self.fields.len() + edits.len());
-        let bytes = self.write(edits, |written| {
+        let text = self.write(edits, |written| {
             fields.push(match written {
                 Written::Kept { field, at, value_length } => field.moved(at, value_length),
                 Written::Added { key, entry, value } => Field { key: Key::Unescaped(key.into()), entry, value },
             });
         });
-        Self { bytes, fields }
+        Self { text: text.into(), fields }
     }
 
-    fn write<'e>(&'e self, edits: &'e [Edit<'_>], mut note: impl FnMut(Written<'e>)) -> Bytes {
+    fn write<'e>(&'e self, edits: &'e [Edit<'_>], mut note: impl FnMut(Written<'e>)) -> String {
         let added: usize =
             edits.iter().map(|edit| if let Edit::Set(key, json) = edit { key.len() + json.len() + 8 } else { 0 }).sum();
-        let mut out = BytesMut::with_capacity(self.bytes.len() + added);
-        out.put_u8(b'{');
+        let mut out = String::with_capacity(self.text.len() + added);
+        out.push('{');
         let mut separate = false;
         for field in &self.fields {
-            let name = field.name(&self.bytes);
-            let edit = edits
-                .iter()
-                .find(|edit| matches!(edit, Edit::Set(key, _) | Edit::Remove(key) if key.as_bytes() == name));
+            let name = field.name(&self.text);
+            let edit = edits.iter().find(|edit| matches!(edit, Edit::Set(key, _) | Edit::Remove(key) if *key == name));
             match edit {
                 Some(Edit::Remove(_)) => {}
                 Some(Edit::Set(_, json)) => {
                     comma(&mut out, &mut separate);
                     note(Written::Kept { field, at: out.len(), value_length: json.len() });
-                    out.put_slice(&self.bytes[field.entry.start..field.value.start]);
-                    out.put_slice(json.as_bytes());
+                    out.push_str(&self.text[field.entry.start..field.value.start]);
+                    out.push_str(json);
                 }
                 None => {
                     comma(&mut out, &mut separate);
                     note(Written::Kept { field, at: out.len(), value_length: field.value.len() });
-                    out.put_slice(&self.bytes[field.entry.clone()]);
+                    out.push_str(&self.text[field.entry.clone()]);
                 }
             }
         }
@@ -215,15 +213,15 @@ impl JsonBody {
             {
                 comma(&mut out, &mut separate);
                 let start = out.len();
-                out.put_slice(json_string(key).as_bytes());
-                out.put_u8(b':');
+                out.push_str(&json_string(key));
+                out.push(':');
                 let value = out.len()..out.len() + json.len();
-                out.put_slice(json.as_bytes());
+                out.push_str(json);
                 note(Written::Added { key, entry: start..value.end, value });
             }
         }
-        out.put_u8(b'}');
-        out.freeze()
+        out.push('}');
+        out
     }
 }
 
@@ -242,9 +240,9 @@ pub fn json_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }
 
-fn comma(out: &mut BytesMut, separate: &mut bool) {
+fn comma(out: &mut String, separate: &mut bool) {
     if *separate {
-        out.put_u8(b',');
+        out.push(',');
     }
     *separate = true;
 }
@@ -274,10 +272,10 @@ impl Field {
         Self { key, entry: at..value.end, value }
     }
 
-    fn name<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
+    fn name<'a>(&'a self, text: &'a str) -> &'a str {
         match &self.key {
-            Key::Plain(place) => &bytes[place.clone()],
-            Key::Unescaped(text) => text.as_bytes(),
+            Key::Plain(place) => &text[place.clone()],
+            Key::Unescaped(name) => name,
         }
     }
 }

@@ -257,21 +257,22 @@ impl Scan<'_> {
         const HIGHS: u64 = ONES << 7;
         // Bit 7 of the lowest byte that is zero, and maybe of bytes above it ("Bit Twiddling Hacks", haszero).
         let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-        let rest = &self.text[self.at..];
-        let (words, tail) = rest.as_chunks::<8>();
-        for (index, bytes) in words.iter().enumerate() {
+        let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+        while let Some(bytes) = self.text[self.at..].first_chunk::<8>() {
             let word = u64::from_le_bytes(*bytes);
             // Below 0x20: the subtraction borrows into bit 7 of a byte that had it clear.
             let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
             let stops = control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
             if stops != 0 {
                 // Little-endian: the first byte is the lowest. A borrow only spoils bytes above a true stop.
-                self.at += index * 8 + (stops.trailing_zeros() / 8) as usize;
+                self.at += (stops.trailing_zeros() / 8) as usize;
                 return;
             }
+            self.at += 8;
         }
-        let plain = tail.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count();
-        self.at += rest.len() - tail.len() + plain;
+        while self.text.get(self.at).is_some_and(plain) {
+            self.at += 1;
+        }
     }
 }
 
