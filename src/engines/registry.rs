@@ -3,7 +3,7 @@
 //! Called by `proxy` for every request (`resolve`, `observed`: no lock, no copy of the table), by `daemon` for health
 //! checks, by `operations` for adding and removing. Must never contact an engine that is not registered (SPEC §3.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::net::pool::Pool;
 use crate::net::upstream::{InvalidUpstream, Upstream};
 use crate::telemetry::live::Hub;
 use crate::types::clock::{Clock, UnixMillis};
-use crate::types::engine::{EngineKind, EngineRecord, EngineState, EngineView, HealthPoint, ModelView};
+use crate::types::engine::{Capability, EngineKind, EngineRecord, EngineState, EngineView, HealthPoint, ModelView};
 use crate::types::ids::{CanonicalModel, EngineId};
 use crate::types::live::LiveEvent;
 use crate::types::secret::Secret;
@@ -89,10 +89,25 @@ impl Drop for InFlight {
 pub struct Candidate {
     /// Where.
     pub engine: Arc<Engine>,
+    /// Which of its models, and what it can do.
+    pub target: Arc<Target>,
+}
+
+impl Candidate {
     /// The engine's own name for the model.
-    pub model: Arc<str>,
+    #[must_use]
+    pub fn model(&self) -> &Arc<str> {
+        &self.target.canonical.model
+    }
+}
+
+/// A model of an engine as requests find it: made when the engine's list is read, shared by every request after.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
     /// Canonical name, for key globs and logs.
     pub canonical: CanonicalModel,
+    /// What it can do, as far as the engine tells.
+    pub capabilities: BTreeSet<Capability>,
 }
 
 /// What a name means.
@@ -222,39 +237,32 @@ impl Registry {
     /// what a key may not use does not exist for it.
     pub fn resolve(&self, name: &str, allowed: &dyn Fn(&CanonicalModel) -> bool) -> Resolution {
         let table = self.shared.table.load();
-        let owners = owners(&table, name);
-        let known: Vec<(&Entry, CanonicalModel)> = owners
-            .into_iter()
-            .filter_map(|canonical| Some((table.engines.get(&canonical.engine)?, canonical)))
-            .filter(|(_, canonical)| allowed(canonical))
-            .collect();
-        if known.is_empty() {
+        let (mut candidates, mut down) = (Vec::new(), Vec::new());
+        for target in owners(&table, name).iter().filter(|target| allowed(&target.canonical)) {
+            let Some(entry) = table.engines.get(&target.canonical.engine) else { continue };
+            if entry.health.state.serves() {
+                candidates.push(Candidate { engine: entry.engine.clone(), target: target.clone() });
+            } else {
+                down.push(entry);
+            }
+        }
+        if candidates.is_empty() && down.is_empty() {
             let listed = table.models.iter().filter(|model| allowed(&model.name)).map(|model| &*model.listed_as);
             return Resolution::Unknown { near: near(name, listed) };
         }
-        let mut serving: Vec<&(&Entry, CanonicalModel)> =
-            known.iter().filter(|(entry, _)| entry.health.state.serves()).collect();
-        if serving.is_empty() {
-            let engines = known
-                .iter()
-                .map(|(entry, canonical)| (canonical.engine.clone(), why_not(&entry.health.state)))
-                .collect();
-            return Resolution::Unavailable { engines };
+        if candidates.is_empty() {
+            let why = |entry: &Entry| (entry.engine.record.id.clone(), why_not(&entry.health.state));
+            return Resolution::Unavailable { engines: down.into_iter().map(why).collect() };
         }
-        serving.sort_by_key(|(entry, _)| {
-            let healthy = matches!(entry.health.state, EngineState::RunningHealthy { .. });
-            (!healthy, entry.engine.in_flight.load(Ordering::Relaxed))
-        });
-        Resolution::Candidates(
-            serving
-                .into_iter()
-                .map(|(entry, canonical)| Candidate {
-                    engine: entry.engine.clone(),
-                    model: canonical.model.clone(),
-                    canonical: canonical.clone(),
-                })
-                .collect(),
-        )
+        if candidates.len() > 1 {
+            candidates.sort_by_cached_key(|candidate| {
+                let entry = table.engines.get(&candidate.engine.record.id);
+                let healthy =
+                    entry.is_some_and(|entry| matches!(entry.health.state, EngineState::RunningHealthy { .. }));
+                (!healthy, candidate.engine.in_flight.load(Ordering::Relaxed))
+            });
+        }
+        Resolution::Candidates(candidates)
     }
 
     /// Checks an engine: state machine, latency history, models; publishes what changed; answers the point to store.
@@ -441,25 +449,24 @@ fn why_not(state: &EngineState) -> String {
 }
 
 /// The models that a name means, in the order of SPEC §3.5: canonical, bare, `ENGINE/MODEL`.
-fn owners(table: &Table, name: &str) -> Vec<CanonicalModel> {
-    let on = |engine: &str, model: &str| -> Option<Vec<CanonicalModel>> {
-        let (id, entry) = table.engines.iter().find(|(id, _)| id.as_str() == engine)?;
-        // Ollama's own clients leave the tag "latest" out.
-        let tagged = format!("{model}:latest");
-        let found = entry.models.iter().find(|known| *known.name == *model);
-        let found = found.or_else(|| entry.models.iter().find(|known| *known.name == tagged))?;
-        Some(vec![CanonicalModel { engine: id.clone(), model: found.name.clone() }])
-    };
-    let bare = |model: &str| -> Option<Vec<CanonicalModel>> {
-        let (name, ids) = table.by_name.get_key_value(model)?;
-        Some(ids.iter().map(|id| CanonicalModel { engine: id.clone(), model: name.clone() }).collect())
+fn owners<'a>(table: &'a Table, name: &str) -> &'a [Arc<Target>] {
+    let bare = |model: &str| table.by_name.get(model).map(Vec::as_slice);
+    // Ollama's own clients leave the tag "latest" out.
+    let tagged = |model: &str| format!("{model}:latest");
+    let on = |engine: &str, model: &str| {
+        let known = |model: &str| {
+            let owners = table.by_name.get(model)?;
+            let place = owners.iter().position(|target| target.canonical.engine.as_str() == engine)?;
+            Some(&owners[place..=place])
+        };
+        known(model).or_else(|| known(&tagged(model)))
     };
     if let Some(canonical) = CanonicalModel::parse(name) {
         return on(canonical.engine.as_str(), &canonical.model).unwrap_or_default();
     }
     bare(name)
         .or_else(|| name.split_once('/').and_then(|(engine, model)| on(engine, model)))
-        .or_else(|| bare(&format!("{name}:latest")))
+        .or_else(|| bare(&tagged(name)))
         .unwrap_or_default()
 }
 
@@ -511,7 +518,9 @@ mod tests {
 
     fn found(registry: &Registry, name: &str) -> Vec<String> {
         match registry.resolve(name, &|_| true) {
-            Resolution::Candidates(list) => list.iter().map(|candidate| candidate.canonical.to_string()).collect(),
+            Resolution::Candidates(list) => {
+                list.iter().map(|candidate| candidate.target.canonical.to_string()).collect()
+            }
             Resolution::Unavailable { engines } => engines.iter().map(|(id, why)| format!("{id}: {why}")).collect(),
             Resolution::Unknown { near } => near.into_iter().map(|name| format!("near {name}")).collect(),
         }

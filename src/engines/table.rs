@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::engines::adapter::EngineModel;
-use crate::engines::registry::Engine;
+use crate::engines::registry::{Engine, Target};
 use crate::engines::state::Health;
 use crate::types::clock::UnixMillis;
 use crate::types::engine::{Capability, EngineState, EngineView, ModelView};
@@ -83,19 +83,23 @@ impl Entry {
 pub(super) struct Table {
     pub(super) engines: BTreeMap<EngineId, Entry>,
     pub(super) models: Arc<Vec<ModelView>>,
-    /// Engines that have a model of this name.
-    pub(super) by_name: HashMap<Arc<str>, Vec<EngineId>>,
+    /// The models of this name, by engine. Found for every request.
+    pub(super) by_name: HashMap<Arc<str>, Vec<Arc<Target>>>,
 }
 
 impl Table {
     /// A picture of these engines.
     pub(super) fn of(engines: BTreeMap<EngineId, Entry>) -> Self {
-        let mut by_name: HashMap<Arc<str>, Vec<EngineId>> = HashMap::new();
+        let mut by_name: HashMap<Arc<str>, Vec<Arc<Target>>> = HashMap::new();
         for (id, entry) in &engines {
             for model in entry.models.iter() {
                 let owners = by_name.entry(model.name.clone()).or_default();
-                if owners.last() != Some(id) {
-                    owners.push(id.clone());
+                // An engine that lists a name twice has one model of that name.
+                if owners.last().is_none_or(|last| last.canonical.engine != *id) {
+                    owners.push(Arc::new(Target {
+                        canonical: CanonicalModel { engine: id.clone(), model: model.name.clone() },
+                        capabilities: model.capabilities.clone(),
+                    }));
                 }
             }
         }

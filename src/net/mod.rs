@@ -4,5 +4,6 @@
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
 pub mod connect;
+mod driven;
 pub mod pool;
 pub mod upstream;

@@ -1,11 +1,11 @@
-//! A pool of keep-alive connections, one per worker thread: connections are driven on the thread that uses them.
+//! A pool of keep-alive connections, one per worker thread: connections are driven by the task that uses them.
 //!
 //! Called by `proxy` (one pool per worker) and by the daemon's health checks. Dropping what [`Pool::send`] gave
 //! closes the connection, so an engine always learns that its client has left (SPEC §4.3).
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,12 +15,11 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::connect::{self, Stream};
+use super::driven::Connection;
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
 
@@ -34,6 +33,9 @@ pub struct PoolConfig {
     /// Idle connections kept per upstream.
     pub idle_per_upstream: usize,
 }
+
+/// How often idle connections are looked at: one that its engine has closed must not hold a socket for long.
+const SWEEP: Duration = Duration::from_secs(10);
 
 impl Default for PoolConfig {
     fn default() -> Self {
@@ -72,8 +74,16 @@ pub struct Pool {
 struct Shared {
     config: PoolConfig,
     tasks: Tasks,
-    /// Idle connections by upstream, newest last. Only this worker's thread takes the lock, so it never waits.
-    idle: Mutex<HashMap<Upstream, Vec<Idle>>>,
+    /// Only this worker's thread takes the lock, so it never waits.
+    idle: Mutex<IdleConnections>,
+}
+
+#[derive(Debug, Default)]
+struct IdleConnections {
+    /// Newest last.
+    by_upstream: HashMap<Upstream, Vec<Idle>>,
+    /// Whether a task looks after them.
+    swept: bool,
 }
 
 #[derive(Debug)]
@@ -82,25 +92,11 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection and the task that drives it; dropping it ends both.
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // Ends a driver that still reads an answer nobody wants; an ended one does not mind.
-        self.driver.abort();
-    }
-}
-
 impl Pool {
     /// An empty pool whose connection tasks `tasks` owns.
     #[must_use]
     pub fn new(config: PoolConfig, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { config, tasks, idle: Mutex::new(HashMap::new()) }) }
+        Self { shared: Arc::new(Shared { config, tasks, idle: Mutex::default() }) }
     }
 
     /// Sends a request and answers when its head has come. The pool sets `Host`; a request whose idle
@@ -121,7 +117,7 @@ impl Pool {
                 Some(connection) => (connection, true),
                 None => (self.shared.connect(upstream).await?, false),
             };
-            match connection.sender.try_send_request(request).await {
+            match connection.send(request).await {
                 Ok(response) => {
                     let (parts, body) = response.into_parts();
                     let lease = Lease { connection, upstream: upstream.clone(), shared: self.shared.clone() };
@@ -142,65 +138,72 @@ impl Pool {
     /// Idle connections kept now, for tests and status.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+        self.shared.idle().by_upstream.values().map(Vec::len).sum()
     }
 }
 
 impl Shared {
     fn take_idle(&self, upstream: &Upstream) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = idle.get_mut(upstream)?;
-        while let Some(Idle { connection, since }) = list.pop() {
-            if connection.sender.is_ready() && since.elapsed() < self.config.idle_timeout {
+        let mut idle = self.idle();
+        let list = idle.by_upstream.get_mut(upstream)?;
+        while let Some(Idle { mut connection, since }) = list.pop() {
+            if since.elapsed() < self.config.idle_timeout && connection.rest() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn give_back(&self, upstream: &Upstream, connection: Connection) {
-        if connection.sender.is_closed() {
+    fn give_back(self: &Arc<Self>, upstream: &Upstream, mut connection: Connection) {
+        if !connection.rest() {
             return;
         }
-        let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = match idle.get_mut(upstream) {
+        let mut idle = self.idle();
+        let list = match idle.by_upstream.get_mut(upstream) {
             Some(list) => list,
-            None => idle.entry(upstream.clone()).or_default(),
+            None => idle.by_upstream.entry(upstream.clone()).or_default(),
         };
-        // The oldest stand first; what has run out goes as newer ones come.
-        let over = list.iter().take_while(|idle| now.duration_since(idle.since) >= self.config.idle_timeout).count();
-        list.drain(..over);
         if list.len() < self.config.idle_per_upstream {
-            list.push(Idle { connection, since: now });
+            list.push(Idle { connection, since: Instant::now() });
+            if !std::mem::replace(&mut idle.swept, true) {
+                self.tasks.spawn_until_end("idle upstream connections", self.clone().sweep());
+            }
         }
+    }
+
+    /// Closes connections that idled too long, or that the engine has closed, as long as there are any.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.config.idle_timeout.min(SWEEP)).await;
+            let mut idle = self.idle();
+            idle.by_upstream.retain(|_, list| {
+                list.retain_mut(|idle| idle.since.elapsed() < self.config.idle_timeout && idle.connection.rest());
+                !list.is_empty()
+            });
+            if idle.by_upstream.is_empty() {
+                idle.swept = false;
+                return;
+            }
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
         let handshake = async {
             match connect::dial(upstream).await.map_err(|error| error.to_string())? {
-                Stream::Plain(stream) => self.drive(TokioIo::new(stream)).await,
-                Stream::Tls(stream) => self.drive(TokioIo::new(stream)).await,
+                Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
+                Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
             }
+            .map_err(|error| describe(&error))
         };
         match tokio::time::timeout(self.config.connect_timeout, handshake).await {
             Ok(result) => result.map_err(failed),
             Err(_elapsed) => Err(failed(format!("no connection within {:?}", self.config.connect_timeout))),
         }
-    }
-
-    async fn drive<S>(&self, io: S) -> Result<Connection, String>
-    where
-        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(|error| describe(&error))?;
-        let task = self.tasks.spawn_until_end("upstream connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(reason = %describe(&error), "an upstream connection ended");
-            }
-        });
-        Ok(Connection { sender, driver: task.abort_handle() })
     }
 }
 
@@ -253,7 +256,12 @@ impl Body for UpstreamBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Self { incoming, lease } = &mut *self;
+        let frame = ready!(match lease {
+            Some(lease) => lease.connection.poll_frame(incoming, cx),
+            // Everything was read.
+            None => Pin::new(incoming).poll_frame(cx),
+        });
         match &frame {
             None => self.ended(),
             Some(Ok(_)) if self.incoming.is_end_stream() => self.ended(),
@@ -270,5 +278,128 @@ impl Body for UpstreamBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn listener() -> (TcpListener, Upstream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("an address");
+        (listener, Upstream::parse(&format!("http://{address}")).expect("a URL"))
+    }
+
+    /// Reads one request without a body.
+    async fn read_head(stream: &mut TcpStream) {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).await.expect("reads"), 1, "the client closed");
+            seen.push(byte[0]);
+        }
+    }
+
+    fn request() -> Request<Full<Bytes>> {
+        Request::get("/").body(Full::default()).expect("a request")
+    }
+
+    async fn text(response: Response<UpstreamBody>) -> String {
+        let bytes = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
+        String::from_utf8(bytes.expect("reads").to_bytes().to_vec()).expect("UTF-8")
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_until_the_engine_closes_it() {
+        let (listener, upstream) = listener().await;
+        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let tasks = Tasks::new();
+        let engine = tasks.spawn("engine", async move {
+            let (mut first, _) = listener.accept().await.expect("accepts");
+            for _ in 0..2 {
+                read_head(&mut first).await;
+                first.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst").await.expect("writes");
+            }
+            // Without a warning, while the pool keeps it.
+            drop(first);
+            let (mut second, _) = listener.accept().await.expect("accepts");
+            read_head(&mut second).await;
+            second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond").await.expect("writes");
+            second
+        });
+        for expected in ["first", "first"] {
+            assert_eq!(text(pool.send(&upstream, request()).await.expect("answers")).await, expected);
+            assert_eq!(pool.idle(), 1);
+        }
+        assert_eq!(text(pool.send(&upstream, request()).await.expect("answers")).await, "second");
+        drop(engine.await.expect("joins"));
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_for_every_piece_and_for_a_broken_end() {
+        let (listener, upstream) = listener().await;
+        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let tasks = Tasks::new();
+        let (next, mut wanted) = tokio::sync::mpsc::channel(1);
+        let engine = tasks.spawn("engine", async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.expect("writes");
+            // One at a time: the reader has gone to sleep before each of them.
+            while let Some(()) = wanted.recv().await {
+                stream.write_all(b"1\r\nx\r\n").await.expect("writes");
+            }
+        });
+        let mut body = pool.send(&upstream, request()).await.expect("answers").into_body();
+        for _ in 0..20 {
+            let frame = tokio::time::timeout(PATIENCE, async { tokio::join!(body.frame(), next.send(())).0 });
+            let frame = frame.await.expect("woken in time").expect("a frame").expect("no error");
+            assert_eq!(frame.into_data().expect("data"), "x");
+        }
+        drop(next);
+        let end = tokio::time::timeout(PATIENCE, body.frame()).await.expect("woken in time");
+        assert!(end.expect("something").is_err(), "the engine left without the last chunk");
+        drop(body);
+        assert_eq!(pool.idle(), 0);
+        engine.await.expect("joins");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_reads_to_its_end_closes_the_connection() {
+        let (listener, upstream) = listener().await;
+        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let tasks = Tasks::new();
+        let engine = tasks.spawn("engine", async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.expect("writes");
+            stream.read(&mut [0]).await
+        });
+        drop(pool.send(&upstream, request()).await.expect("answers"));
+        let seen = tokio::time::timeout(PATIENCE, engine).await.expect("in time").expect("joins");
+        assert!(matches!(seen, Ok(0) | Err(_)), "the engine sees the client leave");
+    }
+
+    #[tokio::test]
+    async fn connections_that_idle_too_long_are_closed_without_another_request() {
+        let (listener, upstream) = listener().await;
+        let config = PoolConfig { idle_timeout: Duration::from_millis(20), ..PoolConfig::default() };
+        let pool = Pool::new(config, Tasks::new());
+        let tasks = Tasks::new();
+        let engine = tasks.spawn("engine", async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("writes");
+            stream.read(&mut [0]).await.expect("reads")
+        });
+        assert_eq!(text(pool.send(&upstream, request()).await.expect("answers")).await, "ok");
+        assert_eq!(tokio::time::timeout(PATIENCE, engine).await.expect("closed in time").expect("joins"), 0);
+        assert_eq!(pool.idle(), 0);
     }
 }

@@ -44,7 +44,7 @@ async fn by_engine(exchange: &Exchange, resolved: &Resolved) -> Option<u64> {
         let _in_flight = InFlight::on(engine.clone());
         let session =
             Session { pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline: DEADLINE };
-        match engine.adapter.count_tokens(session, &resolved.body, &candidate.model).await {
+        match engine.adapter.count_tokens(session, &resolved.body, candidate.model()).await {
             Ok(Some(tokens)) => return Some(tokens),
             Ok(None) => {}
             Err(error) => {

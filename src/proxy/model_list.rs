@@ -33,7 +33,7 @@ pub(super) fn one(exchange: &Exchange, routed: &Routed, name: &str) -> Result<An
     let listed = models.iter().find(|model| &*model.listed_as == name && may_use(globs, &model.name));
     let found = listed.or_else(|| match registry.resolve(name, &|canonical| may_use(globs, canonical)) {
         Resolution::Candidates(candidates) => {
-            models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.canonical))
+            models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.target.canonical))
         }
         Resolution::Unavailable { .. } | Resolution::Unknown { .. } => None,
     });

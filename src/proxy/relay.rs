@@ -182,7 +182,7 @@ async fn first_that_serves<T>(
 ) -> Result<T, Refusal> {
     let mut last = None;
     for candidate in &order.resolved.candidates {
-        trace.asked = Some((candidate.engine.record.id.clone(), candidate.model.clone()));
+        trace.asked = Some((candidate.engine.record.id.clone(), candidate.model().clone()));
         let result = match call(order, trace, candidate).await {
             Ok(accepted) => take(order, trace, accepted).await,
             Err(miss) => Err(miss),
@@ -211,7 +211,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result
             route: inference.route,
             body: &body,
             extras: extras.as_deref(),
-            model: &candidate.model,
+            model: candidate.model(),
             delivery: *delivery,
             api_key: engine.api_key.as_ref(),
         })
@@ -347,7 +347,7 @@ fn with_profile<'a>(order: &'a Order, candidate: &Candidate) -> Result<Cow<'a, J
     let Resolved { inference, body, .. } = &order.resolved;
     let engine = &candidate.engine;
     let profiles = order.worker.shared.profiles.load();
-    match profiles.find(&engine.record.id, &candidate.model) {
+    match profiles.find(&engine.record.id, candidate.model()) {
         None => Ok(Cow::Borrowed(body)),
         Some(profile) => {
             let applied = profile.apply(body, inference.route, &engine.adapter.info().parameters);

@@ -4,10 +4,10 @@ use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Resolved};
 use super::refusal::Refusal;
 use super::sanity::cut;
-use crate::engines::registry::{Candidate, Registry, Resolution};
+use crate::engines::registry::{Registry, Resolution};
 use crate::guard::key_glob;
 use crate::types::audit::{AuditKind, Severity};
-use crate::types::engine::{Capability, ModelView};
+use crate::types::engine::Capability;
 use crate::types::ids::CanonicalModel;
 use crate::types::text::escape;
 use crate::wire::client::ClientDialect;
@@ -16,7 +16,7 @@ use crate::wire::client::ClientDialect;
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
     let Parsed { key, inference, body, mut extras, model, delivery, client } = parsed;
     let registry = &exchange.peer.worker.shared.registry;
-    let shown = escape(&cut(&model, 200)).into_owned();
+    let shown = || escape(&cut(&model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
     let found = match inference.dialect {
         ClientDialect::Ollama(_) => as_ollama_names(registry, &model, globs),
@@ -27,7 +27,8 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
         Resolution::Unavailable { engines } => {
             let why: Vec<_> = engines.iter().map(|(id, reason)| format!("{id}: {reason}")).collect();
             return Err(Refusal::engine_unavailable(format!(
-                "No engine that has the model '{shown}' answers now ({}).",
+                "No engine that has the model '{}' answers now ({}).",
+                shown(),
                 why.join("; ")
             )));
         }
@@ -35,28 +36,23 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
             let exists =
                 !globs.is_empty() && !matches!(registry.resolve(&model, &|_| true), Resolution::Unknown { .. });
             if !exists {
-                return Err(Refusal::model_not_found(&shown, &near));
+                return Err(Refusal::model_not_found(&shown(), &near));
             }
-            let refusal = Refusal::model_not_allowed(&shown);
+            let refusal = Refusal::model_not_allowed(&shown());
             exchange.audit(AuditKind::PermissionDenied, Severity::Medium, refusal.status, refusal.message.clone());
             return Err(refusal);
         }
     };
-    let models = registry.models();
-    candidates.retain(|candidate| {
-        // A model that is not listed any more is left to its engine.
-        let view = models.iter().find(|view| view.name == candidate.canonical);
-        view.is_none_or(|view| view.capabilities.contains(&inference.needs))
-    });
+    candidates.retain(|candidate| candidate.target.capabilities.contains(&inference.needs));
     if candidates.is_empty() {
-        return Err(Refusal::unsupported_modalities(&shown, inference.needs_title));
+        return Err(Refusal::unsupported_modalities(&shown(), inference.needs_title));
     }
     if let Some(extras) = &mut extras
         && extras.thinking.is_some()
-        && !candidates.iter().all(|candidate| reasons(&models, candidate))
+        && !candidates.iter().all(|candidate| candidate.target.capabilities.contains(&Capability::Reasoning))
     {
         // Some clients ask every model to think; an engine whose model cannot would refuse (SPEC §4.5).
-        tracing::debug!(model = %shown, "the model does not reason: the wish was dropped");
+        tracing::debug!(model = %shown(), "the model does not reason: the wish was dropped");
         extras.thinking = None;
     }
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
@@ -79,12 +75,6 @@ pub(super) fn as_ollama_names(registry: &Registry, name: &str, globs: &[String])
         Resolution::Unknown { .. } => found,
         other => other,
     }
-}
-
-/// Whether a candidate's model is known to reason.
-fn reasons(models: &[ModelView], candidate: &Candidate) -> bool {
-    let view = models.iter().find(|view| view.name == candidate.canonical);
-    view.is_some_and(|view| view.capabilities.contains(&Capability::Reasoning))
 }
 
 /// Whether the key's globs allow a model.
