@@ -132,9 +132,9 @@ impl Inner {
     ) -> Poll<T> {
         // Each wake-up takes the waker, so it is told anew each time.
         self.signal.task.register(cx.waker());
-        self.signal.state.store(POLLED, Ordering::Release);
         let mut inner = Context::from_waker(&self.waker);
-        loop {
+        for _ in 0..ROUNDS {
+            self.signal.state.store(POLLED, Ordering::Release);
             // Its error, if any, is told to the reader as well.
             if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(&mut inner).is_ready()) {
                 *driver = None;

@@ -94,7 +94,7 @@ pub(super) async fn show(exchange: &mut Exchange, routed: &Routed, incoming: Inc
         Some(model) => Some(model),
         None => match resolve::as_ollama_names(registry, &name, globs) {
             Resolution::Candidates(candidates) => {
-                models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.canonical))
+                models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.target.canonical))
             }
             Resolution::Unknown { near } => return Err(Refusal::model_not_found(&shown, &near)),
             Resolution::Unavailable { .. } => None,
