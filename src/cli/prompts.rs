@@ -112,6 +112,10 @@ impl PromptsCommand {
                 let versions = session.call(PromptHistory { api_id: api_id.clone() }).await?;
                 let newest = versions.first().map_or(1, |newest| newest.version);
                 let to = find(versions.clone(), &api_id, to.unwrap_or(newest))?;
+                if from.is_none() && to.version == 1 {
+                    return Err(Failure::new(ErrorCode::InvalidArgument, "the first version has none before it")
+                        .hint("name the two versions: --from N --to N"));
+                }
                 let from = find(versions, &api_id, from.unwrap_or(to.version.saturating_sub(1)))?;
                 Ok(difference(&from, &to))
             }

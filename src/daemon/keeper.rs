@@ -20,6 +20,8 @@ use crate::types::text::escape;
 const KEY_USE: Duration = Duration::from_mins(1);
 /// How often usage is stored: what a kill can lose, of reports and of budgets.
 const USAGE: Duration = Duration::from_secs(5);
+/// How long after a failure it is tried again.
+const USAGE_AGAIN: Duration = Duration::from_mins(1);
 /// How often old rows are rolled up and trimmed.
 const TRIM: Duration = Duration::from_hours(1);
 
@@ -68,7 +70,13 @@ pub(super) async fn note_key_use(context: Arc<Context>) {
 pub(super) async fn note_usage(context: Arc<Context>) {
     loop {
         sleep(USAGE).await;
-        told("storing usage", store_usage(&context).await);
+        let outcome = store_usage(&context).await;
+        let failed = outcome.is_err();
+        told("storing usage", outcome);
+        if failed {
+            // It stays in memory; a full disk is not told of every few seconds.
+            sleep(USAGE_AGAIN).await;
+        }
     }
 }
 

@@ -10,6 +10,10 @@ use super::key_table::KeyCounts;
 use crate::types::calendar::LocalDay;
 use crate::types::clock::UnixMillis;
 
+/// How far before its day a clock may stand for the day to go on. A machine that begins with a clock far ahead must
+/// not refuse its keys until that time has come.
+const SET_BACK: Duration = Duration::from_hours(24);
+
 /// Tokens of one key on the local day.
 #[derive(Debug, Default)]
 pub struct TokenDay(Mutex<Counted>);
@@ -24,11 +28,11 @@ struct Counted {
 }
 
 impl Counted {
-    /// Begins a new day when its time has come. A clock that was set back stays in the day that it was in, so that
-    /// setting it never gives tokens back.
+    /// Begins a new day when its time has come. A clock that was set back a little stays in the day that it was in,
+    /// so that setting it over midnight gives no tokens back; one that was days ahead is believed again.
     fn on(&mut self, now: UnixMillis) -> LocalDay {
         match self.day {
-            Some(day) if now < day.end => day,
+            Some(day) if now < day.end && day.start.since(now) < SET_BACK => day,
             _ => {
                 let day = LocalDay::of(now);
                 self.day = Some(day);
@@ -111,7 +115,14 @@ mod tests {
         assert_eq!(last, TokenDayState { spent: 15, left: Duration::from_millis(1) });
         assert_eq!(tokens.state(day.end).spent, 0);
         tokens.spend(1, day.end);
-        assert_eq!(tokens.state(day.start).spent, 1, "a clock set back gives nothing back");
+        assert_eq!(
+            tokens.state(UnixMillis(day.end.0 - 1)).spent,
+            1,
+            "a clock set back over midnight gives nothing back"
+        );
+        let years_ago = UnixMillis(1_600_000_000_000);
+        assert_eq!(tokens.state(years_ago).spent, 0, "a clock that was years ahead");
+        assert!(tokens.state(years_ago).left <= Duration::from_hours(25));
     }
 
     #[test]

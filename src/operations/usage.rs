@@ -54,6 +54,10 @@ async fn labels(context: &Context) -> Outcome<BTreeMap<String, String>> {
 /// stored goes back into memory, to be stored the next time.
 pub async fn store_usage(context: &Context) -> Outcome<()> {
     let Some(Live { proxy, .. }) = &context.live else { return Ok(()) };
+    if context.stores.config.read_only().is_some() {
+        // It stays in memory, where budgets are counted.
+        return Ok(());
+    }
     let usage = proxy.metrics.take_usage();
     if usage.is_empty() {
         return Ok(());
@@ -74,7 +78,9 @@ pub async fn store_usage(context: &Context) -> Outcome<()> {
 pub async fn spent_today(context: &Context, now: UnixMillis) -> Outcome<BTreeMap<KeyId, u64>> {
     let today = LocalDay::of(now);
     let mut spent = BTreeMap::new();
-    for (slot, sums) in context.stores.config.usage(today.start).await? {
+    let stored = context.stores.config.usage(today.start).await?;
+    // A clock that was ahead may have left hours that are still to come.
+    for (slot, sums) in stored.into_iter().filter(|(slot, _)| slot.hour < today.end) {
         let tokens: &mut u64 = spent.entry(slot.key).or_default();
         *tokens = tokens.saturating_add(sums.tokens());
     }

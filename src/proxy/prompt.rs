@@ -21,10 +21,17 @@ pub fn routes() -> Vec<&'static str> {
     super::route::names(InferenceRoute::Chat).collect()
 }
 
-/// Prompts by api id.
+/// Prompts by route and key.
 #[derive(Debug, Clone, Default)]
 pub struct PromptTable {
-    templates: HashMap<String, String>,
+    routes: HashMap<String, RoutePrompts>,
+}
+
+/// The prompts of one route.
+#[derive(Debug, Clone, Default)]
+struct RoutePrompts {
+    every_key: Option<String>,
+    keys: HashMap<KeyId, String>,
 }
 
 /// What a template's variables stand for.
@@ -42,17 +49,33 @@ impl PromptTable {
     /// A table of the given prompts.
     #[must_use]
     pub fn new(prompts: Vec<PromptView>) -> Self {
-        Self { templates: prompts.into_iter().map(|prompt| (prompt.api_id, prompt.text)).collect() }
+        let mut routes: HashMap<String, RoutePrompts> = HashMap::new();
+        for PromptView { api_id, text, .. } in prompts {
+            let (route, key) = match api_id.split_once('@') {
+                Some((route, key)) => (route, Some(key)),
+                None => (api_id.as_str(), None),
+            };
+            let prompts = routes.entry(route.to_owned()).or_default();
+            match key.map(KeyId::parse) {
+                None => prompts.every_key = Some(text),
+                Some(Ok(key)) => {
+                    prompts.keys.insert(key, text);
+                }
+                // Refused when it is saved; an older version may have stored it.
+                Some(Err(error)) => tracing::warn!(%error, route, "a stored prompt is for no key"),
+            }
+        }
+        Self { routes }
     }
 
     /// The template for a route and key: the key's own before the route's.
     #[must_use]
     pub fn find(&self, route: &str, key: KeyId) -> Option<&str> {
-        if self.templates.is_empty() {
+        if self.routes.is_empty() {
             return None;
         }
-        let own = self.templates.get(&format!("{route}@{key}"));
-        own.or_else(|| self.templates.get(route)).map(String::as_str)
+        let prompts = self.routes.get(route)?;
+        prompts.keys.get(&key).or(prompts.every_key.as_ref()).map(String::as_str)
     }
 }
 

@@ -16,9 +16,9 @@ use crate::types::usage::{UsageSlot, UsageSums};
 /// quarter is found by a division, and the keeper finds the local hour.
 const QUARTER_MS: i64 = 15 * 60 * 1000;
 
-/// Models per worker that are told apart until the keeper comes: a key may name any model of an engine, listed or
-/// not. What is beyond is summed under [`OTHER`], so that memory stays bounded.
-const MODELS: usize = 4096;
+/// Sums per worker that are told apart until the keeper comes: a key may name any model of an engine, listed or not.
+/// What is beyond is summed under [`OTHER`], so that memory stays bounded.
+const PLACES: usize = 4096;
 
 /// The model under which surplus ones are summed.
 const OTHER: &str = "(other)";
@@ -39,7 +39,7 @@ pub(super) struct UsageMap(Mutex<HashMap<Place, UsageSums>>);
 impl UsageMap {
     fn add(&self, mut place: Place, sums: UsageSums) {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= MODELS && !map.contains_key(&place) {
+        if map.len() >= PLACES && !map.contains_key(&place) {
             place.model = OTHER.into();
         }
         *map.entry(place).or_default() += sums;
@@ -117,12 +117,12 @@ mod tests {
     #[test]
     fn names_without_end_are_summed_as_one_and_no_token_is_lost() {
         let metrics = Metrics::new(1);
-        for number in 0..MODELS as u64 + 100 {
+        for number in 0..PLACES as u64 + 100 {
             metrics.shard(0).used(UnixMillis(0), key(), format!("model {number}").into(), engine(), sums(1));
         }
         let taken = metrics.take_usage();
-        assert_eq!(taken.len(), MODELS + 1);
-        assert_eq!(taken.iter().map(|(_, sums)| sums.completion_tokens).sum::<u64>(), MODELS as u64 + 100);
+        assert_eq!(taken.len(), PLACES + 1);
+        assert_eq!(taken.iter().map(|(_, sums)| sums.completion_tokens).sum::<u64>(), PLACES as u64 + 100);
         let other = taken.iter().find(|(slot, _)| &*slot.model == OTHER).expect("the rest");
         assert_eq!(other.1.requests, 100);
     }

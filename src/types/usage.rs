@@ -22,7 +22,7 @@ pub struct UsageSlot {
     pub engine: EngineId,
 }
 
-/// Sums over requests that were put to an engine.
+/// Sums over requests that an engine answered or failed. One whose client left before the engine began is not known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UsageSums {
     /// Requests.

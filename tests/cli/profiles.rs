@@ -55,6 +55,8 @@ fn the_versions_of_a_prompt_are_listed_compared_and_restored() {
     + You are brief.
       Today is {{date}}.
     ");
+    let first = run(&home, &of(&["diff", "--to", "1"]));
+    assert_eq!((first.code, first.error()["code"].as_str()), (1, Some("INVALID_ARGUMENT")));
     let told = home.answer(&of(&["diff", "--from", "1", "--to", "2"]));
     assert_eq!(told["lines"][0], serde_json::json!({"change": "removed", "text": "You are kind."}));
     assert_eq!(home.answer(&of(&["restore", "--version", "1"]))["version"], 3);
