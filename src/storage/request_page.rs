@@ -1,7 +1,7 @@
 //! A batch of ended requests as one blob of the table `request_log`: bytes to rows and back, no SQL.
 //!
-//! Used by [`super::request_log`] alone. A row of its own for each request cost several microseconds of SQLite and of
-//! encryption; a page costs a few hundred nanoseconds a request, since names that repeat are written once (ADR 6).
+//! Used by [`super::request_log`] alone. A row of its own for each request cost 1.3 µs of CPU in a flood, a page costs
+//! 0.3 µs a request, since names that repeat are written once (ADR 6).
 //! A page that was written by a release must stay readable: a change of [`StoredRow`] is a new [`FORMAT`].
 
 use std::borrow::Cow;

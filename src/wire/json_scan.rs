@@ -1,8 +1,8 @@
 //! Walks a JSON text once: checks its grammar (RFC 8259) and its depth, and tells where the fields of the outermost
 //! object stand, without building anything.
 //!
-//! Used by `json_body` for requests and by `openai` for answers. Every request and every answer passes through here;
-//! going through serde's data model cost four times as many instructions. What it accepts is what `serde_json`
+//! Used by `json_body` for requests and by `openai` for answers. Every request and every answer passes through here,
+//! and going through serde's data model twice cost more instructions. What it accepts is what `serde_json`
 //! accepts, which a property test compares. Must never recurse: depth is the sender's choice.
 
 use std::ops::Range;

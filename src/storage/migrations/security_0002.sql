@@ -1,5 +1,5 @@
 -- The request log in pages: one row holds a batch of requests in the form of storage/request_page.rs. Written one
--- request a row, the log cost more CPU than everything else that the proxy does for a request (docs/adr/0006).
+-- request a row, the log cost four times the CPU (docs/adr/0006).
 -- Rows of the old form are dropped: no release wrote them.
 DROP TABLE request_log;
 
