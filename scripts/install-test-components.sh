@@ -3,7 +3,7 @@
 #
 #   ${FLM_TEST_COMPONENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/flm-test-components}
 #     llama-cpp-11434/   a real llama.cpp server (build b11434), built from its source package: about 10 min, once
-#     python/            the OpenAI client, a terminal emulator and an image library for screenshots
+#     python/            the OpenAI, Anthropic and Ollama clients, a terminal emulator and an image library for screenshots
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench, fonts for the screenshots
 #
@@ -13,7 +13,7 @@ set -euo pipefail
 
 LLAMA_CPP_BUILD=11434
 OPENAI_CLIENT=3.54.0
-PYTHON_PACKAGES=("openai==$OPENAI_CLIENT" pyte==0.8.2 pillow==13.0.0 gguf==0.19.0 numpy==2.4.6)
+PYTHON_PACKAGES=("openai==$OPENAI_CLIENT" anthropic==2.13.0 ollama==0.6.3 pyte==0.8.2 pillow==13.0.0 gguf==0.19.0 numpy==2.4.6)
 CHAT_MODEL_SHA256=58065875508d09c032e4d6e7f03900278d29d019b107ac34c5ec526698bb3043
 # The chat model with a window of 131,072 tokens: an answer that goes on for minutes.
 LONG_MODEL_SHA256=4799104fb059099fe056cef67af0c84edd5c0a75e3e67c777b5e38162fd4eed2
@@ -86,7 +86,7 @@ packages_present() {
   [ -x "$components/python/bin/python" ] \
     && "$components/python/bin/python" - "${PYTHON_PACKAGES[@]}" <<'PYTHON' >/dev/null 2>&1
 import importlib.metadata, sys
-import openai, pyte, PIL, gguf, numpy
+import anthropic, ollama, openai, pyte, PIL, gguf, numpy
 for wanted in sys.argv[1:]:
     name, version = wanted.split("==")
     assert importlib.metadata.version(name) == version, wanted

@@ -111,6 +111,9 @@ fn system(request: &Fields) -> Result<Option<String>, TranslateFault> {
 
 fn translate_turn(turn: &Fields, at: &str, out: &mut Vec<Value>) -> Result<(), TranslateFault> {
     let role = required(turn, "role", at)?;
+    if !matches!(role, "user" | "assistant" | "system") {
+        return Err(wrong(at, "role", "user or assistant"));
+    }
     let content = match present(turn, "content") {
         Some(Value::String(text)) => {
             out.push(json!({"role": role, "content": text}));
@@ -122,7 +125,7 @@ fn translate_turn(turn: &Fields, at: &str, out: &mut Vec<Value>) -> Result<(), T
     match role {
         "assistant" => assistant(content, at, out),
         "user" => user(content, at, out),
-        "system" => {
+        _ => {
             let mut parts = Vec::new();
             for (index, block) in content.iter().enumerate() {
                 let at = format!("{at}.content[{index}]");
@@ -131,7 +134,6 @@ fn translate_turn(turn: &Fields, at: &str, out: &mut Vec<Value>) -> Result<(), T
             out.push(json!({"role": "system", "content": parts.join("\n")}));
             Ok(())
         }
-        _ => Err(wrong(at, "role", "user or assistant")),
     }
 }
 
@@ -502,6 +504,7 @@ mod tests {
             (json!({"messages": [{"content": "x"}]}), "messages[0].role"),
             (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
             (json!({"messages": [{"role": "robot", "content": []}]}), "messages[0].role"),
+            (json!({"messages": [{"role": "robot", "content": "x"}]}), "messages[0].role"),
             (json!({"messages": [], "system": 1}), "system"),
             (json!({"messages": [], "stop_sequences": "x"}), "stop_sequences"),
             (json!({"messages": [], "tools": [{"name": "f"}]}), "tools[0].input_schema"),
