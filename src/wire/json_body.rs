@@ -48,13 +48,13 @@ pub enum BodyFault {
     /// JSON, but no object.
     #[error("the body must be a JSON object")]
     NotAnObject,
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// Nested deeper than 64 levels (`json_scan::MAX_DEPTH`).
     #[error("the body is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// A top-level field stands there twice: guard and engine could pick different ones.
     #[error("the field {0:?} stands there twice")]
     Duplicate(String),
-    /// More than [`MAX_FIELDS`].
+    /// More than 512 top-level fields (`MAX_FIELDS`).
     #[error("the body has more than {MAX_FIELDS} fields")]
     TooManyFields,
     /// A field has the wrong type; the second part says what is expected.
