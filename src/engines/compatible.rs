@@ -21,6 +21,7 @@ use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 use crate::wire::json_body::{Edit, JsonBody, json_string};
+use crate::wire::ollama_client_request::carries_option;
 use crate::wire::openai::{self, Document};
 use crate::wire::openai_tap::{Tap, UsageForClient};
 use crate::wire::pivot::{Extras, OllamaNative, Thinking};
@@ -180,19 +181,8 @@ fn stream_edits<'a>(body: &'a JsonBody, delivery: Delivery, edits: &mut Vec<Edit
     Ok(())
 }
 
-/// Options of an Ollama client that the pivot carries under a word of its own.
-const CARRIED_OPTIONS: [&str; 10] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-    "num_predict",
-    "repeat_penalty",
-];
+/// The option of an Ollama client that each engine has its own word for.
+const REPEAT_PENALTY: &str = "repeat_penalty";
 
 /// Takes out what only an Ollama engine understands of an Ollama client's request, and names what is lost by it.
 fn ollama_edits<'a>(
@@ -210,12 +200,13 @@ fn ollama_edits<'a>(
     }
     let mut lost: Vec<String> = Vec::new();
     if let Some(options) = body.value::<Map<String, Value>>("options", "an object")? {
-        if let (Some(word), Some(penalty)) = (info.parameters.repeat_penalty, options.get("repeat_penalty"))
+        if let (Some(word), Some(penalty)) = (info.parameters.repeat_penalty, options.get(REPEAT_PENALTY))
             && body.raw(word).is_none()
         {
             edits.push(Edit::Set(word, Cow::Owned(penalty.to_string())));
         }
-        lost.extend(options.keys().filter(|option| !CARRIED_OPTIONS.contains(&option.as_str())).cloned());
+        let is_carried = |option: &str| option == REPEAT_PENALTY || carries_option(option);
+        lost.extend(options.keys().filter(|option| !is_carried(option)).cloned());
         edits.push(Edit::Remove("options"));
     }
     if body.raw("keep_alive").is_some() {

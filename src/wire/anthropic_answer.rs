@@ -13,7 +13,7 @@ use crate::types::request::TokenUsage;
 use crate::wire::blocks::{Block, BlockWriter, Blocks, Told};
 use crate::wire::client::{ErrorShape, ToldError};
 use crate::wire::openai::WholeFault;
-use crate::wire::openai_chunk::{Call, Chunk, Event, Piece, each_event, named_event};
+use crate::wire::openai_chunk::{Call, Chunk, Event, Piece, named_event, rewrite};
 use crate::wire::openai_tap::StreamFault;
 
 /// A sign of life inside a stream; clients skip it (anthropic-sdk-python `_streaming.py`).
@@ -88,8 +88,7 @@ impl MessagesWriter {
     /// # Errors
     /// The document is no chat completion, or a tool call of a complete answer has arguments that are no JSON object.
     pub fn whole(&mut self, document: &[u8]) -> Result<Bytes, WholeFault> {
-        let chunk: Chunk<'_> = serde_json::from_slice(document)
-            .map_err(|fault| WholeFault::WrongShape(format!("it is no chat completion: {fault}")))?;
+        let chunk = Chunk::of_document(document, "chat completion")?;
         if let Some(usage) = chunk.usage() {
             self.usage = usage.tokens;
         }
@@ -128,21 +127,16 @@ impl MessagesWriter {
     /// # Errors
     /// An event is no chunk.
     pub fn push(&mut self, events: &[u8], out: &mut VecDeque<Bytes>) -> Result<(), StreamFault> {
-        let mut written = Vec::with_capacity(events.len());
-        let result = each_event(events, |event| match event {
-            Event::Chunk(chunk) => self.chunk(*chunk, &mut written),
+        rewrite(events, out, |event, written| match event {
+            Event::Chunk(chunk) => self.chunk(*chunk, written),
             Event::Comment => {
                 if self.begun && !self.ended {
                     written.extend_from_slice(&PING);
                 }
                 Ok(())
             }
-            Event::Done => self.end(&mut written),
-        });
-        if !written.is_empty() {
-            out.push_back(Bytes::from(written));
-        }
-        result
+            Event::Done => self.end(written),
+        })
     }
 
     /// Ends the stream with an error.

@@ -5,6 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::wire::chat_message::{
+    self, content_of, drop_choice_without_tools, function_call, image_part, put_tools, text_part, tool_image_note,
+};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 use crate::wire::translate::{Fields, TranslateFault, flag, list, object, path, present, required, text, wrong};
 
@@ -83,11 +86,7 @@ pub fn chat(request: &Fields) -> Result<ChatFromMessages, TranslateFault> {
             }
         }
     }
-    if !body.contains_key("tools") {
-        // Every tool was left out: a choice without tools is an error in OpenAI's dialect.
-        body.remove("tool_choice");
-        body.remove("parallel_tool_calls");
-    }
+    drop_choice_without_tools(&mut body);
     Ok(ChatFromMessages { body: body.into(), extras, stop_sequences, dropped })
 }
 
@@ -154,23 +153,11 @@ fn user(blocks: &[Value], at: &str, out: &mut Vec<Value>) -> Result<(), Translat
     Ok(())
 }
 
-/// Text and image parts as OpenAI writes them; one text alone is a string.
-fn content_of(mut parts: Vec<Value>) -> Option<Value> {
-    match parts.as_mut_slice() {
-        [] => None,
-        [only] if only["type"] == "text" => Some(only["text"].take()),
-        _ => Some(parts.into()),
-    }
-}
-
 /// A block of text, an image or a document that is text.
 fn part(fields: &Fields, at: &str) -> Result<Value, TranslateFault> {
     match required(fields, "type", at)? {
-        "text" => Ok(json!({"type": "text", "text": required(fields, "text", at)?})),
-        "image" => {
-            let url = image_url(fields, at)?;
-            Ok(json!({"type": "image_url", "image_url": {"url": url}}))
-        }
+        "text" => Ok(text_part(required(fields, "text", at)?)),
+        "image" => Ok(image_part(&image_url(fields, at)?)),
         "document" => document(fields, at),
         other => Err(TranslateFault::unsupported(
             path(at, "type"),
@@ -213,10 +200,10 @@ fn document(fields: &Fields, at: &str) -> Result<Value, TranslateFault> {
         Some(title) => format!("{title}\n\n{data}"),
         None => data.to_owned(),
     };
-    Ok(json!({"type": "text", "text": text}))
+    Ok(text_part(&text))
 }
 
-/// The result of a tool: a message of its own. OpenAI's tool messages hold text only, so images follow as the user's.
+/// The result of a tool: a message of its own.
 fn tool_result(fields: &Fields, at: &str, out: &mut Vec<Value>, parts: &mut Vec<Value>) -> Result<(), TranslateFault> {
     let id = required(fields, "tool_use_id", at)?;
     let mut texts: Vec<String> = Vec::new();
@@ -230,7 +217,7 @@ fn tool_result(fields: &Fields, at: &str, out: &mut Vec<Value>, parts: &mut Vec<
                 if let Some(Value::String(text)) = part.get_mut("text").map(Value::take) {
                     texts.push(text);
                 } else {
-                    parts.push(json!({"type": "text", "text": format!("Image in the result of the tool call {id}:")}));
+                    parts.push(tool_image_note(id));
                     parts.push(part);
                 }
             }
@@ -266,11 +253,7 @@ fn assistant(blocks: &[Value], at: &str, out: &mut Vec<Value>) -> Result<(), Tra
                     Some(input @ Value::Object(_)) => input.to_string(),
                     Some(_) => return Err(wrong(&at, "input", "an object")),
                 };
-                calls.push(json!({
-                    "id": required(fields, "id", &at)?,
-                    "type": "function",
-                    "function": {"name": required(fields, "name", &at)?, "arguments": input},
-                }));
+                calls.push(function_call(required(fields, "id", &at)?, required(fields, "name", &at)?, &input));
             }
             other => {
                 return Err(TranslateFault::unsupported(
@@ -282,17 +265,9 @@ fn assistant(blocks: &[Value], at: &str, out: &mut Vec<Value>) -> Result<(), Tra
             }
         }
     }
-    let mut message = Map::new();
-    message.insert("role".into(), "assistant".into());
-    let content = if texts.is_empty() && !calls.is_empty() { Value::Null } else { texts.join("\n").into() };
-    message.insert("content".into(), content);
-    if !thoughts.is_empty() {
-        message.insert(crate::wire::openai::REASONING_OUT.into(), thoughts.join("\n").into());
-    }
-    if !calls.is_empty() {
-        message.insert("tool_calls".into(), calls.into());
-    }
-    out.push(message.into());
+    let content = (!texts.is_empty() || calls.is_empty()).then(|| texts.join("\n"));
+    let reasoning = (!thoughts.is_empty()).then(|| thoughts.join("\n"));
+    out.push(chat_message::assistant(content, reasoning, calls));
     Ok(())
 }
 
@@ -317,11 +292,9 @@ fn tools(request: &Fields, body: &mut Fields, dropped: &mut Vec<String>) -> Resu
         if let Some(strict) = flag(fields, "strict", &at)? {
             function.insert("strict".into(), strict.into());
         }
-        functions.push(json!({"type": "function", "function": function}));
+        functions.push(function);
     }
-    if !functions.is_empty() {
-        body.insert("tools".into(), functions.into());
-    }
+    put_tools(functions, body);
     Ok(())
 }
 

@@ -72,14 +72,14 @@ impl ClientDialect {
     /// # Errors
     /// See [`TranslateFault`].
     pub fn translate(self, body: &JsonBody, about: About<'_>) -> Result<Option<Translated>, TranslateFault> {
-        if self == Self::OpenAi {
-            return Ok(None);
-        }
-        let fields: Fields = serde_json::from_slice(body.bytes())
-            .map_err(|_| TranslateFault::WrongType("body".to_owned(), "JSON whose numbers fit"))?;
+        let fields = || -> Result<Fields, TranslateFault> {
+            serde_json::from_slice(body.bytes())
+                .map_err(|_| TranslateFault::WrongType("body".to_owned(), "JSON whose numbers fit"))
+        };
         let translated = match self {
             Self::OpenAi => return Ok(None),
             Self::Messages | Self::CountTokens => {
+                let fields = fields()?;
                 let chat = anthropic_request::chat(&fields)?;
                 let writer = MessagesWriter::new(about.request_id, about.model, chat.stop_sequences);
                 Translated {
@@ -92,6 +92,7 @@ impl ClientDialect {
                 }
             }
             Self::Responses => {
+                let fields = fields()?;
                 let chat = responses_request::chat(&fields)?;
                 let created = about.clock.wall().0 / 1000;
                 let writer = ResponsesWriter::new(about.request_id, about.model, created, chat.echo);
@@ -105,6 +106,7 @@ impl ClientDialect {
                 }
             }
             Self::Ollama(call) => {
+                let fields = fields()?;
                 let asked = ollama_client_request::translate(call, &fields)?;
                 let writer = OllamaWriter::new(call, asked.work, about.model, about.clock);
                 let streams = asked.route != Document::Embeddings && flag(&fields, "stream", "")?.unwrap_or(true);
@@ -213,9 +215,6 @@ pub enum ClientWriter {
     Ollama(Box<OllamaWriter>),
 }
 
-/// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
-const COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
-
 impl ClientWriter {
     /// A whole answer in the client's shape.
     ///
@@ -264,10 +263,10 @@ impl ClientWriter {
     #[must_use]
     pub fn heartbeat(&self) -> Option<Bytes> {
         match self {
-            Self::OpenAi | Self::Responses(_) => Some(COMMENT),
+            Self::OpenAi | Self::Responses(_) => Some(sse::COMMENT),
             // Clients parse every line.
             Self::Ollama(_) => None,
-            Self::Messages(writer) => Some(if writer.begun() { PING } else { COMMENT }),
+            Self::Messages(writer) => Some(if writer.begun() { PING } else { sse::COMMENT }),
         }
     }
 

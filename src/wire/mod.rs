@@ -5,6 +5,7 @@
 pub mod anthropic_answer;
 pub mod anthropic_request;
 mod blocks;
+mod chat_message;
 pub mod client;
 pub mod hostile;
 pub mod json_body;

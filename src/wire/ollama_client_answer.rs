@@ -17,7 +17,7 @@ use crate::types::clock::Clock;
 use crate::wire::client::{ErrorShape, ToldError};
 use crate::wire::ollama_client_request::Work;
 use crate::wire::openai::WholeFault;
-use crate::wire::openai_chunk::{Calls, Chunk, Event, Piece, Timings, Usage, each_event, json_into};
+use crate::wire::openai_chunk::{Calls, Chunk, Event, Piece, Timings, Usage, json_into, rewrite};
 use crate::wire::openai_tap::StreamFault;
 use crate::wire::pivot::OllamaCall;
 
@@ -100,8 +100,7 @@ impl OllamaWriter {
         if matches!(self.call, OllamaCall::Embed | OllamaCall::Embeddings) {
             return self.embeddings(document);
         }
-        let chunk: Chunk<'_> = serde_json::from_slice(document)
-            .map_err(|fault| WholeFault::WrongShape(format!("it is no completion: {fault}")))?;
+        let chunk = Chunk::of_document(document, "completion")?;
         let piece = self.take(chunk);
         let wrong = |fault: StreamFault| WholeFault::WrongShape(fault.to_string());
         for call in &piece.calls {
@@ -118,17 +117,12 @@ impl OllamaWriter {
     /// # Errors
     /// An event is no chunk, or a complete tool call has arguments that are no JSON object.
     pub fn push(&mut self, events: &[u8], out: &mut VecDeque<Bytes>) -> Result<(), StreamFault> {
-        let mut written = Vec::with_capacity(events.len());
-        let result = each_event(events, |event| match event {
-            Event::Chunk(chunk) => self.chunk(*chunk, &mut written),
+        rewrite(events, out, |event, written| match event {
+            Event::Chunk(chunk) => self.chunk(*chunk, written),
             // There is no line without meaning.
             Event::Comment => Ok(()),
-            Event::Done => self.end(&mut written),
-        });
-        if !written.is_empty() {
-            out.push_back(Bytes::from(written));
-        }
-        result
+            Event::Done => self.end(written),
+        })
     }
 
     /// Ends the stream with a line that tells the error.

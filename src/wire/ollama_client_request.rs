@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::wire::chat_message::{function_call, image_part, text_part};
 use crate::wire::openai::{Document, REASONING_OUT};
 use crate::wire::pivot::{Extras, OllamaCall, OllamaNative, Thinking};
 use crate::wire::translate::{Fields, TranslateFault, flag, list, object, present, required, text, wrong};
@@ -34,17 +35,18 @@ pub enum Work {
     Unload,
 }
 
-/// Options with a word in OpenAI's shape or one that most engines share.
-const OPTIONS: &[(&str, &str)] = &[
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("min_p", "min_p"),
-    ("seed", "seed"),
-    ("stop", "stop"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-];
+/// Options that OpenAI's shape, or most engines beside it, know by the same word.
+const SHARED_OPTIONS: &[&str] =
+    &["temperature", "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"];
+
+/// The option that becomes `max_tokens`.
+const NUM_PREDICT: &str = "num_predict";
+
+/// Whether the pivot carries an option under a word of its own.
+#[must_use]
+pub fn carries_option(option: &str) -> bool {
+    option == NUM_PREDICT || SHARED_OPTIONS.contains(&option)
+}
 
 /// Fields that the pivot carries under a word of its own.
 const CARRIED: &[&str] = &["model", "messages", "tools", "stream", "options", "keep_alive", "think"];
@@ -121,13 +123,13 @@ fn thinking(request: &Fields) -> Result<Option<Thinking>, TranslateFault> {
 fn options(request: &Fields, body: &mut Fields) -> Result<(), TranslateFault> {
     let Some(options) = present(request, "options") else { return Ok(()) };
     let options = object(options, "options")?;
-    for (option, word) in OPTIONS {
+    for option in SHARED_OPTIONS {
         if let Some(value) = present(options, option) {
-            body.insert((*word).into(), value.clone());
+            body.insert((*option).into(), value.clone());
         }
     }
     // Ollama's -1 and -2 mean no limit, which is what no word means.
-    if let Some(limit) = present(options, "num_predict").and_then(Value::as_i64)
+    if let Some(limit) = present(options, NUM_PREDICT).and_then(Value::as_i64)
         && limit >= 0
     {
         body.insert("max_tokens".into(), limit.into());
@@ -198,7 +200,7 @@ fn translate_message(
             Some(_) => return Err(wrong(&at, "function.arguments", "an object")),
         };
         let id = text(call, "id", &at)?.map_or_else(|| format!("call_{index}_{nth}"), str::to_owned);
-        calls.push(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}));
+        calls.push(function_call(&id, name, &arguments));
         open.push((id, name.to_owned()));
     }
     if !calls.is_empty() {
@@ -234,12 +236,11 @@ fn content_with_images(content: &str, images: &[Value], at: &str) -> Result<Valu
     }
     let mut parts = Vec::with_capacity(images.len() + 1);
     if !content.is_empty() {
-        parts.push(json!({"type": "text", "text": content}));
+        parts.push(text_part(content));
     }
     for image in images {
         let base64 = image.as_str().ok_or_else(|| wrong(at, "images", "an array of base64 strings"))?;
-        let url = format!("data:{};base64,{base64}", media_type(base64));
-        parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
+        parts.push(image_part(&format!("data:{};base64,{base64}", media_type(base64))));
     }
     Ok(parts.into())
 }

@@ -22,28 +22,27 @@ pub const REASONING_OUT: &str = "reasoning_content";
 /// The names that engines give to reasoning.
 pub const REASONING_IN: [&str; 3] = [REASONING_OUT, "reasoning", "thinking"];
 
+/// Usage as engines tell it. `A` is what is read of the answer's details: for most readers nothing, so that no shape of
+/// theirs is an error.
 #[derive(Debug, Deserialize)]
-struct RawUsage {
-    #[serde(default)]
+pub(super) struct RawUsage<A = IgnoredAny> {
     prompt_tokens: Option<u64>,
-    #[serde(default)]
     completion_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<RawDetails>,
+    prompt_tokens_details: Option<PromptDetails>,
+    pub(super) completion_tokens_details: Option<A>,
 }
 
 #[derive(Debug, Deserialize)]
-struct RawDetails {
-    #[serde(default)]
+struct PromptDetails {
     cached_tokens: Option<u64>,
 }
 
-impl RawUsage {
-    fn read(self) -> TokenUsage {
+impl<A> RawUsage<A> {
+    pub(super) fn read(&self) -> TokenUsage {
         TokenUsage {
             prompt: self.prompt_tokens.unwrap_or(0),
             completion: self.completion_tokens.unwrap_or(0),
-            cached: self.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+            cached: self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0),
             source: TokenSource::Engine,
         }
     }
@@ -232,7 +231,7 @@ pub fn read_whole(document: Document, body: Bytes) -> Result<(Bytes, Option<Toke
         return Err(wrong(format!("its answer has no list {list_name:?}")));
     }
     let usage: Option<RawUsage> = serde_json::from_str(usage).map_err(|fault| no_document(&fault))?;
-    let usage = usage.map(RawUsage::read);
+    let usage = usage.as_ref().map(RawUsage::read);
     let body = if document == Document::Chat { with_reasoning(&body, "message").unwrap_or(body) } else { body };
     Ok((body, usage))
 }

@@ -4,13 +4,16 @@
 //! nobody reads.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::Value;
 
 use crate::types::request::{TokenSource, TokenUsage};
+use crate::wire::openai::{RawUsage, WholeFault};
 use crate::wire::openai_tap::StreamFault;
 use crate::wire::sse;
 
@@ -20,7 +23,7 @@ pub(crate) struct Chunk<'a> {
     #[serde(borrow, default)]
     choices: Option<Vec<Choice<'a>>>,
     #[serde(default)]
-    usage: Option<RawUsage>,
+    usage: Option<RawUsage<AnswerDetails>>,
     /// llama.cpp's `return_progress`.
     #[serde(default)]
     prompt_progress: Option<PromptProgress>,
@@ -82,22 +85,7 @@ struct RawFunction<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-struct RawUsage {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<RawDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<RawDetails>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-    #[serde(default)]
+struct AnswerDetails {
     reasoning_tokens: Option<u64>,
 }
 
@@ -151,20 +139,19 @@ pub(crate) struct CallPiece<'a> {
 }
 
 impl<'a> Chunk<'a> {
+    /// Reads a whole answer; `kind` completes "it is no …".
+    ///
+    /// # Errors
+    /// It is no such document.
+    pub(crate) fn of_document(document: &'a [u8], kind: &str) -> Result<Self, WholeFault> {
+        serde_json::from_slice(document).map_err(|fault| WholeFault::WrongShape(format!("it is no {kind}: {fault}")))
+    }
+
     /// Usage, from wherever this chunk tells it.
     pub(crate) fn usage(&self) -> Option<Usage> {
         if let Some(told) = &self.usage {
-            let cached = told.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens);
             let reasoning = told.completion_tokens_details.as_ref().and_then(|details| details.reasoning_tokens);
-            return Some(Usage {
-                tokens: TokenUsage {
-                    prompt: told.prompt_tokens.unwrap_or(0),
-                    completion: told.completion_tokens.unwrap_or(0),
-                    cached: cached.unwrap_or(0),
-                    source: TokenSource::Engine,
-                },
-                reasoning: reasoning.unwrap_or(0),
-            });
+            return Some(Usage { tokens: told.read(), reasoning: reasoning.unwrap_or(0) });
         }
         let progress = self.prompt_progress.as_ref().filter(|progress| progress.total > 0)?;
         let tokens =
@@ -223,11 +210,23 @@ pub(crate) enum Event<'a> {
     Done,
 }
 
-/// Reads the events of a run as a reader of `engines` appends it: whole events, each with at most one line of data.
-pub(crate) fn each_event(
+/// Gives the events of a run, as a reader of `engines` appends it, to a writer, and appends what it wrote for all of them
+/// together, also when one is a fault.
+pub(crate) fn rewrite(
     run: &[u8],
-    mut take: impl FnMut(Event<'_>) -> Result<(), StreamFault>,
+    out: &mut VecDeque<Bytes>,
+    mut write: impl FnMut(Event<'_>, &mut Vec<u8>) -> Result<(), StreamFault>,
 ) -> Result<(), StreamFault> {
+    let mut written = Vec::with_capacity(run.len());
+    let result = each_event(run, |event| write(event, &mut written));
+    if !written.is_empty() {
+        out.push_back(Bytes::from(written));
+    }
+    result
+}
+
+/// Whole events, each with at most one line of data.
+fn each_event(run: &[u8], mut take: impl FnMut(Event<'_>) -> Result<(), StreamFault>) -> Result<(), StreamFault> {
     for block in sse::blocks(run) {
         let Some(data) = block.data.as_deref().map(<[u8]>::trim_ascii) else {
             // A blank line too many is no sign of life.

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::wire::blocks::{Block, BlockWriter, Blocks, Told};
 use crate::wire::client::ToldError;
 use crate::wire::openai::WholeFault;
-use crate::wire::openai_chunk::{Chunk, Event, Usage, each_event, named_event};
+use crate::wire::openai_chunk::{Chunk, Event, Usage, named_event, rewrite};
 use crate::wire::openai_tap::StreamFault;
+use crate::wire::sse;
 
 /// Writes one answer.
 #[derive(Debug)]
@@ -97,8 +98,7 @@ impl ResponsesWriter {
     /// # Errors
     /// The document is no chat completion.
     pub fn whole(&mut self, document: &[u8]) -> Result<Bytes, WholeFault> {
-        let chunk: Chunk<'_> = serde_json::from_slice(document)
-            .map_err(|fault| WholeFault::WrongShape(format!("it is no chat completion: {fault}")))?;
+        let chunk = Chunk::of_document(document, "chat completion")?;
         // The same items as a stream would have; their events are not wanted.
         let mut events = Vec::new();
         self.chunk(chunk, &mut events)
@@ -113,19 +113,14 @@ impl ResponsesWriter {
     /// # Errors
     /// An event is no chunk.
     pub fn push(&mut self, events: &[u8], out: &mut VecDeque<Bytes>) -> Result<(), StreamFault> {
-        let mut written = Vec::with_capacity(events.len());
-        let result = each_event(events, |event| match event {
-            Event::Chunk(chunk) => self.chunk(*chunk, &mut written),
+        rewrite(events, out, |event, written| match event {
+            Event::Chunk(chunk) => self.chunk(*chunk, written),
             Event::Comment => {
-                written.extend_from_slice(b": waiting\n\n");
+                written.extend_from_slice(&sse::COMMENT);
                 Ok(())
             }
-            Event::Done => self.end(&mut written),
-        });
-        if !written.is_empty() {
-            out.push_back(Bytes::from(written));
-        }
-        result
+            Event::Done => self.end(written),
+        })
     }
 
     /// Ends the stream with an error: `response.failed`.

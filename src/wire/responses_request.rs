@@ -5,7 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::wire::openai::REASONING_OUT;
+use crate::wire::chat_message::{
+    self, content_of, drop_choice_without_tools, function_call, image_part, put_tools, text_part, tool_image_note,
+};
 use crate::wire::pivot::{Extras, Thinking};
 use crate::wire::translate::{Fields, TranslateFault, flag, list, object, path, present, required, text, wrong};
 
@@ -118,10 +120,7 @@ pub fn chat(request: &Fields) -> Result<ChatFromResponses, TranslateFault> {
             }
         }
     }
-    if !body.contains_key("tools") {
-        body.remove("tool_choice");
-        body.remove("parallel_tool_calls");
-    }
+    drop_choice_without_tools(&mut body);
     Ok(ChatFromResponses { body: body.into(), extras, echo: echo(request), dropped })
 }
 
@@ -210,8 +209,7 @@ impl Turns {
     }
 
     fn called(&mut self, id: &str, name: &str, arguments: &str) {
-        let call = json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
-        self.assistant.get_or_insert_default().calls.push(call);
+        self.assistant.get_or_insert_default().calls.push(function_call(id, name, arguments));
     }
 
     fn end_turn(&mut self) {
@@ -220,16 +218,7 @@ impl Turns {
             // Reasoning alone is no turn: its answer was cut away.
             return;
         }
-        let mut message = Map::new();
-        message.insert("role".into(), "assistant".into());
-        message.insert("content".into(), turn.content.into());
-        if let Some(reasoning) = turn.reasoning {
-            message.insert(REASONING_OUT.into(), reasoning.into());
-        }
-        if !turn.calls.is_empty() {
-            message.insert("tool_calls".into(), turn.calls.into());
-        }
-        self.messages.push(message.into());
+        self.messages.push(chat_message::assistant(turn.content, turn.reasoning, turn.calls));
     }
 
     /// A conversation without a word: Codex asks so, to see whether the model answers.
@@ -291,20 +280,20 @@ fn message(item: &Fields, at: &str, turns: &mut Turns) -> Result<(), TranslateFa
     match role {
         "system" | "developer" => turns.system(&texts_of(&content)),
         "assistant" => turns.said(&texts_of(&content)),
-        "user" => turns.push(json!({"role": "user", "content": content_of(content)})),
+        "user" => turns.push(json!({"role": "user", "content": content_of(content).unwrap_or_else(|| "".into())})),
         _ => return Err(wrong(at, "role", "user, assistant, system or developer")),
     }
     Ok(())
 }
 
-/// The result of a call. OpenAI's tool messages hold text only, so images follow as the user's.
+/// The result of a call.
 fn output(item: &Fields, at: &str, turns: &mut Turns) -> Result<(), TranslateFault> {
     let id = required(item, "call_id", at)?;
     let (texts, images): (Vec<Value>, Vec<Value>) =
         parts(present(item, "output"), at, "output")?.into_iter().partition(|part| part["type"] == "text");
     turns.push(json!({"role": "tool", "tool_call_id": id, "content": texts_of(&texts)}));
     if !images.is_empty() {
-        let mut content = vec![json!({"type": "text", "text": format!("Image in the result of the tool call {id}:")})];
+        let mut content = vec![tool_image_note(id)];
         content.extend(images);
         turns.push(json!({"role": "user", "content": content}));
     }
@@ -315,7 +304,7 @@ fn output(item: &Fields, at: &str, turns: &mut Turns) -> Result<(), TranslateFau
 fn parts(value: Option<&Value>, at: &str, key: &str) -> Result<Vec<Value>, TranslateFault> {
     match value {
         None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![json!({"type": "text", "text": text})]),
+        Some(Value::String(text)) => Ok(vec![text_part(text)]),
         Some(Value::Array(items)) => {
             let mut parts = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
@@ -331,9 +320,9 @@ fn parts(value: Option<&Value>, at: &str, key: &str) -> Result<Vec<Value>, Trans
 fn part(fields: &Fields, at: &str) -> Result<Value, TranslateFault> {
     match required(fields, "type", at)? {
         "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
-            Ok(json!({"type": "text", "text": required(fields, "text", at)?}))
+            Ok(text_part(required(fields, "text", at)?))
         }
-        "refusal" => Ok(json!({"type": "text", "text": required(fields, "refusal", at)?})),
+        "refusal" => Ok(text_part(required(fields, "refusal", at)?)),
         "input_image" => {
             let Some(url) = text(fields, "image_url", at)? else {
                 return Err(TranslateFault::unsupported(
@@ -341,7 +330,7 @@ fn part(fields: &Fields, at: &str) -> Result<Value, TranslateFault> {
                     "no files are kept here; send the image as a data: URL in image_url",
                 ));
             };
-            Ok(json!({"type": "image_url", "image_url": {"url": url}}))
+            Ok(image_part(url))
         }
         other => Err(TranslateFault::unsupported(
             path(at, "type"),
@@ -352,15 +341,6 @@ fn part(fields: &Fields, at: &str) -> Result<Value, TranslateFault> {
 
 fn texts_of(parts: &[Value]) -> String {
     parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n")
-}
-
-/// One text alone is a string, which every chat template takes.
-fn content_of(mut parts: Vec<Value>) -> Value {
-    match parts.as_mut_slice() {
-        [] => "".into(),
-        [only] if only["type"] == "text" => only["text"].take(),
-        _ => parts.into(),
-    }
 }
 
 /// Function tools; the others run on OpenAI's servers, or take text that is no JSON.
@@ -381,11 +361,9 @@ fn tools(request: &Fields, body: &mut Fields, dropped: &mut Vec<String>) -> Resu
                 function.insert(field.into(), value.clone());
             }
         }
-        functions.push(json!({"type": "function", "function": function}));
+        functions.push(function);
     }
-    if !functions.is_empty() {
-        body.insert("tools".into(), functions.into());
-    }
+    put_tools(functions, body);
     Ok(())
 }
 

@@ -195,6 +195,9 @@ pub fn event(data: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// Keeps proxies and clients awake while nothing comes; every reader of server-sent events skips comments.
+pub const COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
+
 /// The event that ends a stream of OpenAI's API.
 pub const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
