@@ -17,6 +17,7 @@ use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
 use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::pivot::Extras;
+use crate::wire::translate::TranslateFault;
 
 /// A boxed future, because adapters are trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -246,6 +247,15 @@ pub enum PrepareError {
         /// Why.
         message: String,
     },
+}
+
+impl From<TranslateFault> for PrepareError {
+    fn from(fault: TranslateFault) -> Self {
+        match fault {
+            TranslateFault::WrongType(field, expected) => BodyFault::WrongType(field, expected).into(),
+            TranslateFault::Unsupported { param, message } => Self::Unsupported { param, message },
+        }
+    }
 }
 
 /// One engine's dialect and manners.

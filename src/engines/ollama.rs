@@ -24,7 +24,6 @@ use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::ollama_answer::{self, ChatTranslator, TimingsForClient};
 use crate::wire::ollama_request;
 use crate::wire::pivot::{Extras, OllamaCall, OllamaNative};
-use crate::wire::translate::TranslateFault;
 
 /// The adapter.
 pub(super) struct Ollama;
@@ -126,7 +125,7 @@ fn prepare_chat(request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
     let &EngineRequest { body, model, delivery, .. } = request;
     compatible::choices_asked(&INFO, body, DIALECT.choices)?;
     let stream = matches!(delivery, Delivery::Stream { .. });
-    let chat = ollama_request::chat(&fields(body)?, request.extras, model, stream).map_err(fault_of)?;
+    let chat = ollama_request::chat(&fields(body)?, request.extras, model, stream)?;
     compatible::warn_dropped(INFO.title, &chat.dropped);
     Ok(chat_prepared(request, "/api/chat", &chat.body))
 }
@@ -138,8 +137,7 @@ fn prepare_native(
     native: &OllamaNative,
 ) -> Result<Prepared, PrepareError> {
     let stream = matches!(request.delivery, Delivery::Stream { .. });
-    let body =
-        ollama_request::native(&fields(request.body)?, extras, native, request.model, stream).map_err(fault_of)?;
+    let body = ollama_request::native(&fields(request.body)?, extras, native, request.model, stream)?;
     let path = match native.call {
         OllamaCall::Chat | OllamaCall::Generate => return Ok(chat_prepared(request, "/api/generate", &body)),
         OllamaCall::Embed => "/api/embed",
@@ -178,13 +176,6 @@ fn chat_prepared(request: &EngineRequest<'_>, path: &'static str, body: &Value) 
 fn fields(body: &JsonBody) -> Result<Map<String, Value>, PrepareError> {
     let fields = serde_json::from_slice(body.bytes());
     Ok(fields.map_err(|fault| BodyFault::Malformed(fault.to_string()))?)
-}
-
-fn fault_of(fault: TranslateFault) -> PrepareError {
-    match fault {
-        TranslateFault::WrongType(field, expected) => PrepareError::Body(BodyFault::WrongType(field, expected)),
-        TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message },
-    }
 }
 
 /// `chatcmpl-` and 96 random bits. Only tells answers apart; nothing trusts it.

@@ -62,13 +62,12 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
 pub async fn reload_file(context: &Context) -> Outcome<Option<ReloadReport>> {
     let _changing = context.begin_change().await?;
     let outcome = changed_file(context).await;
-    match outcome {
-        // A file that was mended to what is in force takes the complaint back.
-        Ok(None) if context.settings.fault().is_none() => Ok(None),
-        Ok(None) => settle(context, Ok(report(context, Vec::new())), "flm.toml").await.map(Some),
-        Ok(Some(report)) => settle(context, Ok(report), "flm.toml").await.map(Some),
-        Err(failure) => settle(context, Err(failure), "flm.toml").await.map(Some),
+    if matches!(outcome, Ok(None)) && context.settings.fault().is_none() {
+        return Ok(None);
     }
+    // A file that was mended to what is in force takes the complaint back.
+    let outcome = outcome.map(|changed| changed.unwrap_or_else(|| report(context, Vec::new())));
+    settle(context, outcome, "flm.toml").await.map(Some)
 }
 
 async fn changed_file(context: &Context) -> Outcome<Option<ReloadReport>> {

@@ -14,7 +14,7 @@ use super::sanity::cut;
 use crate::engines::adapter::{Delivery, InferenceRoute};
 use crate::types::engine::Capability;
 use crate::types::text::escape;
-use crate::wire::client::{About, ClientDialect, ClientWriter};
+use crate::wire::client::{About, ClientWriter, Translated};
 use crate::wire::json_body::JsonBody;
 use crate::wire::openai::Document;
 
@@ -35,12 +35,13 @@ pub(super) async fn read(
         }
         Err(_) => return Err(Refusal::invalid_model("The field 'model' must be a string.")),
     };
-    let parsed = if inference.dialect == ClientDialect::OpenAi {
+    let about = About { request_id: exchange.id.as_str(), model: &model, clock: &exchange.peer.worker.shared.clock };
+    let parsed = if let Some(translated) = inference.dialect.translate(&body, about)? {
+        from_translated(routed, inference, translated, model)?
+    } else {
         let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
         let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
         Parsed { key: routed.key, inference, body, extras: None, model, delivery, client: ClientWriter::OpenAi }
-    } else {
-        translate(exchange, routed, inference, &body, model)?
     };
     exchange.account.note(|row| {
         row.model = Some(cut(&parsed.model, 256).into());
@@ -50,18 +51,13 @@ pub(super) async fn read(
     Ok(parsed)
 }
 
-/// Puts the body of another dialect into OpenAI's shape.
-fn translate(
-    exchange: &Exchange,
+/// A request of another dialect, which is in OpenAI's shape now.
+fn from_translated(
     routed: Routed,
     mut inference: Inference,
-    body: &JsonBody,
+    translated: Translated,
     model: Arc<str>,
 ) -> Result<Parsed, Refusal> {
-    let about = About { request_id: exchange.id.as_str(), model: &model, clock: &exchange.peer.worker.shared.clock };
-    let Some(translated) = inference.dialect.translate(body, about)? else {
-        return Err(Refusal::internal("This route has no translator."));
-    };
     if !translated.dropped.is_empty() {
         let fields = cut(&translated.dropped.join(", "), 500);
         tracing::warn!(route = inference.name, fields = %escape(&fields), "fields that no engine here has a word for were dropped");

@@ -30,21 +30,32 @@ pub(super) fn one(exchange: &Exchange, routed: &Routed, name: &str) -> Result<An
     let registry = &exchange.peer.worker.shared.registry;
     let shown = escape(&cut(name, 200)).into_owned();
     let models = registry.models();
-    let listed = models.iter().find(|model| &*model.listed_as == name && may_use(globs, &model.name));
-    let found = listed.or_else(|| match registry.resolve(name, &|canonical| may_use(globs, canonical)) {
-        Resolution::Candidates(candidates) => {
-            models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.target.canonical))
-        }
-        Resolution::Unavailable { .. } | Resolution::Unknown { .. } => None,
-    });
-    if let Some(model) = found {
-        return Ok(Answer::json(Bytes::from(document(exchange, model).to_string())));
+    let resolve = || registry.resolve(name, &|canonical| may_use(globs, canonical));
+    let model = named(&models, globs, name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
+    Ok(Answer::json(Bytes::from(document(exchange, model).to_string())))
+}
+
+/// The model of a name: as it is listed, else as a request would be resolved.
+///
+/// # Errors
+/// There is none for this key; near matches, best first.
+pub(super) fn named<'a>(
+    models: &'a [ModelView],
+    globs: &[String],
+    name: &str,
+    resolve: impl FnOnce() -> Resolution,
+) -> Result<&'a ModelView, Vec<String>> {
+    if let Some(listed) = models.iter().find(|model| *model.listed_as == *name && may_use(globs, &model.name)) {
+        return Ok(listed);
     }
-    let near = match registry.resolve(name, &|canonical| may_use(globs, canonical)) {
-        Resolution::Unknown { near } => near,
-        Resolution::Candidates(_) | Resolution::Unavailable { .. } => Vec::new(),
-    };
-    Err(Refusal::model_not_found(&shown, &near))
+    match resolve() {
+        Resolution::Candidates(candidates) => {
+            let first = candidates.first().map(|first| &first.target.canonical);
+            models.iter().find(|model| Some(&model.name) == first).ok_or_else(Vec::new)
+        }
+        Resolution::Unknown { near } => Err(near),
+        Resolution::Unavailable { .. } => Err(Vec::new()),
+    }
 }
 
 fn document(exchange: &Exchange, model: &ModelView) -> Value {

@@ -8,12 +8,11 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::body;
 use super::exchange::{Answer, Exchange, Routed};
 use super::refusal::Refusal;
 use super::resolve::{self, may_use};
 use super::sanity::cut;
-use crate::engines::registry::Resolution;
+use super::{body, model_list};
 use crate::types::clock::UnixMillis;
 use crate::types::engine::{Capability, ModelView};
 use crate::types::text::escape;
@@ -89,18 +88,9 @@ pub(super) async fn show(exchange: &mut Exchange, routed: &Routed, incoming: Inc
     let globs = &routed.key.record.view.limits.models;
     let registry = &exchange.peer.worker.shared.registry;
     let models = registry.models();
-    let listed = models.iter().find(|model| *model.listed_as == *name && may_use(globs, &model.name));
-    let found = match listed {
-        Some(model) => Some(model),
-        None => match resolve::as_ollama_names(registry, &name, globs) {
-            Resolution::Candidates(candidates) => {
-                models.iter().find(|model| candidates.first().is_some_and(|first| model.name == first.target.canonical))
-            }
-            Resolution::Unknown { near } => return Err(Refusal::model_not_found(&shown, &near)),
-            Resolution::Unavailable { .. } => None,
-        },
-    };
-    let Some(model) = found else { return Err(Refusal::model_not_found(&shown, &[])) };
+    let resolve = || resolve::as_ollama_names(registry, &name, globs);
+    let model =
+        model_list::named(&models, globs, &name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
     let mut item = describe(exchange, model);
     for field in ["size", "digest"] {
         item.remove(field);

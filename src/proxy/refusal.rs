@@ -297,10 +297,7 @@ impl From<PrepareError> for Refusal {
 
 impl From<TranslateFault> for Refusal {
     fn from(fault: TranslateFault) -> Self {
-        match fault {
-            TranslateFault::WrongType(param, expected) => BodyFault::WrongType(param, expected).into(),
-            TranslateFault::Unsupported { param, message } => PrepareError::Unsupported { param, message }.into(),
-        }
+        PrepareError::from(fault).into()
     }
 }
 
