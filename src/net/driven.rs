@@ -21,14 +21,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 
-/// What a request to an engine carries.
-pub(super) type RequestBody = Full<Bytes>;
-
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// An HTTP/1.1 connection. Dropping it closes it.
 pub(super) struct Connection {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<Full<Bytes>>,
     /// Moves the bytes; gone when it ended.
     driver: Option<Driver>,
     inner: Inner,
@@ -56,8 +53,8 @@ impl Connection {
     /// With the request in it when nothing of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
         let Self { sender, driver, inner } = self;
         let mut answer = pin!(sender.try_send_request(request));
         std::future::poll_fn(|cx| inner.poll(driver, cx, |cx| answer.as_mut().poll(cx))).await

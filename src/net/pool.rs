@@ -23,6 +23,9 @@ use super::driven::Connection;
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
 
+/// How often idle connections are looked at: one that its engine has closed must not hold a socket for long.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// Deadlines of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolConfig {
@@ -33,9 +36,6 @@ pub struct PoolConfig {
     /// Idle connections kept per upstream.
     pub idle_per_upstream: usize,
 }
-
-/// How often idle connections are looked at: one that its engine has closed must not hold a socket for long.
-const SWEEP: Duration = Duration::from_secs(10);
 
 impl Default for PoolConfig {
     fn default() -> Self {
@@ -93,7 +93,7 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool whose connection tasks `tasks` owns.
+    /// An empty pool; `tasks` owns the task that closes idle connections.
     #[must_use]
     pub fn new(config: PoolConfig, tasks: Tasks) -> Self {
         Self { shared: Arc::new(Shared { config, tasks, idle: Mutex::default() }) }

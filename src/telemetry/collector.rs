@@ -226,30 +226,15 @@ fn push<T>(ring: &mut VecDeque<T>, value: T, limit: usize) {
 mod tests {
     use super::*;
     use crate::telemetry::live::Delivery;
-    use crate::types::ids::RequestId;
-    use crate::types::request::{RequestEnd, StageTimes, TokenUsage};
+    use crate::types::request::{RequestEnd, TokenUsage};
 
     fn row(id: u128, progress: Progress) -> RequestRow {
         RequestRow {
-            id: RequestId::from_random(id),
-            at: UnixMillis(0),
-            client: "127.0.0.1".parse().expect("address"),
-            key: None,
-            key_label: None,
-            method: "POST".into(),
-            path: "/v1/chat/completions".into(),
-            route: None,
-            model: None,
-            engine: None,
-            status: 200,
-            error_code: None,
-            stream: true,
             tokens: TokenUsage { completion: 5, ..TokenUsage::default() },
             bytes_in: 1,
             bytes_out: 2,
-            stages: StageTimes::default(),
             progress,
-            user_agent: None,
+            ..RequestRow::example(id)
         }
     }
 

@@ -163,3 +163,31 @@ impl RequestRow {
         (self.tokens.completion > 1).then(|| (self.tokens.completion - 1) as f64 * 1e6 / span as f64)
     }
 }
+
+#[cfg(test)]
+impl RequestRow {
+    /// A streamed chat that runs; tests change what matters to them.
+    pub(crate) fn example(id: u128) -> Self {
+        Self {
+            id: RequestId::from_random(id),
+            at: UnixMillis(0),
+            client: IpAddr::from([127, 0, 0, 1]),
+            key: None,
+            key_label: None,
+            method: "POST".into(),
+            path: "/v1/chat/completions".into(),
+            route: None,
+            model: None,
+            engine: None,
+            status: 200,
+            error_code: None,
+            stream: true,
+            tokens: TokenUsage::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            stages: StageTimes::default(),
+            progress: Progress::Running,
+            user_agent: None,
+        }
+    }
+}

@@ -184,30 +184,14 @@ pub struct UsageReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ids::RequestId;
     use crate::types::request::{StageTimes, TokenUsage};
 
     fn row(stages: StageTimes, completion: u64, took_us: u64) -> RequestRow {
         RequestRow {
-            id: RequestId::from_random(1),
-            at: UnixMillis(0),
-            client: "127.0.0.1".parse().expect("address"),
-            key: None,
-            key_label: None,
-            method: "POST".into(),
-            path: "/v1/chat/completions".into(),
-            route: None,
-            model: None,
-            engine: None,
-            status: 200,
-            error_code: None,
-            stream: true,
             tokens: TokenUsage { prompt: 7, completion, cached: 3, source: TokenSource::Estimated },
-            bytes_in: 0,
-            bytes_out: 0,
             stages,
             progress: Progress::Ended { end: RequestEnd::Completed, took_us },
-            user_agent: None,
+            ..RequestRow::example(1)
         }
     }
 

@@ -1,25 +1,13 @@
 //! The unmodified Anthropic and Ollama clients, and OpenAI's Responses, through FLM at a real llama.cpp server.
 
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
-use crate::llama_server::component;
-use crate::{CHAT_MODEL, EMBEDDING_MODEL, Stage};
+use crate::{CHAT_MODEL, Stage};
 
 /// Lets a client do one thing.
 #[track_caller]
 fn step(stage: &Stage, step: &str) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/components/clients/dialects_e2e.py");
-    let output = Command::new(component("python/bin/python"))
-        .args([script, &stage.url, &stage.key, step, CHAT_MODEL, EMBEDDING_MODEL])
-        .env("NO_PROXY", "127.0.0.1")
-        .stderr(Stdio::piped())
-        .output()
-        .expect("runs the client");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "step {step} failed: {err}");
-    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in {out:?}"))
+    stage.step_of("dialects_e2e.py", step)
 }
 
 fn not_empty(value: &Value) -> bool {

@@ -84,9 +84,15 @@ impl Stage {
     /// Lets the OpenAI client do one thing.
     #[track_caller]
     fn step(&self, step: &str) -> Value {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/components/clients/openai_e2e.py");
+        self.step_of("openai_e2e.py", step)
+    }
+
+    /// Lets the clients of a script do one thing.
+    #[track_caller]
+    fn step_of(&self, script: &str, step: &str) -> Value {
+        let script = format!("{}/tests/components/clients/{script}", env!("CARGO_MANIFEST_DIR"));
         let output = Command::new(component("python/bin/python"))
-            .args([script, &self.url, &self.key, step, self.chat_model, EMBEDDING_MODEL])
+            .args([script.as_str(), &self.url, &self.key, step, self.chat_model, EMBEDDING_MODEL])
             .env_remove("OPENAI_BASE_URL")
             .env("NO_PROXY", "127.0.0.1")
             .stderr(Stdio::piped())
