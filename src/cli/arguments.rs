@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::aliases::AliasesCommand;
 use super::api_keys::KeysCommand;
 use super::config::ConfigCommand;
 use super::console::ConsoleArguments;
@@ -116,6 +117,9 @@ pub(super) enum FlmCommand {
     /// Prompts that are put in front of requests
     #[command(subcommand, after_help = "Example:\n  flm api prompts list")]
     Api(ApiCommand),
+    /// Names of your own for models: balanced over several, or one after the other
+    #[command(subcommand, after_help = "Example:\n  flm aliases set fast ollama/llama3.2:3b")]
+    Aliases(AliasesCommand),
     /// Defaults and pinned values per model
     #[command(subcommand, after_help = "Example:\n  flm model-profiles list")]
     ModelProfiles(ProfilesCommand),
@@ -151,6 +155,7 @@ impl FlmCommand {
             Self::ApiKeys(command) => command.run(session).await,
             Self::Security(command) => command.run(session).await,
             Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
+            Self::Aliases(command) => command.run(session).await,
             Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,

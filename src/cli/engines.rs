@@ -1,5 +1,7 @@
 //! `flm engines`.
 
+use std::num::NonZeroU32;
+
 use clap::Subcommand;
 
 use super::output::Output;
@@ -46,6 +48,9 @@ pub(super) enum EnginesCommand {
         /// Reach it directly, even with an egress proxy
         #[arg(long)]
         direct: bool,
+        /// Requests that it runs at once [default: what it tells, else the setting engine.slots]
+        #[arg(long, value_name = "N")]
+        slots: Option<NonZeroU32>,
     },
     /// Remove an engine from the registry; the program itself is not touched
     #[command(after_help = "Example:\n  flm engines remove lab")]
@@ -78,9 +83,9 @@ impl EnginesCommand {
                 let views = session.call(ListEngines {}).await?;
                 Ok(Output::new(&views, engines(&views)))
             }
-            Self::Add { kind, id, url, api_key_env, direct } => {
+            Self::Add { kind, id, url, api_key_env, direct, slots } => {
                 let kind = EngineKind(kind.into());
-                let view = session.call(AddEngine { id, kind, url, api_key_env, direct }).await?;
+                let view = session.call(AddEngine { id, kind, url, api_key_env, direct, slots }).await?;
                 Ok(Output::new(&view, added(&view)))
             }
             Self::Remove { id } => {

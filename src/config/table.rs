@@ -155,8 +155,12 @@ settings! {
     CONSOLE_THEME: String = "console.theme", Kind::Text { default: "dark", rule: Rule::Name }, "", Live;
     /// Web origins whose pages may call the proxy; empty allows none, and credentials are never allowed.
     CORS_ALLOWED_ORIGINS: Vec<String> = "cors.allowed_origins", Kind::List { rule: Rule::Origin }, "", Live;
+    /// A conversation stays with the engine that served it, as long as that has a free slot: its cache is warm.
+    ENGINE_AFFINITY: bool = "engine.affinity", switch(true), "", Live;
     /// How often the health of every engine is checked.
     ENGINE_CHECK_INTERVAL: Duration = "engine.check_interval", span(10, 1, HOUR), "", Live;
+    /// Failures in a row after which a model of an engine gets no requests for a while; 0 is never.
+    ENGINE_CIRCUIT_FAILURES: u32 = "engine.circuit_failures", count(5, 0, 1_000), "failures", Live;
     /// Look for engines on this machine when the proxy or the console starts; asking for a detection always works.
     ENGINE_DETECT_AT_START: bool = "engine.detect_at_start", switch(true), "", Restart;
     /// How long a detection counts as current.
@@ -170,6 +174,12 @@ settings! {
         "engine.health_latency_threshold_ms", count(1_500, 1, 600_000), "ms", Live;
     /// Connection failures in a row after which an engine counts as unreachable.
     ENGINE_MAX_NETWORK_FAILURES: u32 = "engine.max_network_failures", count(3, 1, 1_000), "failures", Live;
+    /// Requests that may wait for a free slot of one engine or model; more get 429.
+    ENGINE_QUEUE_LENGTH: u32 = "engine.queue_length", count(64, 0, 100_000), "requests", Live;
+    /// How long a request may wait for a free slot before it gets 429.
+    ENGINE_QUEUE_WAIT: Duration = "engine.queue_wait", span(120, 1, DAY), "", Live;
+    /// Requests that an engine runs at once when neither it nor its registration tells (flm engines add --slots).
+    ENGINE_SLOTS: u32 = "engine.slots", count(4, 1, 100_000), "requests", Live;
     /// Whether revoking a key also ends the streams that it started.
     KEYS_REVOKE_ENDS_STREAMS: bool = "keys.revoke_ends_streams", switch(true), "", Live;
     /// Requests per minute from one address, keys or not; 0 is no limit.

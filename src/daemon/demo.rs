@@ -100,6 +100,7 @@ pub(super) async fn start(context: &Arc<Context>, seed: u64, tasks: &Tasks) -> O
         url: format!("http://{engine}"),
         api_key_env: None,
         direct: true,
+        slots: None,
         origin: EngineOrigin::Demo,
         created: context.clock.wall(),
     };

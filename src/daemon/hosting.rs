@@ -114,6 +114,7 @@ impl Host for Hosting {
             status: self.status(),
             engines: self.proxy.registry.views(),
             models: self.proxy.registry.models().as_ref().clone(),
+            load: self.proxy.registry.load(),
             traffic: self.proxy.metrics.traffic(),
             requests: self.proxy.metrics.recent(SNAPSHOT_REQUESTS),
             audit: self.audit.recent(),

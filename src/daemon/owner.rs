@@ -15,6 +15,7 @@ use crate::config::paths::HomePaths;
 use crate::config::table;
 use crate::control::dialer::Incoming;
 use crate::control::ownership::{Claim, OwnerLock, claim};
+use crate::engines::affinity::Affinity;
 use crate::guard::Guard;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
@@ -136,7 +137,9 @@ impl Owner {
 
         let (demo, background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
         let (batches, queue) = mpsc::channel(LOG_QUEUE);
-        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches);
+        let registry = context.registry.clone();
+        let load = move || registry.publish_load();
+        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load);
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
@@ -215,6 +218,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     loading::read_guard(context).await?.publish(&guard);
     loading::restore_budgets(context, &guard).await?;
     context.registry.set_thresholds(limits::engine_thresholds(&settings));
+    context.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));
     Ok(Arc::new(ProxyShared {
         guard,
         registry: context.registry.clone(),
@@ -226,6 +230,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         hashing: context.hashing.clone(),
         clock: context.clock.clone(),
         connections: Arc::default(),
+        affinity: Affinity::default(),
     }))
 }
 

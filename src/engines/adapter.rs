@@ -100,6 +100,20 @@ pub struct EngineModel {
     pub quantization: Option<String>,
     /// In memory now, where the engine tells.
     pub loaded: Option<bool>,
+    /// Requests that it runs at once, where the engine tells (SPEC §3.8).
+    pub slots: ModelSlots,
+}
+
+/// How many requests a model runs at once, as the engine tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModelSlots {
+    /// It does not.
+    #[default]
+    Untold,
+    /// The engine has that many for all its models together.
+    Shared(u32),
+    /// The model has that many for itself.
+    Own(u32),
 }
 
 /// Why a question to an engine failed.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -170,7 +170,14 @@ fn model(item: &Value, props: Option<&Value>) -> Option<EngineModel> {
         quantization: compatible::text(item, "/meta/ftype"),
         // A sleeping model wakes by itself; a single one is always loaded.
         loaded: Some(status.is_none_or(|status| status == "loaded")),
+        slots: slots(props),
     })
+}
+
+/// A single server has one set of slots for all names that it answers to; a router does not tell its servers'.
+fn slots(props: Option<&Value>) -> ModelSlots {
+    let told = props.and_then(|props| compatible::tokens(props, "/total_slots"));
+    told.filter(|slots| *slots > 0).map_or(ModelSlots::Untold, ModelSlots::Shared)
 }
 
 /// Started without `--alias`, a single server lists its model under the file's path: told to clients, it would show

@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, OwnParameters,
-    ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, ModelSlots,
+    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -135,7 +135,17 @@ fn model_v1(item: &Value) -> Option<EngineModel> {
         parameters: compatible::text(item, "/params_string"),
         quantization: compatible::text(item, "/quantization/name"),
         loaded,
+        slots: slots(item),
     })
+}
+
+/// What its loaded instances run at once, together.
+fn slots(item: &Value) -> ModelSlots {
+    let instances = item.get("loaded_instances").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match instances.iter().filter_map(|instance| compatible::tokens(instance, "/config/parallel")).sum() {
+        0 => ModelSlots::Untold,
+        slots => ModelSlots::Own(slots),
+    }
 }
 
 fn model_v0(item: &Value) -> Option<EngineModel> {
@@ -161,6 +171,7 @@ fn model_v0(item: &Value) -> Option<EngineModel> {
         parameters: None,
         quantization: compatible::text(item, "/quantization"),
         loaded: item.get("state").and_then(Value::as_str).map(|state| state == "loaded"),
+        slots: ModelSlots::Untold,
     })
 }
 
@@ -173,5 +184,6 @@ fn model_openai(item: &Value) -> Option<EngineModel> {
         parameters: None,
         quantization: None,
         loaded: None,
+        slots: ModelSlots::Untold,
     })
 }

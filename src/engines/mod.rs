@@ -4,7 +4,9 @@
 //! anything that is not registered or being detected on this machine (SPEC §3.7).
 
 pub mod adapter;
+pub mod affinity;
 mod ask;
+pub mod circuit;
 mod compatible;
 pub mod detection;
 mod fault;
@@ -14,6 +16,8 @@ mod near;
 mod ollama;
 mod openai;
 pub mod registry;
+pub mod resolution;
+pub mod slots;
 pub mod state;
 mod table;
 mod vllm;

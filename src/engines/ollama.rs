@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
-    EngineRequest, Identity, InferenceRoute, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    EngineRequest, Identity, InferenceRoute, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared,
+    Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -260,6 +261,8 @@ async fn model(session: Session<'_>, item: &Value, running: &HashMap<String, Opt
         parameters: compatible::text(item, "/details/parameter_size"),
         quantization: compatible::text(item, "/details/quantization_level"),
         loaded: Some(in_use.is_some()),
+        // OLLAMA_NUM_PARALLEL is not told anywhere (ENGINES.md §3).
+        slots: ModelSlots::Untold,
         name: name.into(),
     })
 }

@@ -6,8 +6,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, OwnParameters,
-    ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, ModelSlots,
+    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -83,5 +83,6 @@ fn model(item: &Value) -> Option<EngineModel> {
         parameters: None,
         quantization: None,
         loaded: None,
+        slots: ModelSlots::Untold,
     })
 }

@@ -3,9 +3,10 @@
 //! Called by `proxy` for every request (`resolve`, `observed`: no lock, no copy of the table), by `daemon` for health
 //! checks, by `operations` for adding and removing. Must never contact an engine that is not registered (SPEC §3.7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,18 +14,20 @@ use arc_swap::ArcSwap;
 use crate::engines::adapter::{Adapter, EngineError, EngineModel, Session};
 use crate::engines::llamacpp::LlamaCpp;
 use crate::engines::lmstudio::LmStudio;
-use crate::engines::near::near;
 use crate::engines::ollama::Ollama;
 use crate::engines::openai::OpenAi;
+use crate::engines::resolution::{self, Allowed, Named, Resolution};
+use crate::engines::slots::{Slot, Slots};
 use crate::engines::state::{self, Event, Health, Thresholds, Witness};
 use crate::engines::table::{Entry, Table};
 use crate::engines::vllm::Vllm;
 use crate::net::pool::Pool;
 use crate::net::upstream::{InvalidUpstream, Upstream};
 use crate::telemetry::live::Hub;
+use crate::types::alias::AliasView;
 use crate::types::clock::{Clock, UnixMillis};
-use crate::types::engine::{Capability, EngineKind, EngineRecord, EngineState, EngineView, HealthPoint, ModelView};
-use crate::types::ids::{CanonicalModel, EngineId};
+use crate::types::engine::{EngineKind, EngineLoad, EngineRecord, EngineState, EngineView, HealthPoint, ModelView};
+use crate::types::ids::EngineId;
 use crate::types::live::LiveEvent;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
@@ -39,6 +42,9 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// How old a list of models may grow. A list can cost a question per model (Ollama before it told capabilities), so it
 /// is not read at every check.
 const MODELS_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// Slots of an engine that does not tell (SPEC §3.8).
+pub const DEFAULT_SLOTS: u32 = 4;
 
 /// The adapter of a kind.
 #[must_use]
@@ -58,72 +64,45 @@ pub struct Engine {
     pub api_key: Option<Secret>,
     /// Requests running on it; counted by [`InFlight`].
     pub in_flight: AtomicU32,
+    /// What it may run at once, models that tell their own number aside (SPEC §3.8).
+    pub slots: Arc<Slots>,
 }
 
-/// Counts one request on an engine until dropped.
-pub struct InFlight(Arc<Engine>);
+/// Counts one request on an engine, and holds its slot, until dropped.
+pub struct InFlight {
+    engine: Arc<Engine>,
+    _slot: Option<Slot>,
+}
 
 impl InFlight {
-    /// Counts one request.
+    /// Counts one question that needs no slot.
     #[must_use]
     pub fn on(engine: Arc<Engine>) -> Self {
+        Self::new(engine, None)
+    }
+
+    /// Counts one request that runs in a slot.
+    #[must_use]
+    pub fn in_slot(engine: Arc<Engine>, slot: Slot) -> Self {
+        Self::new(engine, Some(slot))
+    }
+
+    fn new(engine: Arc<Engine>, slot: Option<Slot>) -> Self {
         engine.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(engine)
+        Self { engine, _slot: slot }
     }
 
     /// The engine it runs on.
     #[must_use]
     pub fn engine(&self) -> &Arc<Engine> {
-        &self.0
+        &self.engine
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.engine.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// One way to serve a request.
-#[derive(Clone)]
-pub struct Candidate {
-    /// Where.
-    pub engine: Arc<Engine>,
-    /// Which of its models, and what it can do.
-    pub target: Arc<Target>,
-}
-
-impl Candidate {
-    /// The engine's own name for the model.
-    #[must_use]
-    pub fn model(&self) -> &Arc<str> {
-        &self.target.canonical.model
-    }
-}
-
-/// A model of an engine as requests find it: made when the engine's list is read, shared by every request after.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Canonical name, for key globs and logs.
-    pub canonical: CanonicalModel,
-    /// What it can do, as far as the engine tells.
-    pub capabilities: BTreeSet<Capability>,
-}
-
-/// What a name means.
-pub enum Resolution {
-    /// Engines to try in order: healthy ones first, fewest requests in flight first (SPEC §3.5). Never empty.
-    Candidates(Vec<Candidate>),
-    /// Known, but no engine that has it serves now: 503 `engine_unavailable`.
-    Unavailable {
-        /// The engines that have it, with the reason, made safe to show.
-        engines: Vec<(EngineId, String)>,
-    },
-    /// Unknown: 404 `model_not_found`, naming near matches, best first, at most 3.
-    Unknown {
-        /// Near matches as listed names, made safe to show.
-        near: Vec<String>,
-    },
 }
 
 /// Why an engine cannot be registered.
@@ -150,6 +129,10 @@ pub struct Registry {
 
 struct Shared {
     table: ArcSwap<Table>,
+    aliases: Mutex<Vec<AliasView>>,
+    /// What consoles were last told.
+    told: Mutex<Vec<EngineLoad>>,
+    default_slots: AtomicU32,
     /// Held while the next table is made from the last one, never across an await: writers are health checks and
     /// the operator, a few a second at most.
     writing: Mutex<()>,
@@ -158,12 +141,21 @@ struct Shared {
     clock: Clock,
 }
 
+impl Shared {
+    fn aliases(&self) -> MutexGuard<'_, Vec<AliasView>> {
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Registry {
     /// An empty registry that publishes changes on `hub`.
     #[must_use]
     pub fn new(hub: Hub, clock: Clock) -> Self {
         let shared = Shared {
             table: ArcSwap::from_pointee(Table::default()),
+            aliases: Mutex::default(),
+            told: Mutex::default(),
+            default_slots: AtomicU32::new(DEFAULT_SLOTS),
             writing: Mutex::new(()),
             thresholds: ArcSwap::from_pointee(Thresholds::default()),
             hub,
@@ -190,7 +182,9 @@ impl Registry {
             tracing::warn!(engine = %record.id, variable = %escape(name), "the variable with the engine's key is not set");
         }
         let id = record.id.clone();
-        let engine = Arc::new(Engine { record, adapter, upstream, api_key, in_flight: AtomicU32::new(0) });
+        let slots = record.slots.map_or_else(|| self.shared.default_slots.load(Ordering::Relaxed), NonZeroU32::get);
+        let slots = Slots::new(slots);
+        let engine = Arc::new(Engine { record, adapter, upstream, api_key, in_flight: AtomicU32::new(0), slots });
         let now = self.shared.clock.wall();
         self.change(|engines| {
             engines.insert(id.clone(), Entry::new(engine, now));
@@ -233,36 +227,36 @@ impl Registry {
         self.shared.table.load().models.clone()
     }
 
-    /// Resolves `flm://ENGINE/MODEL`, an exact bare name, then `ENGINE/MODEL`. `allowed` filters by the key's globs:
-    /// what a key may not use does not exist for it.
-    pub fn resolve(&self, name: &str, allowed: &dyn Fn(&CanonicalModel) -> bool) -> Resolution {
+    /// What a name means for those that `allowed` lets through: what a key may not use does not exist for it.
+    #[must_use]
+    pub fn resolve(&self, name: &str, allowed: Allowed<'_>) -> Resolution {
+        resolution::resolve(&self.shared.table.load(), name, allowed)
+    }
+
+    /// The names that a list shows, aliases first: each with the model behind it.
+    #[must_use]
+    pub fn listed(&self, allowed: Allowed<'_>) -> Vec<ModelView> {
         let table = self.shared.table.load();
-        let (mut candidates, mut down) = (Vec::new(), Vec::new());
-        for target in owners(&table, name).iter().filter(|target| allowed(&target.canonical)) {
-            let Some(entry) = table.engines.get(&target.canonical.engine) else { continue };
-            if entry.health.state.serves() {
-                candidates.push(Candidate { engine: entry.engine.clone(), target: target.clone() });
-            } else {
-                down.push(entry);
+        let aliases = table.aliases.iter().filter(|(name, alias)| alias.is_allowed(name, allowed));
+        let aliases = aliases.filter_map(|(_, alias)| alias.shown.clone());
+        let models = table.models.iter().filter(|model| allowed(Named { canonical: &model.name, alias: None }));
+        aliases.chain(models.cloned()).collect()
+    }
+
+    /// Sets the aliases in force.
+    pub fn set_aliases(&self, aliases: Vec<AliasView>) {
+        *self.shared.aliases() = aliases;
+        self.change(|_engines| {});
+    }
+
+    /// Sets how many requests an engine runs at once when neither it nor its record tells (SPEC §3.8).
+    pub fn set_default_slots(&self, slots: u32) {
+        self.shared.default_slots.store(slots, Ordering::Relaxed);
+        for entry in self.shared.table.load().engines.values() {
+            if entry.engine.record.slots.is_none() {
+                entry.engine.slots.resize(slots);
             }
         }
-        if candidates.is_empty() && down.is_empty() {
-            let listed = table.models.iter().filter(|model| allowed(&model.name)).map(|model| &*model.listed_as);
-            return Resolution::Unknown { near: near(name, listed) };
-        }
-        if candidates.is_empty() {
-            let why = |entry: &Entry| (entry.engine.record.id.clone(), why_not(&entry.health.state));
-            return Resolution::Unavailable { engines: down.into_iter().map(why).collect() };
-        }
-        if candidates.len() > 1 {
-            candidates.sort_by_cached_key(|candidate| {
-                let entry = table.engines.get(&candidate.engine.record.id);
-                let healthy =
-                    entry.is_some_and(|entry| matches!(entry.health.state, EngineState::RunningHealthy { .. }));
-                (!healthy, candidate.engine.in_flight.load(Ordering::Relaxed))
-            });
-        }
-        Resolution::Candidates(candidates)
     }
 
     /// Checks an engine: state machine, latency history, models; publishes what changed; answers the point to store.
@@ -286,7 +280,7 @@ impl Registry {
             }
             if let Some(models) = seen.models {
                 entry.models_read = Some(now);
-                entry.models = Arc::new(models);
+                entry.list(models);
             } else if !matches!(seen.event, Event::Good { .. }) {
                 entry.models_read = None;
             }
@@ -319,12 +313,17 @@ impl Registry {
                 return;
             }
         };
+        self.advance(id, &event);
+    }
+
+    /// Moves the state machine of an engine.
+    fn advance(&self, id: &EngineId, event: &Event) {
         let now = self.shared.clock.wall();
         let thresholds = **self.shared.thresholds.load();
         let mut changed = false;
         self.change(|engines| {
             if let Some(entry) = engines.get_mut(id) {
-                let health = state::next(&entry.health, &event, now, &thresholds);
+                let health = state::next(&entry.health, event, now, &thresholds);
                 changed = health.state != entry.health.state;
                 entry.health = health;
             }
@@ -339,12 +338,35 @@ impl Registry {
         let now = self.shared.clock.wall();
         self.change(|engines| {
             if let Some(entry) = engines.get_mut(id) {
-                entry.models = Arc::new(models);
+                entry.list(models);
                 entry.models_read = Some(now);
                 entry.health = Health::starting(state, now);
             }
         });
         self.publish_engine(id);
+    }
+
+    /// Tells of an engine that failed again and again, so that the operator sees why it gets no requests.
+    pub fn failing(&self, id: &EngineId, reason: String) {
+        let Some(state) = self.state(id) else { return };
+        let latency = Duration::from_millis(state.latency_ms().unwrap_or(0).into());
+        self.advance(id, &Event::Busy { latency, reason });
+    }
+
+    /// How busy the engines are, by id.
+    #[must_use]
+    pub fn load(&self) -> Vec<EngineLoad> {
+        self.shared.table.load().engines.values().map(Entry::load).collect()
+    }
+
+    /// Tells consoles how busy the engines are, if that changed since they were last told.
+    pub fn publish_load(&self) {
+        let load = self.load();
+        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != load {
+            told.clone_from(&load);
+            self.shared.hub.publish(LiveEvent::Load(load));
+        }
     }
 
     /// Makes and publishes the next table. The list of models goes to consoles only when it changed.
@@ -353,7 +375,7 @@ impl Registry {
         let last = self.shared.table.load_full();
         let mut engines = last.engines.clone();
         edit(&mut engines);
-        let next = Arc::new(Table::of(engines));
+        let next = Arc::new(Table::of(engines, &self.shared.aliases()));
         self.shared.table.store(next.clone());
         if next.models != last.models {
             self.shared.hub.publish(LiveEvent::Models(next.models.to_vec()));
@@ -440,39 +462,10 @@ fn outcome(event: &Event, health: &Health) -> (Option<u32>, Option<String>) {
     }
 }
 
-fn why_not(state: &EngineState) -> String {
-    match state {
-        EngineState::InstalledOnly => "installed, but not running".to_owned(),
-        EngineState::ErrorNetwork { reason, .. } | EngineState::ErrorApi { reason } => reason.clone(),
-        _ => "not serving".to_owned(),
-    }
-}
-
-/// The models that a name means, in the order of SPEC §3.5: canonical, bare, `ENGINE/MODEL`.
-fn owners<'a>(table: &'a Table, name: &str) -> &'a [Arc<Target>] {
-    let bare = |model: &str| table.by_name.get(model).map(Vec::as_slice);
-    // Ollama's own clients leave the tag "latest" out.
-    let tagged = |model: &str| format!("{model}:latest");
-    let on = |engine: &str, model: &str| {
-        let known = |model: &str| {
-            let owners = table.by_name.get(model)?;
-            let place = owners.iter().position(|target| target.canonical.engine.as_str() == engine)?;
-            Some(&owners[place..=place])
-        };
-        known(model).or_else(|| known(&tagged(model)))
-    };
-    if let Some(canonical) = CanonicalModel::parse(name) {
-        return on(canonical.engine.as_str(), &canonical.model).unwrap_or_default();
-    }
-    bare(name)
-        .or_else(|| name.split_once('/').and_then(|(engine, model)| on(engine, model)))
-        .or_else(|| bare(&tagged(name)))
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engines::adapter::ModelSlots;
     use crate::types::engine::EngineOrigin;
 
     fn registry(engines: &[(&str, &[&str], EngineState)]) -> Registry {
@@ -493,6 +486,7 @@ mod tests {
             url: "http://127.0.0.1:9".into(),
             api_key_env: None,
             direct: false,
+            slots: None,
             origin: EngineOrigin::Manual,
             created: UnixMillis(0),
         }
@@ -507,6 +501,7 @@ mod tests {
             parameters: None,
             quantization: None,
             loaded: None,
+            slots: ModelSlots::Untold,
         }
     }
 
@@ -517,7 +512,7 @@ mod tests {
     }
 
     fn found(registry: &Registry, name: &str) -> Vec<String> {
-        match registry.resolve(name, &|_| true) {
+        match registry.resolve(name, &|_named| true) {
             Resolution::Candidates(list) => {
                 list.iter().map(|candidate| candidate.target.canonical.to_string()).collect()
             }
@@ -569,7 +564,7 @@ mod tests {
         let registry = registry(&[("a", &["secret-model"], HEALTHY)]);
         assert_eq!(found(&registry, "secret-modle"), ["near secret-model"]);
         for name in ["secret-model", "secret-modle"] {
-            assert!(matches!(registry.resolve(name, &|_| false), Resolution::Unknown { near } if near.is_empty()));
+            assert!(matches!(registry.resolve(name, &|_named| false), Resolution::Unknown { near } if near.is_empty()));
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -159,5 +159,6 @@ fn model(item: &Value) -> Option<EngineModel> {
         parameters: None,
         quantization: None,
         loaded: Some(true),
+        slots: ModelSlots::Untold,
     })
 }

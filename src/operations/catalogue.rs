@@ -7,10 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::Context;
-use super::{addresses, audit_log, engines, keys, models, profiles, prompts, proxy, reload, requests, settings, usage};
+use super::{
+    addresses, aliases, audit_log, engines, keys, models, profiles, prompts, proxy, reload, requests, settings, usage,
+};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
+use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ListAudit, VerifyAudit};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
@@ -72,6 +75,7 @@ operations! {
     EndOwner => proxy::end,
     EngineHealth => engines::health,
     EnsureFirstKey => keys::ensure_first,
+    ListAliases => aliases::list,
     ListAudit => audit_log::list,
     ListBlocks => addresses::list_blocks,
     ListEngineKinds => engines::kinds,
@@ -88,12 +92,14 @@ operations! {
     PromptHistory => prompts::history,
     RefreshModels => models::refresh,
     Reload => reload::reload,
+    RemoveAlias => aliases::remove,
     RemoveBlock => addresses::remove_block,
     RemoveEngine => engines::remove,
     RemoveNetwork => addresses::remove_network,
     RevokeKey => keys::revoke,
     RotateKey => keys::rotate,
     SaveProfile => profiles::save,
+    SetAlias => aliases::set,
     SetPrompt => prompts::set,
     SetSetting => settings::set,
     ShowKey => keys::show,

@@ -95,6 +95,7 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
         url,
         api_key_env: call.api_key_env,
         direct: call.direct,
+        slots: call.slots,
         origin: EngineOrigin::Manual,
         created: context.clock.wall(),
     };
@@ -196,6 +197,7 @@ fn suggest(context: &Context, found: &DetectedEngine) -> Option<EngineRecord> {
         url: url.clone(),
         api_key_env: None,
         direct: false,
+        slots: None,
         origin: EngineOrigin::Detected,
         created: context.clock.wall(),
     })

@@ -8,7 +8,7 @@ use crate::config::settings::Settings;
 use crate::config::table;
 use crate::engines::state::Thresholds;
 use crate::guard::GuardPolicy;
-use crate::proxy::limits::{ProxyLimits, Revoking};
+use crate::proxy::limits::{Affine, ProxyLimits, Revoking};
 use crate::telemetry::logging;
 
 /// The limits of listener and pipeline.
@@ -24,6 +24,10 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         keep_alive_idle: settings.get(table::PROXY_KEEP_ALIVE_TIMEOUT),
         engine_first_byte: settings.get(table::ENGINE_FIRST_BYTE_TIMEOUT),
         engine_gap: settings.get(table::ENGINE_GAP_TIMEOUT),
+        queue_length: settings.get(table::ENGINE_QUEUE_LENGTH),
+        queue_wait: settings.get(table::ENGINE_QUEUE_WAIT),
+        circuit_failures: settings.get(table::ENGINE_CIRCUIT_FAILURES),
+        affinity: if settings.get(table::ENGINE_AFFINITY) { Affine::Prefers } else { Affine::Ignores },
         heartbeat: settings.get(table::PROXY_HEARTBEAT_INTERVAL),
         connections_per_address: settings.get(table::LIMITS_CONNECTIONS_PER_ADDRESS),
         connections: settings.get(table::LIMITS_CONNECTIONS),
@@ -62,5 +66,6 @@ pub fn publish(settings: &Settings, live: Option<&Live>) {
         live.proxy.limits.store(Arc::new(proxy_limits(settings)));
         live.proxy.guard.set_policy(guard_policy(settings));
         live.proxy.registry.set_thresholds(engine_thresholds(settings));
+        live.proxy.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));
     }
 }

@@ -16,6 +16,7 @@ use crate::types::text::escape;
 
 /// Makes the registry hold what the store holds.
 pub async fn load_engines(context: &Context) -> Outcome<()> {
+    context.registry.set_aliases(context.stores.config.aliases().await?);
     put_engines(context, context.stores.config.engines().await?);
     Ok(())
 }

@@ -11,8 +11,8 @@ use crate::types::live::Noun;
 use crate::types::text::escape;
 
 /// What a reload of everything reads, for people.
-const PARTS: [&str; 8] =
-    ["settings", "keys", "block list", "allow list", "trusted list", "prompts", "model profiles", "engines"];
+const PARTS: [&str; 9] =
+    ["settings", "keys", "block list", "allow list", "trusted list", "prompts", "model profiles", "engines", "aliases"];
 
 /// Reads settings, keys, lists, prompts, profiles and engines from file and stores again.
 ///
@@ -40,15 +40,19 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     let prompts = loading::prompt_table(context).await?;
     let profiles = loading::profile_table(context).await?;
     let engines = context.stores.config.engines().await?;
+    let aliases = context.stores.config.aliases().await?;
     let guard = loading::read_guard(context).await?;
     // From here on nothing fails.
     let changed = publish(context, newer, file);
     guard.publish(&live.proxy.guard);
     live.proxy.prompts.store(prompts);
     live.proxy.profiles.store(profiles);
+    context.registry.set_aliases(aliases);
     loading::put_engines(context, engines);
     live.blocks_changed.notify_one();
-    for noun in [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles] {
+    for noun in
+        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Aliases]
+    {
         context.changed(noun);
     }
     let reloaded = PARTS.map(str::to_owned).to_vec();

@@ -18,7 +18,8 @@ use super::sanity::cut;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::engines::adapter::Delivery;
-use crate::engines::registry::Candidate;
+use crate::engines::affinity::Conversation;
+use crate::engines::resolution::Candidate;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
 use crate::types::ids::RequestId;
@@ -154,6 +155,8 @@ pub(super) struct Resolved {
     pub(super) model: Arc<str>,
     pub(super) delivery: Delivery,
     pub(super) candidates: Vec<Candidate>,
+    /// What it continues, when several engines could serve it.
+    pub(super) conversation: Option<Conversation>,
     pub(super) client: ClientWriter,
 }
 

@@ -11,6 +11,15 @@ pub enum Revoking {
     LetsStreamsEnd,
 }
 
+/// Whether conversations prefer the engine that served them (SPEC §3.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affine {
+    /// They do: its cache is warm.
+    Prefers,
+    /// Every request goes to the engine with the fewest.
+    Ignores,
+}
+
 /// Limits in force. The daemon makes it from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyLimits {
@@ -30,6 +39,14 @@ pub struct ProxyLimits {
     pub engine_first_byte: Duration,
     /// Longest gap in an engine's answer (SPEC §3.8: 120 s).
     pub engine_gap: Duration,
+    /// Requests that may wait for the slots of one engine or model (SPEC §3.8: 64).
+    pub queue_length: u32,
+    /// Longest wait for a slot (SPEC §3.8: 120 s).
+    pub queue_wait: Duration,
+    /// Failures in a row after which an engine's model gets no requests for a while; 0 is never.
+    pub circuit_failures: u32,
+    /// Whether a conversation stays with the engine that served it (SPEC §3.9).
+    pub affinity: Affine,
     /// Time after which a stream's head is answered and comments begin (SPEC §3.8: 10 s).
     pub heartbeat: Duration,
     /// Connections of one address (SPEC §5.8: 256).
@@ -55,6 +72,10 @@ impl Default for ProxyLimits {
             keep_alive_idle: Duration::from_secs(75),
             engine_first_byte: Duration::from_secs(300),
             engine_gap: Duration::from_secs(120),
+            queue_length: 64,
+            queue_wait: Duration::from_secs(120),
+            circuit_failures: 5,
+            affinity: Affine::Prefers,
             heartbeat: Duration::from_secs(10),
             connections_per_address: 256,
             connections: 4096,

@@ -36,6 +36,7 @@ mod open;
 mod pipeline;
 pub mod profile;
 pub mod prompt;
+mod queue;
 mod refusal;
 mod relay;
 mod resolve;

@@ -7,7 +7,7 @@ use super::exchange::{Answer, Exchange, Routed};
 use super::refusal::Refusal;
 use super::resolve::may_use;
 use super::sanity::cut;
-use crate::engines::registry::Resolution;
+use crate::engines::resolution::Resolution;
 use crate::types::engine::ModelView;
 use crate::types::text::escape;
 
@@ -15,12 +15,8 @@ use crate::types::text::escape;
 pub(super) fn all(exchange: &Exchange, routed: &Routed) -> Answer {
     let globs = &routed.key.record.view.limits.models;
     let registry = &exchange.peer.worker.shared.registry;
-    let data: Vec<Value> = registry
-        .models()
-        .iter()
-        .filter(|model| may_use(globs, &model.name))
-        .map(|model| document(exchange, model))
-        .collect();
+    let listed = registry.listed(&|named| may_use(globs, named));
+    let data: Vec<Value> = listed.iter().map(|model| document(exchange, model)).collect();
     Answer::json(Bytes::from(json!({"object": "list", "data": data}).to_string()))
 }
 
@@ -29,23 +25,22 @@ pub(super) fn one(exchange: &Exchange, routed: &Routed, name: &str) -> Result<An
     let globs = &routed.key.record.view.limits.models;
     let registry = &exchange.peer.worker.shared.registry;
     let shown = escape(&cut(name, 200)).into_owned();
-    let models = registry.models();
-    let resolve = || registry.resolve(name, &|canonical| may_use(globs, canonical));
-    let model = named(&models, globs, name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
+    let models = registry.listed(&|named| may_use(globs, named));
+    let resolve = || registry.resolve(name, &|named| may_use(globs, named));
+    let model = named(&models, name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
     Ok(Answer::json(Bytes::from(document(exchange, model).to_string())))
 }
 
-/// The model of a name: as it is listed, else as a request would be resolved.
+/// The model of a name among those that the key may use: as it is listed, else as a request would be resolved.
 ///
 /// # Errors
 /// There is none for this key; near matches, best first.
 pub(super) fn named<'a>(
     models: &'a [ModelView],
-    globs: &[String],
     name: &str,
     resolve: impl FnOnce() -> Resolution,
 ) -> Result<&'a ModelView, Vec<String>> {
-    if let Some(listed) = models.iter().find(|model| *model.listed_as == *name && may_use(globs, &model.name)) {
+    if let Some(listed) = models.iter().find(|model| *model.listed_as == *name) {
         return Ok(listed);
     }
     match resolve() {

@@ -56,9 +56,10 @@ fn list(
 ) -> Answer {
     let globs = &routed.key.record.view.limits.models;
     let registry = &exchange.peer.worker.shared.registry;
-    let models = registry.models();
-    let listed = models.iter().filter(|model| may_use(globs, &model.name) && wanted(model));
-    let items: Vec<Value> = listed
+    let models = registry.listed(&|named| may_use(globs, named));
+    let items: Vec<Value> = models
+        .iter()
+        .filter(|model| wanted(model))
         .map(|model| {
             let mut item = describe(exchange, model);
             item.insert("name".into(), (*model.listed_as).into());
@@ -87,10 +88,9 @@ pub(super) async fn show(exchange: &mut Exchange, routed: &Routed, incoming: Inc
     exchange.account.note(|row| row.model = Some(cut(&name, 256).into()));
     let globs = &routed.key.record.view.limits.models;
     let registry = &exchange.peer.worker.shared.registry;
-    let models = registry.models();
+    let models = registry.listed(&|named| may_use(globs, named));
     let resolve = || resolve::as_ollama_names(registry, &name, globs);
-    let model =
-        model_list::named(&models, globs, &name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
+    let model = model_list::named(&models, &name, resolve).map_err(|near| Refusal::model_not_found(&shown, &near))?;
     let mut item = describe(exchange, model);
     for field in ["size", "digest"] {
         item.remove(field);

@@ -237,6 +237,11 @@ impl Refusal {
             .by(RefusedBy::Engine)
     }
 
+    /// The engine is there, but gets no requests for now.
+    pub(super) fn engine_resting(message: impl Into<String>, seconds: u32) -> Self {
+        Self::engine_unavailable(message).after(seconds)
+    }
+
     pub(super) fn engine_error(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "engine_error", "server_error", message).by(RefusedBy::Engine)
     }

@@ -21,14 +21,19 @@ use super::budget;
 use super::exchange::{Answer, Exchange, Resolved};
 use super::limits::Revoking;
 use super::prompt::{self, PromptVariables};
+use super::queue;
 use super::refusal::Refusal;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Prepared};
-use crate::engines::registry::{Candidate, InFlight};
+use crate::engines::registry::InFlight;
+use crate::engines::resolution::Candidate;
+use crate::engines::slots::Slot;
+use crate::guard::key_table::KeyEntry;
 use crate::net::pool::{SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
+use crate::types::text::escape;
 use crate::wire::client::ClientWriter;
 use crate::wire::json_body::JsonBody;
 
@@ -43,6 +48,21 @@ pub(super) struct Order {
     resolved: Resolved,
     first_byte: Duration,
     gap: Duration,
+    pub(super) queue_length: u32,
+    pub(super) queue_wait: Duration,
+    circuit_failures: u32,
+}
+
+impl Order {
+    /// Where it may run, in order.
+    pub(super) fn candidates(&self) -> &[Candidate] {
+        &self.resolved.candidates
+    }
+
+    /// On whose behalf.
+    pub(super) fn key(&self) -> &KeyEntry {
+        &self.resolved.key
+    }
 }
 
 /// An engine that has begun to answer.
@@ -106,6 +126,9 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
         resolved,
         first_byte: exchange.limits.engine_first_byte,
         gap: exchange.limits.engine_gap,
+        queue_length: exchange.limits.queue_length,
+        queue_wait: exchange.limits.queue_wait,
+        circuit_failures: exchange.limits.circuit_failures,
     };
     match delivery {
         Delivery::Whole => whole(exchange, order, client).await,
@@ -180,10 +203,18 @@ async fn first_that_serves<T>(
     trace: &mut Trace,
     take: impl AsyncFn(&Order, &mut Trace, Accepted200) -> Result<T, Miss>,
 ) -> Result<T, Refusal> {
-    let mut last = None;
-    for candidate in &order.resolved.candidates {
+    let mut last: Option<Refusal> = None;
+    let mut tried = Vec::new();
+    loop {
+        let (at, slot) = match queue::slot(order, &tried).await {
+            Ok(Some(found)) => found,
+            Ok(None) => break,
+            // What an engine said tells more than that the others are busy.
+            Err(refusal) => return Err(last.unwrap_or(refusal)),
+        };
+        let Some(candidate) = order.candidates().get(at) else { break };
         trace.asked = Some((candidate.engine.record.id.clone(), candidate.model().clone()));
-        let result = match call(order, trace, candidate).await {
+        let result = match call(order, trace, candidate, slot).await {
             Ok(accepted) => take(order, trace, accepted).await,
             Err(miss) => Err(miss),
         };
@@ -193,6 +224,7 @@ async fn first_that_serves<T>(
             Err(Miss::Next(refusal)) => {
                 tracing::info!(engine = %candidate.engine.record.id, reason = %refusal.message, "trying the next engine");
                 last = Some(refusal);
+                tried.push(at);
             }
         }
     }
@@ -200,7 +232,7 @@ async fn first_that_serves<T>(
 }
 
 /// Sends the request to one engine and waits for a head with status 200.
-async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result<Accepted200, Miss> {
+async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slot) -> Result<Accepted200, Miss> {
     let Resolved { inference, extras, delivery, .. } = &order.resolved;
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
@@ -220,7 +252,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result
             crate::engines::adapter::PrepareError::NotOffered(_) => Miss::Next(error.into()),
             _ => Miss::Final(error.into()),
         })?;
-    let in_flight = InFlight::on(engine.clone());
+    let in_flight = InFlight::in_slot(engine.clone(), slot);
     budget::still_open(&order.resolved.key, || shared.clock.wall()).map_err(Miss::Final)?;
     let Prepared { method, path, headers, body, reader } = prepared;
     let mut request = Request::new(Full::new(body));
@@ -233,7 +265,10 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result
     let sent = tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request)).await;
     let id = &engine.record.id;
     let response = match sent {
-        Err(_elapsed) => return Err(Miss::Final(no_first_byte(id, order.first_byte))),
+        Err(_elapsed) => {
+            failed(order, candidate);
+            return Err(Miss::Final(no_first_byte(id, order.first_byte)));
+        }
         Ok(Err(error)) => {
             let reason = error.to_string();
             shared.registry.observed(id, Err(&EngineError::Network(reason.clone())));
@@ -248,13 +283,32 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate) -> Result
         Ok(Ok(response)) => response,
     };
     if response.status() != StatusCode::OK {
-        return Err(read_fault(candidate, response, deadline).await);
+        return Err(read_fault(order, candidate, response, deadline).await);
     }
     shared.registry.observed(id, Ok(()));
+    candidate.target.circuit.succeeded();
+    if let Some(conversation) = &order.resolved.conversation {
+        shared.affinity.served(conversation, id);
+    }
     Ok(Accepted200 { reader, body: response.into_body(), in_flight, deadline })
 }
 
-async fn read_fault(candidate: &Candidate, response: Response<UpstreamBody>, deadline: tokio::time::Instant) -> Miss {
+/// Counts a failure that says that the engine cannot serve now; after too many in a row it gets no requests for a while.
+fn failed(order: &Order, candidate: &Candidate) {
+    let shared = &order.worker.shared;
+    if let Some(rest) = candidate.target.circuit.failed(shared.clock.monotonic(), order.circuit_failures) {
+        let (id, model) = (&candidate.engine.record.id, candidate.model());
+        tracing::warn!(engine = %id, model = %escape(model), seconds = rest.as_secs(), "fails again and again: gets no requests");
+        shared.registry.failing(id, format!("{} failed {} times in a row", escape(model), order.circuit_failures));
+    }
+}
+
+async fn read_fault(
+    order: &Order,
+    candidate: &Candidate,
+    response: Response<UpstreamBody>,
+    deadline: tokio::time::Instant,
+) -> Miss {
     let (parts, body) = response.into_parts();
     let limited = http_body_util::Limited::new(body, MAX_FAULT).collect();
     // An error document that does not come is an error all the same.
@@ -262,7 +316,16 @@ async fn read_fault(candidate: &Candidate, response: Response<UpstreamBody>, dea
         Ok(Ok(document)) => document.to_bytes(),
         Ok(Err(_)) | Err(_) => Bytes::new(),
     };
-    candidate.engine.adapter.fault(parts.status, &parts.headers, &document).into()
+    let fault = candidate.engine.adapter.fault(parts.status, &parts.headers, &document);
+    match (fault.status, fault.retry_after) {
+        (429 | 503, Some(seconds)) => {
+            let wish = Duration::from_secs(seconds.into());
+            candidate.target.circuit.rest(order.worker.shared.clock.monotonic(), wish);
+        }
+        (502..=504, _) => failed(order, candidate),
+        _ => {}
+    }
+    fault.into()
 }
 
 /// Reads a whole answer.

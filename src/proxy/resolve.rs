@@ -1,16 +1,22 @@
 //! Sixth stage: which engines can serve the model, in which order, and may the key use it? (SPEC §3.5, §3.6.)
 
+use serde_json::value::RawValue;
+
 use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Resolved};
+use super::limits::Affine;
 use super::refusal::Refusal;
 use super::sanity::cut;
-use crate::engines::registry::{Registry, Resolution};
+use crate::engines::affinity::{Affinity, Conversation};
+use crate::engines::registry::Registry;
+use crate::engines::resolution::{Candidate, Named, Resolution};
 use crate::guard::key_glob;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::engine::Capability;
-use crate::types::ids::CanonicalModel;
+use crate::types::ids::KeyId;
 use crate::types::text::escape;
 use crate::wire::client::ClientDialect;
+use crate::wire::json_body::JsonBody;
 
 /// Resolves the model's name.
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
@@ -20,7 +26,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     let globs = &key.record.view.limits.models;
     let found = match inference.dialect {
         ClientDialect::Ollama(_) => as_ollama_names(registry, &model, globs),
-        _ => registry.resolve(&model, &|canonical| may_use(globs, canonical)),
+        _ => registry.resolve(&model, &|named| may_use(globs, named)),
     };
     let mut candidates = match found {
         Resolution::Candidates(candidates) => candidates,
@@ -34,7 +40,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
         }
         Resolution::Unknown { near } => {
             let exists =
-                !globs.is_empty() && !matches!(registry.resolve(&model, &|_| true), Resolution::Unknown { .. });
+                !globs.is_empty() && !matches!(registry.resolve(&model, &|_named| true), Resolution::Unknown { .. });
             if !exists {
                 return Err(Refusal::model_not_found(&shown(), &near));
             }
@@ -55,14 +61,21 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
         tracing::debug!(model = %shown(), "the model does not reason: the wish was dropped");
         extras.thinking = None;
     }
+    let conversation = match exchange.limits.affinity {
+        Affine::Prefers => {
+            let affinity = &exchange.peer.worker.shared.affinity;
+            prefer_warm(affinity, key.record.view.id, &model, &body, &mut candidates)
+        }
+        Affine::Ignores => None,
+    };
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
-    Ok(Resolved { key, inference, body, extras, model, delivery, candidates, client })
+    Ok(Resolved { key, inference, body, extras, model, delivery, candidates, conversation, client })
 }
 
 /// Resolves a name as Ollama's clients write it: the tag `latest` goes without saying, on either side.
 pub(super) fn as_ollama_names(registry: &Registry, name: &str, globs: &[String]) -> Resolution {
-    let allowed = |canonical: &CanonicalModel| may_use(globs, canonical);
+    let allowed = |named: Named<'_>| may_use(globs, named);
     let found = registry.resolve(name, &allowed);
     if !matches!(found, Resolution::Unknown { .. }) {
         return found;
@@ -77,7 +90,41 @@ pub(super) fn as_ollama_names(registry: &Registry, name: &str, globs: &[String])
     }
 }
 
-/// Whether the key's globs allow a model.
-pub(super) fn may_use(globs: &[String], model: &CanonicalModel) -> bool {
-    globs.is_empty() || key_glob::allowed(globs, &model.to_string())
+/// Whether the key's globs allow a model: by its canonical name, or by the alias under which it was asked for.
+pub(super) fn may_use(globs: &[String], named: Named<'_>) -> bool {
+    globs.is_empty()
+        || named.alias.is_some_and(|alias| key_glob::allowed(globs, alias))
+        || key_glob::allowed(globs, &named.canonical.to_string())
+}
+
+/// Bytes of a plain prompt that count as one message: a cache is worth something from about a hundred tokens on.
+const PROMPT_BLOCK: usize = 512;
+
+/// Puts the engine that served the conversation before the others of the first tier (SPEC §3.9). Costs nothing while
+/// only one engine has the model.
+fn prefer_warm(
+    affinity: &Affinity,
+    key: KeyId,
+    model: &str,
+    body: &JsonBody,
+    candidates: &mut [Candidate],
+) -> Option<Conversation> {
+    if candidates.len() < 2 {
+        return None;
+    }
+    let owner = [key.as_str().as_bytes(), model.as_bytes()];
+    let conversation = match (body.raw("messages"), body.string("prompt")) {
+        (Some(messages), _) => {
+            let messages: Vec<&RawValue> = serde_json::from_str(messages).ok()?;
+            affinity.conversation(&owner, messages.iter().map(|message| message.get().as_bytes()))
+        }
+        (None, Ok(Some(prompt))) => affinity.conversation(&owner, prompt.as_bytes().chunks_exact(PROMPT_BLOCK)),
+        _ => return None,
+    };
+    let first_tier = candidates.iter().take_while(|candidate| candidate.tier == candidates[0].tier).count();
+    let ids = candidates[..first_tier].iter().map(|candidate| &candidate.engine.record.id);
+    if let Some(place) = affinity.preferred(&conversation, ids) {
+        candidates[..=place].rotate_right(1);
+    }
+    Some(conversation)
 }

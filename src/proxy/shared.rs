@@ -9,6 +9,7 @@ use super::limits::ProxyLimits;
 use super::profile::ProfileTable;
 use super::prompt::PromptTable;
 use crate::audit::Sink;
+use crate::engines::affinity::Affinity;
 use crate::engines::registry::Registry;
 use crate::guard::Guard;
 use crate::telemetry::hashing::HashingThreads;
@@ -37,4 +38,6 @@ pub struct ProxyShared {
     pub clock: Clock,
     /// Open connections of all listeners; begins empty.
     pub connections: Arc<ConnectionLimits>,
+    /// Which engine served which conversation.
+    pub affinity: Affinity,
 }

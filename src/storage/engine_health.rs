@@ -108,6 +108,7 @@ mod tests {
                 url: "http://127.0.0.1:1".into(),
                 api_key_env: None,
                 direct: false,
+                slots: None,
                 origin: EngineOrigin::Detected,
                 created: UnixMillis(0),
             };

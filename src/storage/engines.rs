@@ -1,5 +1,7 @@
 //! Tables `engines` and `engines_cache`: the registry and the last detection (SPEC §3.3, §3.7).
 
+use std::num::NonZeroU32;
+
 use rusqlite::{OptionalExtension as _, Row, named_params};
 
 use super::columns::{from_json, json, name, named};
@@ -27,16 +29,17 @@ impl ConfigStore {
                 // Not INSERT OR REPLACE: that deletes the row first, and its health history with it.
                 transaction
                     .execute(
-                        "INSERT INTO engines (id, kind, url, api_key_env, direct, origin, created)
-                         VALUES (:id, :kind, :url, :api_key_env, :direct, :origin, :created)
+                        "INSERT INTO engines (id, kind, url, api_key_env, direct, slots, origin, created)
+                         VALUES (:id, :kind, :url, :api_key_env, :direct, :slots, :origin, :created)
                          ON CONFLICT (id) DO UPDATE SET kind = :kind, url = :url, api_key_env = :api_key_env,
-                             direct = :direct, origin = :origin, created = :created",
+                             direct = :direct, slots = :slots, origin = :origin, created = :created",
                         named_params! {
                             ":id": engine.id.as_str(),
                             ":kind": engine.kind.as_str(),
                             ":url": engine.url,
                             ":api_key_env": engine.api_key_env,
                             ":direct": engine.direct,
+                            ":slots": engine.slots.map(NonZeroU32::get),
                             ":origin": name(&engine.origin)?,
                             ":created": engine.created.0,
                         },
@@ -95,6 +98,7 @@ fn engine(row: &Row<'_>) -> rusqlite::Result<EngineRecord> {
         url: row.get("url")?,
         api_key_env: row.get("api_key_env")?,
         direct: row.get("direct")?,
+        slots: row.get::<_, Option<u32>>("slots")?.and_then(NonZeroU32::new),
         origin: named(row, "origin")?,
         created: UnixMillis(row.get("created")?),
     })
@@ -112,6 +116,7 @@ mod tests {
             url: url.into(),
             api_key_env: Some("LLAMA_KEY".into()),
             direct: true,
+            slots: NonZeroU32::new(8),
             origin: EngineOrigin::Manual,
             created: UnixMillis(7),
         }

@@ -50,9 +50,18 @@ impl Metrics {
 
     /// Starts the collector: publishes request rows and traffic on `hub`, keeps the newest rows, and hands every
     /// ended row to `log` (full = shed) for the request log.
-    pub fn collect(self: &Arc<Self>, hub: Hub, clock: Clock, tasks: &Tasks, log: mpsc::Sender<Vec<RequestRow>>) {
-        let collector =
-            Collector { metrics: self.clone(), hub, clock, log, rates: Rates::default(), unpublished: 0, unlogged: 0 };
+    /// `moved` is called after counters were looked at, for what is counted elsewhere.
+    pub fn collect(
+        self: &Arc<Self>,
+        hub: Hub,
+        clock: Clock,
+        tasks: &Tasks,
+        log: mpsc::Sender<Vec<RequestRow>>,
+        moved: impl Fn() + Send + Sync + 'static,
+    ) {
+        let moved = Box::new(moved);
+        let (metrics, rates) = (self.clone(), Rates::default());
+        let collector = Collector { metrics, hub, clock, log, moved, rates, unpublished: 0, unlogged: 0 };
         tasks.spawn_until_end("traffic collector", collector.run());
     }
 }
@@ -62,6 +71,7 @@ struct Collector {
     hub: Hub,
     clock: Clock,
     log: mpsc::Sender<Vec<RequestRow>>,
+    moved: Box<dyn Fn() + Send + Sync>,
     rates: Rates,
     /// Rows that consoles did not get, because there were too many.
     unpublished: u64,
@@ -101,6 +111,7 @@ impl Collector {
                     self.rates.step(&sums, self.clock.wall());
                 }
                 self.publish(&sums);
+                (self.moved)();
             }
         }
     }
@@ -246,7 +257,7 @@ mod tests {
         let hub = Hub::new();
         let tasks = Tasks::new();
         let (log, mut logged) = mpsc::channel(4);
-        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log);
+        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {});
         let mut console = hub.subscribe();
         let shard = metrics.shard(1);
         let stream = shard.stream_started();
@@ -278,7 +289,7 @@ mod tests {
         let hub = Hub::new();
         let tasks = Tasks::new();
         let (log, mut logged) = mpsc::channel(64);
-        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log);
+        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {});
         let mut console = hub.subscribe();
         for id in 0..1000 {
             metrics.shard(0).row(row(id, ENDED), false);

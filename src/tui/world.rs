@@ -10,7 +10,7 @@ use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::engines::EngineKindInfo;
 use crate::types::calls::settings::SettingView;
 use crate::types::clock::UnixMillis;
-use crate::types::engine::{EngineView, HealthPoint, ModelView};
+use crate::types::engine::{EngineLoad, EngineView, HealthPoint, ModelView};
 use crate::types::failure::{Failure, Outcome};
 use crate::types::ids::EngineId;
 use crate::types::key::KeyView;
@@ -85,6 +85,8 @@ pub struct World {
     pub status: Option<ProxyStatus>,
     /// Engines by id.
     pub engines: Vec<EngineView>,
+    /// How busy they are.
+    pub load: Vec<EngineLoad>,
     /// Models of all engines.
     pub models: Vec<ModelView>,
     /// Counters.
@@ -165,6 +167,7 @@ impl Default for World {
             missed: 0,
             status: None,
             engines: Vec::new(),
+            load: Vec::new(),
             models: Vec::new(),
             traffic: Traffic::default(),
             requests: VecDeque::new(),
@@ -212,10 +215,21 @@ impl World {
         self.engines = snapshot.engines;
         self.engines.sort_by(|a, b| a.record.id.cmp(&b.record.id));
         self.models = snapshot.models;
+        self.load = snapshot.load;
         self.traffic = snapshot.traffic;
         self.requests = snapshot.requests.into();
         self.audit = snapshot.audit.into();
         self.audit_end = AuditEnd::More;
+    }
+
+    /// How busy the engines are, and who waits for them.
+    fn take_load(&mut self, load: Vec<EngineLoad>) {
+        for told in &load {
+            if let Some(engine) = self.engines.iter_mut().find(|engine| engine.record.id == told.engine) {
+                (engine.in_flight, engine.queued, engine.slots) = (told.in_flight, told.queued, told.slots);
+            }
+        }
+        self.load = load;
     }
 
     fn apply_event(&mut self, event: LiveEvent) -> Touched {
@@ -230,6 +244,10 @@ impl World {
             LiveEvent::EngineRemoved(id) => {
                 self.engines.retain(|known| known.record.id != id);
                 self.health.remove(&id);
+                Touched::Engines
+            }
+            LiveEvent::Load(load) => {
+                self.take_load(load);
                 Touched::Engines
             }
             LiveEvent::Models(models) => {

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
-use super::ids::{CanonicalModel, EngineId};
+use super::ids::{CanonicalModel, EngineId, KeyId};
+use super::key::Priority;
 
 /// The name an adapter declares, such as `ollama`. Not an enum: adding an engine touches its adapter and
 /// the registry only.
@@ -63,6 +65,9 @@ pub struct EngineRecord {
     /// Reached directly even when an egress proxy is set (SPEC §7).
     #[serde(default)]
     pub direct: bool,
+    /// How many requests it runs at once, when the operator says so (SPEC §3.8); else it is asked.
+    #[serde(default)]
+    pub slots: Option<NonZeroU32>,
     /// How it came here.
     pub origin: EngineOrigin,
     /// When it was first registered.
@@ -166,12 +171,46 @@ pub struct EngineView {
     /// Requests waiting for a slot.
     #[serde(default)]
     pub queued: u32,
+    /// How many requests it runs at once, all its models together.
+    #[serde(default)]
+    pub slots: u32,
     /// What the adapter can do with it.
     pub capabilities: BTreeSet<Capability>,
     /// Latencies of the last 60 checks, oldest first, milliseconds; 0 marks a failed check.
     pub latency_history: Vec<u32>,
     /// When it was last checked.
     pub checked: Option<UnixMillis>,
+}
+
+/// How busy one engine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineLoad {
+    /// Which one.
+    pub engine: EngineId,
+    /// Requests running on it.
+    pub in_flight: u32,
+    /// Requests waiting for a slot.
+    pub queued: u32,
+    /// How many requests it runs at once, all its models together.
+    pub slots: u32,
+    /// Those that wait, in the order in which they are served; at most [`EngineLoad::SHOWN`].
+    pub waiting: Vec<Waiting>,
+}
+
+impl EngineLoad {
+    /// Most waiting requests that are told one by one.
+    pub const SHOWN: usize = 64;
+}
+
+/// A request that waits for a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Whose it is.
+    pub key: KeyId,
+    /// Higher ones are served first.
+    pub priority: Priority,
+    /// When it joined the queue.
+    pub since: UnixMillis,
 }
 
 /// One model on one engine (SPEC §9.2).

@@ -180,10 +180,13 @@ pub struct CanonicalModel {
 }
 
 impl CanonicalModel {
+    /// What every canonical name begins with.
+    pub const SCHEME: &str = "flm://";
+
     /// Parses `flm://ENGINE_ID/MODEL`; `None` when it has another form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (engine, model) = text.strip_prefix("flm://")?.split_once('/')?;
+        let (engine, model) = text.strip_prefix(Self::SCHEME)?.split_once('/')?;
         if model.is_empty() {
             return None;
         }
@@ -193,7 +196,7 @@ impl CanonicalModel {
 
 impl fmt::Display for CanonicalModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "flm://{}/{}", self.engine, self.model)
+        write!(f, "{}{}/{}", Self::SCHEME, self.engine, self.model)
     }
 }
 

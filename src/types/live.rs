@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::AuditRow;
 use super::clock::UnixMillis;
-use super::engine::{EngineView, ModelView};
+use super::engine::{EngineLoad, EngineView, ModelView};
 use super::ids::EngineId;
 use super::listener::ProxyStatus;
 use super::request::RequestRow;
@@ -77,6 +77,8 @@ pub enum LiveEvent {
     Engine(Box<EngineView>),
     /// An engine was removed.
     EngineRemoved(EngineId),
+    /// How busy all engines are, at most every 250 ms.
+    Load(Vec<EngineLoad>),
     /// The whole list of models changed.
     Models(Vec<ModelView>),
     /// Listeners, egress or read-only state changed.
@@ -113,6 +115,9 @@ pub struct LiveSnapshot {
     pub engines: Vec<EngineView>,
     /// All models.
     pub models: Vec<ModelView>,
+    /// How busy the engines are.
+    #[serde(default)]
+    pub load: Vec<EngineLoad>,
     /// Counters.
     pub traffic: Traffic,
     /// The newest requests, newest first, at most 500.

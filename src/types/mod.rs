@@ -5,6 +5,7 @@
 //! another room.
 
 pub mod address;
+pub mod alias;
 pub mod audit;
 pub mod calendar;
 pub mod calls;

@@ -17,6 +17,7 @@ mod stream;
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod terminal;
 
+mod aliases;
 mod faults;
 mod help;
 mod keys;

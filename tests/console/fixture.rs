@@ -60,6 +60,7 @@ pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
     let whole = snapshot();
     let none = LiveSnapshot {
         engines: Vec::new(),
+        load: Vec::new(),
         models: Vec::new(),
         traffic: Traffic::default(),
         requests: Vec::new(),
@@ -386,6 +387,7 @@ fn engine(
             url: format!("http://127.0.0.1:{port}"),
             api_key_env: None,
             direct: false,
+            slots: None,
             origin: EngineOrigin::Detected,
             created: ago(100_000),
         },
@@ -395,6 +397,7 @@ fn engine(
         models_loaded: Some(1),
         in_flight: 2,
         queued: 0,
+        slots: 4,
         capabilities: BTreeSet::from([Capability::Chat, Capability::Stream, Capability::Embeddings, Capability::Tools]),
         latency_history: history,
         checked: Some(ago(3)),
@@ -576,6 +579,7 @@ pub(crate) fn snapshot() -> LiveSnapshot {
         sequence: 100,
         status: status(),
         engines: engines(),
+        load: Vec::new(),
         models: models(),
         traffic: Traffic {
             at: NOW,

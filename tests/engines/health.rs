@@ -1,6 +1,7 @@
 //! The registry's checks against fake engines.
 
-use flm::engines::registry::{Registry, Resolution};
+use flm::engines::registry::Registry;
+use flm::engines::resolution::Resolution;
 use flm::telemetry::live::Hub;
 use flm::types::clock::{Clock, UnixMillis};
 use flm::types::engine::{EngineKind, EngineOrigin, EngineRecord, EngineState};
@@ -17,6 +18,7 @@ fn record(kind: &'static str, url: String) -> EngineRecord {
         url,
         api_key_env: None,
         direct: false,
+        slots: None,
         origin: EngineOrigin::Manual,
         created: UnixMillis(0),
     }

@@ -7,6 +7,7 @@ mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 
+mod aliases;
 mod anthropic;
 mod budgets;
 mod connections;
@@ -14,6 +15,7 @@ mod keys;
 mod ollama_clients;
 mod owner;
 mod profiles;
+mod queue;
 mod refusals;
 mod reload;
 mod responses;
@@ -21,12 +23,14 @@ mod serving;
 mod streams;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use flm::audit::Sink;
+use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
 use flm::guard::{Guard, GuardPolicy, key_hash, key_text};
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
@@ -107,7 +111,7 @@ impl Proxy {
         let hub = Hub::new();
         // Nobody reads the log here.
         let (log, _) = tokio::sync::mpsc::channel(1);
-        metrics.collect(hub.clone(), clock.clone(), &tasks, log);
+        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
         let (audit, _collected) = Sink::collecting();
         let shared = Arc::new(ProxyShared {
             guard: Arc::new(Guard::new(GuardPolicy::default(), [7; 32])),
@@ -120,6 +124,7 @@ impl Proxy {
             hashing: HashingThreads::start().expect("threads"),
             clock,
             connections: Arc::default(),
+            affinity: Affinity::default(),
         });
         let (workers, runs) = Workers::new(2, &shared);
         for run in runs {
@@ -137,6 +142,17 @@ impl Proxy {
 
     /// Registers an engine and reads its models.
     pub(crate) async fn engine(&self, id: &str, kind: &'static str, engine: &FakeEngine) -> EngineId {
+        self.engine_with_slots(id, kind, engine, None).await
+    }
+
+    /// The same for an engine that runs that many requests at once.
+    pub(crate) async fn engine_with_slots(
+        &self,
+        id: &str,
+        kind: &'static str,
+        engine: &FakeEngine,
+        slots: Option<NonZeroU32>,
+    ) -> EngineId {
         let id = EngineId::parse(id).expect("id");
         let record = EngineRecord {
             id: id.clone(),
@@ -144,6 +160,7 @@ impl Proxy {
             url: engine.url(),
             api_key_env: None,
             direct: false,
+            slots,
             origin: EngineOrigin::Manual,
             created: UnixMillis(1_700_000_000_000),
         };

@@ -95,6 +95,7 @@ impl Running {
             url: engine.url(),
             api_key_env: None,
             direct: false,
+            slots: None,
         };
         self.call(call).await;
         id

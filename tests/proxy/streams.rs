@@ -1,5 +1,6 @@
 //! Streams that do not go well.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use flm::proxy::limits::ProxyLimits;
@@ -147,7 +148,7 @@ async fn many_streams_at_once_leave_nothing_behind_when_half_of_the_clients_leav
     const STREAMS: usize = 60;
     let proxy = Proxy::start();
     let engine = engine_that(recorded().cut_after(2, Step::Stall)).await;
-    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    proxy.engine_with_slots("llamacpp", "llamacpp", &engine, NonZeroU32::new(1_000)).await;
     let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
     let mut open = Vec::new();
     for _ in 0..STREAMS {

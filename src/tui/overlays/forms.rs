@@ -1,6 +1,7 @@
 //! The forms that there are: their fields, their rules, and the operation that a correct one asks for.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
@@ -61,6 +62,7 @@ pub fn add_engine(state: &State) -> Form {
                 Choice { value: "yes".to_owned(), label: state.words.say("form.yes").into_owned() },
             ],
         ),
+        Field::text("form.engine.slots", "form.engine.slots_hint", ""),
     ];
     let kind = FormKind::AddEngine;
     kind.changed(state, 0, &mut fields);
@@ -259,12 +261,14 @@ fn add_engine_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &
     if !variable.chars().all(name) || variable.starts_with(|c: char| c.is_ascii_digit()) {
         faults.push((3, state.words.say("form.engine.key_variable_rule").into_owned()));
     }
+    let slots = optional(state, 5, get(5), faults).and_then(NonZeroU32::new);
     let call = AddEngine {
         id: id?,
         kind: EngineKind(get(0).to_owned().into()),
         url,
         api_key_env: (!variable.is_empty()).then(|| variable.to_owned()),
         direct: get(4) == "yes",
+        slots,
     };
     Some(Submit::Call(call.into()))
 }

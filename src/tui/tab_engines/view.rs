@@ -95,6 +95,9 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Eng
     });
 }
 
+/// Waiting requests that are shown one by one.
+const QUEUE_SHOWN: usize = 5;
+
 fn models(engine: &EngineView) -> String {
     match engine.models_loaded {
         Some(loaded) => format!("{loaded}/{}", engine.models),
@@ -121,7 +124,7 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &En
         ("column.kind", escape(engine.record.kind.as_str()).into_owned(), Role::Text),
         ("column.version", escape(engine.version.as_deref().unwrap_or(&off)).into_owned(), Role::Text),
         ("column.models", models(engine), Role::Text),
-        ("column.in_flight", format!("{} + {}", engine.in_flight, engine.queued), Role::Text),
+        ("engine.slots", running(painter, engine), if engine.queued > 0 { Role::Warn } else { Role::Text }),
         ("column.latency", latency, Role::Text),
         ("engine.checked", checked, Role::Text),
         ("engine.origin", painter.say(origin).into_owned(), Role::Text),
@@ -138,7 +141,43 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &En
     if let Some(reason) = reason(&engine.state) {
         y += painter.paragraph(below(inside, y + 1), &escape(reason), role) + 1;
     }
+    y += draw_queue(state, painter, below(inside, y + 1), engine);
     draw_chart(state, painter, below(inside, y + 1), engine);
+}
+
+/// Requests that run, of how many that may, and those that wait.
+fn running(painter: &Painter<'_>, engine: &EngineView) -> String {
+    let (running, slots) = (engine.in_flight.to_string(), engine.slots.to_string());
+    match engine.queued {
+        0 => painter.words.fill("engine.slots_used", &[("running", &running), ("slots", &slots)]),
+        queued => painter
+            .words
+            .fill("engine.slots_queue", &[("running", &running), ("slots", &slots), ("queued", &queued.to_string())]),
+    }
+}
+
+/// Who waits for a slot, first served first; answers the lines that it took.
+fn draw_queue(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &EngineView) -> u16 {
+    let load = state.world.load.iter().find(|load| load.engine == engine.record.id);
+    let waiting = load.map(|load| load.waiting.as_slice()).unwrap_or_default();
+    if waiting.is_empty() || area.height < 3 {
+        return 0;
+    }
+    let title = painter.say("engine.queue");
+    painter.text(row(area, 0), &title, Role::Muted);
+    let mut line = 1;
+    for (place, one) in waiting.iter().enumerate().take(QUEUE_SHOWN) {
+        let keys = state.world.keys.value.as_deref().unwrap_or_default();
+        let label = keys.iter().find(|key| key.id == one.key).map_or(one.key.as_str(), |key| key.label.as_str());
+        let since = painter.words.time(one.since);
+        let text = painter.words.fill(
+            "engine.queue_line",
+            &[("place", &(place + 1).to_string()), ("key", &escape(label)), ("since", &since)],
+        );
+        painter.text(row(area, line), &text, Role::Text);
+        line += 1;
+    }
+    line + 1
 }
 
 fn reason(state: &EngineState) -> Option<&str> {

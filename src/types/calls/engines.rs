@@ -1,5 +1,6 @@
 //! Operations on engines (SPEC §2 `flm engines`).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct AddEngine {
     pub api_key_env: Option<String>,
     /// Reach it directly even with an egress proxy.
     pub direct: bool,
+    /// How many requests it runs at once; `None` asks it, else takes the setting `engine.slots`.
+    #[serde(default)]
+    pub slots: Option<NonZeroU32>,
 }
 call!(AddEngine, "engines/add", Changes, EngineView);
 
