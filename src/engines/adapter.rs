@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::engines::manage::{ManageError, Report};
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
 use crate::types::engine::{Capability, EngineKind};
@@ -297,6 +298,42 @@ pub trait Adapter: Send + Sync + 'static {
         _model: &'a str,
     ) -> BoxFuture<'a, Result<Option<u64>, EngineError>> {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Brings a model into memory and answers when it is there; at once when it is there already. The session's
+    /// deadline bounds the whole of it. Cancel-safe: an engine that has begun goes on or stops, as it does when a
+    /// client leaves.
+    fn load<'a>(&'a self, _session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(std::future::ready(Err(ManageError::never(self.info(), "load a model", "load it in the engine"))))
+    }
+
+    /// Takes a model out of memory; fine when it is not there.
+    fn unload<'a>(&'a self, _session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(std::future::ready(Err(ManageError::never(self.info(), "unload a model", "stop it in the engine"))))
+    }
+
+    /// Fetches a model from where the engine gets them and answers when it can be used. The session's deadline bounds
+    /// each silence of the engine. Dropping it leaves; see [`Adapter::cancel_pull`].
+    fn pull<'a>(
+        &'a self,
+        _session: Session<'a>,
+        _model: &'a str,
+        _report: Report<'a>,
+    ) -> BoxFuture<'a, Result<(), ManageError>> {
+        let instead = "put it where the engine reads its models from";
+        Box::pin(std::future::ready(Err(ManageError::never(self.info(), "fetch a model", instead))))
+    }
+
+    /// Tells an engine that fetches by itself to stop; asked after a pull was left. Nothing to do for engines that
+    /// stop when the client leaves, and for those that have no way to be told.
+    fn cancel_pull<'a>(&'a self, _session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Removes a model from the engine's disk for good.
+    fn delete<'a>(&'a self, _session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        let instead = "remove its files where the engine keeps them";
+        Box::pin(std::future::ready(Err(ManageError::never(self.info(), "delete a model", instead))))
     }
 
     /// Reads an answer whose status is not 200.

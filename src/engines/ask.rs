@@ -1,21 +1,26 @@
 //! One question to an engine: sent with the engine's own key, bounded in time and in size.
 //!
-//! Called by the adapters for identity, health and models. Must never read more than [`ANSWER_LIMIT`] bytes, follow
+//! Called by the adapters for identity, health, models and their management. Must never read more than [`ANSWER_LIMIT`] bytes, follow
 //! a redirect, or send a client's key.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
 use crate::engines::adapter::{EngineError, Session};
+use crate::net::pool::UpstreamBody;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 use crate::wire::openai::ErrorDocument;
 
 /// Longest answer that is read. vLLM's metrics are 63 KB, a list of some thousand models is below 4 MiB.
 const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Longest line of an answer that comes in lines; a progress line has some 200 bytes.
+const LINE_LIMIT: usize = 256 * 1024;
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -76,6 +81,22 @@ pub(super) fn authorize(headers: &mut HeaderMap, api_key: Option<&Secret>) {
     }
 }
 
+/// A name as one segment of a path or one value of a query: everything but unreserved characters as `%XX` (RFC 3986,
+/// section 2).
+pub(super) fn path_segment(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _infallible = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
+}
+
 impl Session<'_> {
     /// Asks with GET.
     pub(super) async fn get(&self, path: &str) -> Result<Answer, EngineError> {
@@ -87,6 +108,47 @@ impl Session<'_> {
         self.ask(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// Asks with DELETE and a JSON body.
+    pub(super) async fn delete(&self, path: &str, body: &Value) -> Result<Answer, EngineError> {
+        self.ask(Method::DELETE, path, Bytes::from(body.to_string())).await
+    }
+
+    /// Asks with POST for an answer of JSON lines, each handed to `line` as it comes, until one ends the question. The
+    /// session's deadline bounds each silence, not the whole. An answer other than 200 is returned, unread by `line`.
+    pub(super) async fn post_for_lines<E: From<EngineError>>(
+        &self,
+        path: &str,
+        body: &Value,
+        mut line: impl FnMut(&Value) -> Result<(), E> + Send,
+    ) -> Result<Answer, E> {
+        let silent = |_elapsed| EngineError::Timeout(self.deadline);
+        let begun = self.begin(Method::POST, path, Bytes::from(body.to_string()));
+        let (head, mut body) = tokio::time::timeout(self.deadline, begun).await.map_err(silent)??;
+        if head.status != StatusCode::OK {
+            let rest = tokio::time::timeout(self.deadline, whole(path, head, body)).await.map_err(silent)?;
+            return Ok(rest?);
+        }
+        let mut read = BytesMut::new();
+        loop {
+            let frame = tokio::time::timeout(self.deadline, body.frame()).await.map_err(silent)?;
+            let ended = frame.is_none();
+            if let Some(frame) = frame {
+                let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
+                if read.len() + data.len() > LINE_LIMIT {
+                    return Err(EngineError::Api(format!("a line of its answer to {path} is too long")).into());
+                }
+                read.extend_from_slice(&data);
+            }
+            while let Some(end) = memchr::memchr(b'\n', &read) {
+                parse_line(&read.split_to(end + 1), path, &mut line)?;
+            }
+            if ended {
+                parse_line(&read, path, &mut line)?;
+                return Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() });
+            }
+        }
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, EngineError> {
         match tokio::time::timeout(self.deadline, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
@@ -95,6 +157,12 @@ impl Session<'_> {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, EngineError> {
+        let (head, body) = self.begin(method, path, body).await?;
+        whole(path, head, body).await
+    }
+
+    /// Sends a question and waits for the head of its answer.
+    async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<(Parts, UpstreamBody), EngineError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|fault| EngineError::Api(format!("{path:?} is no path: {fault}")))?;
@@ -102,22 +170,49 @@ impl Session<'_> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         authorize(headers, self.api_key);
-        let (head, mut body) = self
-            .pool
-            .send(self.upstream, request)
-            .await
-            .map_err(|fault| EngineError::Network(fault.to_string()))?
-            .into_parts();
-        let mut read = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|fault| EngineError::Network(format!("it broke the answer off: {fault}")))?;
-            if let Ok(data) = frame.into_data() {
-                if read.len() + data.len() > ANSWER_LIMIT {
-                    return Err(EngineError::Api(format!("its answer to {path} is longer than {ANSWER_LIMIT} bytes")));
-                }
-                read.extend_from_slice(&data);
+        let sent = self.pool.send(self.upstream, request).await;
+        Ok(sent.map_err(|fault| EngineError::Network(fault.to_string()))?.into_parts())
+    }
+}
+
+/// Reads an answer to its end.
+async fn whole(path: &str, head: Parts, mut body: UpstreamBody) -> Result<Answer, EngineError> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(broken_off)?.into_data() {
+            if read.len() + data.len() > ANSWER_LIMIT {
+                return Err(EngineError::Api(format!("its answer to {path} is longer than {ANSWER_LIMIT} bytes")));
             }
+            read.extend_from_slice(&data);
         }
-        Ok(Answer { status: head.status, headers: head.headers, body: read.freeze() })
+    }
+    Ok(Answer { status: head.status, headers: head.headers, body: read.freeze() })
+}
+
+fn broken_off(fault: impl std::fmt::Display) -> EngineError {
+    EngineError::Network(format!("it broke the answer off: {fault}"))
+}
+
+fn parse_line<E: From<EngineError>>(
+    bytes: &[u8],
+    path: &str,
+    line: &mut impl FnMut(&Value) -> Result<(), E>,
+) -> Result<(), E> {
+    let bytes = bytes.trim_ascii();
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let value = serde_json::from_slice(bytes)
+        .map_err(|_no_json| EngineError::Api(format!("a line of its answer to {path} is not JSON")))?;
+    line(&value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(path_segment("user/repo:Q4 ../é?x=1&y"), "user%2Frepo%3AQ4%20..%2F%C3%A9%3Fx%3D1%26y");
     }
 }

@@ -12,9 +12,12 @@ use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
     ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
+use crate::engines::ask::path_segment;
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
-use crate::types::engine::{Capability, EngineKind};
+use crate::engines::manage::{self, Files, ManageError, Report};
+use crate::types::engine::{Capability, EngineKind, TransferProgress};
+use crate::types::text::escape;
 use crate::wire::json_body::{Edit, JsonBody};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 
@@ -123,6 +126,116 @@ impl Adapter for LlamaCpp {
         })
     }
 
+    fn load<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        let deadline = session.deadline;
+        Box::pin(async move {
+            let loaded = async {
+                match router_model(session, model).await? {
+                    (_, State::Loaded) => return Ok(()),
+                    (_, State::Busy) => {}
+                    (Mode::Single, _) => return Err(single()),
+                    (Mode::Router, State::Unknown) => return Err(unknown(model)),
+                    (Mode::Router, State::Away { .. }) => {
+                        let path = "/models/load";
+                        manage::done(&session.post(path, &json!({"model": model})).await?, path)?;
+                    }
+                }
+                // It answers before the model is loaded.
+                loop {
+                    tokio::time::sleep(manage::LOOK_AGAIN).await;
+                    match router_model(session, model).await?.1 {
+                        State::Loaded => return Ok(()),
+                        State::Busy => {}
+                        State::Unknown => return Err(unknown(model)),
+                        State::Away { exit_code } => {
+                            let told = exit_code.map_or_else(String::new, |code| format!(" (exit code {code})"));
+                            return Err(ManageError::Refused(format!(
+                                "the server could not load it{told}; its own log says why"
+                            )));
+                        }
+                    }
+                }
+            };
+            tokio::time::timeout(deadline, loaded)
+                .await
+                .unwrap_or(Err(ManageError::Engine(EngineError::Timeout(deadline))))
+        })
+    }
+
+    fn unload<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            match router_model(session, model).await? {
+                (Mode::Single, _) => Err(single()),
+                (Mode::Router, State::Unknown) => Err(unknown(model)),
+                (Mode::Router, State::Away { .. }) => Ok(()),
+                (Mode::Router, State::Loaded | State::Busy) => {
+                    let path = "/models/unload";
+                    manage::done(&session.post(path, &json!({"model": model})).await?, path).map(drop)
+                }
+            }
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        session: Session<'a>,
+        model: &'a str,
+        report: Report<'a>,
+    ) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let (mode, state) = router_model(session, model).await?;
+            match (mode, state) {
+                (Mode::Single, _) => return Err(single()),
+                (Mode::Router, State::Loaded | State::Away { .. }) => return Ok(()),
+                (Mode::Router, State::Busy) => {}
+                (Mode::Router, State::Unknown) => {
+                    manage::done(&session.post("/models", &json!({"model": model})).await?, "/models")?;
+                }
+            }
+            loop {
+                let items = compatible::listed(session).await?;
+                let item = items.iter().find(|item| is_called(item, model));
+                let status = item.and_then(|item| item.pointer("/status/value")).and_then(Value::as_str);
+                if status != Some("downloading") {
+                    break;
+                }
+                report(downloading(item));
+                tokio::time::sleep(manage::LOOK_AGAIN).await;
+            }
+            // The end of a download says nothing about its success: build 11434 tells `download_finished` of a model
+            // that does not exist. The list, read anew from the disk, tells.
+            let items = compatible::items(&session.get("/models?reload=1").await?, "/models", "data")?;
+            if items.iter().any(|item| is_called(item, model)) {
+                return Ok(());
+            }
+            Err(ManageError::Refused(
+                "the server ended the download without having the model; check the name, which is USER/REPO:QUANT on \
+                 Hugging Face, and the server's own log"
+                    .to_owned(),
+            ))
+        })
+    }
+
+    fn cancel_pull<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let path = "/models/unload";
+            manage::done(&session.post(path, &json!({"model": model})).await?, path).map(drop)
+        })
+    }
+
+    fn delete<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            match router_model(session, model).await? {
+                (Mode::Single, _) => return Err(single()),
+                (Mode::Router, State::Unknown) => return Err(unknown(model)),
+                (Mode::Router, _) => {}
+            }
+            let path = format!("/models?model={}", path_segment(model));
+            let answer = session.delete(&path, &Value::Null).await?;
+            manage::done(&answer, "/models").map(drop)
+        })
+    }
+
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
         fault::from_answer(&INFO, status, headers, body)
     }
@@ -154,6 +267,78 @@ fn words<'a>(
         edits.push(Edit::Set("return_progress", Cow::Borrowed("true")));
     }
     Ok(())
+}
+
+/// How the server was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// With one model.
+    Single,
+    /// As a router of several.
+    Router,
+}
+
+/// What a router says of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In memory, or asleep and waking by itself.
+    Loaded,
+    /// Being loaded or downloaded.
+    Busy,
+    /// Not in memory.
+    Away {
+        /// How its last load ended, where that was badly.
+        exit_code: Option<i64>,
+    },
+    /// Not in its list.
+    Unknown,
+}
+
+async fn router_model(session: Session<'_>, model: &str) -> Result<(Mode, State), EngineError> {
+    let items = compatible::listed(session).await?;
+    // Only a router tells a status.
+    let mode = if items.iter().any(|item| item.get("status").is_some()) { Mode::Router } else { Mode::Single };
+    let Some(item) = items.iter().find(|item| is_called(item, model)) else {
+        if mode == Mode::Router || items.is_empty() {
+            let props = session.get("/props").await?.document("/props")?;
+            let router = props.get("role").and_then(Value::as_str) == Some("router");
+            return Ok((if router { Mode::Router } else { Mode::Single }, State::Unknown));
+        }
+        return Ok((mode, State::Unknown));
+    };
+    let state = match item.pointer("/status/value").and_then(Value::as_str) {
+        None | Some("loaded" | "sleeping") => State::Loaded,
+        Some("loading" | "downloading") => State::Busy,
+        Some(_) => State::Away { exit_code: item.pointer("/status/exit_code").and_then(Value::as_i64) },
+    };
+    Ok((mode, state))
+}
+
+fn is_called(item: &Value, model: &str) -> bool {
+    item.get("id").and_then(Value::as_str).is_some_and(|id| id == model || name(id) == model)
+}
+
+/// `status.progress` has an entry for each file.
+fn downloading(item: Option<&Value>) -> TransferProgress {
+    let mut files = Files::default();
+    let told = item.and_then(|item| item.pointer("/status/progress")).and_then(Value::as_object);
+    for (file, progress) in told.into_iter().flatten() {
+        let number = |name: &str| progress.get(name).and_then(Value::as_u64);
+        files.note(file, number("done"), number("total"));
+    }
+    files.progress("downloading".to_owned())
+}
+
+fn single() -> ManageError {
+    ManageError::NotOffered(
+        "this llama-server serves the one model that it was started with; start it without -m, as a router, to load, \
+         unload and fetch models"
+            .to_owned(),
+    )
+}
+
+fn unknown(model: &str) -> ManageError {
+    ManageError::UnknownModel(escape(model).into_owned())
 }
 
 /// One model; `props` only where they are about it (not in router mode).

@@ -6,15 +6,18 @@
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, ModelSlots,
     OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
+use crate::engines::ask::{Answer, path_segment};
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
-use crate::types::engine::{Capability, EngineKind};
+use crate::engines::manage::{self, ManageError, Report};
+use crate::types::engine::{Capability, EngineKind, TransferProgress};
+use crate::types::text::escape;
 
 /// The adapter.
 pub(super) struct LmStudio;
@@ -93,6 +96,77 @@ impl Adapter for LmStudio {
         compatible::prepare(&DIALECT, request)
     }
 
+    fn load<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            // A second load of one model makes a second instance of it in memory.
+            if instances(session, model).await?.is_some_and(|loaded| !loaded.is_empty()) {
+                return Ok(());
+            }
+            let path = "/api/v1/models/load";
+            let document = managed(&session.post(path, &json!({"model": model})).await?, path)?;
+            match document.get("status").and_then(Value::as_str) {
+                Some("loaded") => Ok(()),
+                _ => Err(ManageError::Refused(format!("its answer to {path} does not say that it is loaded"))),
+            }
+        })
+    }
+
+    fn unload<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let Some(loaded) = instances(session, model).await? else {
+                return Err(ManageError::UnknownModel(escape(model).into_owned()));
+            };
+            let path = "/api/v1/models/unload";
+            for instance in loaded {
+                managed(&session.post(path, &json!({"instance_id": instance})).await?, path)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        session: Session<'a>,
+        model: &'a str,
+        report: Report<'a>,
+    ) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let path = "/api/v1/models/download";
+            let mut job = managed(&session.post(path, &json!({"model": model})).await?, path)?;
+            let id = compatible::text(&job, "/job_id");
+            loop {
+                let status = compatible::text(&job, "/status").unwrap_or_default();
+                let number = |name: &str| job.get(name).and_then(Value::as_u64);
+                report(TransferProgress {
+                    stage: escape(&status).into_owned(),
+                    completed: number("downloaded_bytes").unwrap_or(0),
+                    total: number("total_size_bytes"),
+                });
+                match (status.as_str(), &id) {
+                    ("completed" | "already_downloaded", _) => return Ok(()),
+                    ("downloading", Some(id)) => {
+                        tokio::time::sleep(manage::LOOK_AGAIN).await;
+                        let path = format!("/api/v1/models/download/status/{}", path_segment(id));
+                        job = managed(&session.get(&path).await?, &path)?;
+                    }
+                    ("paused", _) => {
+                        let told = "the download is paused in LM Studio; resume it there";
+                        return Err(ManageError::Refused(told.to_owned()));
+                    }
+                    ("failed", _) => {
+                        return Err(ManageError::Refused(
+                            "the download failed in LM Studio; look at its log".to_owned(),
+                        ));
+                    }
+                    _ => {
+                        let told = format!("its answer to {path} tells no status that FLM knows");
+                        return Err(ManageError::Engine(EngineError::Api(told)));
+                    }
+                }
+            }
+        })
+    }
+
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
         fault::from_answer(&INFO, status, headers, body)
     }
@@ -104,6 +178,36 @@ async fn offered(session: Session<'_>, path: &str, key: &'static str) -> Result<
         Ok(items) => Ok(Some(items)),
         Err(EngineError::Api(_)) => Ok(None),
         Err(fault) => Err(fault),
+    }
+}
+
+/// The instances of a model in memory; `None` when it does not have the model.
+async fn instances(session: Session<'_>, model: &str) -> Result<Option<Vec<String>>, ManageError> {
+    let path = "/api/v1/models";
+    let document = managed(&session.get(path).await?, path)?;
+    let Some(models) = document.get("models").and_then(Value::as_array) else {
+        return Err(EngineError::Api(format!("its answer to {path} has no list of models")).into());
+    };
+    let found = models.iter().find(|item| item.get("key").and_then(Value::as_str) == Some(model));
+    let ids = |item: &Value| -> Vec<String> {
+        let loaded = item.get("loaded_instances").and_then(Value::as_array);
+        loaded.into_iter().flatten().filter_map(|instance| compatible::text(instance, "/id")).collect()
+    };
+    Ok(found.map(ids))
+}
+
+/// What it answers to a management question. Versions before 0.4.0 do not have these paths, and say so under 200.
+fn managed(answer: &Answer, path: &str) -> Result<Value, ManageError> {
+    if answer.reason().starts_with(UNKNOWN_PATH) {
+        let told = "this LM Studio is older than 0.4.0 and cannot manage models over its API; update it, or use 'lms load' \
+                    and 'lms unload'";
+        return Err(ManageError::NotOffered(told.to_owned()));
+    }
+    let document = manage::done(answer, path)?;
+    match document.get("error") {
+        None | Some(Value::Null) => Ok(document),
+        // Some faults come under 200 as well.
+        Some(_) => Err(ManageError::Refused(answer.reason())),
     }
 }
 

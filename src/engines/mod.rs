@@ -12,6 +12,7 @@ pub mod detection;
 mod fault;
 mod llamacpp;
 mod lmstudio;
+pub mod manage;
 mod near;
 mod ollama;
 mod openai;

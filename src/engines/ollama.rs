@@ -19,8 +19,10 @@ use crate::engines::adapter::{
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::manage::{self, Files, ManageError, Report};
 use crate::types::engine::{Capability, EngineKind};
 use crate::types::request::TokenUsage;
+use crate::types::text::escape;
 use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::ollama_answer::{self, ChatTranslator, TimingsForClient};
 use crate::wire::ollama_request;
@@ -117,8 +119,87 @@ impl Adapter for Ollama {
         }
     }
 
+    fn load<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            // Empty requests load. Who loads a model by hand wants it to stay: -1 is until it is unloaded.
+            let empty = json!({"model": model, "keep_alive": -1, "stream": false});
+            match manage::done(&session.post("/api/generate", &empty).await?, "/api/generate") {
+                // An embedding model refuses to generate, and loads by its own route.
+                Err(ManageError::Refused(_)) => {
+                    let empty = json!({"model": model, "keep_alive": -1, "input": []});
+                    manage::done(&session.post("/api/embed", &empty).await?, "/api/embed").map(drop)
+                }
+                other => other.map(drop),
+            }
+        })
+    }
+
+    fn unload<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let empty = json!({"model": model, "keep_alive": 0, "stream": false});
+            manage::done(&session.post("/api/generate", &empty).await?, "/api/generate").map(drop)
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        session: Session<'a>,
+        model: &'a str,
+        report: Report<'a>,
+    ) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let mut files = Files::default();
+            let mut succeeded = false;
+            let asked = json!({"model": model, "stream": true});
+            let answer = session
+                .post_for_lines("/api/pull", &asked, |line| {
+                    if let Some(fault) = compatible::text(line, "/error") {
+                        return Err(pull_refused(&fault));
+                    }
+                    let number = |name: &str| line.get(name).and_then(Value::as_u64);
+                    // One digest is one file; the total may come before anything is fetched.
+                    if let Some(digest) = compatible::text(line, "/digest") {
+                        files.note(&digest, number("completed"), number("total"));
+                    }
+                    let stage = compatible::text(line, "/status").unwrap_or_default();
+                    succeeded = stage == "success";
+                    report(files.progress(escape(&stage).into_owned()));
+                    Ok(())
+                })
+                .await?;
+            if answer.status != StatusCode::OK {
+                return manage::done(&answer, "/api/pull").map(drop);
+            }
+            if !succeeded {
+                let cut = "it ended the download without saying that it succeeded; pull again to go on from there";
+                return Err(ManageError::Refused(cut.to_owned()));
+            }
+            Ok(())
+        })
+    }
+
+    fn delete<'a>(&'a self, session: Session<'a>, model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            let answer = session.delete("/api/delete", &json!({"model": model})).await?;
+            // 200 with an empty body.
+            match answer.status {
+                StatusCode::OK => Ok(()),
+                _ => manage::done(&answer, "/api/delete").map(drop),
+            }
+        })
+    }
+
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
         fault::from_answer(&INFO, status, headers, body)
+    }
+}
+
+/// A line `{"error":…}` of a pull. An unknown name is one, under status 200.
+fn pull_refused(words: &str) -> ManageError {
+    let shown = escape(words).into_owned();
+    match words {
+        words if words.contains("file does not exist") => ManageError::UnknownModel(shown),
+        _ => ManageError::Refused(shown),
     }
 }
 

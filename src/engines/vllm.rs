@@ -13,6 +13,7 @@ use crate::engines::adapter::{
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::manage::{self, ManageError, Report};
 use crate::types::engine::{Capability, EngineKind};
 use crate::wire::json_body::{Edit, JsonBody};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
@@ -80,7 +81,10 @@ impl Adapter for Vllm {
     }
 
     fn models<'a>(&'a self, session: Session<'a>) -> BoxFuture<'a, Result<Vec<EngineModel>, EngineError>> {
-        Box::pin(async move { Ok(compatible::listed(session).await?.iter().filter_map(model).collect()) })
+        Box::pin(async move {
+            let asleep = sleeps(session).await?.unwrap_or(false);
+            Ok(compatible::listed(session).await?.iter().filter_map(|item| model(item, asleep)).collect())
+        })
     }
 
     fn prepare(&self, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
@@ -102,6 +106,46 @@ impl Adapter for Vllm {
             let document = session.post("/tokenize", &chat).await?.document("/tokenize")?;
             Ok(document.get("count").and_then(Value::as_u64))
         })
+    }
+
+    fn load<'a>(&'a self, session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            match sleeps(session).await? {
+                Some(true) => manage::done(&session.post("/wake_up", &Value::Null).await?, "/wake_up").map(drop),
+                // It serves what it was started with, and that is loaded.
+                Some(false) | None => Ok(()),
+            }
+        })
+    }
+
+    fn unload<'a>(&'a self, session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        Box::pin(async move {
+            match sleeps(session).await? {
+                Some(true) => Ok(()),
+                // Level 1 keeps the weights in main memory, so that it wakes by itself, without its files.
+                Some(false) => manage::done(&session.post("/sleep?level=1", &Value::Null).await?, "/sleep").map(drop),
+                None => Err(ManageError::NotOffered(
+                    "vLLM cannot unload the model that it was started with; stop it, or start it with \
+                     VLLM_SERVER_DEV_MODE=1 and --enable-sleep-mode so that FLM can put it to sleep"
+                        .to_owned(),
+                )),
+            }
+        })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        _session: Session<'a>,
+        _model: &'a str,
+        _report: Report<'a>,
+    ) -> BoxFuture<'a, Result<(), ManageError>> {
+        let instead = "start it with that model, which it then fetches";
+        Box::pin(std::future::ready(Err(ManageError::never(&INFO, "fetch a model", instead))))
+    }
+
+    fn delete<'a>(&'a self, _session: Session<'a>, _model: &'a str) -> BoxFuture<'a, Result<(), ManageError>> {
+        let instead = "remove it from the Hugging Face cache: hf cache rm";
+        Box::pin(std::future::ready(Err(ManageError::never(&INFO, "delete a model", instead))))
     }
 
     fn fault(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> EngineFault {
@@ -142,6 +186,16 @@ fn words<'a>(
     Ok(())
 }
 
+/// Whether it sleeps: its requests then hang while /health and /v1/models stay good (ENGINES.md §3). `None` where it
+/// was not started for that.
+async fn sleeps(session: Session<'_>) -> Result<Option<bool>, EngineError> {
+    let answer = session.get("/is_sleeping").await?;
+    Ok(match answer.status {
+        StatusCode::OK => answer.json().and_then(|told| told.get("is_sleeping").and_then(Value::as_bool)),
+        _ => None,
+    })
+}
+
 fn is_vllm(models: &Value) -> bool {
     models
         .get("data")
@@ -149,7 +203,7 @@ fn is_vllm(models: &Value) -> bool {
         .is_some_and(|list| list.iter().any(|item| item.get("owned_by").and_then(Value::as_str) == Some("vllm")))
 }
 
-fn model(item: &Value) -> Option<EngineModel> {
+fn model(item: &Value, asleep: bool) -> Option<EngineModel> {
     Some(EngineModel {
         name: compatible::text(item, "/id")?.into(),
         // It does not tell what a model can do.
@@ -158,7 +212,7 @@ fn model(item: &Value) -> Option<EngineModel> {
         size_bytes: None,
         parameters: None,
         quantization: None,
-        loaded: Some(true),
+        loaded: Some(!asleep),
         slots: ModelSlots::Untold,
     })
 }

@@ -282,3 +282,14 @@ pub struct DetectionReport {
     /// Whether it comes from the cache (SPEC §3.3).
     pub cached: bool,
 }
+
+/// How far an engine is with fetching a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferProgress {
+    /// What it does now, in the engine's words; made safe to show.
+    pub stage: String,
+    /// Bytes fetched so far.
+    pub completed: u64,
+    /// Bytes in all, as far as the engine knows yet.
+    pub total: Option<u64>,
+}

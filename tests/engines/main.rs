@@ -10,6 +10,7 @@ mod fake_engine;
 mod contract;
 mod detecting;
 mod health;
+mod manage;
 
 use std::time::Duration;
 

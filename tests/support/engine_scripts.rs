@@ -2,6 +2,7 @@
 //!
 //! Included by test binaries with `#[path]`, beside `fake_engine`.
 
+use http::Method;
 use serde_json::Value;
 
 use crate::fake_engine::{Reply, Script};
@@ -73,6 +74,21 @@ pub(crate) fn llamacpp_router() -> Script {
         .post("/v1/chat/completions", reply("chat_unknown_model"))
 }
 
+/// A llama.cpp router that loads `flm-tiny` when it is told to.
+pub(crate) fn llamacpp_router_that_loads() -> Script {
+    let reply = |name: &str| Reply::recorded(&format!("llamacpp/b11434-router/{name}"));
+    Script::new(Reply::recorded("llamacpp/b11434/not_found"))
+        .get("/health", reply("health"))
+        .get("/props", reply("props"))
+        .in_turn(
+            &Method::GET,
+            "/v1/models",
+            vec![reply("v1_models_before"), reply("v1_models_loading"), reply("v1_models_loaded")],
+        )
+        .post_when("/models/load", |body| body["model"] == "flm-tiny", reply("load"))
+        .post_when("/models/unload", |body| body["model"] == "flm-tiny", reply("unload"))
+}
+
 /// llama.cpp that wants a key, asked without one.
 pub(crate) fn llamacpp_locked() -> Script {
     let reply = |name: &str| Reply::recorded(&format!("llamacpp/b11434-key/{name}"));
@@ -117,6 +133,15 @@ pub(crate) fn vllm_embed() -> Script {
         .post("/v1/embeddings", reply("embeddings"))
 }
 
+/// vLLM as a pooling model, started so that it can sleep: awake first, asleep when asked again.
+pub(crate) fn vllm_that_sleeps() -> Script {
+    let reply = |name: &str| Reply::recorded(&format!("vllm/0.32.0-embed/{name}"));
+    vllm_embed()
+        .in_turn(&Method::GET, "/is_sleeping", vec![reply("is_sleeping_dev"), reply("is_sleeping_after")])
+        .post("/sleep", reply("sleep_dev"))
+        .post("/wake_up", reply("wake_up_dev"))
+}
+
 /// vLLM that wants a key, asked without one.
 pub(crate) fn vllm_locked() -> Script {
     let reply = |name: &str| Reply::recorded(&format!("vllm/0.32.0-key/{name}"));
@@ -136,10 +161,16 @@ pub(crate) fn ollama() -> Script {
         .post_when("/api/chat", |body| body["stream"] == false, reply("chat"))
         .post_when("/api/chat", |body| body["tools"].is_array(), reply("chat_stream_tools"))
         .post("/api/chat", reply("chat_stream"))
+        .post_when("/api/generate", |body| body["model"] == "embed:latest", reply("generate_not_supported"))
         .post_when("/api/generate", |body| body["model"] != "tiny:latest", reply("chat_unknown_model"))
+        .post_when("/api/generate", |body| body["keep_alive"] == 0, reply("generate_unload"))
         .post_when("/api/generate", |body| body["prompt"].as_str().is_none_or(str::is_empty), reply("generate_load"))
         .post_when("/api/generate", |body| body["stream"] == false, reply("generate"))
         .post("/api/generate", reply("generate_stream"))
+        .post_when("/api/pull", |body| body["model"] == "tiny:latest", reply("pull"))
+        .post("/api/pull", reply("pull_unknown"))
+        .when(Method::DELETE, "/api/delete", |asked| asked.json()["model"] == "tiny:latest", reply("delete"))
+        .when(Method::DELETE, "/api/delete", |_| true, reply("delete_unknown"))
         .post_when("/api/embed", |body| body["model"] == "embed:latest", reply("embed"))
         .post_when("/api/embeddings", |body| body["model"] == "embed:latest", reply("embeddings_native"))
         .post_when("/v1/completions", streams, reply("completions_stream"))
@@ -156,6 +187,14 @@ pub(crate) fn lmstudio() -> Script {
         .get("/v1/models", reply("v1_models"))
         .get("/api/v1/models", reply("api_v1_models"))
         .get("/api/v0/models", reply("api_v0_models"))
+        .post_when("/api/v1/models/load", |body| body["model"] == "embed", reply("load"))
+        .post_when("/api/v1/models/unload", |body| body["instance_id"] == "tiny", reply("unload"))
+        .post("/api/v1/models/download", reply("download"))
+        .in_turn(
+            &Method::GET,
+            "/api/v1/models/download/status/job_493c7c9ded",
+            vec![reply("download_status"), reply("download_status_completed")],
+        )
         .post_when(chat, |body| body.get("messages").is_none(), reply("chat_no_messages"))
         .post_when(chat, |body| body["response_format"]["type"] == "json_object", reply("chat_json_object"))
         .post_when(chat, streams, reply("chat_stream_usage"))

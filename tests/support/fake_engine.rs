@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -199,6 +200,21 @@ impl Script {
         reply: Reply,
     ) -> Self {
         self.rules.push((method, path.to_owned(), Box::new(fits), reply));
+        self
+    }
+
+    /// Answers the first request of a path with the first reply, the next with the next; the last one stays.
+    pub(crate) fn in_turn(mut self, method: &Method, path: &str, replies: Vec<Reply>) -> Self {
+        let turn = Arc::new(AtomicUsize::new(0));
+        let last = replies.len() - 1;
+        for (index, reply) in replies.into_iter().enumerate() {
+            let turn = turn.clone();
+            let its_turn = move |_: &Asked| {
+                let next = if index == last { index } else { index + 1 };
+                turn.compare_exchange(index, next, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            };
+            self = self.when(method.clone(), path, its_turn, reply);
+        }
         self
     }
 
