@@ -267,6 +267,7 @@ pub enum PrepareError {
 impl From<TranslateFault> for PrepareError {
     fn from(fault: TranslateFault) -> Self {
         match fault {
+            TranslateFault::Unreadable(reason) => BodyFault::Malformed(reason).into(),
             TranslateFault::WrongType(field, expected) => BodyFault::WrongType(field, expected).into(),
             TranslateFault::Unsupported { param, message } => Self::Unsupported { param, message },
         }

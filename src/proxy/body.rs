@@ -15,7 +15,7 @@ use crate::engines::adapter::{Delivery, InferenceRoute};
 use crate::types::engine::Capability;
 use crate::types::text::escape;
 use crate::wire::client::{About, ClientWriter, Translated};
-use crate::wire::json_body::JsonBody;
+use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::openai::Document;
 
 /// Reads and parses.
@@ -39,6 +39,7 @@ pub(super) async fn read(
     let parsed = if let Some(translated) = inference.dialect.translate(&body, about)? {
         from_translated(routed, inference, translated, model)?
     } else {
+        check_content(&body, inference.route)?;
         let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
         let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
         Parsed { key: routed.key, inference, body, extras: None, model, delivery, client: ClientWriter::OpenAi }
@@ -78,6 +79,20 @@ fn from_translated(
         delivery,
         client: translated.client,
     })
+}
+
+/// What every engine refuses, each in its own words: told in one way, and no engine is troubled.
+fn check_content(body: &JsonBody, route: InferenceRoute) -> Result<(), BodyFault> {
+    let wrong = |field: &str, expected| Err(BodyFault::WrongType(field.to_owned(), expected));
+    match route {
+        InferenceRoute::Chat if !body.raw("messages").is_some_and(|raw| raw.starts_with('[')) => {
+            wrong("messages", "an array of messages")
+        }
+        InferenceRoute::Embeddings if !body.raw("input").is_some_and(|raw| raw.starts_with(['"', '['])) => {
+            wrong("input", "a string or an array")
+        }
+        InferenceRoute::Chat | InferenceRoute::Completions | InferenceRoute::Embeddings => Ok(()),
+    }
 }
 
 /// `stream_options.include_usage`.

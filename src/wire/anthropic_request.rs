@@ -9,7 +9,7 @@ use crate::wire::chat_message::{
     self, content_of, drop_choice_without_tools, function_call, image_part, put_tools, text_part, tool_image_note,
 };
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
-use crate::wire::translate::{Fields, TranslateFault, flag, list, object, path, present, required, text, wrong};
+use crate::wire::translate::{Fields, TranslateFault, count, flag, list, object, path, present, required, text, wrong};
 
 /// A translated request.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +66,9 @@ pub fn chat(request: &Fields) -> Result<ChatFromMessages, TranslateFault> {
                 if !stop_sequences.is_empty() {
                     body.insert("stop".into(), value.clone());
                 }
+            }
+            "max_tokens" => {
+                body.insert(field.clone(), count(request, field, "")?.into());
             }
             "tools" => tools(request, &mut body, &mut dropped)?,
             "tool_choice" => tool_choice(object(value, field)?, &mut body)?,

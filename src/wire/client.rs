@@ -73,8 +73,7 @@ impl ClientDialect {
     /// See [`TranslateFault`].
     pub fn translate(self, body: &JsonBody, about: About<'_>) -> Result<Option<Translated>, TranslateFault> {
         let fields = || -> Result<Fields, TranslateFault> {
-            serde_json::from_slice(body.bytes())
-                .map_err(|_| TranslateFault::WrongType("body".to_owned(), "JSON whose numbers fit"))
+            serde_json::from_slice(body.bytes()).map_err(|error| TranslateFault::Unreadable(error.to_string()))
         };
         let translated = match self {
             Self::OpenAi => return Ok(None),

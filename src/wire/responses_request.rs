@@ -9,7 +9,7 @@ use crate::wire::chat_message::{
     self, content_of, drop_choice_without_tools, function_call, image_part, put_tools, text_part, tool_image_note,
 };
 use crate::wire::pivot::{Extras, Thinking};
-use crate::wire::translate::{Fields, TranslateFault, flag, list, object, path, present, required, text, wrong};
+use crate::wire::translate::{Fields, TranslateFault, count, flag, list, object, path, present, required, text, wrong};
 
 /// A translated request.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +96,7 @@ pub fn chat(request: &Fields) -> Result<ChatFromResponses, TranslateFault> {
         match field.as_str() {
             "input" | "instructions" => {}
             "max_output_tokens" => {
-                body.insert("max_tokens".into(), value.clone());
+                body.insert("max_tokens".into(), count(request, field, "")?.into());
             }
             "tools" => tools(request, &mut body, &mut dropped)?,
             "tool_choice" => tool_choice(value, &mut body, &mut dropped)?,

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// Why a request cannot be put into another dialect's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TranslateFault {
+    /// JSON by its grammar, but not readable as values: half a surrogate pair, a number beyond 64 bits.
+    #[error("{0}")]
+    Unreadable(String),
     /// A field has the wrong type; the second part completes "must be …".
     #[error("the field {0:?} must be {1}")]
     WrongType(String, &'static str),
@@ -66,6 +69,14 @@ pub(crate) fn flag(fields: &Fields, key: &str, at: &str) -> Result<Option<bool>,
         None => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
         Some(_) => Err(wrong(at, key, "true or false")),
+    }
+}
+
+/// A field that is a whole number from 0 up; `None` when absent or null.
+pub(crate) fn count(fields: &Fields, key: &str, at: &str) -> Result<Option<u64>, TranslateFault> {
+    match present(fields, key) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| wrong(at, key, "a whole number from 0 up")),
     }
 }
 

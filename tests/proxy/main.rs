@@ -11,6 +11,7 @@ mod aliases;
 mod anthropic;
 mod budgets;
 mod connections;
+mod hostile;
 mod keys;
 mod ollama_clients;
 mod owner;

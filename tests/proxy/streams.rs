@@ -3,12 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use flm::guard::GuardPolicy;
 use flm::proxy::limits::ProxyLimits;
 use flm::types::key::KeyLimits;
 use flm::types::request::RequestEnd;
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
@@ -143,25 +145,63 @@ async fn a_failure_after_the_first_comment_is_told_inside_the_stream() {
     ends_with_an_error(&stream_of(&proxy).await, "engine_error");
 }
 
+/// Five hundred streams need four descriptors each in this process: more than the soft limit of many systems.
+fn raise_the_limit_of_descriptors() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("a soft limit may be raised");
+}
+
 #[tokio::test]
-async fn many_streams_at_once_leave_nothing_behind_when_half_of_the_clients_leave() {
-    const STREAMS: usize = 60;
-    let proxy = Proxy::start();
-    let engine = engine_that(recorded().cut_after(2, Step::Stall)).await;
+async fn of_five_hundred_streams_exactly_those_are_cancelled_whose_clients_leave_and_nothing_stays() {
+    const STREAMS: usize = 500;
+    raise_the_limit_of_descriptors();
+    let limits = ProxyLimits { connections_per_address: 1_000, ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits { requests_per_minute: 0, ..KeyLimits::default() });
+    proxy.shared.guard.set_policy(GuardPolicy { address_requests_per_minute: 0, address_burst: 1 });
+    // The key's first use costs an Argon2 run.
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+    let gate = CancellationToken::new();
+    let mut reply = recorded();
+    reply.steps.insert(2, Step::Until(gate.clone()));
+    let whole = reply.body();
+    let engine = engine_that(reply).await;
     proxy.engine_with_slots("llamacpp", "llamacpp", &engine, NonZeroU32::new(1_000)).await;
     let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
-    let mut open = Vec::new();
-    for _ in 0..STREAMS {
-        open.push(proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))).await);
+    let opening = (0..STREAMS).map(|_| proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))));
+    let mut open = futures_util::future::join_all(opening).await;
+    if let Some(at) = open.iter().position(|response| response.status() != 200) {
+        let (parts, body) = open.remove(at).into_parts();
+        panic!("{}: {:?}", parts.status, body.collect().await.expect("a body").to_bytes());
     }
-    assert_eq!(proxy.shared.metrics.sums().streams, u32::try_from(STREAMS).expect("small"));
-    open.truncate(STREAMS / 2);
-    engine.wait_until(|seen| seen.left == STREAMS / 2).await;
+    let load = || proxy.shared.registry.load().remove(0);
+    assert_eq!(proxy.shared.metrics.sums().streams as usize, STREAMS);
+    assert_eq!((load().in_flight as usize, load().queued), (STREAMS, 0));
+
+    let mut number = 0;
+    open.retain(|_| {
+        number += 1;
+        number % 2 == 0
+    });
+    let seen = engine.wait_until(|seen| seen.left == STREAMS / 2).await;
+    assert_eq!(seen.completed + seen.left, seen.asked.len() - STREAMS / 2, "the other half goes on");
+    gate.cancel();
+    let events = |body: &[u8]| body.windows(6).filter(|window| window == b"data: ").count();
+    for response in open {
+        let body = response.into_body().collect().await.expect("to its end").to_bytes();
+        assert!(body.ends_with(b"data: [DONE]\n\n"));
+        assert_eq!(events(&body), events(&whole), "nothing is missing");
+    }
+    assert_eq!(engine.seen().left, STREAMS / 2);
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while proxy.shared.metrics.sums().streams as usize != STREAMS / 2 {
-        assert!(tokio::time::Instant::now() < deadline);
+    let all_is_free = || {
+        let sums = proxy.shared.metrics.sums();
+        (sums.streams, sums.in_flight, load().in_flight, load().queued) == (0, 0, 0, 0)
+    };
+    while !all_is_free() {
+        assert!(tokio::time::Instant::now() < deadline, "{:?} {:?}", proxy.shared.metrics.sums(), load());
         tokio::task::yield_now().await;
     }
-    drop(open);
-    engine.wait_until(|seen| seen.left == STREAMS).await;
+    let slots = proxy.shared.registry.engine(&load().engine).expect("registered").slots.running();
+    assert_eq!(slots, 0);
 }
