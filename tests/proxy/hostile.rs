@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use flm::telemetry::tasks::Tasks;
 use flm::types::key::KeyLimits;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -97,7 +98,7 @@ fn general(route: &Route) -> Vec<Case> {
         refused: Refused { status, code, param },
     };
     let wrong = |name: &str, body: Vec<u8>| case(name, body, 400, "invalid_request", None);
-    let many: String = (0..600).map(|number| format!(",\"x{number}\":1")).collect();
+    let many: String = (0..600).flat_map(|number| [",\"x".to_owned(), number.to_string(), "\":1".to_owned()]).collect();
     let mut cases = vec![
         wrong("nothing", Vec::new()),
         wrong("words", b"hello".to_vec()),
@@ -277,7 +278,8 @@ async fn hundreds_of_wrong_requests_are_refused_as_their_api_does_and_their_conn
     let mut by_status: BTreeMap<u16, usize> = BTreeMap::new();
     let stream = TcpStream::connect(proxy.address()).await.expect("connects");
     let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.expect("speaks");
-    let connection = tokio::spawn(connection);
+    let tasks = Tasks::new();
+    let _driven = tasks.spawn_until_end("client", connection);
     for case in &cases {
         let request = Request::builder()
             .method(case.method.clone())
@@ -297,7 +299,7 @@ async fn hundreds_of_wrong_requests_are_refused_as_their_api_does_and_their_conn
         complaints.extend(complaint(case, parts.status, id, &body));
         *by_status.entry(parts.status.as_u16()).or_default() += 1;
     }
-    connection.abort();
+    tasks.ending().cancel();
     assert!(complaints.is_empty(), "{} of {} {by_status:?}:\n{}", complaints.len(), cases.len(), complaints.join("\n"));
     assert_eq!(troubled(), before, "no engine was troubled");
     // What was made wrong above is right as it stands.
