@@ -102,7 +102,7 @@ pub(super) enum FlmCommand {
     /// Find, list, add and remove engines
     #[command(subcommand, after_help = "Example:\n  flm engines detect --fresh")]
     Engines(EnginesCommand),
-    /// List the models of all engines
+    /// List, load, unload, fetch and delete models
     #[command(subcommand, after_help = "Example:\n  flm models list")]
     Models(ModelsCommand),
     /// Start, stop and watch the proxy

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::types::failure::{ErrorCode, Failure};
 use crate::types::text::escape;
@@ -124,6 +125,54 @@ pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Comma
     let mut script = Vec::new();
     clap_complete::generate(shell, command, name, &mut script);
     line(String::from_utf8_lossy(&script).trim_end());
+}
+
+/// Shows how far something is: one line of JSON each time, or one line for people on stderr that is written over where
+/// that is a terminal, and only when the stage changes where it is not.
+#[derive(Debug)]
+pub(super) struct ProgressLine {
+    format: Format,
+    /// The stage told last.
+    stage: String,
+    /// Columns of the line on the screen.
+    shown: usize,
+}
+
+impl ProgressLine {
+    /// Nothing is shown yet.
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, stage: String::new(), shown: 0 }
+    }
+
+    /// Shows the next.
+    pub(super) fn show(&mut self, data: &impl Serialize, stage: &str, text: &str) {
+        if self.format != Format::Text {
+            line(&json!({ "progress": data }).to_string());
+            return;
+        }
+        if io::stderr().is_terminal() {
+            let width = text.width();
+            // Blanks over what was longer before.
+            let rest = " ".repeat(self.shown.saturating_sub(width));
+            self.shown = width;
+            write_same_line(&format!("\r{text}{rest}"));
+        } else if self.stage != stage {
+            error_line(text);
+        }
+        stage.clone_into(&mut self.stage);
+    }
+
+    /// Leaves the line.
+    pub(super) fn end(self) {
+        if self.shown > 0 {
+            write_same_line("\n");
+        }
+    }
+}
+
+fn write_same_line(text: &str) {
+    let mut stream = io::stderr().lock();
+    let _reader_gone = write!(stream, "{text}").and_then(|()| stream.flush());
 }
 
 /// A line for people beside the result.

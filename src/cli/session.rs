@@ -1,9 +1,9 @@
 //! What every command has: the home, the format, and the way to the operator.
 
 use super::output::Format;
-use crate::control::Operator;
 use crate::control::request::Home;
-use crate::types::calls::{Call, Permission};
+use crate::control::{Operator, Step};
+use crate::types::calls::{Call, LongCall, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
 /// One run of a command.
@@ -22,10 +22,41 @@ impl Session {
         outcome
     }
 
+    /// Runs an operation that takes long and hands on how far it is; Ctrl-C ends it.
+    pub(super) async fn follow<C: LongCall>(&self, call: C, mut told: impl FnMut(C::Progress)) -> Outcome<C::Output> {
+        let operator = Operator::connect(&self.home.paths, Permission::Full).await?;
+        let outcome = async {
+            let mut following = operator.follow(&call).await?;
+            loop {
+                tokio::select! {
+                    step = following.next() => match step? {
+                        Step::Progress(progress) => told(progress),
+                        Step::Done(output) => return Ok(output),
+                    },
+                    interrupted = tokio::signal::ctrl_c() => {
+                        // Leaving it ends it.
+                        drop(following);
+                        return Err(cancelled(interrupted.is_err()));
+                    }
+                }
+            }
+        }
+        .await;
+        operator.close().await;
+        outcome
+    }
+
     /// The owner's operator, for operations that need a running proxy.
     pub(super) async fn running(&self) -> Outcome<Operator> {
         Operator::attach(&self.home.paths, Permission::Full).await?.ok_or_else(|| {
             Failure::new(ErrorCode::NotFound, "no proxy runs for this home").hint("start it with: flm proxy start")
         })
     }
+}
+
+fn cancelled(unheard: bool) -> Failure {
+    if unheard {
+        return Failure::new(ErrorCode::Internal, "the system does not let this command hear Ctrl-C");
+    }
+    Failure::new(ErrorCode::Cancelled, "cancelled: it was not finished").hint("run the same command again to go on")
 }

@@ -12,4 +12,4 @@ pub mod ownership;
 pub mod protocol;
 pub mod request;
 
-pub use operator::{Attachment, EventStream, Operator};
+pub use operator::{Attachment, EventStream, Following, Operator, Step};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,8 +15,9 @@ use super::ownership::{self, Claim, OwnerLock};
 use super::protocol;
 use crate::config::paths::HomePaths;
 use crate::operations::context::{Context, ContextOptions};
-use crate::operations::dispatch::dispatch;
-use crate::types::calls::{Call, Permission};
+use crate::operations::dispatch::{dispatch, dispatch_long};
+use crate::operations::progress::{Line, Ongoing};
+use crate::types::calls::{Call, LongCall, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::LiveLine;
 
@@ -112,6 +114,27 @@ impl Operator {
         protocol::read_answer(&body)
     }
 
+    /// Begins an operation that takes long. Dropping what is answered ends it.
+    ///
+    /// # Errors
+    /// As [`Operator::call`], as far as it is known before it runs; the rest comes with [`Following::next`].
+    pub async fn follow<C: LongCall>(&self, call: &C) -> Outcome<Following<C>> {
+        let arguments = serde_json::to_vec(call).map(Bytes::from).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("the arguments of {} cannot be written: {error}", C::NAME))
+        })?;
+        let source = if let Route::Alone(alone) = &self.route {
+            let ongoing = dispatch_long(&alone.context, C::NAME, &arguments, self.permission)?.ok_or_else(|| {
+                Failure::new(ErrorCode::Internal, format!("{} is no operation that takes long", C::NAME))
+            })?;
+            Source::Here { ongoing, _alone: alone.clone() }
+        } else {
+            let path = format!("{}{}", protocol::PREFIX, C::NAME);
+            let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
+            Source::Owner { answer, received: BytesMut::new() }
+        };
+        Ok(Following { source, call: PhantomData })
+    }
+
     /// Subscribes to the live lane: first a snapshot, then events.
     ///
     /// # Errors
@@ -169,6 +192,62 @@ impl Operator {
             Failure::new(ErrorCode::Internal, format!("the request for {path} cannot be written: {error}"))
         })?;
         exchange::send(stream, request).await.map_err(|error| vanished(&error))
+    }
+}
+
+/// An operation that takes long, on its way.
+pub struct Following<C: LongCall> {
+    source: Source,
+    call: PhantomData<fn(C)>,
+}
+
+enum Source {
+    Here { ongoing: Ongoing, _alone: Arc<Alone> },
+    Owner { answer: Answer, received: BytesMut },
+}
+
+/// What comes next of an operation that takes long.
+#[derive(Debug)]
+pub enum Step<C: LongCall> {
+    /// How far it is.
+    Progress(C::Progress),
+    /// It is done; nothing comes after this.
+    Done(C::Output),
+}
+
+impl<C: LongCall> Following<C> {
+    /// What comes next. Cancel-safe.
+    ///
+    /// # Errors
+    /// The operation's own failure, which ends it, or that the owner vanished.
+    pub async fn next(&mut self) -> Outcome<Step<C>> {
+        let unreadable = |error: serde_json::Error| {
+            Failure::new(ErrorCode::Internal, format!("what {} tells cannot be read: {error}", C::NAME))
+        };
+        match &mut self.source {
+            Source::Here { ongoing, .. } => match ongoing.next().await {
+                Line::Progress(line) => serde_json::from_slice(&line).map(Step::Progress).map_err(unreadable),
+                Line::Ended(outcome) => serde_json::from_slice(&outcome?).map(Step::Done).map_err(unreadable),
+            },
+            Source::Owner { answer, received } => {
+                let line = loop {
+                    if let Some(end) = memchr::memchr(b'\n', received) {
+                        break received.split_to(end + 1);
+                    }
+                    match answer.piece().await {
+                        Some(Ok(piece)) => received.extend_from_slice(&piece),
+                        Some(Err(error)) => return Err(vanished(&error)),
+                        // The last line is the answer, and ends with the body.
+                        None if received.is_empty() => return Err(gone()),
+                        None => break std::mem::take(received),
+                    }
+                };
+                match protocol::read_progress(&line) {
+                    Some(progress) => progress.map(Step::Progress),
+                    None => protocol::read_answer(&line).map(Step::Done),
+                }
+            }
+        }
     }
 }
 

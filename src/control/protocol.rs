@@ -2,7 +2,8 @@
 //!
 //! `POST /admin/<operation>` with JSON arguments answers `{"version":"1.0","data":…}` or `{"error":{…}}`, the same
 //! shapes that commands print (SPEC §2). `GET /admin/events` answers one JSON line per live event until either side
-//! closes. One connection carries one exchange; closing it cancels an operation that only reads.
+//! closes. An operation that takes long answers lines: `{"progress":…}` as often as it has something to tell, then one of
+//! the two shapes. One connection carries one exchange; closing it cancels an operation that only reads or takes long.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -68,19 +69,37 @@ pub fn write_answer(outcome: &Outcome<Bytes>) -> (StatusCode, Bytes) {
     }
 }
 
+/// Writes how far an operation is: one line.
+#[must_use]
+pub fn write_progress(progress: &[u8]) -> Bytes {
+    [b"{\"progress\":", progress, b"}\n"].concat().into()
+}
+
+/// Reads a line that tells how far an operation is; `None` when the line is its answer.
+pub fn read_progress<T: serde::de::DeserializeOwned>(line: &[u8]) -> Option<Outcome<T>> {
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow)]
+        progress: &'a RawValue,
+    }
+    let told: Told<'_> = serde_json::from_slice(line).ok()?;
+    Some(serde_json::from_str(told.progress.get()).map_err(|error| damaged(&error.to_string())))
+}
+
 /// Reads an answer of either shape.
 pub fn read_answer<T: serde::de::DeserializeOwned>(body: &[u8]) -> Outcome<T> {
-    let damaged = |why: String| {
-        Failure::new(ErrorCode::Internal, format!("the proxy's answer cannot be read: {why}"))
-            .hint("restart it with this version: flm proxy stop --all, then flm proxy start")
-    };
-    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
+    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))?;
     match (answer.error, answer.data) {
         (Some(failure), _) => Err(failure),
-        (None, Some(data)) => serde_json::from_str(data.get()).map_err(|error| damaged(error.to_string())),
+        (None, Some(data)) => serde_json::from_str(data.get()).map_err(|error| damaged(&error.to_string())),
         // `()` is written as null, which a borrowed `Option` reads as absent.
-        (None, None) => serde_json::from_str("null").map_err(|error| damaged(error.to_string())),
+        (None, None) => serde_json::from_str("null").map_err(|error| damaged(&error.to_string())),
     }
+}
+
+fn damaged(why: &str) -> Failure {
+    Failure::new(ErrorCode::Internal, format!("the proxy's answer cannot be read: {why}"))
+        .hint("restart it with this version: flm proxy stop --all, then flm proxy start")
 }
 
 fn status_of(code: ErrorCode) -> StatusCode {
@@ -116,6 +135,13 @@ mod tests {
         let (status, body) = write_answer(&Err(failure.clone()));
         assert_eq!(status, StatusCode::CONFLICT);
         assert_eq!(read_answer::<u32>(&body), Err(failure));
+    }
+
+    #[test]
+    fn progress_is_told_from_the_answer() {
+        assert_eq!(read_progress::<u32>(&write_progress(b"7")), Some(Ok(7)));
+        assert_eq!(read_progress::<u32>(&write_answer(&Ok(Bytes::from_static(b"7"))).1), None);
+        assert!(read_progress::<u32>(&write_progress(b"\"x\"")).is_some_and(|told| told.is_err()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::Incoming as Body;
@@ -26,7 +27,8 @@ use crate::config::paths::HomePaths;
 use crate::control::dialer::Incoming;
 use crate::control::protocol;
 use crate::operations::context::{Context, Live};
-use crate::operations::dispatch::dispatch;
+use crate::operations::dispatch::{dispatch, dispatch_long};
+use crate::operations::progress::{Line, Ongoing};
 use crate::telemetry::tasks::Tasks;
 use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -124,14 +126,41 @@ async fn answer(context: Arc<Context>, request: Request<Body>) -> Answer {
             }
             Err(failure) => Err(failure),
         },
-        (&Method::POST, path) if path.starts_with(protocol::PREFIX) => run(context, request).await,
+        (&Method::POST, path) if path.starts_with(protocol::PREFIX) => match run(context, request).await {
+            Ok(Ran::Short(outcome)) => outcome,
+            Ok(Ran::Long(ongoing)) => {
+                return respond(
+                    StatusCode::OK,
+                    "application/x-ndjson",
+                    StreamBody::new(lines_of(ongoing)).boxed_unsync(),
+                );
+            }
+            Err(failure) => Err(failure),
+        },
         (method, _) => Err(Failure::new(ErrorCode::NotFound, format!("the control socket has no such {method} path"))),
     };
     let (status, body) = protocol::write_answer(&outcome);
     respond(status, "application/json", Full::new(body).boxed_unsync())
 }
 
-async fn run(context: Arc<Context>, request: Request<Body>) -> Outcome<Bytes> {
+/// What came of a call.
+enum Ran {
+    Short(Outcome<Bytes>),
+    Long(Ongoing),
+}
+
+/// A long operation as lines; dropping them, as when the caller leaves, ends it.
+fn lines_of(ongoing: Ongoing) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    futures_util::stream::unfold(Some(ongoing), |ongoing| async move {
+        let mut ongoing = ongoing?;
+        Some(match ongoing.next().await {
+            Line::Progress(progress) => (Ok(Frame::data(protocol::write_progress(&progress))), Some(ongoing)),
+            Line::Ended(outcome) => (Ok(Frame::data(protocol::write_answer(&outcome).1)), None),
+        })
+    })
+}
+
+async fn run(context: Arc<Context>, request: Request<Body>) -> Outcome<Ran> {
     let (head, body) = request.into_parts();
     let name = head.uri.path().strip_prefix(protocol::PREFIX).unwrap_or_default().to_owned();
     if !protocol::ANY_VERSION.contains(&name.as_str()) {
@@ -149,7 +178,11 @@ async fn run(context: Arc<Context>, request: Request<Body>) -> Outcome<Bytes> {
         }
         Failure::new(ErrorCode::IoError, format!("the arguments did not arrive: {error}"))
     })?;
-    dispatch(context, &name, arguments.to_bytes(), permission).await
+    let arguments = arguments.to_bytes();
+    if let Some(ongoing) = dispatch_long(&context, &name, &arguments, permission)? {
+        return Ok(Ran::Long(ongoing));
+    }
+    Ok(Ran::Short(dispatch(context, &name, arguments, permission).await))
 }
 
 fn lane_for<'a>(context: &'a Context, request: &Request<Body>) -> Outcome<&'a Live> {

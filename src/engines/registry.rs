@@ -333,6 +333,15 @@ impl Registry {
         }
     }
 
+    /// Has the next check read the engine's models again, however young its list is: something was done to one.
+    pub fn reread_models(&self, id: &EngineId) {
+        self.change(|engines| {
+            if let Some(entry) = engines.get_mut(id) {
+                entry.models_read = None;
+            }
+        });
+    }
+
     /// For tests: what an engine listed, and its state.
     pub fn set_models(&self, id: &EngineId, models: Vec<EngineModel>, state: EngineState) {
         let now = self.shared.clock.wall();

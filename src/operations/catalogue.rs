@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::context::Context;
+use super::progress::Reporter;
 use super::{
     addresses, aliases, audit_log, engines, keys, models, profiles, prompts, proxy, reload, requests, settings, usage,
 };
@@ -19,7 +21,9 @@ use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
-use crate::types::calls::models::{ListModels, RefreshModels};
+use crate::types::calls::models::{
+    DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
+};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
@@ -41,77 +45,107 @@ pub struct Operation {
     /// What it does to the home.
     pub access: Access,
     /// Runs it: JSON arguments in, JSON result out.
-    pub run: fn(Arc<Context>, Bytes) -> Running,
+    pub run: Run,
+}
+
+/// How an operation runs.
+pub enum Run {
+    /// It answers once.
+    Short(fn(Arc<Context>, Bytes) -> Running),
+    /// It tells how far it is, each time as JSON.
+    Long(fn(Arc<Context>, Bytes, mpsc::Sender<Bytes>) -> Running),
 }
 
 /// Writes [`OPERATIONS`]: each call with the function that runs it.
 macro_rules! operations {
-    ($($call:ident => $function:path),* $(,)?) => {
+    (
+        short { $($call:ident => $function:path),* $(,)? }
+        long { $($long:ident => $work:path),* $(,)? }
+    ) => {
         /// Every operation.
         pub static OPERATIONS: &[Operation] = &[$(
             Operation {
                 name: <$call as Call>::NAME,
                 access: <$call as Call>::ACCESS,
-                run: |context, arguments| Box::pin(async move {
+                run: Run::Short(|context, arguments| Box::pin(async move {
                     let call: $call = read_arguments(<$call as Call>::NAME, &arguments)?;
                     let output: <$call as Call>::Output = $function(&context, call).await?;
                     write_result(<$call as Call>::NAME, &output)
-                }),
-            }
-        ),*];
+                })),
+            },
+        )* $(
+            Operation {
+                name: <$long as Call>::NAME,
+                access: <$long as Call>::ACCESS,
+                run: Run::Long(|context, arguments, lane| Box::pin(async move {
+                    let call: $long = read_arguments(<$long as Call>::NAME, &arguments)?;
+                    let output: <$long as Call>::Output = $work(&context, call, Reporter::new(lane)).await?;
+                    write_result(<$long as Call>::NAME, &output)
+                })),
+            },
+        )*];
     };
 }
 
 operations! {
-    AddBlock => addresses::add_block,
-    AddEngine => engines::add,
-    AddNetwork => addresses::add_network,
-    ClearBlocks => addresses::clear_blocks,
-    CreateKey => keys::create,
-    DeleteProfile => profiles::delete,
-    DeletePrompt => prompts::delete,
-    DetectEngines => engines::detect,
-    EditKey => keys::edit,
-    EndOwner => proxy::end,
-    EngineHealth => engines::health,
-    EnsureFirstKey => keys::ensure_first,
-    ListAliases => aliases::list,
-    ListAudit => audit_log::list,
-    ListBlocks => addresses::list_blocks,
-    ListEngineKinds => engines::kinds,
-    ListEngines => engines::list,
-    ListKeys => keys::list,
-    ListModels => models::list,
-    ListNetworks => addresses::list_networks,
-    ListProfiles => profiles::list,
-    ListPromptRoutes => prompts::routes,
-    ListPrompts => prompts::list,
-    ListRequests => requests::list,
-    ListSettings => settings::list,
-    PreviewPrompt => prompts::preview,
-    PromptHistory => prompts::history,
-    RefreshModels => models::refresh,
-    Reload => reload::reload,
-    RemoveAlias => aliases::remove,
-    RemoveBlock => addresses::remove_block,
-    RemoveEngine => engines::remove,
-    RemoveNetwork => addresses::remove_network,
-    RevokeKey => keys::revoke,
-    RotateKey => keys::rotate,
-    SaveProfile => profiles::save,
-    SetAlias => aliases::set,
-    SetPrompt => prompts::set,
-    SetSetting => settings::set,
-    ShowKey => keys::show,
-    ShowPaths => settings::paths,
-    ShowPrompt => prompts::show,
-    ShowSetting => settings::show,
-    ShowUsage => usage::show,
-    Snapshot => proxy::snapshot,
-    StartListener => proxy::start,
-    Status => proxy::status,
-    StopListener => proxy::stop,
-    VerifyAudit => audit_log::verify,
+    short {
+        AddBlock => addresses::add_block,
+        AddEngine => engines::add,
+        AddNetwork => addresses::add_network,
+        ClearBlocks => addresses::clear_blocks,
+        CreateKey => keys::create,
+        DeleteModel => models::delete,
+        DeleteProfile => profiles::delete,
+        DeletePrompt => prompts::delete,
+        DetectEngines => engines::detect,
+        EditKey => keys::edit,
+        EndOwner => proxy::end,
+        EngineHealth => engines::health,
+        EnsureFirstKey => keys::ensure_first,
+        ListAliases => aliases::list,
+        ListAudit => audit_log::list,
+        ListBlocks => addresses::list_blocks,
+        ListEngineKinds => engines::kinds,
+        ListEngines => engines::list,
+        ListKeys => keys::list,
+        ListModels => models::list,
+        ListNetworks => addresses::list_networks,
+        ListProfiles => profiles::list,
+        ListPromptRoutes => prompts::routes,
+        ListPrompts => prompts::list,
+        ListRequests => requests::list,
+        ListSettings => settings::list,
+        PreviewPrompt => prompts::preview,
+        PromptHistory => prompts::history,
+        RefreshModels => models::refresh,
+        Reload => reload::reload,
+        RemoveAlias => aliases::remove,
+        RemoveBlock => addresses::remove_block,
+        RemoveEngine => engines::remove,
+        RemoveNetwork => addresses::remove_network,
+        RevokeKey => keys::revoke,
+        RotateKey => keys::rotate,
+        SaveProfile => profiles::save,
+        SetAlias => aliases::set,
+        SetPrompt => prompts::set,
+        SetSetting => settings::set,
+        ShowKey => keys::show,
+        ShowModel => models::show,
+        ShowPaths => settings::paths,
+        ShowPrompt => prompts::show,
+        ShowSetting => settings::show,
+        ShowUsage => usage::show,
+        Snapshot => proxy::snapshot,
+        StartListener => proxy::start,
+        Status => proxy::status,
+        StopListener => proxy::stop,
+        UnloadModel => models::unload,
+        VerifyAudit => audit_log::verify,
+    }
+    long {
+        LoadModel => models::load,
+        PullModel => models::pull,
+    }
 }
 
 /// The operation of that name.
@@ -147,7 +181,8 @@ mod tests {
         let mut declared = BTreeSet::new();
         for file in std::fs::read_dir(folder).expect("folder of calls") {
             let text = std::fs::read_to_string(file.expect("entry").path()).expect("reads");
-            for line in text.lines().filter(|line| line.starts_with("call!(")) {
+            let declares = |line: &&str| line.starts_with("call!(") || line.starts_with("long_call!(");
+            for line in text.lines().filter(declares) {
                 declared.insert(line.split('"').nth(1).expect("a path in quotes").to_owned());
             }
         }

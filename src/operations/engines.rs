@@ -154,7 +154,8 @@ pub async fn check_all(context: &Context) -> Outcome<()> {
     store_points(context, join_all(checks).await.into_iter().flatten().collect()).await
 }
 
-async fn check(context: &Context, id: &EngineId) -> Outcome<()> {
+/// Checks one engine and stores what the check found.
+pub(super) async fn check(context: &Context, id: &EngineId) -> Outcome<()> {
     let point = context.registry.check(id, &context.pool).await;
     store_points(context, point.into_iter().collect()).await
 }

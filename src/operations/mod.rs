@@ -18,6 +18,7 @@ pub mod loading;
 pub mod models;
 pub mod port_holder;
 pub mod profiles;
+pub mod progress;
 pub mod prompts;
 pub mod proxy;
 pub mod reload;

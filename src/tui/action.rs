@@ -6,7 +6,7 @@
 
 use crossterm::event::KeyEvent;
 
-use crate::tui::effect::Answer;
+use crate::tui::effect::{Answer, Progressed};
 use crate::tui::tabs::Tab;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::Failure;
@@ -176,6 +176,10 @@ commands! {
     SortModels "sort-models" ["s"] "command.sort" Models Looks 100;
     ReverseModels "reverse-models" ["S"] "command.reverse" Models Looks 0;
     RefreshModels "refresh-models" ["r"] "command.refresh_models" Models Changes 95;
+    LoadModel "load-model" ["L"] "command.load_model" Models Changes 80;
+    UnloadModel "unload-model" ["U"] "command.unload_model" Models Changes 79;
+    PullModel "pull-model" ["p"] "command.pull_model" Models Changes 85;
+    DeleteModel "delete-model" ["x", "delete"] "command.delete_model" Models Dangerous 40;
     EditProfile "edit-profile" ["e"] "command.edit_profile" Models Changes 90;
     DeleteProfile "delete-profile" ["D"] "command.delete_profile" Models Dangerous 0;
 
@@ -298,6 +302,8 @@ pub enum Action {
     },
     /// A line of the live lane.
     Live(Box<LiveLine>),
+    /// An operation that takes long told how far it is.
+    Progressed(Box<Progressed>),
     /// An operation ended.
     Answered(Box<Answer>),
     /// Time has passed; `State::now` is set.

@@ -5,7 +5,7 @@
 
 use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice};
+use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, work};
 use crate::tui::state::State;
 use crate::tui::tab_prompts;
 use crate::tui::tab_proxy::usage;
@@ -13,6 +13,7 @@ use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::models::PullModel;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{ListenerConfig, ListenerStatus};
@@ -67,6 +68,10 @@ pub fn take(state: &mut State, answer: Answer) {
             state.world.models = models;
             done(state, "toast.models", &[("count", &count)]);
         }
+        managed @ (Reply::LoadModel(..)
+        | Reply::PullModel(..)
+        | Reply::UnloadModel(_, Ok(_))
+        | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
@@ -126,6 +131,38 @@ pub fn take(state: &mut State, answer: Answer) {
                 state.complain(failure);
             }
         }
+    }
+}
+
+/// Something was done with a model, or failed.
+fn managed_model(state: &mut State, ticket: Ticket, reply: Reply) {
+    work::ended(state, ticket);
+    match reply {
+        Reply::LoadModel(_, Ok(model)) => {
+            done(state, "toast.model_loaded", &[("model", &escape(&model.name.model))]);
+        }
+        Reply::UnloadModel(_, Ok(model)) => {
+            done(state, "toast.model_unloaded", &[("model", &escape(&model.name.model))]);
+        }
+        Reply::DeleteModel(_, Ok(model)) => done(state, "toast.model_deleted", &[("model", &escape(&model.model))]),
+        Reply::PullModel(call, Ok(_)) => done(state, "toast.model_pulled", &[("model", &escape(&call.model))]),
+        Reply::PullModel(call, Err(failure)) => pull_again(state, &call, failure),
+        other => {
+            if let Some(failure) = other.failure() {
+                state.complain(failure);
+            }
+        }
+    }
+}
+
+/// What was typed is not lost: the form comes back with what went wrong.
+fn pull_again(state: &mut State, call: &PullModel, failure: Failure) {
+    match forms::pull_model(state, call.engine.as_ref(), &call.model) {
+        Some(mut form) => {
+            form.failure = Some(failure);
+            overlays::open(state, Overlay::Form(form));
+        }
+        None => state.complain(&failure),
     }
 }
 

@@ -3,12 +3,14 @@
 //! The console's only I/O besides the terminal. `update` answers [`Effect`]s; the loop in `tui` hands calls to
 //! the [`Courier`], whose tasks send the answer back as an action. Must never touch the state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-use crate::control::Operator;
+use crate::control::{Operator, Step};
 use crate::telemetry::tasks::Tasks;
 use crate::tui::action::Action;
 use crate::tui::{Attached, Connect, ConsoleEnd};
@@ -18,7 +20,7 @@ use crate::types::calls::addresses::{
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
-use crate::types::calls::models::RefreshModels;
+use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt,
@@ -26,8 +28,9 @@ use crate::types::calls::prompts::{
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::calls::settings::{ListSettings, SetSetting};
 use crate::types::calls::usage::ShowUsage;
-use crate::types::calls::{Access, Call};
+use crate::types::calls::{Access, Call, LongCall};
 use crate::types::clock::Clock;
+use crate::types::engine::TransferProgress;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
 /// Names one call, so that a form knows its answer from others.
@@ -44,6 +47,8 @@ pub enum Effect {
         /// What to run.
         request: Request,
     },
+    /// Leave a call on its way: one that only reads or takes long ends, of any other the answer is not waited for.
+    Leave(Ticket),
     /// Put text on the clipboard of the person's terminal (OSC 52).
     Copy(String),
     /// Draw everything anew.
@@ -74,16 +79,73 @@ pub struct Answer {
     pub reply: Reply,
 }
 
+/// How far a call is that takes long.
+#[derive(Debug)]
+pub struct Progressed {
+    /// Of the call.
+    pub ticket: Ticket,
+    /// What it tells.
+    pub told: Told,
+}
+
+/// What calls that take long tell on their way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A model is being loaded.
+    Load(LoadProgress),
+    /// A model is being fetched.
+    Transfer(TransferProgress),
+}
+
+impl From<LoadProgress> for Told {
+    fn from(progress: LoadProgress) -> Self {
+        Self::Load(progress)
+    }
+}
+
+impl From<TransferProgress> for Told {
+    fn from(progress: TransferProgress) -> Self {
+        Self::Transfer(progress)
+    }
+}
+
+/// Runs a call that takes long, and hands on how far it is.
+async fn follow_call<C: LongCall>(
+    operator: &Operator,
+    call: &C,
+    ticket: Ticket,
+    answers: &mpsc::Sender<Action>,
+) -> Outcome<C::Output>
+where
+    Told: From<C::Progress>,
+{
+    let mut following = operator.follow(call).await?;
+    loop {
+        match following.next().await? {
+            Step::Done(output) => return Ok(output),
+            Step::Progress(progress) => {
+                let told = Progressed { ticket, told: progress.into() };
+                // An error only says that the console has ended.
+                let _console_gone = answers.send(Action::Progressed(Box::new(told))).await;
+            }
+        }
+    }
+}
+
 macro_rules! requests {
-    ($($name:ident),* $(,)?) => {
+    (short { $($name:ident),* $(,)? } long { $($long:ident),* $(,)? }) => {
         /// A call of the operator as a value.
         #[derive(Debug, Clone)]
-        pub enum Request { $(#[doc = concat!("See `", stringify!($name), "`.")] $name($name)),* }
+        pub enum Request {
+            $(#[doc = concat!("See `", stringify!($name), "`.")] $name($name),)*
+            $(#[doc = concat!("See `", stringify!($long), "`.")] $long($long),)*
+        }
 
         /// A call with its outcome.
         #[derive(Debug)]
         pub enum Reply {
-            $(#[doc = concat!("Of `", stringify!($name), "`.")] $name($name, Outcome<<$name as Call>::Output>)),*
+            $(#[doc = concat!("Of `", stringify!($name), "`.")] $name($name, Outcome<<$name as Call>::Output>),)*
+            $(#[doc = concat!("Of `", stringify!($long), "`.")] $long($long, Outcome<<$long as Call>::Output>),)*
         }
 
         $(impl From<$name> for Request {
@@ -91,25 +153,39 @@ macro_rules! requests {
                 Self::$name(call)
             }
         })*
+        $(impl From<$long> for Request {
+            fn from(call: $long) -> Self {
+                Self::$long(call)
+            }
+        })*
 
         impl Request {
             /// What it does to the home.
             #[must_use]
             pub fn access(&self) -> Access {
-                match self { $(Self::$name(_) => $name::ACCESS),* }
+                match self { $(Self::$name(_) => $name::ACCESS,)* $(Self::$long(_) => $long::ACCESS,)* }
             }
 
             /// The reply when it could not even be sent.
             #[must_use]
             pub fn failed(self, failure: Failure) -> Reply {
-                match self { $(Self::$name(call) => Reply::$name(call, Err(failure))),* }
+                match self {
+                    $(Self::$name(call) => Reply::$name(call, Err(failure)),)*
+                    $(Self::$long(call) => Reply::$long(call, Err(failure)),)*
+                }
             }
 
-            async fn run(self, operator: &Operator) -> Reply {
-                match self { $(Self::$name(call) => {
-                    let outcome = operator.call(call.clone()).await;
-                    Reply::$name(call, outcome)
-                }),* }
+            async fn run(self, operator: &Operator, ticket: Ticket, answers: &mpsc::Sender<Action>) -> Reply {
+                match self {
+                    $(Self::$name(call) => {
+                        let outcome = operator.call(call.clone()).await;
+                        Reply::$name(call, outcome)
+                    })*
+                    $(Self::$long(call) => {
+                        let outcome = follow_call(operator, &call, ticket, answers).await;
+                        Reply::$long(call, outcome)
+                    })*
+                }
             }
         }
 
@@ -117,17 +193,23 @@ macro_rules! requests {
             /// Why it failed, if it did.
             #[must_use]
             pub fn failure(&self) -> Option<&Failure> {
-                match self { $(Self::$name(_, outcome) => outcome.as_ref().err()),* }
+                match self {
+                    $(Self::$name(_, outcome) => outcome.as_ref().err(),)*
+                    $(Self::$long(_, outcome) => outcome.as_ref().err(),)*
+                }
             }
         }
     };
 }
 
 requests! {
+    short {
     AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
     ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
     PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
-    SetSetting, ShowUsage, StartListener, StopListener,
+    SetSetting, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    }
+    long { LoadModel, PullModel }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.
@@ -143,6 +225,8 @@ pub struct Courier {
     answers: mpsc::Sender<Action>,
     /// The operator in use; written by the live lane's task, `None` until the owner answered once.
     operator: watch::Receiver<Option<Operator>>,
+    /// Ends the calls on their way.
+    leaving: BTreeMap<Ticket, CancellationToken>,
 }
 
 impl Courier {
@@ -158,23 +242,40 @@ impl Courier {
     ) -> Self {
         let (slot, operator) = watch::channel(None);
         tasks.spawn_until_end("console live lane", follow(clock, connect, slot, live));
-        Self { tasks, answers, operator }
+        Self { tasks, answers, operator, leaving: BTreeMap::new() }
     }
 
     /// Runs a call; its answer arrives as an action.
-    pub fn send(&self, ticket: Ticket, request: Request) {
+    pub fn send(&mut self, ticket: Ticket, request: Request) {
         let operator = self.operator.borrow().clone();
         let answers = self.answers.clone();
+        let left = CancellationToken::new();
+        // Those of calls that were answered have nobody who listens any more; there are few calls at once.
+        self.leaving.retain(|known, _| ticket.0.saturating_sub(known.0) < REMEMBERED_CALLS);
+        self.leaving.insert(ticket, left.clone());
         self.tasks.spawn_until_end("console call", async move {
             let reply = match operator {
-                Some(operator) => request.run(&operator).await,
+                Some(operator) => tokio::select! {
+                    reply = request.run(&operator, ticket, &answers) => reply,
+                    () = left.cancelled() => return,
+                },
                 None => request.failed(Failure::new(ErrorCode::IoError, "the proxy is not reached yet")),
             };
             // An error only says that the console has ended.
             let _console_gone = answers.send(Action::Answered(Box::new(Answer { ticket, reply }))).await;
         });
     }
+
+    /// Leaves a call; its answer never comes.
+    pub fn leave(&mut self, ticket: Ticket) {
+        if let Some(left) = self.leaving.remove(&ticket) {
+            left.cancel();
+        }
+    }
 }
+
+/// Newer calls after which one can no longer be left: a long one is left from its own box, which lies above all else.
+const REMEMBERED_CALLS: u64 = 1024;
 
 async fn follow(
     clock: Clock,

@@ -466,6 +466,7 @@ impl Console {
     fn carry_out(&mut self, effect: Effect) -> Result<(), Leaving> {
         match effect {
             Effect::Call { ticket, request } => self.courier.send(ticket, request),
+            Effect::Leave(ticket) => self.courier.leave(ticket),
             Effect::Copy(text) => self.screen.copy(&text)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,

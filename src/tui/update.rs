@@ -58,6 +58,10 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
             state.soil(Dirty::Now);
         }
         Action::Live(line) => live(state, *line),
+        Action::Progressed(progressed) => {
+            overlays::work::progressed(state, *progressed);
+            state.soil(Dirty::Data);
+        }
         Action::Answered(answer) => {
             answers::take(state, *answer);
             state.soil(Dirty::Now);

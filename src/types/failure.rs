@@ -45,6 +45,8 @@ pub enum ErrorCode {
     IoError,
     /// An argument is wrong.
     InvalidArgument,
+    /// The operator left before it was done.
+    Cancelled,
     /// A fault inside FLM.
     Internal,
 }

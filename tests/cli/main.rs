@@ -8,6 +8,12 @@
 
 #[path = "../support/driven_engine.rs"]
 mod engine;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/engine_scripts.rs"]
+mod engine_scripts;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/fake_engine.rs"]
+mod fake_engine;
 #[path = "../support/home.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod home;
@@ -22,6 +28,7 @@ mod faults;
 mod help;
 mod keys;
 mod lists;
+mod models;
 mod owners;
 mod profiles;
 mod settings;
@@ -45,6 +52,15 @@ impl Ended {
         let answer: Value = serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {:?}", self.out));
         assert!(answer.get("data").is_none(), "{answer}");
         answer["error"].clone()
+    }
+}
+
+impl Ended {
+    /// The `error` of a command that told its progress before it failed.
+    #[track_caller]
+    fn error_of_the_end(&self) -> Value {
+        let last = self.out.lines().last().unwrap_or_default();
+        serde_json::from_str::<Value>(last).unwrap_or_else(|error| panic!("{error} in {last:?}"))["error"].clone()
     }
 }
 

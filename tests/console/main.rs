@@ -7,3 +7,4 @@ mod keys;
 mod picture;
 mod screens;
 mod words;
+mod work;

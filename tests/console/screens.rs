@@ -13,13 +13,13 @@ use flm::types::live::LiveEvent;
 
 use crate::fixture::{self, busy, calls, console, draw, empty, press, screen_text};
 
-const LANGUAGES: [&str; 2] = ["en", "ja"];
-const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
+pub(crate) const LANGUAGES: [&str; 2] = ["en", "ja"];
+pub(crate) const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
 const TABS: [(&str, &str); 6] =
     [("1", "engines"), ("2", "models"), ("3", "proxy"), ("4", "security"), ("5", "blocklist"), ("6", "prompts")];
 
 /// Draws, checks the widths and compares with the reviewed picture.
-fn check(name: &str, state: &mut State) {
+pub(crate) fn check(name: &str, state: &mut State) {
     let buffer = draw(state);
     check_widths(name, &buffer);
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "snapshots" }, {

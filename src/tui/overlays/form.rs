@@ -13,6 +13,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
+use crate::types::calls::models::PullModel;
 use crate::types::failure::Failure;
 use crate::types::text::escape;
 
@@ -111,6 +112,8 @@ pub enum Submit {
     Call(Request),
     /// Opens the prompt editor.
     EditPrompt(String),
+    /// Begins to fetch a model, in a box of its own.
+    Pull(PullModel),
 }
 
 /// A form.
@@ -233,6 +236,11 @@ impl Form {
             }
             Some(Submit::EditPrompt(api_id)) => {
                 crate::tui::tab_prompts::edit(state, &api_id);
+                Stays::Closed
+            }
+            Some(Submit::Pull(call)) => {
+                let what = call.model.clone();
+                crate::tui::overlays::work::begin(state, "work.pull", &what, call);
                 Stays::Closed
             }
             None => {

@@ -12,6 +12,7 @@ use crate::types::address::parse_network;
 use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
 use crate::types::calls::engines::AddEngine;
 use crate::types::calls::keys::CreateKey;
+use crate::types::calls::models::PullModel;
 use crate::types::calls::proxy::StartListener;
 use crate::types::engine::EngineKind;
 use crate::types::ids::{CanonicalModel, EngineId};
@@ -35,6 +36,8 @@ pub enum FormKind {
     Port(ListenerConfig),
     /// Edit the profile of a model.
     Profile(CanonicalModel),
+    /// Fetch a model.
+    Pull,
 }
 
 type Faults = Vec<(usize, String)>;
@@ -154,6 +157,27 @@ pub fn other_port(config: ListenerConfig, free: Option<&str>) -> Form {
     Form::new(FormKind::Port(config), vec![field])
 }
 
+/// A form to have an engine fetch a model; `None` when no engine is registered. The engine and the name of an earlier
+/// try are filled in.
+#[must_use]
+pub fn pull_model(state: &State, engine: Option<&EngineId>, model: &str) -> Option<Form> {
+    let options: Vec<Choice> = state
+        .world
+        .engines
+        .iter()
+        .map(|view| Choice { value: view.record.id.to_string(), label: view.record.id.to_string() })
+        .collect();
+    let at = options.iter().position(|choice| engine.is_some_and(|id| choice.value == id.as_str())).unwrap_or(0);
+    if options.is_empty() {
+        return None;
+    }
+    let mut engines = Field::choice("form.pull.engine", "form.pull.engine_hint", options);
+    if let Value::Choice { at: chosen, .. } = &mut engines.value {
+        *chosen = at;
+    }
+    Some(Form::new(FormKind::Pull, vec![engines, Field::text("form.pull.model", "form.pull.model_hint", model)]))
+}
+
 impl FormKind {
     /// The key of its title.
     #[must_use]
@@ -167,6 +191,7 @@ impl FormKind {
             Self::NewPrompt => "form.prompt.title",
             Self::Port(_) => "form.port.title",
             Self::Profile(_) => "form.profile.title",
+            Self::Pull => "form.pull.title",
         }
     }
 
@@ -180,6 +205,7 @@ impl FormKind {
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
             Self::Profile(_) => "button.save",
+            Self::Pull => "button.pull",
         }
     }
 
@@ -231,6 +257,13 @@ impl FormKind {
                 "" => get(0).to_owned(),
                 key => format!("{}@{key}", get(0)),
             })),
+            Self::Pull => {
+                let engine = EngineId::parse(get(0)).ok();
+                if get(1).is_empty() {
+                    faults.push((1, state.words.say("form.pull.model_rule").into_owned()));
+                }
+                engine.map(|engine| Submit::Pull(PullModel { model: get(1).to_owned(), engine: Some(engine) }))
+            }
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
             Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };

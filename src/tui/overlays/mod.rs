@@ -20,6 +20,7 @@ pub mod profile_form;
 pub mod quit;
 pub mod settings;
 pub mod toasts;
+pub mod work;
 
 /// A box.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub enum Overlay {
     Settings(settings::Settings),
     /// Something to read.
     Notice(notice::Notice),
+    /// Something that takes long.
+    Work(work::Work),
 }
 
 /// What becomes of a box after a key press.
@@ -62,7 +65,10 @@ pub fn open(state: &mut State, overlay: Overlay) {
 pub fn type_key(state: &mut State, key: KeyEvent) {
     let Some(mut top) = state.overlays.pop() else { return };
     let depth = state.overlays.len();
-    let stays = if key.code == KeyCode::Esc {
+    let stays = if let Overlay::Work(work) = &mut top {
+        // Esc ends the work as well as its box.
+        work.press(state, key)
+    } else if key.code == KeyCode::Esc {
         Stays::Closed
     } else {
         match &mut top {
@@ -73,6 +79,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Quit(quit) => quit.press(state, key),
             Overlay::Settings(settings) => settings.press(state, key),
             Overlay::Notice(notice) => notice.press(state, key),
+            Overlay::Work(work) => work.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -92,7 +99,7 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Menu(menu) => menu.paste(text),
         Overlay::Confirm(confirm) => confirm.paste(text),
         Overlay::Form(form) => form.paste(state, text),
-        Overlay::Key(_) | Overlay::Quit(_) | Overlay::Settings(_) | Overlay::Notice(_) => {}
+        Overlay::Key(_) | Overlay::Quit(_) | Overlay::Settings(_) | Overlay::Notice(_) | Overlay::Work(_) => {}
     }
     state.overlays.push(top);
 }
@@ -110,6 +117,7 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
         (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
+        (Overlay::Work(work), Target::Button(_)) => work.leave(state),
         _ => Stays::Open,
     };
     put_back(state, top, depth, stays);
@@ -125,6 +133,7 @@ pub fn scroll(state: &mut State, command: Command) {
 
 /// The owner is gone: what forms wait for will not come.
 pub fn forget_calls(state: &mut State) {
+    state.overlays.retain(|overlay| !matches!(overlay, Overlay::Work(_)));
     for overlay in &mut state.overlays {
         if let Overlay::Form(form) = overlay {
             form.waiting = None;
@@ -146,6 +155,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Quit(quit) => quit.draw(state, painter, screen),
             Overlay::Settings(settings) => settings.draw(state, painter, screen),
             Overlay::Notice(notice) => notice.draw(painter, screen),
+            Overlay::Work(work) => work.draw(state, painter, screen),
         }
     }
 }

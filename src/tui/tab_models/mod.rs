@@ -7,12 +7,12 @@ use crate::tui::action::Command;
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, profile_form};
+use crate::tui::overlays::{self, Overlay, forms, profile_form};
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::widgets::table::Order;
-use crate::types::calls::models::RefreshModels;
+use crate::types::calls::models::{DeleteModel, LoadModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::DeleteProfile;
 use crate::types::engine::ModelView;
 use crate::types::ids::CanonicalModel;
@@ -134,6 +134,25 @@ pub fn run(state: &mut State, command: Command) {
             }
         }
         Command::DeleteProfile => ask_to_delete_profile(state),
+        Command::LoadModel => {
+            if let Some(model) = selected_model(state) {
+                let name = model.to_string();
+                overlays::work::begin(state, "work.load", &model.model, LoadModel { model: name });
+            }
+        }
+        Command::UnloadModel => {
+            if let Some(model) = selected_model(state) {
+                state.call(UnloadModel { model: model.to_string() });
+            }
+        }
+        Command::PullModel => {
+            let engine = selected_model(state).map(|model| model.engine);
+            match forms::pull_model(state, engine.as_ref(), "") {
+                Some(form) => overlays::open(state, Overlay::Form(form)),
+                None => state.toast(Level::Warn, state.words.say("models.no_engine").into_owned()),
+            }
+        }
+        Command::DeleteModel => ask_to_delete_model(state),
         Command::Open => state.detail = Detail::Open,
         Command::Copy => {
             let rows = rows(state);
@@ -154,6 +173,15 @@ pub fn run(state: &mut State, command: Command) {
 fn selected_model(state: &State) -> Option<CanonicalModel> {
     let rows = rows(state);
     selected(state, &rows).map(|at| rows[at].name.clone())
+}
+
+/// What is fetched for hours is not removed by one key press.
+fn ask_to_delete_model(state: &mut State) {
+    let Some(model) = selected_model(state) else { return };
+    let (name, engine) = (escape(&model.model).into_owned(), model.engine.to_string());
+    let body = state.words.fill("models.delete_body", &[("model", &name), ("engine", &engine)]);
+    let then = Then::Call(DeleteModel { model: model.to_string() }.into());
+    overlays::open(state, Overlay::Confirm(Confirm::new("models.delete_title", body, "button.delete", then)));
 }
 
 fn ask_to_delete_profile(state: &mut State) {

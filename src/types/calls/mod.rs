@@ -49,6 +49,12 @@ pub trait Call: Serialize + DeserializeOwned + Send + Sync + 'static {
     type Output: Serialize + DeserializeOwned + Send + 'static;
 }
 
+/// An operation that takes long, tells how far it is, and ends when whoever asked leaves.
+pub trait LongCall: Call {
+    /// What it tells on its way.
+    type Progress: Serialize + DeserializeOwned + Send + 'static;
+}
+
 /// Writes [`Call`] for a struct: `call!(Name, "noun/verb", Reads, Output)`.
 macro_rules! call {
     ($name:ident, $path:literal, $access:ident, $output:ty) => {
@@ -60,3 +66,14 @@ macro_rules! call {
     };
 }
 pub(crate) use call;
+
+/// Writes [`LongCall`] for a struct: `long_call!(Name, "noun/verb", Reads, Output, Progress)`.
+macro_rules! long_call {
+    ($name:ident, $path:literal, $access:ident, $output:ty, $progress:ty) => {
+        $crate::types::calls::call!($name, $path, $access, $output);
+        impl $crate::types::calls::LongCall for $name {
+            type Progress = $progress;
+        }
+    };
+}
+pub(crate) use long_call;
