@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::engines::manage::{ManageError, Report};
+use crate::engines::own_routes::OwnRoute;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
 use crate::types::engine::{Capability, EngineKind};
@@ -40,6 +41,8 @@ pub struct AdapterInfo {
     pub capabilities: &'static [Capability],
     /// Its words for what a model profile sets (SPEC §8.2).
     pub parameters: ParameterWords,
+    /// What pass-through may reach of its own API; everything else is refused (SPEC §4.1).
+    pub own_routes: &'static [OwnRoute],
 }
 
 /// An engine's words for the parameters of a model profile that are not the same everywhere (ENGINES.md §4).

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::engines::adapter::{
@@ -16,6 +16,7 @@ use crate::engines::ask::path_segment;
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::engines::manage::{self, Files, ManageError, Report};
+use crate::engines::own_routes::{OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind, TransferProgress};
 use crate::types::text::escape;
 use crate::wire::json_body::{Edit, JsonBody};
@@ -47,7 +48,38 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    own_routes: OWN_ROUTES,
 };
+
+/// Its routes for inference and, in router mode, for models (`tools/server/README.md`; captures of build 11434). Its lists of
+/// models tell command lines and folders, so `/v1/models` is FLM's own.
+static OWN_ROUTES: &[OwnRoute] = &[
+    reads("/health"),
+    reads("/metrics"),
+    infers("/completion"),
+    infers("/completions"),
+    infers("/v1/completions"),
+    infers("/infill"),
+    infers("/chat/completions"),
+    infers("/v1/chat/completions"),
+    infers("/v1/chat/completions/input_tokens"),
+    infers("/v1/responses"),
+    infers("/v1/messages"),
+    infers("/v1/messages/count_tokens"),
+    infers("/embedding"),
+    infers("/embeddings"),
+    infers("/v1/embeddings"),
+    infers("/rerank"),
+    infers("/reranking"),
+    infers("/v1/rerank"),
+    infers("/v1/reranking"),
+    infers("/tokenize"),
+    infers("/detokenize"),
+    infers("/apply-template"),
+    manages(Method::POST, "/models/load", &["model"]),
+    manages(Method::POST, "/models/unload", &["model"]),
+    manages(Method::POST, "/models", &["model"]),
+];
 
 static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
 

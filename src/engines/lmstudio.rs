@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::engines::adapter::{
@@ -16,6 +16,7 @@ use crate::engines::ask::{Answer, path_segment};
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::engines::manage::{self, ManageError, Report};
+use crate::engines::own_routes::{OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind, TransferProgress};
 use crate::types::text::escape;
 
@@ -42,7 +43,28 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    own_routes: OWN_ROUTES,
 };
+
+/// Its own API and its OpenAI and Anthropic routes (`lmstudio-ai/docs` `1_developer`).
+static OWN_ROUTES: &[OwnRoute] = &[
+    reads("/v1/models"),
+    reads("/api/v0/models"),
+    reads("/api/v1/models"),
+    infers("/v1/chat/completions"),
+    infers("/v1/completions"),
+    infers("/v1/embeddings"),
+    infers("/v1/responses"),
+    infers("/v1/messages"),
+    infers("/api/v0/chat/completions"),
+    infers("/api/v0/completions"),
+    infers("/api/v0/embeddings"),
+    infers("/api/v1/chat"),
+    manages(Method::POST, "/api/v1/models/load", &["model"]),
+    manages(Method::POST, "/api/v1/models/unload", &["instance_id"]),
+    manages(Method::POST, "/api/v1/models/download", &["model"]),
+    manages(Method::GET, "/api/v1/models/download/status/{}", &[]),
+];
 
 /// `n` is not in its documented set of parameters (ENGINES.md §4).
 static DIALECT: Dialect =

@@ -16,6 +16,7 @@ pub mod manage;
 mod near;
 mod ollama;
 mod openai;
+pub mod own_routes;
 pub mod registry;
 pub mod resolution;
 pub mod slots;

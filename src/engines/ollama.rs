@@ -20,6 +20,7 @@ use crate::engines::adapter::{
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::engines::manage::{self, Files, ManageError, Report};
+use crate::engines::own_routes::{Effect, OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind};
 use crate::types::request::TokenUsage;
 use crate::types::text::escape;
@@ -51,7 +52,34 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: Some("num_ctx"),
         own: OwnParameters::Options,
     },
+    own_routes: OWN_ROUTES,
 };
+
+/// Its own API and its OpenAI and Anthropic routes (`ollama/ollama` `server/routes.go`). Without blobs: uploads of any size.
+static OWN_ROUTES: &[OwnRoute] = &[
+    reads("/api/version"),
+    reads("/api/tags"),
+    reads("/api/ps"),
+    OwnRoute { method: Method::POST, path: "/api/show", effect: Effect::Reads, names_model: NAMES },
+    infers("/api/chat"),
+    infers("/api/generate"),
+    infers("/api/embed"),
+    infers("/api/embeddings"),
+    reads("/v1/models"),
+    infers("/v1/chat/completions"),
+    infers("/v1/completions"),
+    infers("/v1/embeddings"),
+    infers("/v1/responses"),
+    infers("/v1/messages"),
+    manages(Method::POST, "/api/create", &["model", "name", "from"]),
+    manages(Method::POST, "/api/copy", &["source", "destination"]),
+    manages(Method::DELETE, "/api/delete", NAMES),
+    manages(Method::POST, "/api/pull", NAMES),
+    manages(Method::POST, "/api/push", NAMES),
+];
+
+/// The field with a model's name, and the one that older clients send.
+const NAMES: &[&str] = &["model", "name"];
 
 /// Its `/v1` routes ignore `n` (ENGINES.md §4).
 static DIALECT: Dialect =

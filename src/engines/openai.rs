@@ -11,6 +11,7 @@ use crate::engines::adapter::{
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::own_routes::{OwnRoute, infers, reads};
 use crate::types::engine::{Capability, EngineKind};
 
 /// The adapter.
@@ -33,7 +34,19 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::AudioIn,
     ],
     parameters: ParameterWords { repeat_penalty: None, context_length: None, own: OwnParameters::TopLevel },
+    own_routes: OWN_ROUTES,
 };
+
+/// What OpenAI's API and its imitations have in common.
+static OWN_ROUTES: &[OwnRoute] = &[
+    reads("/v1/models"),
+    infers("/v1/chat/completions"),
+    infers("/v1/completions"),
+    infers("/v1/embeddings"),
+    infers("/v1/responses"),
+    infers("/v1/messages"),
+    infers("/v1/rerank"),
+];
 
 static DIALECT: Dialect =
     Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words: compatible::effort_only };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::engines::adapter::{Adapter, EngineError, EngineModel, Session};
+use crate::engines::ask;
 use crate::engines::llamacpp::LlamaCpp;
 use crate::engines::lmstudio::LmStudio;
 use crate::engines::ollama::Ollama;
@@ -72,6 +73,13 @@ pub struct Engine {
 pub struct InFlight {
     engine: Arc<Engine>,
     _slot: Option<Slot>,
+}
+
+impl Engine {
+    /// Puts the engine's own key into the headers of a request to it.
+    pub fn authorize(&self, headers: &mut http::HeaderMap) {
+        ask::authorize(headers, self.api_key.as_ref());
+    }
 }
 
 impl InFlight {

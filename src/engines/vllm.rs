@@ -14,6 +14,7 @@ use crate::engines::adapter::{
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::engines::manage::{self, ManageError, Report};
+use crate::engines::own_routes::{OwnRoute, infers, reads};
 use crate::types::engine::{Capability, EngineKind};
 use crate::wire::json_body::{Edit, JsonBody};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
@@ -44,7 +45,32 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    own_routes: OWN_ROUTES,
 };
+
+/// Its OpenAI server's routes (captures of 0.32), without what only its developer mode mounts.
+static OWN_ROUTES: &[OwnRoute] = &[
+    reads("/health"),
+    reads("/version"),
+    reads("/load"),
+    reads("/metrics"),
+    reads("/v1/models"),
+    infers("/v1/chat/completions"),
+    infers("/v1/completions"),
+    infers("/v1/embeddings"),
+    infers("/v1/responses"),
+    infers("/v1/messages"),
+    infers("/v1/messages/count_tokens"),
+    infers("/tokenize"),
+    infers("/detokenize"),
+    infers("/pooling"),
+    infers("/classify"),
+    infers("/score"),
+    infers("/v1/score"),
+    infers("/rerank"),
+    infers("/v1/rerank"),
+    infers("/v2/rerank"),
+];
 
 static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
 

@@ -74,6 +74,11 @@ impl Account {
         }
     }
 
+    /// Whether the client asked for a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.stream)
+    }
+
     /// Changes what is known. Does nothing after the end.
     pub(super) fn note(&mut self, change: impl FnOnce(&mut RequestRow)) {
         if let Some(row) = &mut self.row {

@@ -1,6 +1,5 @@
 //! [`AnswerBody`]: the one body type that hyper writes.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::connection::Activity;
+use super::passed::{BrokenOff, Passed};
 use super::stream::Stream;
 
 /// What is written after the head.
@@ -22,6 +22,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Events(Box<Stream>),
+    Passed(Box<Passed>),
 }
 
 impl AnswerBody {
@@ -35,6 +36,10 @@ impl AnswerBody {
 
     pub(super) fn events(stream: Box<Stream>) -> Self {
         Self { content: Content::Events(stream), activity: None }
+    }
+
+    pub(super) fn passed(passed: Box<Passed>) -> Self {
+        Self { content: Content::Passed(passed), activity: None }
     }
 
     pub(super) fn telling(mut self, activity: Arc<Activity>) -> Self {
@@ -53,9 +58,9 @@ impl Drop for AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.content {
             Content::Empty => Poll::Ready(None),
             Content::Whole(bytes) => {
@@ -64,6 +69,7 @@ impl Body for AnswerBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Events(stream) => stream.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Passed(passed) => passed.poll_next(cx).map(|next| next.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
@@ -75,7 +81,7 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Events(_) => SizeHint::default(),
+            Content::Events(_) | Content::Passed(_) => SizeHint::default(),
         }
     }
 }

@@ -14,15 +14,21 @@ use crate::types::clock::UnixMillis;
 
 /// Takes a place in the key's budget for this request; the account gives it back.
 pub(super) fn reserve(exchange: &mut Exchange, resolved: Resolved) -> Result<Resolved, Refusal> {
-    let Some(limit) = resolved.key.record.view.limits.tokens_per_day else { return Ok(resolved) };
+    hold(exchange, &resolved.key)?;
+    Ok(resolved)
+}
+
+/// The same for a request that knows its engine without resolving a model.
+pub(super) fn hold(exchange: &mut Exchange, key: &Arc<KeyEntry>) -> Result<(), Refusal> {
+    let Some(limit) = key.record.view.limits.tokens_per_day else { return Ok(()) };
     let now = exchange.peer.worker.shared.clock.wall();
-    let Some(place) = resolved.key.counts.reserve(limit, now) else {
+    let Some(place) = key.counts.reserve(limit, now) else {
         let refusal = Refusal::budget_exceeded(limit);
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "tokens per day".to_owned());
         return Err(refusal);
     };
     exchange.account.holds(place);
-    Ok(resolved)
+    Ok(())
 }
 
 /// Asks again when the request's turn has come.

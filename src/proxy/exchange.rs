@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::cors;
 use super::limits::ProxyLimits;
+use super::passed::Passed;
 use super::route::{Endpoint, Inference};
 use super::sanity::cut;
 use super::stream::Stream;
@@ -167,6 +168,8 @@ pub(super) enum Answer {
     Document { status: StatusCode, content_type: &'static str, body: Bytes },
     /// A stream in the client's framing.
     Events(Box<Stream>),
+    /// What an engine answered, as it wrote it.
+    Passed { status: StatusCode, content_type: Option<HeaderValue>, body: Box<Passed> },
     /// A status and nothing else; preflights add their own headers.
     Empty { status: StatusCode, headers: Vec<(http::HeaderName, HeaderValue)> },
 }

@@ -1,10 +1,10 @@
 //! The only exit: every answer and every refusal gets its headers here (SPEC §4.4).
 //!
-//! Answers are built anew: no header of an engine reaches a client.
+//! Answers are built anew: no header of an engine reaches a client but the media type of what is passed through.
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::answer::AnswerBody;
@@ -46,6 +46,27 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             *response.status_mut() = status;
             response.headers_mut().extend(headers);
             response
+        }
+        Answer::Passed { status, content_type, mut body } => {
+            let mut head = HeaderMap::with_capacity(HEADERS);
+            put_head(&mut head, &exchange);
+            exchange.account.note(|row| row.status = status.as_u16());
+            if exchange.account.is_stream() {
+                exchange.account.streams();
+            }
+            body.own(exchange.account);
+            let mut response = Response::new(AnswerBody::passed(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = head;
+            let headers = response.headers_mut();
+            if let Some(content_type) = content_type {
+                headers.insert(CONTENT_TYPE, content_type);
+            }
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            // The bytes are the engine's: no browser shall guess that they are a page of this origin.
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+            return response;
         }
         Answer::Events(mut stream) => {
             let mut head = HeaderMap::with_capacity(HEADERS);

@@ -15,6 +15,7 @@
 //! | `budget` | the key's tokens of the day |
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
 //! | `count_tokens` | the same for a prompt that is only counted |
+//! | `passthrough`, `passed` | an engine's own API, as the engine answers it |
 //! | `finish`, `refusal`, `account` | headers, errors, accounting |
 
 mod account;
@@ -33,6 +34,8 @@ mod metrics_page;
 mod model_list;
 mod ollama_api;
 mod open;
+mod passed;
+mod passthrough;
 mod pipeline;
 pub mod profile;
 pub mod prompt;

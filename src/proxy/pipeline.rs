@@ -12,8 +12,8 @@ use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::{
-    authenticate, body, budget, cors, count_tokens, finish, metrics_page, model_list, ollama_api, open, relay, resolve,
-    route, sanity, screen,
+    authenticate, body, budget, cors, count_tokens, finish, metrics_page, model_list, ollama_api, open, passthrough,
+    relay, resolve, route, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
 
@@ -48,6 +48,7 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
         Endpoint::OllamaPs => return Ok(ollama_api::ps(exchange, &routed)),
         Endpoint::OllamaShow => return ollama_api::show(exchange, &routed, incoming).await,
         Endpoint::OllamaVersion => return Ok(ollama_api::version()),
+        Endpoint::Own(call) => return passthrough::answer(exchange, &routed.key, call.clone(), incoming).await,
         Endpoint::Inference(inference) => *inference,
     };
     let parsed = body::read(exchange, routed, inference, incoming).await?;

@@ -149,6 +149,24 @@ impl Refusal {
         Self::invalid(StatusCode::NOT_FOUND, "not_found", format!("There is no route {method} {path}."))
     }
 
+    /// A route that exists, but not for clients.
+    pub(super) fn route_disabled(message: impl Into<String>) -> Self {
+        Self::invalid(StatusCode::NOT_FOUND, "route_disabled", message)
+    }
+
+    pub(super) fn no_engine(id: &str) -> Self {
+        Self::invalid(StatusCode::NOT_FOUND, "not_found", format!("There is no engine '{id}'."))
+    }
+
+    /// A URL that an engine would fetch (SPEC §4.11).
+    pub(super) fn remote_reference(param: impl Into<String>) -> Self {
+        Self::bad_request(
+            "FLM never passes a URL or a foreign host on for an engine to fetch. Send the data inline, as a data: URL or \
+             base64; with the setting media.fetch_remote on, FLM fetches images of /v1 requests itself.",
+        )
+        .param(param)
+    }
+
     pub(super) fn method_not_allowed(method: &str, path: &str, allow: &'static str) -> Self {
         let mut refusal = Self::invalid(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -5,6 +5,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use super::exchange::{Authenticated, Exchange, Routed};
+use super::passthrough::OwnCall;
 use super::refusal::Refusal;
 use super::sanity::cut;
 use crate::engines::adapter::InferenceRoute;
@@ -31,6 +32,8 @@ pub(super) enum Endpoint {
     OllamaShow,
     /// `GET /api/version`.
     OllamaVersion,
+    /// An engine's own API.
+    Own(OwnCall),
     /// A route that an engine answers.
     Inference(Inference),
 }
@@ -177,6 +180,7 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
         Endpoint::OllamaPs => ("api.ps", Right::Infer),
         Endpoint::OllamaShow => ("api.show", Right::Infer),
         Endpoint::OllamaVersion => ("api.version", Right::Infer),
+        Endpoint::Own(_) => ("passthrough", Right::Passthrough),
         Endpoint::Inference(inference) => (inference.name, Right::Infer),
     };
     exchange.account.note(|row| row.route = Some(name.into()));
@@ -217,6 +221,10 @@ fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
                 (Endpoint::Inference(row.inference), Method::POST)
             } else if let Some(id) = path.strip_prefix("/v1/models/").and_then(decode) {
                 (Endpoint::Model(id), Method::GET)
+            } else if let Some(call) = OwnCall::read(parts) {
+                // Which methods it takes is the engine's table to say.
+                check_media_type(parts, MediaType::AsOllama)?;
+                return Ok(Endpoint::Own(call));
             } else {
                 return Err(Refusal::not_found(parts.method.as_str(), &cut(path, 100)));
             }

@@ -155,6 +155,8 @@ impl ErrorShape {
     /// The shape that callers of a path expect, whether or not the path exists: a refusal can come before routing.
     #[must_use]
     pub fn of_path(path: &str) -> Self {
+        // The engine's own paths stand behind its id.
+        let path = path.strip_prefix("/engine/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
         if path.starts_with("/v1/messages") {
             Self::Anthropic
         } else if path.starts_with("/api/") {
@@ -301,6 +303,7 @@ mod tests {
                        "request_id": "req_1"}),
             ),
             ("/api/chat", json!({"error": "There is no \"x\"."})),
+            ("/engine/o/api/chat", json!({"error": "There is no \"x\"."})),
             (
                 "/v1/chat/completions",
                 json!({"error": {"message": "There is no \"x\".", "type": "invalid_request_error", "param": "model",

@@ -21,8 +21,10 @@ pub mod openai_tap;
 pub mod pivot;
 #[cfg(test)]
 mod properties;
+pub mod remote_media;
 pub mod responses_answer;
 pub mod responses_request;
 pub mod sse;
 pub mod token_estimate;
 pub mod translate;
+pub mod usage_finder;

@@ -15,6 +15,7 @@ mod hostile;
 mod keys;
 mod ollama_clients;
 mod owner;
+mod passthrough;
 mod profiles;
 mod queue;
 mod refusals;
