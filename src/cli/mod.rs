@@ -12,6 +12,7 @@ mod engines;
 mod logs;
 mod models;
 mod output;
+mod policy;
 mod profiles;
 mod prompts;
 mod proxy;

@@ -48,13 +48,34 @@ pub(super) struct Output {
     text: String,
     /// For people only, to stderr: what to do next.
     note: Option<String>,
+    /// Whether the data is printed as it is in every format.
+    frame: Frame,
+}
+
+/// What stands around the data of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frame {
+    /// Version and `data`.
+    Versioned,
+    /// Nothing: the data is a document of its own.
+    Bare,
 }
 
 impl Output {
     /// A result. What of it is outside text must be safe in `text` already.
     pub(super) fn new(data: &impl Serialize, text: impl Into<String>) -> Self {
         // Values of `types` always serialise.
-        Self { data: serde_json::to_value(data).unwrap_or(Value::Null), text: text.into(), note: None }
+        Self {
+            data: serde_json::to_value(data).unwrap_or(Value::Null),
+            text: text.into(),
+            note: None,
+            frame: Frame::Versioned,
+        }
+    }
+
+    /// A document of its own, such as a schema: printed as it is in every format.
+    pub(super) fn bare(data: &impl Serialize, text: impl Into<String>) -> Self {
+        Self { frame: Frame::Bare, ..Self::new(data, text) }
     }
 
     /// Adds a line for people.
@@ -66,6 +87,7 @@ impl Output {
     /// Prints it.
     pub(super) fn print(self, format: Format) {
         match (format, self.data) {
+            (Format::Json, data) if self.frame == Frame::Bare => line(&format!("{data:#}")),
             (Format::Json, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
             (Format::Jsonl, Value::Array(items)) => items.iter().for_each(|item| line(&item.to_string())),
             (Format::Jsonl, data) => line(&data.to_string()),

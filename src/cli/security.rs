@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::output::{self, Output};
+use super::policy::PolicyCommand;
 use super::session::Session;
 use super::span;
 use super::table::{Table, or_dash, time};
@@ -26,6 +27,9 @@ const PAGE: u32 = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SecurityCommand {
+    /// What guards the endpoint, and how strictly
+    #[command(subcommand, after_help = "Example:\n  flm security policy show")]
+    Policy(PolicyCommand),
     /// Addresses that are refused
     #[command(subcommand, after_help = "Example:\n  flm security ip-blocklist list")]
     IpBlocklist(BlocklistCommand),
@@ -139,6 +143,7 @@ fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 impl SecurityCommand {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
+            Self::Policy(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,

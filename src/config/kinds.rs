@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::types::address::parse_network;
+
 /// What a setting may hold, with its built-in default.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -71,6 +73,8 @@ pub enum Rule {
     Origin,
     /// An IP address.
     Address,
+    /// An IP address or a CIDR block.
+    Network,
 }
 
 /// A value that fits its kind.
@@ -183,6 +187,7 @@ impl Rule {
             }
             Self::Host => is_host(text),
             Self::Address => text.parse::<std::net::IpAddr>().is_ok(),
+            Self::Network => parse_network(text).is_ok(),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -197,6 +202,7 @@ impl Rule {
             Self::Name => "1 to 64 letters, digits, '-' or '_'",
             Self::Host => "a host name or address without scheme and port, such as llm.example.org",
             Self::Address => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1",
+            Self::Network => "an IP address or a CIDR block such as 10.0.0.0/8 or 2001:db8::/32",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }

@@ -180,11 +180,11 @@ settings! {
     ENGINE_QUEUE_WAIT: Duration = "engine.queue_wait", span(120, 1, DAY), "", Live;
     /// Requests that an engine runs at once when neither it nor its registration tells (flm engines add --slots).
     ENGINE_SLOTS: u32 = "engine.slots", count(4, 1, 100_000), "requests", Live;
+    /// Who reaches the proxy: local lets keys and limits guard alone, public switches everything on, auto decides by
+    /// what is seen.
+    GUARD_EXPOSURE: &'static str = "guard.exposure", choice("auto", &["auto", "local", "public"]), "", Live;
     /// Whether revoking a key also ends the streams that it started.
     KEYS_REVOKE_ENDS_STREAMS: bool = "keys.revoke_ends_streams", switch(true), "", Live;
-    /// Requests per minute from one address, keys or not; 0 is no limit.
-    LIMITS_ADDRESS_REQUESTS_PER_MINUTE: u32 =
-        "limits.address_requests_per_minute", count(1_000, 0, 1_000_000), "requests/min", Live;
     /// Open client connections in all; more get 503.
     LIMITS_CONNECTIONS: u32 = "limits.connections", count(4_096, 1, 1_000_000), "connections", Live;
     /// Open client connections of one address; more are refused.
@@ -224,6 +224,15 @@ settings! {
     REQUEST_LOG_KEEP: Duration = "request_log.keep", span(7 * DAY, HOUR, 365 * DAY), "", Live;
     /// How many requests the request log keeps; the oldest go first.
     REQUEST_LOG_ROWS: u32 = "request_log.rows", count(1_000_000, 0, 100_000_000), "requests", Live;
+    /// Proxies in front of FLM that may tell the client's address; empty believes nobody.
+    TRUSTED_PROXIES: Vec<String> = "trusted_proxies", Kind::List { rule: Rule::Network }, "", Live;
+    /// Header in which a trusted proxy tells the client's address.
+    TRUSTED_PROXY_HEADER: &'static str =
+        "trusted_proxy_header",
+        choice("x-forwarded-for", &["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "none"]),
+        "", Live;
+    /// Whether every connection of a trusted proxy begins with the PROXY protocol, version 1 or 2.
+    TRUSTED_PROXY_PROTOCOL: &'static str = "trusted_proxy_protocol", choice("off", &["off", "required"]), "", Live;
     /// How long usage is kept, hour by hour; budgets need the current day.
     USAGE_KEEP: Duration = "usage.keep", span(400 * DAY, 2 * DAY, 3_650 * DAY), "", Live;
 }

@@ -100,6 +100,8 @@ impl Host for Hosting {
             listeners: self.services().iter().map(|service| service.status()).collect(),
             // SPEC §7: without an egress proxy everything is reached directly.
             egress: "direct".to_owned(),
+            exposure: self.proxy.guard.exposure().now(),
+            overload: None,
             demo: self.identity.demo,
             read_only: self.security.read_only(),
             reload_fault: self.settings.fault().map(|fault| fault.as_ref().clone()),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
 
 use crate::config::table;
+use crate::guard::PendingChanges;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
@@ -51,6 +52,36 @@ pub(super) async fn lift_blocks(context: Arc<Context>) {
     }
 }
 
+/// Least time between two writes of what the guard decided: a flood of wrong keys is written in batches.
+const DECISIONS_PACE: Duration = Duration::from_millis(250);
+
+/// Stores what the guard decided as it is decided; the guard's own state is in force already.
+pub(super) async fn store_decisions(context: Arc<Context>) {
+    let Some(live) = &context.live else { return };
+    loop {
+        live.proxy.guard.pending_changed().notified().await;
+        if store_pending(&context).await {
+            live.blocks_changed.notify_one();
+            context.changed(Noun::Blocklist);
+        }
+        sleep(DECISIONS_PACE).await;
+    }
+}
+
+/// Stores what waits now; answers whether there was a block among it.
+pub(super) async fn store_pending(context: &Context) -> bool {
+    let Some(live) = &context.live else { return false };
+    let PendingChanges { blocks, failures } = live.proxy.guard.take_pending();
+    let blocked = !blocks.is_empty();
+    if blocked {
+        told("storing blocks", context.stores.security.put_blocks(blocks).await);
+    }
+    if !failures.is_empty() {
+        told("storing failures", context.stores.security.put_failures(failures).await);
+    }
+    blocked
+}
+
 /// Writes ended requests to the request log, in the batches that they come in, until the sender is gone.
 pub(super) async fn log_requests(context: Arc<Context>, mut batches: mpsc::Receiver<Vec<RequestRow>>) {
     while let Some(rows) = batches.recv().await {
@@ -92,6 +123,9 @@ pub(super) async fn trim(context: Arc<Context>) {
         told("rolling up health", config.roll_up_health(now).await);
         told("trimming usage", config.trim_usage(now, settings.get(table::USAGE_KEEP)).await);
         told("trimming requests", security.trim_requests(now, keep, u64::from(rows)).await);
+        let window = context.live.as_ref().map(|live| live.proxy.guard.policy().failed_authentication.window_hours);
+        let window = Duration::from_secs(window.map_or(24, |hours| u64::from(hours.get())) * 3600);
+        told("forgetting failures", security.forget_failures(now.minus(window)).await);
         told("forgetting blocks", security.forget_lifted_blocks(now).await);
     }
 }

@@ -20,7 +20,7 @@ use crate::guard::Guard;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
-use crate::operations::{limits, loading, reload};
+use crate::operations::{limits, loading, policy, reload};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
@@ -142,6 +142,7 @@ impl Owner {
         shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load);
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
+        background.spawn_until_end("guard's decisions", keeper::store_decisions(context.clone()));
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
@@ -185,6 +186,7 @@ impl Owner {
         // The collector hands over its last batch and drops the sender; then the log's task ends by itself.
         end_tasks("background", &self.background).await;
         end_tasks("request log", &self.log).await;
+        keeper::store_pending(&self.context).await;
         if let Err(failure) = store_key_use(&self.context).await {
             tracing::error!(%failure, "the last use of keys could not be stored");
         }
@@ -214,8 +216,10 @@ pub(super) async fn reload(context: &Context) {
 /// What the workers read, filled from the stores.
 async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     let settings = context.settings.load();
-    let guard = Arc::new(Guard::new(limits::guard_policy(&settings), process_key()?));
+    let guard = Arc::new(Guard::new(policy::for_start(context).await, process_key()?));
+    limits::publish_exposure(&settings, &guard);
     loading::read_guard(context).await?.publish(&guard);
+    loading::restore_failures(context, &guard).await?;
     loading::restore_budgets(context, &guard).await?;
     context.registry.set_thresholds(limits::engine_thresholds(&settings));
     context.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));

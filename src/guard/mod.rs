@@ -1,56 +1,71 @@
-//! Pure security decisions: keys, rates and address lists. No waiting, no I/O, no clock of its own.
+//! Pure security decisions: keys, rates, address lists, failures and scores. No waiting, no I/O, no clock of its own.
 //!
-//! Called by `proxy` (every request), `operations` (changes) and `daemon` (loading, expiry). Reading never
-//! locks; what is counted per address is bounded whatever the number of addresses (SPEC §5.7).
+//! Called by `proxy` (every request), `operations` (changes) and `daemon` (loading, expiry, storing). Reading never
+//! locks; what is counted per address is bounded whatever the number of addresses (SPEC §5.7). What must be stored is
+//! laid into [`Guard::take_pending`]'s lane, where the newest state of each network replaces the one before.
 
 pub mod address_lists;
+pub mod block_list;
+
+pub mod exposure;
+pub mod failures;
 pub mod gcra;
 pub mod key_glob;
 pub mod key_hash;
 pub mod key_table;
 pub mod key_text;
+mod pending;
 pub mod rates;
+pub mod suspects;
 pub mod token_day;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::sync::Notify;
 
 use self::address_lists::AddressLists;
+use self::block_list::Block;
+use self::exposure::ExposureState;
+use self::failures::{Failed, Failures, is_private, network_of};
 use self::gcra::RateDecision;
 use self::key_table::{KeyCheck, KeyEntry, KeyTable};
-use self::rates::AddressRates;
-use crate::types::address::{BlockEntry, ListedNetwork};
+use self::pending::Pending;
+use self::rates::{AddressRates, Arrival};
+use self::suspects::{Finding, Outcome, Reached, Suspects};
+use crate::types::address::{BlockEntry, BlockSource, ListedNetwork};
 use crate::types::calls::addresses::{BlockPage, NetworkList};
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyRecord;
+use crate::types::listener::Exposure;
+use crate::types::policy::{CountingPolicy, Mode, RuleName, SecurityPolicy};
 
-/// Thresholds of the guard, swapped as one on reload.
+pub use self::pending::PendingChanges;
+
+/// Blocks above which none is added automatically: what SPEC §5.3 wants a look-up to stay fast for. Those in force
+/// stay; the operator is told.
+const AUTOMATIC_BLOCKS: usize = 1_000_000;
+
+/// What an address may expect before anything is known of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuardPolicy {
-    /// Requests per minute from one address (SPEC §5.7: 1000); 0 is no limit.
-    pub address_requests_per_minute: u32,
-    /// Requests that may come at once from one address before the rate counts.
-    pub address_burst: u32,
-}
-
-impl Default for GuardPolicy {
-    fn default() -> Self {
-        // SPEC §5.7 gives the rate; a burst of a fifth lets a page of parallel calls pass.
-        Self { address_requests_per_minute: 1000, address_burst: 200 }
-    }
+pub enum Standing {
+    /// Nothing.
+    Ordinary,
+    /// Never blocked or limited automatically (SPEC §5.2).
+    Trusted,
 }
 
 /// Whether an address may come in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressVerdict {
     /// It may.
     Allowed,
     /// It is on the block list: 403 `ip_blocked`.
-    Blocked(Arc<BlockEntry>),
+    Blocked(Block),
     /// There is an allow list and it is not on it: 403 `ip_not_allowed`.
     NotAllowed,
 }
@@ -64,29 +79,90 @@ pub enum HashOutcome {
     Differs,
 }
 
+/// What a presented wrong key came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailureVerdict {
+    /// It does not count: the rule is off, the address is trusted, or the same key was counted a moment ago.
+    NotCounted,
+    /// It counts.
+    Counted {
+        /// Failures of the address within the window.
+        failures: u32,
+        /// Blocks that it led to; in force when this is answered. With the rule in simulate those that it would have.
+        blocks: Vec<BlockEntry>,
+        /// Whether the rule acts.
+        mode: Mode,
+    },
+}
+
+/// What findings came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScoreVerdict {
+    /// Findings that counted, and how far they went.
+    pub outcome: Outcome,
+    /// The block that they led to; in force when this is answered.
+    pub block: Option<BlockEntry>,
+}
+
 /// All decisions of one owner. Shared by every worker.
-#[derive(Debug)]
 pub struct Guard {
+    policy: ArcSwap<SecurityPolicy>,
     lists: AddressLists,
     keys: KeyTable,
     rates: AddressRates,
+    failures: Failures,
+    suspects: Suspects,
+    exposure: Arc<ExposureState>,
+    /// Addresses from which the operator is logged in: never blocked for ever (SPEC §5.3).
+    operators: ArcSwap<Vec<IpAddr>>,
+    pending: Pending,
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guard").field("lists", &self.lists).field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 impl Guard {
     /// A guard without keys and lists. `process_key` is 32 random bytes for the cache of verified keys.
     #[must_use]
-    pub fn new(policy: GuardPolicy, process_key: [u8; 32]) -> Self {
-        Self { lists: AddressLists::default(), keys: KeyTable::new(process_key), rates: AddressRates::new(policy) }
+    pub fn new(policy: SecurityPolicy, process_key: [u8; 32]) -> Self {
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            lists: AddressLists::default(),
+            keys: KeyTable::new(process_key),
+            rates: AddressRates::default(),
+            failures: Failures::default(),
+            suspects: Suspects::default(),
+            exposure: Arc::default(),
+            operators: ArcSwap::default(),
+            pending: Pending::default(),
+        }
     }
 
-    /// Swaps the thresholds.
-    pub fn set_policy(&self, policy: GuardPolicy) {
-        self.rates.set_policy(policy);
+    /// Swaps the policy.
+    pub fn set_policy(&self, policy: SecurityPolicy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// The policy in force. A request takes it once.
+    pub fn policy(&self) -> Arc<SecurityPolicy> {
+        self.policy.load_full()
+    }
+
+    /// How far the endpoint is reached.
+    pub fn exposure(&self) -> &Arc<ExposureState> {
+        &self.exposure
+    }
+
+    fn is_public(&self) -> bool {
+        self.exposure.now() == Exposure::Public
     }
 
     /// Decides on an address by allow list and block list. The address must be canonical.
-    pub fn address(&self, address: IpAddr, now: UnixMillis) -> AddressVerdict {
-        self.lists.decide(address, now)
+    pub fn address(&self, address: IpAddr, standing: Standing, now: UnixMillis) -> AddressVerdict {
+        self.lists.decide(address, standing, now)
     }
 
     /// Whether the address is on the trusted list: never limited or blocked automatically (SPEC §5.2).
@@ -95,8 +171,125 @@ impl Guard {
     }
 
     /// Counts a request against its address.
-    pub fn address_rate(&self, address: IpAddr, now: Instant) -> RateDecision {
-        self.rates.take(address, now)
+    pub fn arrive(&self, policy: &SecurityPolicy, address: IpAddr, now: Instant) -> Arrival {
+        self.rates.arrive(policy, address, now)
+    }
+
+    /// Counts a presented wrong key; what it leads to is in force when this returns (SPEC §5.3).
+    pub fn failed(&self, address: IpAddr, standing: Standing, presented: &str, now: UnixMillis) -> FailureVerdict {
+        let policy = self.policy.load();
+        let rule = &policy.failed_authentication;
+        if rule.mode == Mode::Off || standing == Standing::Trusted || !self.is_public() {
+            return FailureVerdict::NotCounted;
+        }
+        let protected = is_private(address) || self.operators.load().contains(&address);
+        match self.failures.count(rule, address, presented, protected, now) {
+            Failed::SameKey => FailureVerdict::NotCounted,
+            Failed::Counted { failures, reached, changed } => {
+                for (network, times) in changed {
+                    self.pending.failures(network, times);
+                }
+                let blocks: Vec<_> = reached
+                    .into_iter()
+                    .map(|reached| BlockEntry {
+                        network: reached.network,
+                        reason: format!("{} wrong keys", reached.failures),
+                        source: BlockSource::FailedAuthentication,
+                        failures: reached.failures,
+                        created: now,
+                        expires: reached.lasting.map(|span| now.plus(span)),
+                    })
+                    .collect();
+                if rule.mode == Mode::Enforce {
+                    for entry in &blocks {
+                        self.block_automatically(entry);
+                    }
+                }
+                FailureVerdict::Counted { failures, blocks, mode: rule.mode }
+            }
+        }
+    }
+
+    /// Failures of an address within the window.
+    pub fn failures_of(&self, address: IpAddr, now: UnixMillis) -> u32 {
+        self.failures.of(&self.policy.load().failed_authentication, address, now)
+    }
+
+    /// Puts stored failures back, at start.
+    pub fn restore_failures(&self, stored: Vec<(IpNet, Vec<UnixMillis>)>) {
+        self.failures.restore(stored);
+    }
+
+    /// Adds findings to the score of an address; a block that they lead to is in force when this returns. The trusted
+    /// are scored, so that the operator is told, and never blocked.
+    pub fn score(&self, address: IpAddr, standing: Standing, findings: Vec<Finding>, now: UnixMillis) -> ScoreVerdict {
+        let policy = self.policy.load();
+        let outcome = self.suspects.add(&policy, address, findings, now);
+        let block = match (outcome.reached, outcome.scored.iter().rfind(|scored| !scored.simulated)) {
+            (Reached::Blocked(span), Some(last)) if standing == Standing::Ordinary => {
+                let entry = BlockEntry {
+                    network: network_of(address),
+                    reason: format!("scored by {}", last.finding.rule),
+                    source: BlockSource::Score,
+                    failures: self.failures_of(address, now),
+                    created: now,
+                    expires: Some(now.plus(span)),
+                };
+                self.block_automatically(&entry);
+                Some(entry)
+            }
+            _ => None,
+        };
+        ScoreVerdict { outcome, block }
+    }
+
+    /// Counts something of an address towards a rule; answers how often it happened when that makes a hit.
+    pub fn count(
+        &self,
+        policy: &CountingPolicy,
+        rule: RuleName,
+        address: IpAddr,
+        what: &[u8],
+        now: UnixMillis,
+    ) -> Option<u32> {
+        self.suspects.count(policy, rule, address, what, now)
+    }
+
+    /// The score of an address.
+    pub fn score_of(&self, address: IpAddr, now: UnixMillis) -> u32 {
+        self.suspects.score(&self.policy.load(), address, now)
+    }
+
+    fn block_automatically(&self, entry: &BlockEntry) {
+        if self.lists.blocks.len() >= AUTOMATIC_BLOCKS {
+            tracing::error!(network = %entry.network, "the block list is full: an address was not blocked automatically");
+            return;
+        }
+        // A block that is there and lasts longer stays: a wrong key must not shorten what the operator decided.
+        let longer =
+            self.lists.blocks.exact(entry.network).is_some_and(|known| {
+                known.expires.is_none_or(|until| entry.expires.is_some_and(|wanted| until >= wanted))
+            });
+        if longer {
+            return;
+        }
+        self.lists.blocks.put(entry);
+        self.pending.block(entry.clone());
+    }
+
+    /// Tells from where the operator is logged in.
+    pub fn set_operators(&self, addresses: Vec<IpAddr>) {
+        self.operators.store(Arc::new(addresses));
+    }
+
+    /// What came about since the last call and must be stored.
+    pub fn take_pending(&self) -> PendingChanges {
+        self.pending.take()
+    }
+
+    /// Told when something must be stored.
+    pub fn pending_changed(&self) -> &Notify {
+        self.pending.changed()
     }
 
     /// Checks a presented key. Costs no Argon2 run (SPEC §5.1).
@@ -143,27 +336,31 @@ impl Guard {
 
     /// Replaces all blocks.
     pub fn load_blocks(&self, blocks: Vec<BlockEntry>) {
-        self.lists.load_blocks(blocks);
+        self.lists.blocks.load(blocks);
     }
 
-    /// Adds or replaces one block: in force when this returns.
-    pub fn put_block(&self, block: BlockEntry) {
-        self.lists.put_block(block);
+    /// Adds or replaces blocks: in force when this returns.
+    pub fn put_blocks(&self, blocks: &[BlockEntry]) {
+        for entry in blocks {
+            self.lists.blocks.put(entry);
+        }
     }
 
     /// Lifts one block: in force when this returns.
-    pub fn remove_block(&self, network: IpNet) -> Option<Arc<BlockEntry>> {
-        self.lists.remove_block(network)
+    pub fn remove_block(&self, network: IpNet) -> Option<BlockEntry> {
+        self.pending.forget_block(network);
+        self.lists.blocks.remove(network)
     }
 
-    /// Lifts all blocks and answers them.
-    pub fn clear_blocks(&self) -> Vec<Arc<BlockEntry>> {
-        self.lists.clear_blocks()
+    /// Lifts all blocks and answers how many there were.
+    pub fn clear_blocks(&self) -> usize {
+        self.pending.forget_blocks();
+        self.lists.blocks.clear()
     }
 
     /// A page of the block list, newest first: this memory is the authority.
     pub fn blocks(&self, offset: u32, limit: u32, now: UnixMillis) -> BlockPage {
-        self.lists.page(offset, limit, now)
+        self.lists.blocks.page(offset, limit, now)
     }
 
     /// Replaces a list of networks.
@@ -172,8 +369,8 @@ impl Guard {
     }
 
     /// Drops what has run out; answers the blocks that were lifted, and when the next one lifts.
-    pub fn expire(&self, now: UnixMillis) -> (Vec<Arc<BlockEntry>>, Option<UnixMillis>) {
-        self.lists.expire(now)
+    pub fn expire(&self, now: UnixMillis) -> (Vec<BlockEntry>, Option<UnixMillis>) {
+        self.lists.blocks.expire(now)
     }
 }
 

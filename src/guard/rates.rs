@@ -1,77 +1,140 @@
-//! Requests per address, in bounded memory: IPv6 counts per /64 (SPEC §5.3, §5.7).
+//! Rate, requests in flight and bursts of each address, in bounded memory (SPEC §4.2, §5.5, §5.7).
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 
-use super::GuardPolicy;
 use super::gcra::{Gcra, Rate, RateDecision};
 use crate::types::address::counting_prefix;
+use crate::types::policy::{BurstPolicy, Mode, SecurityPolicy};
 
 /// Addresses that are remembered; the least used are forgotten first. SECURITY.md §F measured 7.8 MiB for them.
 const REMEMBERED: usize = 65_536;
 
-/// One limiter per address.
+/// What is counted for one address.
+#[derive(Debug, Default)]
+struct AddressCounts {
+    rate: Gcra,
+    in_flight: AtomicU32,
+    /// Requests of the running second and minute: which one, and how many.
+    second: AtomicU64,
+    minute: AtomicU64,
+}
+
+/// What a request's arrival came to.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Of the address's rate.
+    pub rate: RateDecision,
+    /// Its place among the requests in flight, until dropped; `None` when there was none left.
+    pub place: Option<InFlight>,
+    /// Whether it is one too many for a client (SPEC §5.5).
+    pub burst: bool,
+}
+
+/// A request in flight, until dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<AddressCounts>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The counts of all addresses.
 pub struct AddressRates {
-    policy: ArcSwap<GuardPolicy>,
-    limiters: Cache<IpAddr, Arc<Gcra>>,
-    /// The first request's time: GCRA counts from here.
-    origin: std::sync::OnceLock<Instant>,
+    counts: Cache<IpAddr, Arc<AddressCounts>>,
+    /// The first request's time: everything counts from here.
+    origin: OnceLock<Instant>,
+}
+
+impl Default for AddressRates {
+    fn default() -> Self {
+        Self { counts: Cache::new(REMEMBERED), origin: OnceLock::new() }
+    }
 }
 
 impl AddressRates {
-    /// No address has been seen.
-    #[must_use]
-    pub fn new(policy: GuardPolicy) -> Self {
-        Self {
-            policy: ArcSwap::from_pointee(policy),
-            limiters: Cache::new(REMEMBERED),
-            origin: std::sync::OnceLock::new(),
-        }
-    }
-
-    /// Swaps the thresholds.
-    pub fn set_policy(&self, policy: GuardPolicy) {
-        self.policy.store(Arc::new(policy));
-    }
-
     /// Counts one request.
-    pub fn take(&self, address: IpAddr, now: Instant) -> RateDecision {
-        let policy = **self.policy.load();
-        if policy.address_requests_per_minute == 0 {
-            return RateDecision::Unlimited;
-        }
-        let rate = Rate { per_minute: policy.address_requests_per_minute, burst: policy.address_burst };
+    pub fn arrive(&self, policy: &SecurityPolicy, address: IpAddr, now: Instant) -> Arrival {
         let origin = *self.origin.get_or_init(|| now);
         let prefix = counting_prefix(address);
-        let limiter = self.limiters.get(&prefix).unwrap_or_else(|| {
-            let fresh = Arc::new(Gcra::default());
-            self.limiters.insert(prefix, fresh.clone());
+        let counts = self.counts.get(&prefix).unwrap_or_else(|| {
+            let fresh = Arc::<AddressCounts>::default();
+            self.counts.insert(prefix, fresh.clone());
             fresh
         });
-        limiter.take(rate, origin, now)
+        let rate = match policy.address_rate.mode {
+            Mode::Off => RateDecision::Unlimited,
+            Mode::Simulate | Mode::Enforce => {
+                let limit = &policy.address_rate;
+                counts.rate.take(Rate { per_minute: limit.per_minute.get(), burst: limit.burst.get() }, origin, now)
+            }
+        };
+        let running = counts.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        // Counted already: dropping it takes it back.
+        let place = InFlight(counts.clone());
+        let many = policy.address_in_flight.mode != Mode::Off && running > policy.address_in_flight.most.get();
+        let burst = counts.burst(&policy.rules.request_burst, now.saturating_duration_since(origin).as_secs());
+        Arrival { rate, place: (!many).then_some(place), burst }
+    }
+}
+
+impl AddressCounts {
+    /// Whether this request fills a second or a minute up to its limit; told once for each.
+    fn burst(&self, policy: &BurstPolicy, second: u64) -> bool {
+        if policy.mode == Mode::Off {
+            return false;
+        }
+        let in_second = count_in(&self.second, second);
+        let in_minute = count_in(&self.minute, second / 60);
+        in_second == policy.in_second.get() || in_minute == policy.in_minute.get()
+    }
+}
+
+/// Counts in the running span: its number in the upper half, how many in the lower.
+fn count_in(window: &AtomicU64, span: u64) -> u32 {
+    let mut known = window.load(Ordering::Relaxed);
+    loop {
+        let (number, count) = (known >> 32, known & u64::from(u32::MAX));
+        let count = if number == span { (count + 1).min(u64::from(u32::MAX)) } else { 1 };
+        match window.compare_exchange_weak(known, span << 32 | count, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return u32::try_from(count).unwrap_or(u32::MAX),
+            Err(newer) => known = newer,
+        }
     }
 }
 
 impl std::fmt::Debug for AddressRates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddressRates").field("remembered", &self.limiters.len()).finish_non_exhaustive()
+        f.debug_struct("AddressRates").field("remembered", &self.counts.len()).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::types::clock::{Clock, UnixMillis};
 
+    fn policy(text: &str) -> SecurityPolicy {
+        SecurityPolicy::parse(text).expect("a policy")
+    }
+
+    fn start() -> Instant {
+        Clock::stepped(UnixMillis(0)).monotonic()
+    }
+
     #[test]
     fn addresses_of_one_slash_64_share_a_limit_and_others_do_not() {
-        let rates = AddressRates::new(GuardPolicy { address_requests_per_minute: 60, address_burst: 2 });
-        let now = Clock::stepped(UnixMillis(0)).monotonic();
-        let take = |text: &str| rates.take(text.parse().expect("address"), now);
+        let (rates, now) = (AddressRates::default(), start());
+        let policy = policy(r#"{"address_rate":{"per_minute":60,"burst":2}}"#);
+        let take = |text: &str| rates.arrive(&policy, text.parse().expect("address"), now).rate;
         assert!(matches!(take("2001:db8::1"), RateDecision::Allowed { .. }));
         assert!(matches!(take("2001:db8::2"), RateDecision::Allowed { .. }));
         assert!(matches!(take("2001:db8::3"), RateDecision::Limited { .. }));
@@ -80,12 +143,40 @@ mod tests {
     }
 
     #[test]
+    fn places_in_flight_come_back_when_requests_end() {
+        let (rates, now) = (AddressRates::default(), start());
+        let policy = policy(r#"{"address_in_flight":{"most":2}}"#);
+        let address: IpAddr = "192.0.2.1".parse().expect("address");
+        let arrive = || rates.arrive(&policy, address, now).place;
+        let (one, two) = (arrive(), arrive());
+        assert!(one.is_some() && two.is_some());
+        assert!(arrive().is_none());
+        drop(one);
+        assert!(arrive().is_some());
+    }
+
+    #[test]
+    fn a_burst_is_told_once_for_each_second_and_minute() {
+        let (rates, now) = (AddressRates::default(), start());
+        let policy =
+            policy(r#"{"address_rate":{"mode":"off"},"rules":{"request_burst":{"in_second":10,"in_minute":25}}}"#);
+        let address: IpAddr = "192.0.2.1".parse().expect("address");
+        let bursts = |at: u64, requests: usize| {
+            (0..requests).filter(|_| rates.arrive(&policy, address, now + Duration::from_secs(at)).burst).count()
+        };
+        assert_eq!(bursts(0, 9), 0);
+        assert_eq!(bursts(1, 9), 0);
+        assert_eq!(bursts(2, 7), 1, "the 25th of the minute");
+        assert_eq!(bursts(61, 30), 2, "the tenth of the second and the 25th of the minute");
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_the_number_of_addresses() {
-        let rates = AddressRates::new(GuardPolicy::default());
-        let now = Clock::stepped(UnixMillis(0)).monotonic();
+        let (rates, now) = (AddressRates::default(), start());
+        let policy = SecurityPolicy::default();
         for n in 0..200_000_u32 {
-            rates.take(IpAddr::V4(n.into()), now);
+            rates.arrive(&policy, IpAddr::V4(n.into()), now);
         }
-        assert!(rates.limiters.len() <= REMEMBERED);
+        assert!(rates.counts.len() <= REMEMBERED);
     }
 }

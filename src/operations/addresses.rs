@@ -58,7 +58,7 @@ pub async fn add_block(context: &Context, call: AddBlock) -> Outcome<BlockEntry>
     };
     context.stores.security.put_blocks(vec![entry.clone()]).await?;
     if let Some(live) = &context.live {
-        live.proxy.guard.put_block(entry.clone());
+        live.proxy.guard.put_blocks(std::slice::from_ref(&entry));
         live.blocks_changed.notify_one();
     }
     let until = if entry.expires.is_some() { "for a time" } else { "until lifted by hand" };

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, keys, models, profiles, prompts, proxy, reload, requests, settings, usage,
+    addresses, aliases, audit_log, engines, keys, models, policy, profiles, prompts, proxy, reload, requests, settings,
+    usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -24,6 +25,7 @@ use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, Re
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
+use crate::types::calls::policy::{SetPolicy, ShowPolicy, ValidatePolicy};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
@@ -127,11 +129,13 @@ operations! {
         RotateKey => keys::rotate,
         SaveProfile => profiles::save,
         SetAlias => aliases::set,
+        SetPolicy => policy::set,
         SetPrompt => prompts::set,
         SetSetting => settings::set,
         ShowKey => keys::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,
+        ShowPolicy => policy::show,
         ShowPrompt => prompts::show,
         ShowSetting => settings::show,
         ShowUsage => usage::show,
@@ -140,6 +144,7 @@ operations! {
         Status => proxy::status,
         StopListener => proxy::stop,
         UnloadModel => models::unload,
+        ValidatePolicy => policy::validate,
         VerifyAudit => audit_log::verify,
     }
     long {

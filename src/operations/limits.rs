@@ -7,9 +7,12 @@ use super::context::Live;
 use crate::config::settings::Settings;
 use crate::config::table;
 use crate::engines::state::Thresholds;
-use crate::guard::GuardPolicy;
+use crate::guard::Guard;
+use crate::guard::exposure::ExposureSetting;
+use crate::proxy::client_address::{ForwardingHeader, ProxyProtocol, TrustedProxies};
 use crate::proxy::limits::{Affine, ProxyLimits, Revoking};
 use crate::telemetry::logging;
+use crate::types::address::parse_network;
 
 /// The limits of listener and pipeline.
 #[must_use]
@@ -33,6 +36,7 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         connections: settings.get(table::LIMITS_CONNECTIONS),
         cors_allowed_origins: settings.get(table::CORS_ALLOWED_ORIGINS),
         allowed_hosts: settings.get(table::PROXY_ALLOWED_HOSTS),
+        trusted_proxies: trusted_proxies(settings),
         revoking: if settings.get(table::KEYS_REVOKE_ENDS_STREAMS) {
             Revoking::EndsStreams
         } else {
@@ -41,12 +45,32 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
     }
 }
 
-/// The thresholds of the guard.
-#[must_use]
-pub fn guard_policy(settings: &Settings) -> GuardPolicy {
-    let per_minute = settings.get(table::LIMITS_ADDRESS_REQUESTS_PER_MINUTE);
-    // The same share as the default's: a fifth of a minute may come at once.
-    GuardPolicy { address_requests_per_minute: per_minute, address_burst: (per_minute / 5).max(1) }
+fn trusted_proxies(settings: &Settings) -> TrustedProxies {
+    TrustedProxies {
+        // The setting's rule has let networks through only.
+        networks: settings.get(table::TRUSTED_PROXIES).iter().filter_map(|text| parse_network(text).ok()).collect(),
+        header: match settings.get(table::TRUSTED_PROXY_HEADER) {
+            "forwarded" => ForwardingHeader::Forwarded,
+            "x-real-ip" => ForwardingHeader::XRealIp,
+            "cf-connecting-ip" => ForwardingHeader::CfConnectingIp,
+            "none" => ForwardingHeader::None,
+            _ => ForwardingHeader::XForwardedFor,
+        },
+        protocol: match settings.get(table::TRUSTED_PROXY_PROTOCOL) {
+            "required" => ProxyProtocol::Required,
+            _ => ProxyProtocol::Off,
+        },
+    }
+}
+
+/// Tells the guard who reaches the endpoint (SPEC §5, head).
+pub fn publish_exposure(settings: &Settings, guard: &Guard) {
+    let setting = match settings.get(table::GUARD_EXPOSURE) {
+        "local" => ExposureSetting::Local,
+        "public" => ExposureSetting::Public,
+        _ => ExposureSetting::Auto,
+    };
+    guard.exposure().set(setting, !settings.get(table::TRUSTED_PROXIES).is_empty());
 }
 
 /// The thresholds of the engines' state machine.
@@ -64,7 +88,7 @@ pub fn publish(settings: &Settings, live: Option<&Live>) {
     logging::set_level(settings.get(table::LOG_LEVEL));
     if let Some(live) = live {
         live.proxy.limits.store(Arc::new(proxy_limits(settings)));
-        live.proxy.guard.set_policy(guard_policy(settings));
+        publish_exposure(settings, &live.proxy.guard);
         live.proxy.registry.set_thresholds(engine_thresholds(settings));
         live.proxy.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));
     }

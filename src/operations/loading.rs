@@ -1,9 +1,10 @@
 //! From the stores into memory: at start, and again on reload.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::Context;
-use super::usage;
+use super::{policy, usage};
 use crate::guard::Guard;
 use crate::proxy::profile::ProfileTable;
 use crate::proxy::prompt::PromptTable;
@@ -12,7 +13,11 @@ use crate::types::calls::addresses::NetworkList;
 use crate::types::engine::{EngineOrigin, EngineRecord};
 use crate::types::failure::Outcome;
 use crate::types::key::KeyRecord;
+use crate::types::policy::SecurityPolicy;
 use crate::types::text::escape;
+
+/// Networks whose failures are put back at start: as many as the guard remembers.
+const RESTORED_FAILURES: u32 = 32_768;
 
 /// Makes the registry hold what the store holds.
 pub async fn load_engines(context: &Context) -> Outcome<()> {
@@ -49,6 +54,7 @@ pub struct GuardContent {
     blocks: Vec<BlockEntry>,
     allow: Vec<ListedNetwork>,
     trusted: Vec<ListedNetwork>,
+    policy: SecurityPolicy,
 }
 
 /// Reads what the store holds for a guard.
@@ -59,17 +65,27 @@ pub async fn read_guard(context: &Context) -> Outcome<GuardContent> {
         blocks: security.blocks(context.clock.wall()).await?,
         allow: security.networks(NetworkList::Allow).await?,
         trusted: security.networks(NetworkList::Trusted).await?,
+        policy: policy::stored(context).await?,
     })
 }
 
 impl GuardContent {
     /// Puts it in force.
     pub fn publish(self, guard: &Guard) {
+        guard.set_policy(self.policy);
         guard.load_keys(self.keys);
         guard.load_blocks(self.blocks);
         guard.load_networks(NetworkList::Allow, &self.allow);
         guard.load_networks(NetworkList::Trusted, &self.trusted);
     }
+}
+
+/// Gives a guard that was just filled the failures that still count. Once per process, like budgets.
+pub async fn restore_failures(context: &Context, guard: &Guard) -> Outcome<()> {
+    let window = Duration::from_secs(u64::from(guard.policy().failed_authentication.window_hours.get()) * 3600);
+    let since = context.clock.wall().minus(window);
+    guard.restore_failures(context.stores.security.failures(since, RESTORED_FAILURES).await?);
+    Ok(())
 }
 
 /// Gives a guard that was just filled what each key has used of its day. Once per process: from then on the guard

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod loading;
 pub mod models;
+pub mod policy;
 pub mod port_holder;
 pub mod profiles;
 pub mod progress;

@@ -11,8 +11,18 @@ use crate::types::live::Noun;
 use crate::types::text::escape;
 
 /// What a reload of everything reads, for people.
-const PARTS: [&str; 9] =
-    ["settings", "keys", "block list", "allow list", "trusted list", "prompts", "model profiles", "engines", "aliases"];
+const PARTS: [&str; 10] = [
+    "settings",
+    "security policy",
+    "keys",
+    "block list",
+    "allow list",
+    "trusted list",
+    "prompts",
+    "model profiles",
+    "engines",
+    "aliases",
+];
 
 /// Reads settings, keys, lists, prompts, profiles and engines from file and stores again.
 ///
@@ -50,9 +60,16 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     context.registry.set_aliases(aliases);
     loading::put_engines(context, engines);
     live.blocks_changed.notify_one();
-    for noun in
-        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Aliases]
-    {
+    for noun in [
+        Noun::Policy,
+        Noun::Keys,
+        Noun::Blocklist,
+        Noun::Allowlist,
+        Noun::Trusted,
+        Noun::Prompts,
+        Noun::Profiles,
+        Noun::Aliases,
+    ] {
         context.changed(noun);
     }
     let reloaded = PARTS.map(str::to_owned).to_vec();

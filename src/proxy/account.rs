@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::guard::key_table::KeyEntry;
+use crate::guard::rates::InFlight;
 use crate::guard::token_day::Reservation;
 use crate::telemetry::metrics::{Counted, Shard};
 use crate::types::clock::Clock;
@@ -32,6 +33,8 @@ pub(super) struct Account {
     served: Option<Arc<str>>,
     /// The request's place in its key's budget.
     place: Option<Reservation>,
+    /// Its place among its address's requests.
+    of_address: Option<InFlight>,
 }
 
 /// A stage whose end is timed.
@@ -71,6 +74,7 @@ impl Account {
             tokens_came: 0,
             served: None,
             place: None,
+            of_address: None,
         }
     }
 
@@ -134,6 +138,11 @@ impl Account {
     /// Keeps the request's place in its key's budget until the end.
     pub(super) fn holds(&mut self, place: Reservation) {
         self.place = Some(place);
+    }
+
+    /// Keeps the request's place among its address's until the end.
+    pub(super) fn counted_for_address(&mut self, place: InFlight) {
+        self.of_address = Some(place);
     }
 
     /// Names the engine that was asked last, and its own name for the model.
@@ -202,6 +211,7 @@ impl Account {
         self.stream = None;
         // What was used is counted by now: the place in the budget is free only after that.
         self.place = None;
+        self.of_address = None;
         self.key = None;
     }
 }

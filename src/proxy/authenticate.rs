@@ -11,9 +11,11 @@ use super::refusal::Refusal;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyCheck;
 use crate::guard::key_text::PREFIX;
-use crate::guard::{HashOutcome, key_hash, retry_after_seconds};
+use crate::guard::{FailureVerdict, HashOutcome, key_hash, retry_after_seconds};
 use crate::telemetry::hashing::HashingError;
-use crate::types::audit::{AuditKind, Severity};
+use crate::types::address::BlockEntry;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::policy::Mode;
 
 /// Finds the key and checks it.
 pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result<Authenticated, Refusal> {
@@ -60,9 +62,7 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         KeyCheck::Expired(key) => return Err(not_counted(exchange, &key.label, "expired")),
         KeyCheck::Revoked(key) => return Err(not_counted(exchange, &key.label, "revoked")),
         KeyCheck::Wrong | KeyCheck::NeedsHash { .. } => {
-            let refusal = Refusal::wrong_key();
-            exchange.audit(AuditKind::AuthenticationFailed, Severity::Medium, refusal.status, "wrong key".to_owned());
-            return Err(refusal);
+            return Err(wrong_key(exchange, presented));
         }
     };
     exchange.key = Some(key.clone());
@@ -91,6 +91,42 @@ pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) ->
     }
     exchange.account.mark(Stage::Authenticated);
     Ok(authenticated)
+}
+
+/// Counts a wrong key against its address (SPEC §5.3). The answer is the same, whatever it led to.
+fn wrong_key(exchange: &Exchange, presented: &str) -> Refusal {
+    let refusal = Refusal::wrong_key();
+    let shared = &exchange.peer.worker.shared;
+    let now = shared.clock.wall();
+    let verdict = shared.guard.failed(exchange.client, exchange.standing, presented, now);
+    let details = match &verdict {
+        FailureVerdict::NotCounted => "wrong key, not counted".to_owned(),
+        FailureVerdict::Counted { failures, .. } => format!("wrong key, number {failures} of this address"),
+    };
+    exchange.audit(AuditKind::AuthenticationFailed, Severity::Medium, refusal.status, details);
+    if let FailureVerdict::Counted { blocks, mode, .. } = verdict {
+        for block in blocks {
+            exchange.blocked(&block, mode);
+        }
+    }
+    refusal
+}
+
+impl Exchange {
+    /// Records a block that this request led to, or would have.
+    pub(super) fn blocked(&self, block: &BlockEntry, mode: Mode) {
+        let now = self.peer.worker.shared.clock.wall();
+        let lasting = match block.expires {
+            Some(until) => format!("for {} min", until.since(now).as_secs().div_ceil(60)),
+            None => "until it is lifted by hand".to_owned(),
+        };
+        let (kind, severity, would) = match mode {
+            Mode::Enforce => (AuditKind::BlockAdded, Severity::High, ""),
+            Mode::Off | Mode::Simulate => (AuditKind::Simulated, Severity::Medium, "would be "),
+        };
+        let details = format!("{} {would}blocked {lasting}: {}", block.network, block.reason);
+        self.record(AuditEvent::new(now, kind, severity, details));
+    }
 }
 
 fn not_counted(exchange: &Exchange, label: &Arc<str>, state: &str) -> Refusal {

@@ -20,12 +20,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::client_address::ProxyProtocol;
 use super::connection_limits::Permit;
 use super::exchange::Peer;
 use super::limits::ProxyLimits;
-use super::pipeline;
 use super::service::Open;
 use super::worker::Worker;
+use super::{pipeline, proxy_protocol};
 use crate::telemetry::tasks::{Tasks, until_cancelled};
 use crate::types::address::canonical;
 
@@ -114,15 +115,21 @@ async fn run(
     address: SocketAddr,
     draining: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::from_std(stream)?;
+    let mut stream = TcpStream::from_std(stream)?;
     let limits = worker.shared.limits.load_full();
     let tasks = worker.tasks.clone();
-    let peer = Arc::new(Peer { worker, address: canonical(address.ip()) });
+    let proxies = &limits.trusted_proxies;
+    let announced = proxies.protocol == ProxyProtocol::Required && proxies.trusts(address.ip());
+    let beginning = async {
+        let client = if announced { proxy_protocol::read(&mut stream).await? } else { None };
+        io::Result::Ok((client, speaks_http2(&stream).await?))
+    };
     // A listener that stops does not wait for somebody who has said nothing.
-    let http2 = tokio::select! {
-        first = tokio::time::timeout(limits.first_byte, speaks_http2(&stream)) => first??,
+    let (client, http2) = tokio::select! {
+        first = tokio::time::timeout(limits.first_byte, beginning) => first??,
         () = draining.cancelled() => return Ok(()),
     };
+    let peer = Arc::new(Peer { worker, address: client.unwrap_or_else(|| canonical(address.ip())) });
     if http2 {
         let service = service_fn(move |request| {
             let peer = peer.clone();

@@ -21,6 +21,7 @@ use super::worker::Worker;
 use crate::engines::adapter::Delivery;
 use crate::engines::affinity::Conversation;
 use crate::engines::resolution::Candidate;
+use crate::guard::Standing;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
 use crate::types::ids::RequestId;
@@ -34,7 +35,7 @@ use crate::wire::pivot::Extras;
 pub(super) struct Peer {
     /// The thread that serves it.
     pub(super) worker: Arc<Worker>,
-    /// Canonical address of the other side.
+    /// Canonical address of the other side, or of whom a trusted proxy speaks for (PROXY protocol).
     pub(super) address: IpAddr,
 }
 
@@ -44,6 +45,10 @@ pub(super) struct Exchange {
     pub(super) peer: Arc<Peer>,
     /// Limits as they were when the request came: a reload changes the next one.
     pub(super) limits: Arc<ProxyLimits>,
+    /// Whose request it is (SPEC §5, `trusted_proxies`).
+    pub(super) client: IpAddr,
+    /// Whether the client is trusted.
+    pub(super) standing: Standing,
     pub(super) id: RequestId,
     pub(super) account: Account,
     /// The browser's origin, when it is allowed to read the answer.
@@ -62,11 +67,13 @@ impl Exchange {
     /// Begins the account of a request.
     pub(super) fn open(peer: Arc<Peer>, request: &Request<Incoming>) -> Self {
         let shared = &peer.worker.shared;
+        let limits = shared.limits.load_full();
+        let client = limits.trusted_proxies.client(peer.address, request.headers());
         let id = RequestId::from_random(fastrand::u128(..));
         let row = RequestRow {
             id,
             at: shared.clock.wall(),
-            client: peer.address,
+            client,
             key: None,
             key_label: None,
             method: method_name(request.method()),
@@ -88,10 +95,21 @@ impl Exchange {
                 .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
         };
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
-        let limits = shared.limits.load_full();
         let allowed_origin = cors::allowed_origin(request.headers(), &limits);
         let errors = ErrorShape::of_path(request.uri().path());
-        Self { limits, id, account, allowed_origin, rate: None, key: None, errors, headers: Vec::new(), peer }
+        Self {
+            limits,
+            client,
+            standing: Standing::Ordinary,
+            id,
+            account,
+            allowed_origin,
+            rate: None,
+            key: None,
+            errors,
+            headers: Vec::new(),
+            peer,
+        }
     }
 }
 
@@ -106,13 +124,13 @@ fn method_name(method: &Method) -> Cow<'static, str> {
     }
 }
 
-/// Host, path and headers make sense.
+/// The address may come in.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) parts: Parts,
 }
 
-/// The address may come in and is not too fast.
+/// The address is not too fast; host, path and headers make sense.
 #[derive(Debug)]
 pub(super) struct Screened {
     pub(super) parts: Parts,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::client_address::TrustedProxies;
+
 /// What revoking a key does to the streams that it started (SPEC §5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoking {
@@ -57,6 +59,8 @@ pub struct ProxyLimits {
     pub cors_allowed_origins: Vec<String>,
     /// Host names beyond the own names and addresses (SPEC §4.4).
     pub allowed_hosts: Vec<String>,
+    /// Proxies that may tell the client's address (SPEC §5, head).
+    pub trusted_proxies: TrustedProxies,
     /// What revoking a key does to its streams.
     pub revoking: Revoking,
 }
@@ -81,6 +85,7 @@ impl Default for ProxyLimits {
             connections: 4096,
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             revoking: Revoking::EndsStreams,
         }
     }

@@ -5,7 +5,8 @@
 //! | file | stage of SPEC §4.2 |
 //! |---|---|
 //! | `service`, `connection_limits`, `connection` | listener, per-peer limits, HTTP/1.1 and HTTP/2 |
-//! | `sanity`, `screen` | client address, allow list, block list, per-address rate |
+//! | `client_address`, `proxy_protocol` | whose request it is |
+//! | `screen`, `sanity` | allow list, block list, per-address rate and in flight, a head that makes sense |
 //! | `cors`, `open` | preflight, routes without a key |
 //! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
@@ -23,6 +24,7 @@ mod answer;
 mod authenticate;
 mod body;
 mod budget;
+pub mod client_address;
 mod connection;
 pub mod connection_limits;
 mod cors;
@@ -39,6 +41,7 @@ mod passthrough;
 mod pipeline;
 pub mod profile;
 pub mod prompt;
+mod proxy_protocol;
 mod queue;
 mod refusal;
 mod relay;

@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
+use super::client_address::is_forwarded;
 use super::exchange::{Answer, Exchange, Screened};
 use super::metrics_page;
 
@@ -22,19 +23,12 @@ pub(super) fn answer(exchange: &mut Exchange, screened: &Screened) -> Option<Ans
             exchange.account.note(|row| row.route = Some("health".into()));
             Some(Answer::json(Bytes::from_static(b"{\"status\":\"ok\"}")))
         }
-        "/metrics" if exchange.peer.address.is_loopback() && !is_forwarded(parts) && !has_key(parts) => {
+        "/metrics" if exchange.client.is_loopback() && !is_forwarded(&parts.headers) && !has_key(parts) => {
             exchange.account.note(|row| row.route = Some("metrics".into()));
             Some(metrics_page::answer(exchange))
         }
         _ => None,
     }
-}
-
-/// Whether something in between says that it forwards for somebody: then loopback means nothing.
-fn is_forwarded(parts: &Parts) -> bool {
-    ["forwarded", "x-forwarded-for", "x-real-ip", "cf-connecting-ip", "true-client-ip", "via"]
-        .iter()
-        .any(|name| parts.headers.contains_key(*name))
 }
 
 fn has_key(parts: &Parts) -> bool {

@@ -29,8 +29,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::
 async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (parts, incoming) = request.into_parts();
 
-    let accepted = sanity::check(exchange, parts)?;
-    let screened = screen::admit(exchange, accepted)?;
+    let accepted = screen::lists(exchange, parts)?;
+    let accepted = screen::rate(exchange, accepted)?;
+    let screened = sanity::check(exchange, accepted)?;
     if let Some(preflight) = cors::preflight(exchange, &screened) {
         return Ok(preflight);
     }

@@ -1,4 +1,4 @@
-//! First stage: is the head one that makes sense? One Host, a name that is ours, a path without tricks.
+//! Second stage: is the head one that makes sense? One Host, a name that is ours, a path without tricks.
 //!
 //! Paths are matched exactly later and never joined to an engine's URL; what looks like a trick is refused here,
 //! once, before anything else looks at the path (SPEC §5.14).
@@ -11,28 +11,34 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 
-use super::exchange::{Accepted, Exchange};
+use super::account::Stage;
+use super::exchange::{Accepted, Exchange, Screened};
 use super::refusal::Refusal;
 
 /// Longest path and query (SECURITY.md §H: own limit, hyper's is 64 KiB).
 const MAX_TARGET: usize = 8 << 10;
 
 /// Checks the head.
-pub(super) fn check(exchange: &Exchange, parts: Parts) -> Result<Accepted, Refusal> {
+pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Screened, Refusal> {
+    let parts = accepted.parts;
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET {
         return Err(Refusal::uri_too_long(MAX_TARGET));
     }
     let named = named_host(&parts)?;
-    if let Some(host) = named
-        && !is_own_name(host.host(), &exchange.limits.allowed_hosts)
-    {
-        return Err(Refusal::host_not_allowed(&cut(host.host(), 100)));
+    if let Some(host) = named.as_ref().map(Authority::host) {
+        if !is_this_machine(host) && exchange.peer.worker.shared.guard.exposure().notice() {
+            exchange.went_public("a request named a host that is not this machine");
+        }
+        if !is_own_name(host, &exchange.limits.allowed_hosts) {
+            return Err(Refusal::host_not_allowed(&cut(host, 100)));
+        }
     }
     if has_path_tricks(parts.uri.path()) {
         return Err(Refusal::not_found(parts.method.as_str(), &cut(parts.uri.path(), 100)));
     }
-    Ok(Accepted { parts })
+    exchange.account.mark(Stage::Screened);
+    Ok(Screened { parts })
 }
 
 /// The one host that the request names: RFC 9112 §3.2 wants exactly one `Host` in HTTP/1.1, and an absolute-form
@@ -55,6 +61,14 @@ fn named_host(parts: &Parts) -> Result<Option<Authority>, Refusal> {
         (None, None) if parts.version == Version::HTTP_11 => Err(Refusal::bad_request("The Host header is missing.")),
         (None, None) => Ok(None),
     }
+}
+
+/// Whether a host says that the client is on this machine (SPEC §5, head: what is not is foreign).
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.eq_ignore_ascii_case(machine_name())
 }
 
 /// Whether a host is one of the own names. Addresses are: no foreign web page can be reached under one, and only

@@ -1,48 +1,98 @@
-//! Second stage: may this address come in, and is it not too fast? (SPEC §4.2: client address, lists, rules,
-//! per-address rate.)
+//! First stages: may this address come in, and is it not too fast? (SPEC §4.2: client address, lists, per-address rate
+//! and in-flight limit.)
 
-use super::account::Stage;
-use super::exchange::{Accepted, Exchange, Screened};
+use http::request::Parts;
+
+use super::client_address::is_forwarded;
+use super::exchange::{Accepted, Exchange};
 use super::refusal::Refusal;
 use crate::guard::gcra::RateDecision;
-use crate::guard::{AddressVerdict, retry_after_seconds};
+use crate::guard::{AddressVerdict, Standing, retry_after_seconds};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::listener::Exposure;
+use crate::types::policy::Mode;
 
 /// Admits or refuses an address.
-pub(super) fn admit(exchange: &mut Exchange, accepted: Accepted) -> Result<Screened, Refusal> {
+pub(super) fn lists(exchange: &mut Exchange, parts: Parts) -> Result<Accepted, Refusal> {
     let shared = &exchange.peer.worker.shared;
-    let address = exchange.peer.address;
-    let refusal = match shared.guard.address(address, shared.clock.wall()) {
-        AddressVerdict::Allowed => None,
-        AddressVerdict::Blocked(entry) => Some((Refusal::ip_blocked(), format!("blocked by {}", entry.network))),
-        AddressVerdict::NotAllowed => Some((Refusal::ip_not_allowed(), "not on the allow list".to_owned())),
+    let (guard, client) = (&shared.guard, exchange.client);
+    let on_loopback = client.is_loopback();
+    let forwarded = (on_loopback || guard.exposure().now() == Exposure::Local) && is_forwarded(&parts.headers);
+    if forwarded && guard.exposure().notice() {
+        exchange.went_public("a request came with a forwarding header: something forwards to this proxy");
+    }
+    // Privileges of loopback need a loopback peer without forwarding headers (SPEC §5, head).
+    exchange.standing =
+        if guard.trusted(client) && !(on_loopback && forwarded) { Standing::Trusted } else { Standing::Ordinary };
+    let refusal = match guard.address(client, exchange.standing, shared.clock.wall()) {
+        AddressVerdict::Allowed => return Ok(Accepted { parts }),
+        AddressVerdict::Blocked(block) => (Refusal::ip_blocked(), format!("blocked by {}", block.network)),
+        AddressVerdict::NotAllowed => (Refusal::ip_not_allowed(), "not on the allow list".to_owned()),
     };
-    if let Some((refusal, why)) = refusal {
-        exchange.audit(AuditKind::AddressRefused, Severity::Low, refusal.status, why);
-        return Err(refusal);
-    }
+    exchange.audit(AuditKind::AddressRefused, Severity::Low, refusal.0.status, refusal.1);
+    Err(refusal.0)
+}
+
+/// Counts the request against its address.
+pub(super) fn rate(exchange: &mut Exchange, accepted: Accepted) -> Result<Accepted, Refusal> {
     // Trusted addresses are the operator's own: a local job may go as fast as its key allows (SPEC §5.2).
-    if !shared.guard.trusted(address)
-        && let RateDecision::Limited { retry_after, .. } = shared.guard.address_rate(address, shared.clock.monotonic())
-    {
-        let refusal = Refusal::rate_limited("Too many requests from your address.", retry_after_seconds(retry_after));
-        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-address rate".to_owned());
-        return Err(refusal);
+    if exchange.standing == Standing::Trusted {
+        return Ok(accepted);
     }
-    exchange.account.mark(Stage::Screened);
-    Ok(Screened { parts: accepted.parts })
+    let shared = exchange.peer.worker.shared.clone();
+    let policy = shared.guard.policy();
+    let arrival = shared.guard.arrive(&policy, exchange.client, shared.clock.monotonic());
+    if let RateDecision::Limited { retry_after, .. } = arrival.rate {
+        let refusal = Refusal::rate_limited("Too many requests from your address.", retry_after_seconds(retry_after));
+        exchange.limit(policy.address_rate.mode, refusal, "per-address rate")?;
+    }
+    if let Some(place) = arrival.place {
+        exchange.account.counted_for_address(place);
+    } else {
+        let most = policy.address_in_flight.most;
+        let refusal = Refusal::rate_limited(format!("Your address may run {most} requests at once."), 1);
+        exchange.limit(policy.address_in_flight.mode, refusal, "per-address requests in flight")?;
+    }
+    Ok(accepted)
 }
 
 impl Exchange {
+    /// Refuses by a limit, or says that it would.
+    fn limit(&self, mode: Mode, refusal: Refusal, limit: &str) -> Result<(), Refusal> {
+        match mode {
+            Mode::Off => Ok(()),
+            Mode::Simulate => {
+                self.audit(AuditKind::Simulated, Severity::Low, refusal.status, format!("would refuse: {limit}"));
+                Ok(())
+            }
+            Mode::Enforce => {
+                self.audit(AuditKind::RateLimited, Severity::Low, refusal.status, limit.to_owned());
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Tells that the endpoint counts as public from now on.
+    pub(super) fn went_public(&self, why: &str) {
+        let shared = &self.peer.worker.shared;
+        tracing::warn!(why, "the endpoint counts as public from now on: all rules guard it");
+        let details = format!("the endpoint counts as public from now on: {why}; guard.exposure=local says otherwise");
+        shared.audit.record(AuditEvent::new(shared.clock.wall(), AuditKind::PolicyChanged, Severity::Medium, details));
+    }
+
     /// Records a security event about this request.
     pub(super) fn audit(&self, kind: AuditKind, severity: Severity, status: http::StatusCode, details: String) {
-        let shared = &self.peer.worker.shared;
-        let mut event = AuditEvent::new(shared.clock.wall(), kind, severity, details);
-        event.request_id = Some(self.id);
-        event.address = Some(self.peer.address);
-        event.key = self.key.as_ref().map(|key| key.record.view.id);
+        let mut event = AuditEvent::new(self.peer.worker.shared.clock.wall(), kind, severity, details);
         event.status = Some(status.as_u16());
+        self.record(event);
+    }
+
+    /// Records a security event with what is known of this request.
+    pub(super) fn record(&self, mut event: AuditEvent) {
+        event.request_id = Some(self.id);
+        event.address = Some(self.client);
+        event.key = self.key.as_ref().map(|key| key.record.view.id);
         event.endpoint = self.account.path();
-        shared.audit.record(event);
+        self.peer.worker.shared.audit.record(event);
     }
 }

@@ -12,6 +12,7 @@ use super::connection::Incoming;
 use super::sanity::machine_name;
 use super::shared::ProxyShared;
 use super::worker::Workers;
+use crate::guard::exposure::Listening;
 use crate::telemetry::tasks::Tasks;
 use crate::types::address::url_host;
 use crate::types::clock::UnixMillis;
@@ -61,6 +62,8 @@ pub struct ProxyService {
     killed: CancellationToken,
     /// Connections that are open; told when one ends.
     open: Arc<OpenConnections>,
+    /// Counts it for how far the endpoint is reached.
+    _listening: Listening,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +112,7 @@ impl ProxyService {
             draining: CancellationToken::new(),
             killed: CancellationToken::new(),
             open: Arc::default(),
+            _listening: shared.guard.exposure().listening(config.bind),
             config,
         };
         let acceptor = Acceptor {
@@ -205,7 +209,8 @@ impl Acceptor {
     fn admit(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
         let limits = self.shared.limits.load();
         let trusted = self.shared.guard.trusted(peer.ip());
-        let per_address = (!trusted).then_some(limits.connections_per_address);
+        let exempt = trusted || limits.trusted_proxies.trusts(peer.ip());
+        let per_address = (!exempt).then_some(limits.connections_per_address);
         let permit = match self.shared.connections.admit(peer.ip(), limits.connections, per_address) {
             Ok(permit) => permit,
             Err(too_many) => {

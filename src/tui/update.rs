@@ -297,7 +297,7 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
         Noun::Profiles => state.read(ListProfiles::default()),
-        Noun::Aliases => return,
+        Noun::Aliases | Noun::Policy => return,
     };
 }
 

@@ -51,6 +51,8 @@ pub enum AuditKind {
     EngineChanged,
     /// A detector scored.
     RuleHit,
+    /// What a rule in simulate would have done.
+    Simulated,
     /// New work was refused to protect the machine.
     ResourceAlert,
     /// A prompt or profile was changed.

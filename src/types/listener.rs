@@ -97,6 +97,17 @@ pub struct ListenerStatus {
     pub started: Option<UnixMillis>,
 }
 
+/// How far the endpoint is reached (SPEC §5, head).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exposure {
+    /// From this machine only: keys and limits guard.
+    #[default]
+    Local,
+    /// By others too: everything guards.
+    Public,
+}
+
 /// How the process that owns the home runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +135,12 @@ pub struct ProxyStatus {
     pub listeners: Vec<ListenerStatus>,
     /// How it reaches the world (SPEC §7).
     pub egress: String,
+    /// How far the endpoint is reached, and so what guards it.
+    #[serde(default)]
+    pub exposure: Exposure,
+    /// Why new work is refused to protect the machine; `None` when it is not (SPEC §5.8).
+    #[serde(default)]
+    pub overload: Option<String>,
     /// Whether this is the demo (SPEC §1.1).
     pub demo: bool,
     /// Why changes are refused, when the home is read-only (SPEC §5.12).

@@ -59,6 +59,8 @@ pub enum Noun {
     Allowlist,
     /// The trusted list.
     Trusted,
+    /// The security policy.
+    Policy,
     /// API prompts.
     Prompts,
     /// Model profiles.

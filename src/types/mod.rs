@@ -17,6 +17,7 @@ pub mod key;
 pub mod line_diff;
 pub mod listener;
 pub mod live;
+pub mod policy;
 pub mod profile;
 pub mod prompt;
 pub mod request;

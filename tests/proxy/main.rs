@@ -34,7 +34,7 @@ use bytes::Bytes;
 use flm::audit::Sink;
 use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
-use flm::guard::{Guard, GuardPolicy, key_hash, key_text};
+use flm::guard::{Guard, key_hash, key_text};
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
@@ -52,6 +52,7 @@ use flm::types::engine::{EngineKind, EngineOrigin, EngineRecord};
 use flm::types::ids::{EngineId, KeyId};
 use flm::types::key::{KeyLimits, KeyRecord, KeyView, Right};
 use flm::types::listener::ListenerConfig;
+use flm::types::policy::SecurityPolicy;
 use flm::types::request::{Progress, RequestEnd, RequestRow};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -116,7 +117,7 @@ impl Proxy {
         metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
         let (audit, _collected) = Sink::collecting();
         let shared = Arc::new(ProxyShared {
-            guard: Arc::new(Guard::new(GuardPolicy::default(), [7; 32])),
+            guard: Arc::new(Guard::new(SecurityPolicy::default(), [7; 32])),
             registry: Registry::new(hub, clock.clone()),
             audit,
             limits: ArcSwap::from_pointee(limits),

@@ -65,10 +65,10 @@ async fn a_stream_goes_on_while_everything_is_read_again() {
     let mut stream = running.open(&key, "/v1/chat/completions", &chat).await.into_body();
     let first = stream.frame().await.expect("a frame").expect("no fault").into_data().expect("data");
 
-    write(&home, "[limits]\naddress_requests_per_minute = 77\n");
+    write(&home, "[limits]\nconnections_per_address = 77\n");
     let report = running.call(Reload { port: None }).await;
     assert!(report.reloaded.len() >= 8, "{report:?}");
-    assert_eq!(report.changed, ["limits.address_requests_per_minute"]);
+    assert_eq!(report.changed, ["limits.connections_per_address"]);
     let limits = KeyLimits { requests_per_minute: 5, ..KeyLimits::default() };
     running.call(EditKey { id, label: None, limits: Some(limits), expires: None }).await;
     running.call(Reload { port: None }).await;

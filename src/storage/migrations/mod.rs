@@ -21,8 +21,11 @@ pub(super) const CONFIG: &[Migration] = &[
 ];
 
 /// Steps of `security.db`; the version is the position from 1.
-pub(super) const SECURITY: &[Migration] =
-    &[Migration { sql: include_str!("security_0001.sql") }, Migration { sql: include_str!("security_0002.sql") }];
+pub(super) const SECURITY: &[Migration] = &[
+    Migration { sql: include_str!("security_0001.sql") },
+    Migration { sql: include_str!("security_0002.sql") },
+    Migration { sql: include_str!("security_0003.sql") },
+];
 
 /// Why a database is not at this version.
 #[derive(Debug)]

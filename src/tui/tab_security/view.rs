@@ -84,6 +84,7 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::ListenerChanged => "audit.listener_changed",
         AuditKind::EngineChanged => "audit.engine_changed",
         AuditKind::RuleHit => "audit.rule_hit",
+        AuditKind::Simulated => "audit.simulated",
         AuditKind::ResourceAlert => "audit.resource_alert",
         AuditKind::PromptChanged => "audit.prompt_changed",
         AuditKind::Maintenance => "audit.maintenance",

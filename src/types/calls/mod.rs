@@ -12,6 +12,7 @@ pub mod audit;
 pub mod engines;
 pub mod keys;
 pub mod models;
+pub mod policy;
 pub mod profiles;
 pub mod prompts;
 pub mod proxy;
