@@ -63,8 +63,8 @@ mod tests {
         store.put_failures(vec![(one.0, vec![UnixMillis(5)]), wide.clone()]).await.expect("stores");
         store.put_failures(vec![one.clone()]).await.expect("replaces");
         assert_eq!(store.failures(UnixMillis(0), 10).await.expect("reads"), [wide.clone(), one]);
-        assert_eq!(store.failures(UnixMillis(9), 10).await.expect("reads"), [wide.clone()]);
-        assert_eq!(store.failures(UnixMillis(0), 1).await.expect("reads"), [wide.clone()]);
+        assert_eq!(store.failures(UnixMillis(9), 10).await.expect("reads"), vec![wide.clone()]);
+        assert_eq!(store.failures(UnixMillis(0), 1).await.expect("reads"), vec![wide.clone()]);
         assert_eq!(store.forget_failures(UnixMillis(9)).await.expect("forgets"), 1);
         assert_eq!(store.failures(UnixMillis(0), 10).await.expect("reads"), [wide]);
     }

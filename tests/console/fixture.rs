@@ -567,6 +567,8 @@ pub(crate) fn status() -> ProxyStatus {
             started: Some(ago(7_380)),
         }],
         egress: "direct".to_owned(),
+        exposure: flm::types::listener::Exposure::Local,
+        overload: None,
         demo: false,
         read_only: None,
         reload_fault: None,

@@ -150,14 +150,14 @@ async fn a_key_runs_no_more_requests_at_once_than_it_may() {
 #[tokio::test]
 async fn blocked_and_not_allowed_addresses_are_403_before_anything_else() {
     let proxy = Proxy::start();
-    proxy.shared.guard.put_block(BlockEntry {
+    proxy.shared.guard.put_blocks(&[BlockEntry {
         network: "127.0.0.1/32".parse().expect("network"),
         reason: "test".into(),
         source: BlockSource::Manual,
         failures: 0,
         created: UnixMillis(0),
         expires: None,
-    });
+    }]);
     let blocked = proxy.get("/v1/models").await;
     assert_eq!((blocked.status.as_u16(), blocked.json()["error"]["code"].as_str()), (403, Some("ip_blocked")));
     assert_eq!(blocked.header("x-should-retry"), Some("false"));

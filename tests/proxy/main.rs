@@ -9,6 +9,7 @@ mod fake_engine;
 
 mod aliases;
 mod anthropic;
+mod blocking;
 mod budgets;
 mod connections;
 mod hostile;

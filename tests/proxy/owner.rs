@@ -87,6 +87,11 @@ impl Running {
         self.operator.call(call).await.unwrap_or_else(|failure| panic!("{}: {failure}", C::NAME))
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.base.address().parse().expect("an address")
+    }
+
     pub(crate) async fn engine(&self, id: &str, kind: &'static str, engine: &FakeEngine) -> EngineId {
         let id = EngineId::parse(id).expect("id");
         let call = AddEngine {
