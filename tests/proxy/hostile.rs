@@ -262,7 +262,7 @@ fn complaint(case: &Case, status: StatusCode, id: Option<&str>, body: &[u8]) -> 
 async fn hundreds_of_wrong_requests_are_refused_as_their_api_does_and_their_connection_goes_on() {
     let limits = KeyLimits { requests_per_minute: 0, ..KeyLimits::default() };
     let proxy = Proxy::with(flm::proxy::limits::ProxyLimits::default(), limits);
-    proxy.shared.guard.set_policy(flm::guard::GuardPolicy { address_requests_per_minute: 0, address_burst: 1 });
+    proxy.shared.guard.set_policy(crate::no_address_limits());
     let chat = FakeEngine::start(engine_scripts::llamacpp()).await;
     let embed = FakeEngine::start(engine_scripts::llamacpp_embed()).await;
     proxy.engine("chat", "llamacpp", &chat).await;

@@ -253,6 +253,12 @@ pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (
 }
 
 /// All rights.
+/// A policy that counts no address: for many requests of one.
+pub(crate) fn no_address_limits() -> SecurityPolicy {
+    let text = r#"{"address_rate":{"mode":"off"},"address_in_flight":{"mode":"off"}}"#;
+    SecurityPolicy::parse(text).expect("a policy")
+}
+
 pub(crate) fn rights(rights: &[Right]) -> BTreeSet<Right> {
     rights.iter().copied().collect()
 }

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use flm::guard::GuardPolicy;
 use flm::proxy::limits::ProxyLimits;
 use flm::types::key::KeyLimits;
 use flm::types::request::RequestEnd;
@@ -158,7 +157,7 @@ async fn of_five_hundred_streams_exactly_those_are_cancelled_whose_clients_leave
     raise_the_limit_of_descriptors();
     let limits = ProxyLimits { connections_per_address: 1_000, ..ProxyLimits::default() };
     let proxy = Proxy::with(limits, KeyLimits { requests_per_minute: 0, ..KeyLimits::default() });
-    proxy.shared.guard.set_policy(GuardPolicy { address_requests_per_minute: 0, address_burst: 1 });
+    proxy.shared.guard.set_policy(crate::no_address_limits());
     // The key's first use costs an Argon2 run.
     assert_eq!(proxy.get("/v1/models").await.status, 200);
     let gate = CancellationToken::new();
