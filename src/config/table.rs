@@ -172,6 +172,10 @@ settings! {
     /// A health check that takes this long or longer makes an engine count as degraded.
     ENGINE_HEALTH_LATENCY_THRESHOLD_MS: u32 =
         "engine.health_latency_threshold_ms", count(1_500, 1, 600_000), "ms", Live;
+    /// Unload models that FLM loaded and that nobody used for this long; 0 is never.
+    ENGINE_IDLE_UNLOAD: Duration = "engine.idle_unload", span(0, 0, 30 * DAY), "", Live;
+    /// Load a model that its engine has, but not in memory, before a request for it is sent.
+    ENGINE_LOAD_ON_DEMAND: bool = "engine.load_on_demand", switch(true), "", Live;
     /// Connection failures in a row after which an engine counts as unreachable.
     ENGINE_MAX_NETWORK_FAILURES: u32 = "engine.max_network_failures", count(3, 1, 1_000), "failures", Live;
     /// Requests that may wait for a free slot of one engine or model; more get 429.

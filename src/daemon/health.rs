@@ -1,13 +1,19 @@
 //! Checks the engines' health side by side, and looks for engines when the owner starts (SPEC §3.1, §3.10).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::config::table;
+use crate::engines::adapter::Session;
 use crate::operations::context::Context;
 use crate::operations::engines::{check_all, current_detection, detect};
 use crate::types::calls::engines::DetectEngines;
+use crate::types::text::escape;
+
+/// Time for an engine to take a model out of memory.
+const UNLOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Checks every engine now and then again after each interval. The interval is read anew each time, so that a
 /// changed setting counts at once.
@@ -16,7 +22,35 @@ pub(super) async fn check_engines(context: Arc<Context>) {
         if let Err(failure) = check_all(&context).await {
             tracing::error!(%failure, "health checks could not be stored");
         }
+        unload_idle(&context).await;
         sleep(context.settings.load().get(table::ENGINE_CHECK_INTERVAL)).await;
+    }
+}
+
+/// Takes models out of memory that FLM loaded on demand and nobody used for long (SPEC §3.10).
+async fn unload_idle(context: &Context) {
+    let span = context.settings.load().get(table::ENGINE_IDLE_UNLOAD);
+    if span.is_zero() {
+        return;
+    }
+    for (engine, target) in context.registry.idle_models(span) {
+        let (id, model) = (&engine.record.id, escape(&target.canonical.model));
+        let session = Session {
+            pool: &context.pool,
+            upstream: &engine.upstream,
+            api_key: engine.api_key.as_ref(),
+            deadline: UNLOAD_DEADLINE,
+        };
+        match engine.adapter.unload(session, &target.canonical.model).await {
+            Ok(()) => {
+                tracing::info!(engine = %id, %model, "unloaded: nobody used it");
+                target.residency.unloaded();
+                context.registry.reread_models(id);
+            }
+            Err(error) => {
+                tracing::warn!(engine = %id, %model, error = %escape(&error.to_string()), "could not be unloaded")
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod ollama;
 mod openai;
 pub mod own_routes;
 pub mod registry;
+pub mod residency;
 pub mod resolution;
 pub mod slots;
 pub mod state;

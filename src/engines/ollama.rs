@@ -153,7 +153,7 @@ impl Adapter for Ollama {
             let empty = json!({"model": model, "keep_alive": -1, "stream": false});
             match manage::done(&session.post("/api/generate", &empty).await?, "/api/generate") {
                 // An embedding model refuses to generate, and loads by its own route.
-                Err(ManageError::Refused(_)) => {
+                Err(ManageError::Refused(reason)) if reason.contains("does not support generate") => {
                     let empty = json!({"model": model, "keep_alive": -1, "input": []});
                     manage::done(&session.post("/api/embed", &empty).await?, "/api/embed").map(drop)
                 }

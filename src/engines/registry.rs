@@ -17,7 +17,8 @@ use crate::engines::llamacpp::LlamaCpp;
 use crate::engines::lmstudio::LmStudio;
 use crate::engines::ollama::Ollama;
 use crate::engines::openai::OpenAi;
-use crate::engines::resolution::{self, Allowed, Named, Resolution};
+use crate::engines::residency::InUse;
+use crate::engines::resolution::{self, Allowed, Named, Resolution, Target};
 use crate::engines::slots::{Slot, Slots};
 use crate::engines::state::{self, Event, Health, Thresholds, Witness};
 use crate::engines::table::{Entry, Table};
@@ -72,7 +73,7 @@ pub struct Engine {
 /// Counts one request on an engine, and holds its slot, until dropped.
 pub struct InFlight {
     engine: Arc<Engine>,
-    _slot: Option<Slot>,
+    _slot: Option<(Slot, InUse)>,
 }
 
 impl Engine {
@@ -91,11 +92,11 @@ impl InFlight {
 
     /// Counts one request that runs in a slot.
     #[must_use]
-    pub fn in_slot(engine: Arc<Engine>, slot: Slot) -> Self {
-        Self::new(engine, Some(slot))
+    pub fn in_slot(engine: Arc<Engine>, slot: Slot, model: InUse) -> Self {
+        Self::new(engine, Some((slot, model)))
     }
 
-    fn new(engine: Arc<Engine>, slot: Option<Slot>) -> Self {
+    fn new(engine: Arc<Engine>, slot: Option<(Slot, InUse)>) -> Self {
         engine.in_flight.fetch_add(1, Ordering::Relaxed);
         Self { engine, _slot: slot }
     }
@@ -288,7 +289,7 @@ impl Registry {
             }
             if let Some(models) = seen.models {
                 entry.models_read = Some(now);
-                entry.list(models);
+                entry.list(models, &self.shared.clock);
             } else if !matches!(seen.event, Event::Good { .. }) {
                 entry.models_read = None;
             }
@@ -355,12 +356,23 @@ impl Registry {
         let now = self.shared.clock.wall();
         self.change(|engines| {
             if let Some(entry) = engines.get_mut(id) {
-                entry.list(models);
+                entry.list(models, &self.shared.clock);
                 entry.models_read = Some(now);
                 entry.health = Health::starting(state, now);
             }
         });
         self.publish_engine(id);
+    }
+
+    /// Models that FLM loaded and nobody used for that long, with their engines (SPEC §3.10).
+    #[must_use]
+    pub fn idle_models(&self, span: Duration) -> Vec<(Arc<Engine>, Arc<Target>)> {
+        let table = self.shared.table.load();
+        let of = |entry: &Entry| -> Vec<(Arc<Engine>, Arc<Target>)> {
+            let idle = entry.targets.iter().filter(|target| target.residency.is_idle(span));
+            idle.map(|target| (entry.engine.clone(), target.clone())).collect()
+        };
+        table.engines.values().flat_map(of).collect()
     }
 
     /// Tells of an engine that failed again and again, so that the operator sees why it gets no requests.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::engines::circuit::Circuit;
 use crate::engines::near::near;
 use crate::engines::registry::Engine;
+use crate::engines::residency::Residency;
 use crate::engines::slots::Slots;
 use crate::engines::table::{Entry, Table};
 use crate::types::engine::{Capability, EngineState};
@@ -45,6 +46,8 @@ pub struct Target {
     pub slots: Arc<Slots>,
     /// Whether it failed of late.
     pub circuit: Arc<Circuit>,
+    /// Whether it is in the engine's memory.
+    pub residency: Arc<Residency>,
 }
 
 /// A model as a name finds it; what a key's globs are matched with.

@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 
 use crate::engines::adapter::{EngineModel, ModelSlots};
 use crate::engines::registry::Engine;
+use crate::engines::residency::Residency;
 use crate::engines::resolution::{self, Allowed, ByName, Named, Target};
 use crate::engines::slots::Slots;
 use crate::engines::state::Health;
 use crate::types::alias::{AliasOrder, AliasView};
-use crate::types::clock::UnixMillis;
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::engine::{Capability, EngineLoad, EngineState, EngineView, ModelView};
 use crate::types::ids::{CanonicalModel, EngineId};
 
@@ -51,8 +52,9 @@ impl Entry {
         }
     }
 
-    /// Takes a new list of models. Slots and circuits of models that are still there go on.
-    pub(super) fn list(&mut self, models: Vec<EngineModel>) {
+    /// Takes a new list of models. Slots, circuits and residencies of models that are still there go
+    /// on.
+    pub(super) fn list(&mut self, models: Vec<EngineModel>, clock: &Clock) {
         let targets = models.iter().map(|model| {
             let known = self.targets.iter().find(|target| target.canonical.model == model.name);
             let own = known.map(|target| &target.slots).filter(|slots| !Arc::ptr_eq(slots, &self.engine.slots));
@@ -69,11 +71,14 @@ impl Entry {
                 }
                 (None, ModelSlots::Own(count), None) => Slots::new(count),
             };
+            let residency = known.map_or_else(|| Residency::new(clock.clone()), |target| target.residency.clone());
+            residency.listed(model.loaded);
             Arc::new(Target {
                 canonical: CanonicalModel { engine: self.engine.record.id.clone(), model: model.name.clone() },
                 capabilities: model.capabilities.clone(),
                 slots,
                 circuit: known.map(|target| target.circuit.clone()).unwrap_or_default(),
+                residency,
             })
         });
         self.targets = targets.collect();

@@ -10,7 +10,7 @@ use crate::engines::state::Thresholds;
 use crate::guard::Guard;
 use crate::guard::exposure::ExposureSetting;
 use crate::proxy::client_address::{ForwardingHeader, ProxyProtocol, TrustedProxies};
-use crate::proxy::limits::{Affine, ProxyLimits, Revoking};
+use crate::proxy::limits::{AbsentModels, Affine, ProxyLimits, Revoking};
 use crate::telemetry::logging;
 use crate::types::address::parse_network;
 
@@ -30,6 +30,11 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         queue_length: settings.get(table::ENGINE_QUEUE_LENGTH),
         queue_wait: settings.get(table::ENGINE_QUEUE_WAIT),
         circuit_failures: settings.get(table::ENGINE_CIRCUIT_FAILURES),
+        absent_models: if settings.get(table::ENGINE_LOAD_ON_DEMAND) {
+            AbsentModels::AreLoaded
+        } else {
+            AbsentModels::AreTheEngines
+        },
         affinity: if settings.get(table::ENGINE_AFFINITY) { Affine::Prefers } else { Affine::Ignores },
         heartbeat: settings.get(table::PROXY_HEARTBEAT_INTERVAL),
         connections_per_address: settings.get(table::LIMITS_CONNECTIONS_PER_ADDRESS),

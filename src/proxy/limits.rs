@@ -13,6 +13,15 @@ pub enum Revoking {
     LetsStreamsEnd,
 }
 
+/// What a request for a model that is not in memory does (SPEC §3.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbsentModels {
+    /// FLM has it loaded first, where the engine can be told to.
+    AreLoaded,
+    /// It is sent as it is: the engine loads by itself or says why not.
+    AreTheEngines,
+}
+
 /// Whether conversations prefer the engine that served them (SPEC §3.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affine {
@@ -47,6 +56,8 @@ pub struct ProxyLimits {
     pub queue_wait: Duration,
     /// Failures in a row after which an engine's model gets no requests for a while; 0 is never.
     pub circuit_failures: u32,
+    /// What happens to a model that is not in its engine's memory (SPEC §3.10).
+    pub absent_models: AbsentModels,
     /// Whether a conversation stays with the engine that served it (SPEC §3.9).
     pub affinity: Affine,
     /// Time after which a stream's head is answered and comments begin (SPEC §3.8: 10 s).
@@ -79,6 +90,7 @@ impl Default for ProxyLimits {
             queue_length: 64,
             queue_wait: Duration::from_secs(120),
             circuit_failures: 5,
+            absent_models: AbsentModels::AreLoaded,
             affinity: Affine::Prefers,
             heartbeat: Duration::from_secs(10),
             connections_per_address: 256,

@@ -19,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use super::account::Stage;
 use super::budget;
 use super::exchange::{Answer, Exchange, Resolved};
-use super::limits::Revoking;
+use super::limits::{AbsentModels, Revoking};
 use super::prompt::{self, PromptVariables};
 use super::queue;
 use super::refusal::Refusal;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Prepared};
+use crate::engines::adapter::{AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Prepared, Session};
+use crate::engines::manage::ManageError;
 use crate::engines::registry::InFlight;
+use crate::engines::residency::Brought;
 use crate::engines::resolution::Candidate;
 use crate::engines::slots::Slot;
 use crate::guard::key_table::KeyEntry;
@@ -51,6 +53,7 @@ pub(super) struct Order {
     pub(super) queue_length: u32,
     pub(super) queue_wait: Duration,
     circuit_failures: u32,
+    absent_models: AbsentModels,
 }
 
 impl Order {
@@ -129,6 +132,7 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
         queue_length: exchange.limits.queue_length,
         queue_wait: exchange.limits.queue_wait,
         circuit_failures: exchange.limits.circuit_failures,
+        absent_models: exchange.limits.absent_models,
     };
     match delivery {
         Delivery::Whole => whole(exchange, order, client).await,
@@ -252,8 +256,12 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
             crate::engines::adapter::PrepareError::NotOffered(_) => Miss::Next(error.into()),
             _ => Miss::Final(error.into()),
         })?;
-    let in_flight = InFlight::in_slot(engine.clone(), slot);
+    let in_flight = InFlight::in_slot(engine.clone(), slot, candidate.target.residency.use_it());
     budget::still_open(&order.resolved.key, || shared.clock.wall()).map_err(Miss::Final)?;
+    if order.absent_models == AbsentModels::AreLoaded && candidate.target.residency.is_absent() {
+        // Boxed: it is rare, and every stream would carry its state else.
+        Box::pin(load(order, candidate)).await?;
+    }
     let Prepared { method, path, headers, body, reader } = prepared;
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
@@ -291,6 +299,33 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         shared.affinity.served(conversation, id);
     }
     Ok(Accepted200 { reader, body: response.into_body(), in_flight, deadline })
+}
+
+/// Has the engine bring the model into memory; of all requests that need it at once, one asks.
+async fn load(order: &Order, candidate: &Candidate) -> Result<(), Miss> {
+    let (engine, model) = (&candidate.engine, candidate.model());
+    let id = &engine.record.id;
+    let ask = async {
+        tracing::info!(engine = %id, model = %escape(model), "loading a model on demand");
+        let session = Session {
+            pool: &order.worker.pool,
+            upstream: &engine.upstream,
+            api_key: engine.api_key.as_ref(),
+            deadline: order.first_byte,
+        };
+        match engine.adapter.load(session, model).await {
+            Ok(()) => {
+                order.worker.shared.registry.reread_models(id);
+                Ok(Brought::Loaded)
+            }
+            Err(ManageError::NotOffered(_)) => Ok(Brought::NotOffered),
+            Err(error) => Err(error),
+        }
+    };
+    candidate.target.residency.load_once(ask).await.map_err(|error| {
+        let reason = escape(&error.to_string()).into_owned();
+        Miss::Next(Refusal::engine_unavailable(format!("The engine '{id}' could not load the model: {reason}.")))
+    })
 }
 
 /// Counts a failure that says that the engine cannot serve now; after too many in a row it gets no requests for a while.

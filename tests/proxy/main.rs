@@ -21,6 +21,7 @@ mod profiles;
 mod queue;
 mod refusals;
 mod reload;
+mod residency;
 mod responses;
 mod serving;
 mod streams;

@@ -52,11 +52,17 @@ impl OwnHome {
 
     /// Starts an owner with a listener on a free port.
     pub(crate) async fn start(&self) -> Running {
+        self.start_with(&[]).await
+    }
+
+    /// The same with these variables in the environment.
+    pub(crate) async fn start_with(&self, variables: &[(&str, &str)]) -> Running {
+        let own = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let options = OwnerOptions {
             paths: self.paths.clone(),
             kind: OwnerKind::InProcess,
             context: ContextOptions {
-                variables: vec![("FLM_ENGINE_DETECT_AT_START".to_owned(), "false".to_owned())],
+                variables: own.chain([("FLM_ENGINE_DETECT_AT_START".to_owned(), "false".to_owned())]).collect(),
                 clock: self.clock.clone(),
                 ..ContextOptions::from_process()
             },

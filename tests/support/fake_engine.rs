@@ -219,8 +219,19 @@ impl Script {
     }
 
     /// Puts a rule before all others.
-    pub(crate) fn first(mut self, method: Method, path: &str, reply: Reply) -> Self {
-        self.rules.insert(0, (method, path.to_owned(), Box::new(|_| true), reply));
+    pub(crate) fn first(self, method: Method, path: &str, reply: Reply) -> Self {
+        self.first_when(method, path, |_| true, reply)
+    }
+
+    /// Puts a rule for requests that fit before all others.
+    pub(crate) fn first_when(
+        mut self,
+        method: Method,
+        path: &str,
+        fits: impl Fn(&Asked) -> bool + Send + Sync + 'static,
+        reply: Reply,
+    ) -> Self {
+        self.rules.insert(0, (method, path.to_owned(), Box::new(fits), reply));
         self
     }
 
