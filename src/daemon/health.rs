@@ -48,7 +48,7 @@ async fn unload_idle(context: &Context) {
                 context.registry.reread_models(id);
             }
             Err(error) => {
-                tracing::warn!(engine = %id, %model, error = %escape(&error.to_string()), "could not be unloaded")
+                tracing::warn!(engine = %id, %model, error = %escape(&error.to_string()), "could not be unloaded");
             }
         }
     }
