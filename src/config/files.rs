@@ -131,6 +131,16 @@ pub fn exists(path: &Path) -> Files<bool> {
     }
 }
 
+/// Names of what a folder holds, in no order; names that are not UTF-8 are left out.
+pub fn names(folder: &Path) -> Files<Vec<String>> {
+    let fault = |e| FileError::new("list", folder, e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fault)? {
+        names.extend(entry.map_err(fault)?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
 /// What tells that a file is another one or was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {

@@ -1,15 +1,18 @@
-//! Checks the engines' health side by side, and looks for engines when the owner starts (SPEC §3.1, §3.10).
+//! Checks the engines' health side by side, reads the graphics processors, and looks for engines when the owner starts (SPEC §3.1, §3.10).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::hosting::Hosting;
 use crate::config::table;
 use crate::engines::adapter::Session;
+use crate::engines::gpu::GpuReader;
 use crate::operations::context::Context;
 use crate::operations::engines::{check_all, current_detection, detect};
 use crate::types::calls::engines::DetectEngines;
+use crate::types::live::LiveEvent;
 use crate::types::text::escape;
 
 /// Time for an engine to take a model out of memory.
@@ -51,6 +54,20 @@ async fn unload_idle(context: &Context) {
                 tracing::warn!(engine = %id, %model, error = %escape(&error.to_string()), "could not be unloaded");
             }
         }
+    }
+}
+
+/// Tells what the drivers of graphics processors tell, at the pace of health checks and only when it changed
+/// (SPEC §3.10).
+pub(super) async fn watch_gpus(context: Arc<Context>, hosting: Arc<Hosting>) {
+    let Ok(reader) = tokio::task::spawn_blocking(GpuReader::of_this_machine).await else { return };
+    loop {
+        let told = reader.read().await;
+        if told != **hosting.gpus.load() {
+            hosting.gpus.store(Arc::new(told.clone()));
+            context.hub.publish(LiveEvent::Gpus(told));
+        }
+        sleep(context.settings.load().get(table::ENGINE_CHECK_INTERVAL)).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::Tasks;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::gpu::GpuView;
 use crate::types::listener::{ListenerConfig, ListenerStatus, OwnerKind, ProxyStatus};
 use crate::types::live::{LiveEvent, LiveSnapshot};
 
@@ -48,6 +50,8 @@ pub(super) struct Hosting {
     pub(super) security: SecurityStore,
     pub(super) audit: AuditLog,
     pub(super) hub: Hub,
+    /// What the drivers of graphics processors told last; written by `health::watch_gpus`.
+    pub(super) gpus: ArcSwap<Vec<GpuView>>,
     /// Owns the listeners' tasks.
     pub(super) tasks: Tasks,
     /// By port. The lock is held for look-ups only, never while a listener starts or stops.
@@ -117,6 +121,7 @@ impl Host for Hosting {
             engines: self.proxy.registry.views(),
             models: self.proxy.registry.models().as_ref().clone(),
             load: self.proxy.registry.load(),
+            gpus: self.gpus.load().as_ref().clone(),
             traffic: self.proxy.metrics.traffic(),
             requests: self.proxy.metrics.recent(SNAPSHOT_REQUESTS),
             audit: self.audit.recent(),

@@ -126,6 +126,7 @@ impl Owner {
             security: context.stores.security.clone(),
             audit: context.audit.clone(),
             hub: context.hub.clone(),
+            gpus: arc_swap::ArcSwap::default(),
             tasks: Tasks::new(),
             listeners: Mutex::new(BTreeMap::new()),
             ending: CancellationToken::new(),
@@ -150,6 +151,7 @@ impl Owner {
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {
+                background.spawn_until_end("graphics processors", health::watch_gpus(context.clone(), hosting.clone()));
                 background.spawn_until_end("first detection", health::first_detection(context.clone()));
             }
             Purpose::Demo { seed } => demo::start(&context, seed, &demo).await?,

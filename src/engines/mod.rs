@@ -10,6 +10,7 @@ pub mod circuit;
 mod compatible;
 pub mod detection;
 mod fault;
+pub mod gpu;
 mod llamacpp;
 mod lmstudio;
 pub mod manage;

@@ -12,6 +12,7 @@ use crate::types::calls::settings::SettingView;
 use crate::types::clock::UnixMillis;
 use crate::types::engine::{EngineLoad, EngineView, HealthPoint, ModelView};
 use crate::types::failure::{Failure, Outcome};
+use crate::types::gpu::GpuView;
 use crate::types::ids::EngineId;
 use crate::types::key::KeyView;
 use crate::types::listener::{ListenerPhase, ListenerStatus, ProxyStatus};
@@ -87,6 +88,8 @@ pub struct World {
     pub engines: Vec<EngineView>,
     /// How busy they are.
     pub load: Vec<EngineLoad>,
+    /// Graphics processors of the machine.
+    pub gpus: Vec<GpuView>,
     /// Models of all engines.
     pub models: Vec<ModelView>,
     /// Counters.
@@ -168,6 +171,7 @@ impl Default for World {
             status: None,
             engines: Vec::new(),
             load: Vec::new(),
+            gpus: Vec::new(),
             models: Vec::new(),
             traffic: Traffic::default(),
             requests: VecDeque::new(),
@@ -216,6 +220,7 @@ impl World {
         self.engines.sort_by(|a, b| a.record.id.cmp(&b.record.id));
         self.models = snapshot.models;
         self.load = snapshot.load;
+        self.gpus = snapshot.gpus;
         self.traffic = snapshot.traffic;
         self.requests = snapshot.requests.into();
         self.audit = snapshot.audit.into();
@@ -248,6 +253,10 @@ impl World {
             }
             LiveEvent::Load(load) => {
                 self.take_load(load);
+                Touched::Engines
+            }
+            LiveEvent::Gpus(gpus) => {
+                self.gpus = gpus;
                 Touched::Engines
             }
             LiveEvent::Models(models) => {

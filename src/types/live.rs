@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::audit::AuditRow;
 use super::clock::UnixMillis;
 use super::engine::{EngineLoad, EngineView, ModelView};
+use super::gpu::GpuView;
 use super::ids::EngineId;
 use super::listener::ProxyStatus;
 use super::request::RequestRow;
@@ -81,6 +82,8 @@ pub enum LiveEvent {
     EngineRemoved(EngineId),
     /// How busy all engines are, at most every 250 ms.
     Load(Vec<EngineLoad>),
+    /// What the drivers of graphics processors tell changed.
+    Gpus(Vec<GpuView>),
     /// The whole list of models changed.
     Models(Vec<ModelView>),
     /// Listeners, egress or read-only state changed.
@@ -120,6 +123,9 @@ pub struct LiveSnapshot {
     /// How busy the engines are.
     #[serde(default)]
     pub load: Vec<EngineLoad>,
+    /// Graphics processors of the machine.
+    #[serde(default)]
+    pub gpus: Vec<GpuView>,
     /// Counters.
     pub traffic: Traffic,
     /// The newest requests, newest first, at most 500.

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod clock;
 pub mod engine;
 pub mod failure;
+pub mod gpu;
 pub mod ids;
 pub mod key;
 pub mod line_diff;

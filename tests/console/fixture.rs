@@ -21,6 +21,7 @@ use flm::types::calls::engines::EngineKindInfo;
 use flm::types::calls::settings::{SettingSource, SettingView};
 use flm::types::clock::UnixMillis;
 use flm::types::engine::{Capability, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView, ModelView};
+use flm::types::gpu::GpuView;
 use flm::types::ids::{CanonicalModel, EngineId, KeyId, RequestId};
 use flm::types::key::{CreatedKey, KeyLimits, KeyView};
 use flm::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus};
@@ -61,6 +62,7 @@ pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
     let none = LiveSnapshot {
         engines: Vec::new(),
         load: Vec::new(),
+        gpus: Vec::new(),
         models: Vec::new(),
         traffic: Traffic::default(),
         requests: Vec::new(),
@@ -582,6 +584,22 @@ pub(crate) fn snapshot() -> LiveSnapshot {
         status: status(),
         engines: engines(),
         load: Vec::new(),
+        gpus: vec![
+            GpuView {
+                name: "NVIDIA GeForce RTX 4090".to_owned(),
+                busy: Some(37),
+                memory_used: Some(18_790_481_920),
+                memory_total: Some(25_757_220_864),
+                celsius: Some(61),
+            },
+            GpuView {
+                name: "AMD GPU".to_owned(),
+                busy: Some(0),
+                memory_used: Some(536_870_912),
+                memory_total: Some(17_163_091_968),
+                celsius: None,
+            },
+        ],
         models: models(),
         traffic: Traffic {
             at: NOW,

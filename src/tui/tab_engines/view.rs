@@ -141,8 +141,50 @@ fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &En
     if let Some(reason) = reason(&engine.state) {
         y += painter.paragraph(below(inside, y + 1), &escape(reason), role) + 1;
     }
+    if on_this_machine(engine) {
+        y += draw_gpus(state, painter, below(inside, y), cells(label_cells) + 1);
+    }
     y += draw_queue(state, painter, below(inside, y + 1), engine);
     draw_chart(state, painter, below(inside, y + 1), engine);
+}
+
+/// Whether the machine's graphics processors are this engine's.
+fn on_this_machine(engine: &EngineView) -> bool {
+    let loopback = ["//127.", "//localhost", "//[::1]"];
+    match engine.record.origin {
+        EngineOrigin::Detected => true,
+        EngineOrigin::Manual => loopback.iter().any(|host| engine.record.url.contains(host)),
+        EngineOrigin::Demo => false,
+    }
+}
+
+/// Graphics processors that are shown one by one.
+const GPUS_SHOWN: usize = 4;
+
+/// What each driver tells, figures first since names are long; answers the lines that it took.
+fn draw_gpus(state: &State, painter: &mut Painter<'_>, area: Rect, indent: u16) -> u16 {
+    let gpus = &state.world.gpus;
+    if gpus.is_empty() || area.width <= indent {
+        return 0;
+    }
+    let label = painter.say("engine.gpu");
+    painter.text(row(area, 0), &label, Role::Muted);
+    let place = Rect { x: area.x + indent, width: area.width - indent, ..area };
+    for (line, gpu) in gpus.iter().take(GPUS_SHOWN).enumerate() {
+        let memory = match (gpu.memory_used, gpu.memory_total) {
+            (Some(used), Some(total)) => {
+                painter.words.fill("engine.gpu_memory", &[("used", &text::bytes(used)), ("total", &text::bytes(total))])
+            }
+            (_, Some(total)) => text::bytes(total),
+            _ => String::new(),
+        };
+        let busy = gpu.busy.map(|busy| format!("{busy:>3} %")).unwrap_or_default();
+        let celsius = gpu.celsius.map(|celsius| format!("{celsius} {}", painter.symbols.celsius)).unwrap_or_default();
+        let name = escape(&gpu.name);
+        let told = [busy.as_str(), &memory, &celsius, &name].into_iter().filter(|part| !part.is_empty());
+        painter.text(row(place, cells(line)), &told.collect::<Vec<_>>().join("  "), Role::Text);
+    }
+    cells(gpus.len().min(GPUS_SHOWN))
 }
 
 /// Requests that run, of how many that may, and those that wait.

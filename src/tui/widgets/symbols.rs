@@ -43,6 +43,8 @@ pub struct Symbols {
     pub dot: &'static str,
     /// Between segments of the header.
     pub bar: &'static str,
+    /// Degrees Celsius.
+    pub celsius: &'static str,
     /// Heights of a sparkline, empty to full.
     pub levels: [&'static str; 9],
     /// A filled part of a bar.
@@ -71,6 +73,7 @@ static UNICODE: Symbols = Symbols {
     descending: "↓",
     dot: "·",
     bar: "│",
+    celsius: "°C",
     levels: [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
     full: "━",
     empty: "─",
@@ -102,6 +105,7 @@ static ASCII: Symbols = Symbols {
     descending: "v",
     dot: "-",
     bar: "|",
+    celsius: "C",
     levels: [" ", "_", "_", ".", "-", "-", "=", "=", "#"],
     full: "=",
     empty: "-",
@@ -156,6 +160,7 @@ mod tests {
                 s.descending,
                 s.dot,
                 s.bar,
+                s.celsius,
                 s.full,
                 s.empty,
                 s.thumb,
