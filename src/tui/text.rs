@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use rust_i18n::t;
+use unicode_linebreak::linebreaks;
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -156,8 +157,8 @@ pub fn fit<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
     Cow::Owned(format!("{}{ellipsis}", &text[..end]))
 }
 
-/// Breaks a text into lines of at most `cells`: at spaces where there are any, inside words where a word is
-/// longer than a line, and anywhere between wide characters, as Japanese is written without spaces.
+/// Breaks a text into lines of at most `cells`, where the Unicode line breaking algorithm allows it (UAX #14: a full stop
+/// begins no line, also not a Japanese one), and inside a piece that is longer than a line.
 #[must_use]
 pub fn wrap(text: &str, cells: usize) -> Vec<String> {
     let cells = cells.max(1);
@@ -165,27 +166,23 @@ pub fn wrap(text: &str, cells: usize) -> Vec<String> {
     for paragraph in text.split('\n') {
         let mut line = String::new();
         let mut used = 0;
-        for piece in paragraph.split_word_bounds() {
-            let wide = piece.width();
-            if used + wide <= cells {
-                line.push_str(piece);
-                used += wide;
-                continue;
-            }
-            if used > 0 && wide <= cells {
+        let mut from = 0;
+        for (to, _) in linebreaks(paragraph) {
+            let piece = &paragraph[from..to];
+            from = to;
+            // Spaces at the end of a line need no room.
+            if used > 0 && used + piece.trim_end().width() > cells {
                 lines.push(std::mem::take(&mut line).trim_end().to_owned());
                 used = 0;
-                if piece.trim().is_empty() {
-                    continue;
-                }
             }
             for grapheme in piece.graphemes(true) {
-                if used + grapheme.width() > cells && used > 0 {
+                let wide = grapheme.width();
+                if used > 0 && used + wide > cells && !grapheme.trim().is_empty() {
                     lines.push(std::mem::take(&mut line).trim_end().to_owned());
                     used = 0;
                 }
                 line.push_str(grapheme);
-                used += grapheme.width();
+                used += wide;
             }
         }
         lines.push(line.trim_end().to_owned());
@@ -325,6 +322,10 @@ mod tests {
     fn wrapping_fills_lines_and_splits_what_has_no_spaces() {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrap("a system message. Press a", 16), ["a system", "message. Press a"]);
+        assert_eq!(wrap("日本語です。次", 10), ["日本語で", "す。次"], "a full stop begins no line");
+        assert_eq!(wrap("one  two", 4), ["one", "two"]);
+        assert_eq!(wrap("", 4), [""]);
         for line in wrap("日本語のとても長い文章です", 5) {
             assert!(width(&line) <= 5, "{line}");
         }
