@@ -78,6 +78,35 @@ const FENCES: &[Fence] = &[
         reason: "everything that dials out goes through net (SPEC §7); control speaks over its own socket",
     },
     Fence {
+        paths: &[
+            "TcpStream::connect",
+            "TcpStream::connect_timeout",
+            "tokio::net::TcpStream::connect",
+            "std::net::TcpStream::connect",
+            "tokio::net::lookup_host",
+            "lookup_host",
+            "std::net::ToSocketAddrs",
+            "ToSocketAddrs",
+            "reqwest",
+            "ureq",
+            "hickory_resolver",
+        ],
+        places: &["net/"],
+        reason: "everything that leaves the machine takes the way of net::egress (SPEC §7): use its Pool or Egress::open",
+    },
+    Fence {
+        paths: &["tokio::net::TcpSocket", "TcpSocket"],
+        // The listener; the demo's clients, which dial the demo on loopback.
+        places: &["net/", "proxy/service.rs", "daemon/demo.rs"],
+        reason: "everything that leaves the machine takes the way of net::egress (SPEC §7): use its Pool or Egress::open",
+    },
+    Fence {
+        paths: &["UdpSocket", "std::net::UdpSocket", "tokio::net::UdpSocket"],
+        // Both bind one and send nothing: which addresses are this machine's.
+        places: &["net/", "engines/world.rs", "proxy/service.rs"],
+        reason: "a datagram goes past the egress proxy (SPEC §7)",
+    },
+    Fence {
         paths: &["rustls", "tokio_rustls", "rustls_native_certs", "rcgen", "instant_acme"],
         places: &["tls/", "net/"],
         reason: "TLS is set up in tls and net",
@@ -703,6 +732,14 @@ fn outside_crates_are_fenced() {
     breaks("daemon/mod.rs", "use clap::Parser;", "clap only in cli/");
     breaks("engines/ollama.rs", "use hyper::{body::Incoming, server::conn::http1};", "hyper::server only in proxy/");
     breaks("proxy/relay.rs", "use hyper_util::client::legacy::Client;", "hyper_util::client only in net/");
+    breaks(
+        "engines/ollama.rs",
+        "use tokio::net::TcpStream;\nasync fn f() { TcpStream::connect(a).await; }",
+        "TcpStream::connect only in net/",
+    );
+    breaks("audit/mail.rs", "use std::net::{IpAddr, UdpSocket};", "std::net::UdpSocket only in net/");
+    breaks("tls/acme.rs", "async fn f() { tokio::net::lookup_host(a).await; }", "tokio::net::lookup_host only in net/");
+    breaks("operations/models.rs", "use reqwest::Client;", "reqwest only in net/");
     breaks("proxy/listener.rs", "use ::rustls::ServerConfig;", "rustls only in tls/");
     breaks("cli/mod.rs", "fn f() -> color_eyre::Result<()> { Ok(()) }", "color_eyre only in bin/");
     breaks("proxy/stages.rs", "use argon2::Argon2;", "argon2 only in guard/");

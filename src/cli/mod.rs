@@ -67,12 +67,12 @@ pub fn flm() -> Launch {
         }
         command => {
             let home = arguments.place.home_arguments().resolve();
-            let stage = match &command {
-                FlmCommand::Proxy(command) => command.foreground_stage(),
+            let foreground = match &command {
+                FlmCommand::Proxy(command) => command.foreground_stage().map(|stage| (stage, command.settings())),
                 _ => None,
             };
-            if let Some(stage) = stage {
-                home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage })))
+            if let Some((stage, settings)) = foreground {
+                home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage, settings })))
             } else {
                 logging::start_stderr();
                 run_command(home, format, command)
@@ -126,6 +126,9 @@ fn hidden_daemon() -> Option<Launch> {
     struct Hidden {
         #[command(flatten)]
         home: arguments::HomeArguments,
+        /// `key=value`, for as long as it runs.
+        #[arg(long)]
+        setting: Vec<String>,
     }
     let mut words = std::env::args_os();
     let program = words.next()?;
@@ -133,12 +136,15 @@ fn hidden_daemon() -> Option<Launch> {
         return None;
     }
     let words = std::iter::once(program).chain(words);
-    let home = match Hidden::try_parse_from(words) {
-        Ok(hidden) => hidden.home.resolve(),
-        Err(error) => Err(Failure::new(ErrorCode::InvalidArgument, error.to_string())),
-    };
-    Some(match home {
-        Ok(home) => Launch::Daemon(Box::new(DaemonRequest { home, stage: Stage::Background })),
+    let parsed = Hidden::try_parse_from(words)
+        .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))
+        .and_then(|hidden| {
+            let pairs = hidden.setting.iter().filter_map(|pair| pair.split_once('='));
+            let settings = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            Ok((hidden.home.resolve()?, settings))
+        });
+    Some(match parsed {
+        Ok((home, settings)) => Launch::Daemon(Box::new(DaemonRequest { home, stage: Stage::Background, settings })),
         Err(failure) => Launch::Done(output::fail(Format::Text, &failure)),
     })
 }

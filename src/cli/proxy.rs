@@ -1,6 +1,8 @@
 //! `flm proxy`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -8,11 +10,14 @@ use clap::{Args, Subcommand};
 use super::output::{self, Format, Output};
 use super::session::Session;
 use super::table::{Table, facts, time};
+use crate::control::Operator;
 use crate::control::launcher::{self, DaemonOrigin};
 use crate::control::request::Stage;
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
-use crate::types::failure::Outcome;
+use crate::types::calls::settings::ShowSetting;
+use crate::types::egress::{EgressState, EgressStatus, OnOutage};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
     ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
 };
@@ -21,7 +26,9 @@ use crate::types::text::escape;
 #[derive(Debug, Subcommand)]
 pub(super) enum ProxyCommand {
     /// Start the proxy in the background, or another listener of the one that runs
-    #[command(after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon")]
+    #[command(
+        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --egress-mode tor"
+    )]
     Start(StartArguments),
     /// Stop a listener; streams get up to 30 s to end
     #[command(after_help = "Examples:\n  flm proxy stop --port 9000\n  flm proxy stop --all")]
@@ -65,6 +72,51 @@ pub(super) struct StartArguments {
     /// Stay in the foreground, for service managers and containers
     #[arg(long)]
     no_daemon: bool,
+    #[command(flatten)]
+    egress: EgressArguments,
+}
+
+/// How what leaves this machine does so, for as long as the daemon runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Egress options")]
+struct EgressArguments {
+    /// How what leaves this machine does so: straight, through a Tor client, or through another SOCKS5 proxy
+    #[arg(long, value_name = "MODE", value_parser = ["direct", "tor", "socks5"])]
+    egress_mode: Option<String>,
+    /// Where the SOCKS5 proxy listens [default for tor: 127.0.0.1:9050]
+    #[arg(long, value_name = "HOST:PORT")]
+    socks5_endpoint: Option<String>,
+    /// User name at the SOCKS5 proxy
+    #[arg(long, value_name = "NAME")]
+    socks5_user: Option<String>,
+    /// Environment variable that holds its password
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "socks5_password_file")]
+    socks5_password_env: Option<String>,
+    /// File whose first line is its password
+    #[arg(long, value_name = "FILE")]
+    socks5_password_file: Option<PathBuf>,
+    /// Go straight while the proxy cannot be reached, instead of refusing to
+    #[arg(long)]
+    egress_fail_open: bool,
+}
+
+impl EgressArguments {
+    /// As settings of the daemon.
+    fn settings(&self) -> BTreeMap<String, String> {
+        // The daemon lives in another folder.
+        let file = self.socks5_password_file.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+        [
+            ("egress.mode", self.egress_mode.clone()),
+            ("egress.socks5_endpoint", self.socks5_endpoint.clone()),
+            ("egress.user", self.socks5_user.clone()),
+            ("egress.password_env", self.socks5_password_env.clone()),
+            ("egress.password_file", file.map(|path| path.to_string_lossy().into_owned())),
+            ("egress.fail_open", self.egress_fail_open.then(|| "true".to_owned())),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+    }
 }
 
 impl StartArguments {
@@ -100,9 +152,17 @@ impl ProxyCommand {
         }
     }
 
+    /// Settings that it gives to the daemon.
+    pub(super) fn settings(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Start(arguments) => arguments.egress.settings(),
+            _ => BTreeMap::new(),
+        }
+    }
+
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
-            Self::Start(arguments) => start(session, arguments.call()).await,
+            Self::Start(arguments) => start(session, arguments.call(), &arguments.egress.settings()).await,
             Self::Stop { all: true, .. } => {
                 session.running().await?.call(EndOwner {}).await?;
                 Ok(Output::new(&serde_json::json!({ "ended": true }), "the proxy has ended"))
@@ -133,10 +193,21 @@ impl ProxyCommand {
     }
 }
 
-async fn start(session: &Session, call: StartListener) -> Outcome<Output> {
-    let (operator, origin) = launcher::start_daemon(&session.home, Permission::Full).await?;
+async fn start(session: &Session, call: StartListener, settings: &BTreeMap<String, String>) -> Outcome<Output> {
+    let (operator, origin) = launcher::start_daemon(&session.home, Permission::Full, settings).await?;
+    if origin == DaemonOrigin::AlreadyRan {
+        refuse_other_settings(&operator, settings).await?;
+    }
     match operator.call(call).await {
-        Ok(listener) => Ok(Output::new(&listener, listening(&listener))),
+        Ok(listener) => {
+            let output = Output::new(&listener, listening(&listener));
+            Ok(match settings.get("egress.mode") {
+                Some(mode) => output.note(format!(
+                    "egress is {mode} for as long as this daemon runs; keep it with: flm config set egress.mode {mode}"
+                )),
+                None => output,
+            })
+        }
         Err(failure) => {
             // A daemon without a listener is of no use to whoever asked for one; one that ran before stays.
             if origin == DaemonOrigin::StartedHere {
@@ -145,6 +216,23 @@ async fn start(session: &Session, call: StartListener) -> Outcome<Output> {
             Err(failure)
         }
     }
+}
+
+/// The way out belongs to the whole daemon and is decided when it starts (SPEC §4.9): asking a running one for another
+/// way must not pass in silence.
+async fn refuse_other_settings(operator: &Operator, settings: &BTreeMap<String, String>) -> Outcome<()> {
+    let waiting = if settings.is_empty() { Vec::new() } else { operator.call(Status {}).await?.needs_restart };
+    for (key, wanted) in settings {
+        let view = operator.call(ShowSetting { key: key.clone() }).await?;
+        if view.value != *wanted || waiting.contains(key) {
+            return Err(Failure::new(
+                ErrorCode::ProxyInvalidConfig,
+                format!("the daemon runs already, and {key} takes effect only when it starts"),
+            )
+            .hint("end it with 'flm proxy stop --all', then start it again with these options"));
+        }
+    }
+    Ok(())
 }
 
 /// Tells how a start in the foreground went: JSON to stdout for programs, a line to stderr for people.
@@ -186,7 +274,7 @@ fn describe(status: &ProxyStatus) -> String {
         ("runs as", format!("{owner}, process {}", status.pid)),
         ("since", time(status.started)),
         ("home", status.home.clone()),
-        ("egress", status.egress.clone()),
+        ("egress", egress(&status.egress)),
         ("last reload", status.reload_fault.clone().map_or_else(|| "fine".to_owned(), |why| format!("refused: {why}"))),
         (
             "needs a restart",
@@ -195,6 +283,26 @@ fn describe(status: &ProxyStatus) -> String {
         ("changes", status.read_only.clone().map_or_else(|| "allowed".to_owned(), |why| format!("refused: {why}"))),
     ]);
     format!("{about}\n\n{}", table.or("no listener runs: start one with 'flm proxy start'"))
+}
+
+/// Mode and endpoint, whether the proxy can be reached, whether it is ready, and its last error.
+fn egress(status: &EgressStatus) -> String {
+    let state = match (status.state, status.ready) {
+        (EgressState::Direct, _) => return status.mode.name().to_owned(),
+        (EgressState::Untried, _) => "not tried yet".to_owned(),
+        (EgressState::Reached, None) => "negotiated, no connection yet".to_owned(),
+        (EgressState::Reached, Some(since)) => format!("ready since {}", time(since)),
+        (EgressState::Unreachable, _) => "UNREACHABLE, connections fail".to_owned(),
+        (EgressState::FallenBack, _) => "UNREACHABLE, connections go straight".to_owned(),
+    };
+    let mut text = format!("{} through {}, {state}", status.mode.name(), status.endpoint.as_deref().unwrap_or("-"));
+    if status.on_outage == OnOutage::GoDirect {
+        text.push_str(", fail-open");
+    }
+    if let Some(error) = &status.last_error {
+        text.push_str(&format!("; last error: {}", escape(error)));
+    }
+    text
 }
 
 fn phase(phase: &ListenerPhase) -> String {

@@ -75,6 +75,14 @@ pub enum Rule {
     Address,
     /// An IP address or a CIDR block.
     Network,
+    /// Host and port of a server; may be empty.
+    Endpoint,
+    /// A user name: up to 255 bytes without control characters; may be empty.
+    UserName,
+    /// The name of an environment variable; may be empty.
+    Variable,
+    /// An absolute path; may be empty.
+    AbsolutePath,
 }
 
 /// A value that fits its kind.
@@ -188,6 +196,14 @@ impl Rule {
             Self::Host => is_host(text),
             Self::Address => text.parse::<std::net::IpAddr>().is_ok(),
             Self::Network => parse_network(text).is_ok(),
+            Self::Endpoint => text.is_empty() || host_and_port(text).is_some(),
+            Self::UserName => text.len() <= 255 && !text.chars().any(char::is_control),
+            Self::Variable => {
+                !text.starts_with(|c: char| c.is_ascii_digit())
+                    && text.len() <= 128
+                    && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            }
+            Self::AbsolutePath => text.is_empty() || (text.starts_with('/') && !text.chars().any(char::is_control)),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -203,8 +219,23 @@ impl Rule {
             Self::Host => "a host name or address without scheme and port, such as llm.example.org",
             Self::Address => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1",
             Self::Network => "an IP address or a CIDR block such as 10.0.0.0/8 or 2001:db8::/32",
+            Self::Endpoint => "host and port such as 127.0.0.1:9050, proxy.lan:1080 or [::1]:1080, or empty",
+            Self::UserName => "up to 255 bytes without control characters",
+            Self::Variable => "the name of an environment variable, such as SOCKS_PASSWORD, or empty",
+            Self::AbsolutePath => "an absolute path, or empty",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
+    }
+}
+
+/// Host, without brackets, and port of `host:port`; `None` when the text is something else.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok().then_some((address, port)),
+        None => (is_host(host) && !host.contains(':')).then_some((host, port)),
     }
 }
 
@@ -317,6 +348,20 @@ mod tests {
         assert_eq!(origins.parse(""), Some(Value::List(Vec::new())));
         for bad in ["a.example", "https://a/path", "ftp://a", "https://a:port", "https://"] {
             assert_eq!(origins.parse(bad), None, "{bad}");
+        }
+        for (text, expected) in [
+            ("127.0.0.1:9050", Some(("127.0.0.1", 9050))),
+            ("[::1]:1080", Some(("::1", 1080))),
+            ("proxy.lan:1", Some(("proxy.lan", 1))),
+            ("::1:1080", None),
+            ("proxy", None),
+            ("proxy:0", None),
+            ("proxy:99999", None),
+            ("socks5://proxy:1", None),
+            ("user@proxy:1", None),
+            (":1", None),
+        ] {
+            assert_eq!(host_and_port(text), expected, "{text}");
         }
         let hosts = Kind::List { rule: Rule::Host };
         for good in ["llm.example.org", "192.0.2.1", "::1", "[2001:db8::1]", "my_box"] {

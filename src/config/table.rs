@@ -155,6 +155,20 @@ settings! {
     CONSOLE_THEME: String = "console.theme", Kind::Text { default: "dark", rule: Rule::Name }, "", Live;
     /// Web origins whose pages may call the proxy; empty allows none, and credentials are never allowed.
     CORS_ALLOWED_ORIGINS: Vec<String> = "cors.allowed_origins", Kind::List { rule: Rule::Origin }, "", Live;
+    /// Go straight while the egress proxy cannot be reached, instead of refusing to; the audit log tells it.
+    EGRESS_FAIL_OPEN: bool = "egress.fail_open", switch(false), "", Restart;
+    /// How what leaves this machine does so: straight, through a Tor client, or through another SOCKS5 proxy.
+    EGRESS_MODE: &'static str = "egress.mode", choice("direct", &["direct", "tor", "socks5"]), "", Restart;
+    /// Environment variable that holds the password of the egress proxy.
+    EGRESS_PASSWORD_ENV: String = "egress.password_env", Kind::Text { default: "", rule: Rule::Variable }, "", Restart;
+    /// File whose first line is the password of the egress proxy.
+    EGRESS_PASSWORD_FILE: String =
+        "egress.password_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Restart;
+    /// Where the egress proxy listens; tor uses 127.0.0.1:9050 when this is empty.
+    EGRESS_SOCKS5_ENDPOINT: String =
+        "egress.socks5_endpoint", Kind::Text { default: "", rule: Rule::Endpoint }, "", Restart;
+    /// User name at the egress proxy; empty when it wants none.
+    EGRESS_USER: String = "egress.user", Kind::Text { default: "", rule: Rule::UserName }, "", Restart;
     /// A conversation stays with the engine that served it, as long as that has a free slot: its cache is warm.
     ENGINE_AFFINITY: bool = "engine.affinity", switch(true), "", Live;
     /// How often the health of every engine is checked.

@@ -2,6 +2,7 @@
 //!
 //! The child reports once, over its stdout, when it serves or why it cannot; nobody polls.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
@@ -44,17 +45,22 @@ pub enum DaemonOrigin {
     AlreadyRan,
 }
 
-/// Starts a daemon and waits until it serves; attaches to one that serves already.
+/// Starts a daemon and waits until it serves; attaches to one that serves already, whatever `settings` say: they are for
+/// one that is started here.
 ///
 /// # Errors
 /// The daemon's own failure, or `IO_ERROR` when the program cannot be started or ends without a word.
-pub async fn start_daemon(home: &Home, permission: Permission) -> Outcome<(Operator, DaemonOrigin)> {
+pub async fn start_daemon(
+    home: &Home,
+    permission: Permission,
+    settings: &BTreeMap<String, String>,
+) -> Outcome<(Operator, DaemonOrigin)> {
     let Home { paths, overrides } = home;
     if let Some(operator) = Operator::attach(paths, permission).await? {
         return Ok((operator, DaemonOrigin::AlreadyRan));
     }
     paths.prepare()?;
-    let origin = match spawn(paths, overrides).await? {
+    let origin = match spawn(paths, overrides, settings).await? {
         Readiness::Ready { .. } => DaemonOrigin::StartedHere,
         Readiness::Owned => DaemonOrigin::AlreadyRan,
         Readiness::Failed(failure) => return Err(failure),
@@ -63,7 +69,11 @@ pub async fn start_daemon(home: &Home, permission: Permission) -> Outcome<(Opera
     Ok((operator, origin))
 }
 
-async fn spawn(paths: &HomePaths, overrides: &PathOverrides) -> Outcome<Readiness> {
+async fn spawn(
+    paths: &HomePaths,
+    overrides: &PathOverrides,
+    settings: &BTreeMap<String, String>,
+) -> Outcome<Readiness> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::new(ErrorCode::IoError, format!("the path of this program cannot be found: {error}"))
             .hint("start the proxy with --no-daemon")
@@ -81,6 +91,9 @@ async fn spawn(paths: &HomePaths, overrides: &PathOverrides) -> Outcome<Readines
         if let Some(path) = path {
             command.arg(flag).arg(path);
         }
+    }
+    for (key, value) in settings {
+        command.arg(format!("--setting={key}={value}"));
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
         Failure::new(ErrorCode::IoError, format!("{} cannot be started: {error}", program.display()))

@@ -1,6 +1,8 @@
 //! What a command line asks a program to become: a daemon or a console. Made by `cli`, carried out by `daemon` and
 //! `tui`, handed over by the binaries.
 
+use std::collections::BTreeMap;
+
 use crate::config::paths::{HomePaths, PathOverrides};
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::StartListener;
@@ -31,6 +33,8 @@ pub struct DaemonRequest {
     pub home: Home,
     /// How it was started.
     pub stage: Stage,
+    /// Settings of the command line, in force for as long as it runs (SPEC §1.4).
+    pub settings: BTreeMap<String, String>,
 }
 
 /// How a daemon was started.

@@ -1,6 +1,7 @@
 //! What a console's process does around the console: finds or starts the owner, reads the console's settings before
 //! the first frame, and ends or leaves the owner afterwards (SPEC §1.2).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -185,7 +186,7 @@ impl Shared {
                     .hint("start it with 'flm proxy start', or open the console without --read-only")
             });
         }
-        let (operator, origin) = launcher::start_daemon(&self.home, self.permission).await?;
+        let (operator, origin) = launcher::start_daemon(&self.home, self.permission, &BTreeMap::new()).await?;
         let origin = match origin {
             DaemonOrigin::StartedHere => OwnerOrigin::StartedHere,
             DaemonOrigin::AlreadyRan => OwnerOrigin::AlreadyRan,

@@ -102,8 +102,7 @@ impl Host for Hosting {
             started: self.identity.started,
             home: self.identity.home.clone(),
             listeners: self.services().iter().map(|service| service.status()).collect(),
-            // SPEC §7: without an egress proxy everything is reached directly.
-            egress: "direct".to_owned(),
+            egress: self.proxy.egress.status(),
             exposure: self.proxy.guard.exposure().now(),
             overload: None,
             demo: self.identity.demo,

@@ -9,6 +9,7 @@ pub mod console_session;
 mod control_server;
 mod demo;
 mod demo_engine;
+mod egress_watch;
 mod health;
 mod hosting;
 pub mod in_process;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{control_server, demo, health, keeper, settings_watch};
+use super::{control_server, demo, egress_watch, health, keeper, settings_watch};
 use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::config::table;
@@ -20,7 +20,7 @@ use crate::guard::Guard;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
-use crate::operations::{limits, loading, policy, reload};
+use crate::operations::{egress, limits, loading, policy, reload};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
@@ -104,6 +104,11 @@ impl Owner {
             tracing::warn!(warning, "stored setting not used");
         }
         limits::publish(&settings, None);
+        // Before anything dials: FLM does not start when its way out is not there (SPEC §7).
+        if let Err(failure) = egress::prove(&context).await {
+            context.close().await;
+            return Err(failure);
+        }
 
         // Before threads are started, since it may fail. Whoever connects is answered when everything runs.
         let listener = control_server::bind(&paths)?;
@@ -148,6 +153,7 @@ impl Owner {
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
         background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
+        background.spawn_until_end("egress proxy", egress_watch::watch(context.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {
@@ -237,6 +243,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         clock: context.clock.clone(),
         connections: Arc::default(),
         affinity: Affinity::default(),
+        egress: context.egress.clone(),
     }))
 }
 

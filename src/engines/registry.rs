@@ -23,6 +23,7 @@ use crate::engines::slots::{Slot, Slots};
 use crate::engines::state::{self, Event, Health, Thresholds, Witness};
 use crate::engines::table::{Entry, Table};
 use crate::engines::vllm::Vllm;
+use crate::net::egress::Reach;
 use crate::net::pool::Pool;
 use crate::net::upstream::{InvalidUpstream, Upstream};
 use crate::telemetry::live::Hub;
@@ -184,7 +185,8 @@ impl Registry {
             kind: escape(record.kind.as_str()).into_owned(),
             known: ADAPTERS.iter().map(|adapter| adapter.info().kind.as_str()).collect::<Vec<_>>().join(", "),
         })?;
-        let upstream = Upstream::parse(&record.url)?;
+        let reach = if record.direct { Reach::Direct } else { Reach::ByMode };
+        let upstream = Upstream::parse(&record.url)?.reached(reach);
         let api_key = record.api_key_env.as_deref().and_then(variable).map(|key| key.trim().to_owned());
         let api_key = api_key.filter(|key| !key.is_empty()).map(Secret::new);
         if let (Some(name), None) = (&record.api_key_env, &api_key) {
@@ -419,8 +421,8 @@ impl Registry {
 
     async fn ask(&self, entry: &Entry, pool: &Pool) -> Seen {
         let engine = &entry.engine;
-        let session =
-            Session { pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline: CHECK_DEADLINE };
+        let deadline = CHECK_DEADLINE + pool.allowance(&engine.upstream);
+        let session = Session { pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline };
         let begin = self.shared.clock.monotonic();
         let answer = engine.adapter.check(session).await;
         let latency = self.shared.clock.monotonic().saturating_duration_since(begin);

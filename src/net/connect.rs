@@ -1,4 +1,4 @@
-//! Opens connections: TCP, and TLS on top where the upstream wants it.
+//! Opens connections to upstreams: the way that [`super::egress`] decides, and TLS on top where the upstream wants it.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::egress::{DialError, Egress};
 use super::upstream::{Scheme, Upstream};
 
 /// An open connection.
@@ -20,20 +21,26 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Dials an upstream. Without a deadline of its own.
-pub async fn dial(upstream: &Upstream) -> io::Result<Stream> {
-    let tcp = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
-    // Heads and bodies are written whole: waiting for more would only delay them.
-    tcp.set_nodelay(true)?;
+/// Dials an upstream. A straight connection has no deadline here.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial(egress: &Egress, upstream: &Upstream) -> Result<Stream, DialError> {
+    let tcp = egress.open(&upstream.host, upstream.port, upstream.reach).await?;
     match upstream.scheme {
         Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => {
-            let name = ServerName::try_from(upstream.host.clone())
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
-            let connector = TlsConnector::from(tls_config().await?);
-            Ok(Stream::Tls(Box::new(connector.connect(name, tcp).await?)))
-        }
+        Scheme::Https => Ok(Stream::Tls(Box::new(secure(tcp, &upstream.host).await.map_err(DialError::Tls)?))),
     }
+}
+
+/// Speaks TLS over an open connection, to the host of that name. Without a deadline of its own.
+///
+/// # Errors
+/// When the name cannot be in a certificate, or the certificate is not trusted, or the other side does not speak TLS.
+pub async fn secure(tcp: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
+    TlsConnector::from(tls_config().await?).connect(name, tcp).await
 }
 
 /// The system's trusted roots, read once, off the runtime.

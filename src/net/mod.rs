@@ -1,9 +1,11 @@
-//! Everything that dials out: connectors and the pooled HTTP client.
+//! Everything that dials out: the egress decision, connectors and the pooled HTTP client.
 //!
 //! Called by `engines` and `proxy` (through a [`pool::Pool`] per worker), `tls` and `audit`. Must never be
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
 pub mod connect;
 mod driven;
+pub mod egress;
 pub mod pool;
+pub mod socks5;
 pub mod upstream;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::connect::{self, Stream};
 use super::driven::Connection;
+use super::egress::{CONNECT_LIMIT, Egress};
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
 
@@ -29,7 +30,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Deadlines of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolConfig {
-    /// TCP (and TLS) connect; ENGINES.md §6: 1 s.
+    /// TCP (and TLS) connect; ENGINES.md §6: 1 s. Through an egress proxy its steps come on top (SPEC §7).
     pub connect_timeout: Duration,
     /// How long an idle connection is kept. Engines close theirs after 5 s (llama.cpp) to 75 s.
     pub idle_timeout: Duration,
@@ -73,6 +74,7 @@ pub struct Pool {
 #[derive(Debug)]
 struct Shared {
     config: PoolConfig,
+    egress: Egress,
     tasks: Tasks,
     /// Only this worker's thread takes the lock, so it never waits.
     idle: Mutex<IdleConnections>,
@@ -93,10 +95,16 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool; `tasks` owns the task that closes idle connections.
+    /// An empty pool whose connections take the way of `egress`; `tasks` owns the task that closes idle ones.
     #[must_use]
-    pub fn new(config: PoolConfig, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { config, tasks, idle: Mutex::default() }) }
+    pub fn new(config: PoolConfig, egress: Egress, tasks: Tasks) -> Self {
+        Self { shared: Arc::new(Shared { config, egress, tasks, idle: Mutex::default() }) }
+    }
+
+    /// How much longer than usual a first answer of this upstream may take, because a proxy is in between.
+    #[must_use]
+    pub fn allowance(&self, upstream: &Upstream) -> Duration {
+        self.shared.egress.allowance(&upstream.host, upstream.reach)
     }
 
     /// Sends a request and answers when its head has come. The pool sets `Host`; a request whose idle
@@ -194,15 +202,20 @@ impl Shared {
     async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
         let handshake = async {
-            match connect::dial(upstream).await.map_err(|error| error.to_string())? {
+            match connect::dial(&self.egress, upstream).await.map_err(|error| error.to_string())? {
                 Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
                 Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
             }
             .map_err(|error| describe(&error))
         };
-        match tokio::time::timeout(self.config.connect_timeout, handshake).await {
+        let patience = match self.egress.allowance(&upstream.host, upstream.reach) {
+            Duration::ZERO => self.config.connect_timeout,
+            // TLS over several relays takes seconds of its own.
+            allowance => allowance + CONNECT_LIMIT,
+        };
+        match tokio::time::timeout(patience, handshake).await {
             Ok(result) => result.map_err(failed),
-            Err(_elapsed) => Err(failed(format!("no connection within {:?}", self.config.connect_timeout))),
+            Err(_elapsed) => Err(failed(format!("no connection within {patience:?}"))),
         }
     }
 }
@@ -318,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_used_again_until_the_engine_closes_it() {
         let (listener, upstream) = listener().await;
-        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let pool = Pool::new(PoolConfig::default(), Egress::direct(), Tasks::new());
         let tasks = Tasks::new();
         let (close, closes) = tokio::sync::oneshot::channel::<()>();
         let engine = tasks.spawn("engine", async move {
@@ -352,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_woken_for_every_piece_and_for_a_broken_end() {
         let (listener, upstream) = listener().await;
-        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let pool = Pool::new(PoolConfig::default(), Egress::direct(), Tasks::new());
         let tasks = Tasks::new();
         let (next, mut wanted) = tokio::sync::mpsc::channel(1);
         let engine = tasks.spawn("engine", async move {
@@ -381,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_nobody_reads_to_its_end_closes_the_connection() {
         let (listener, upstream) = listener().await;
-        let pool = Pool::new(PoolConfig::default(), Tasks::new());
+        let pool = Pool::new(PoolConfig::default(), Egress::direct(), Tasks::new());
         let tasks = Tasks::new();
         let engine = tasks.spawn("engine", async move {
             let (mut stream, _) = listener.accept().await.expect("accepts");
@@ -398,7 +411,7 @@ mod tests {
     async fn connections_that_idle_too_long_are_closed_without_another_request() {
         let (listener, upstream) = listener().await;
         let config = PoolConfig { idle_timeout: Duration::from_millis(20), ..PoolConfig::default() };
-        let pool = Pool::new(config, Tasks::new());
+        let pool = Pool::new(config, Egress::direct(), Tasks::new());
         let tasks = Tasks::new();
         let engine = tasks.spawn("engine", async move {
             let (mut stream, _) = listener.accept().await.expect("accepts");

@@ -2,6 +2,8 @@
 
 use http::{HeaderValue, Uri};
 
+use super::egress::Reach;
+
 /// How to speak to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -22,6 +24,8 @@ pub struct Upstream {
     pub port: u16,
     /// `Host` header: the engine's own address, never the client's (ENGINES.md §5, Auth).
     pub host_header: HeaderValue,
+    /// Which way it may be reached.
+    pub reach: Reach,
 }
 
 /// Why a base URL cannot be used.
@@ -72,7 +76,13 @@ impl Upstream {
             return Err(fault("the port must be 1 to 65535"));
         }
         let host_header = HeaderValue::from_str(authority.as_str()).map_err(|_| fault("the host is not valid"))?;
-        Ok(Self { scheme, host, port, host_header })
+        Ok(Self { scheme, host, port, host_header, reach: Reach::ByMode })
+    }
+
+    /// The same, reached as `reach` says.
+    #[must_use]
+    pub fn reached(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// `host:port`, for messages.

@@ -12,6 +12,7 @@ use crate::config::paths::HomePaths;
 use crate::config::settings::{SettingLayers, Settings};
 use crate::engines::adapter::BoxFuture;
 use crate::engines::registry::Registry;
+use crate::net::egress::Egress;
 use crate::net::pool::{Pool, PoolConfig};
 use crate::proxy::shared::ProxyShared;
 use crate::storage::{ConfigStore, SecurityStore};
@@ -168,6 +169,8 @@ pub struct Context {
     pub variables: Vec<(String, String)>,
     /// Registered engines; without an owner they are checked when somebody asks.
     pub registry: Registry,
+    /// The way to everything that is not on this machine.
+    pub egress: Egress,
     /// Connections to engines for checks and detection, never for requests.
     pub pool: Pool,
     /// Where Argon2 runs.
@@ -213,6 +216,7 @@ impl Context {
             ..SettingLayers::default()
         };
         let settings = Settings::build(&SettingLayers { file: file.clone(), database, ..fixed.clone() })?;
+        let egress = build_egress(&settings, &variables, &clock).await?;
 
         let tasks = Tasks::new();
         let hub = Hub::new();
@@ -233,7 +237,8 @@ impl Context {
             }),
             variables,
             registry: Registry::new(hub.clone(), clock.clone()),
-            pool: Pool::new(PoolConfig::default(), tasks.clone()),
+            pool: Pool::new(PoolConfig::default(), egress.clone(), tasks.clone()),
+            egress,
             stores,
             hashing,
             audit,
@@ -317,6 +322,16 @@ impl Context {
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
+}
+
+/// Off the runtime, since it may read a file.
+async fn build_egress(settings: &Settings, variables: &[(String, String)], clock: &Clock) -> Outcome<Egress> {
+    let (settings, variables, clock) = (settings.clone(), variables.to_vec(), clock.clone());
+    let build = move || {
+        let variable = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        super::egress::build(&settings, variable, &clock)
+    };
+    tokio::task::spawn_blocking(build).await.map_err(|_| blocking_panicked("reading the way out"))?
 }
 
 /// A fault of FLM itself: a blocking job panicked.

@@ -11,6 +11,7 @@ pub mod audit_log;
 pub mod catalogue;
 pub mod context;
 pub mod dispatch;
+pub mod egress;
 pub mod engines;
 pub mod keys;
 pub mod limits;

@@ -137,6 +137,7 @@ fn is_pulled_as(listed: &str, asked: &str) -> bool {
 }
 
 fn session<'a>(context: &'a Context, engine: &'a Engine, deadline: Duration) -> Session<'a> {
+    let deadline = deadline + context.pool.allowance(&engine.upstream);
     Session { pool: &context.pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline }
 }
 

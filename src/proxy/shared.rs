@@ -12,6 +12,7 @@ use crate::audit::Sink;
 use crate::engines::affinity::Affinity;
 use crate::engines::registry::Registry;
 use crate::guard::Guard;
+use crate::net::egress::Egress;
 use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::metrics::Metrics;
 use crate::types::clock::Clock;
@@ -34,6 +35,8 @@ pub struct ProxyShared {
     pub metrics: Arc<Metrics>,
     /// Where Argon2 runs.
     pub hashing: HashingThreads,
+    /// The way to engines that are not on this machine.
+    pub egress: Egress,
     /// The time.
     pub clock: Clock,
     /// Open connections of all listeners; begins empty.

@@ -92,7 +92,7 @@ impl WorkerRun {
     /// Serves connections until [`Workers::end`].
     pub async fn run(mut self) {
         let tasks = Tasks::new();
-        let pool = Pool::new(PoolConfig::default(), tasks.clone());
+        let pool = Pool::new(PoolConfig::default(), self.shared.egress.clone(), tasks.clone());
         let worker = Arc::new(Worker { shared: self.shared, pool, shard: self.shard, tasks: tasks.clone() });
         loop {
             let incoming = tokio::select! {

@@ -19,6 +19,7 @@ use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
 use crate::tui::world::Link;
 use crate::tui::{ConsoleAccess, tab_prompts};
+use crate::types::egress::EgressState;
 use crate::types::listener::ListenerPhase;
 use crate::types::text::escape;
 
@@ -145,6 +146,18 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     if state.access == ConsoleAccess::ReadOnly || state.world.status.as_ref().is_some_and(|s| s.read_only.is_some()) {
         marks.push((" ".to_owned(), Role::Header));
         marks.push((format!(" {} ", say("header.read_only")), Role::Badge));
+    }
+    // Nobody may be left in the belief that everything goes through the proxy when it does not.
+    match state.world.status.as_ref().map(|status| status.egress.state) {
+        Some(EgressState::Unreachable) => {
+            marks.push((" ".to_owned(), Role::Header));
+            marks.push((format!(" {} ", say("header.egress_down")), Role::Badge));
+        }
+        Some(EgressState::FallenBack) => {
+            marks.push((" ".to_owned(), Role::Header));
+            marks.push((format!(" {} ", say("header.egress_open")), Role::Badge));
+        }
+        _ => {}
     }
     let mut out = vec![Segment::new(0, marks)];
     let (sign, word, role) = proxy_signs(state);

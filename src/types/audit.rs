@@ -57,6 +57,12 @@ pub enum AuditKind {
     ResourceAlert,
     /// A prompt or profile was changed.
     PromptChanged,
+    /// The egress proxy cannot be reached: connections to the world fail (SPEC §7).
+    TorUnreachable,
+    /// The egress proxy cannot be reached: connections to the world go straight (SPEC §7).
+    EgressFailOpenTriggered,
+    /// The egress proxy can be reached again.
+    EgressRecovered,
     /// File modes were repaired, a database was restored, a lock was broken.
     Maintenance,
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
+use super::egress::EgressStatus;
 
 /// How clients reach the proxy (SPEC §6). The name of a TLS mode as `tls/modes` declares it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,7 +135,7 @@ pub struct ProxyStatus {
     /// Its listeners.
     pub listeners: Vec<ListenerStatus>,
     /// How it reaches the world (SPEC §7).
-    pub egress: String,
+    pub egress: EgressStatus,
     /// How far the endpoint is reached, and so what guards it.
     #[serde(default)]
     pub exposure: Exposure,

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod calendar;
 pub mod calls;
 pub mod clock;
+pub mod egress;
 pub mod engine;
 pub mod failure;
 pub mod gpu;

@@ -568,7 +568,7 @@ pub(crate) fn status() -> ProxyStatus {
             addresses: vec!["http://127.0.0.1:8484/v1".to_owned()],
             started: Some(ago(7_380)),
         }],
-        egress: "direct".to_owned(),
+        egress: flm::types::egress::EgressStatus::default(),
         exposure: flm::types::listener::Exposure::Local,
         overload: None,
         demo: false,

@@ -19,6 +19,7 @@ use flm::engines::adapter::{
     Adapter, AnswerProgress, Delivery, EngineFault, EngineRequest, InferenceRoute, PrepareError, Session,
 };
 use flm::engines::registry::ADAPTERS;
+use flm::net::egress::Egress;
 use flm::net::pool::{Pool, PoolConfig};
 use flm::net::upstream::Upstream;
 use flm::telemetry::tasks::Tasks;
@@ -37,7 +38,7 @@ pub(crate) fn adapter(kind: &str) -> &'static dyn Adapter {
 
 /// A pool as a worker has it.
 pub(crate) fn pool() -> Pool {
-    Pool::new(PoolConfig::default(), Tasks::new())
+    Pool::new(PoolConfig::default(), Egress::direct(), Tasks::new())
 }
 
 /// An engine's answer as the client gets it.

@@ -6,12 +6,15 @@
 mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
+#[path = "../support/fake_socks.rs"]
+mod fake_socks;
 
 mod aliases;
 mod anthropic;
 mod blocking;
 mod budgets;
 mod connections;
+mod egress;
 mod hostile;
 mod keys;
 mod ollama_clients;
@@ -37,6 +40,7 @@ use flm::audit::Sink;
 use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
+use flm::net::egress::Egress;
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
@@ -127,6 +131,7 @@ impl Proxy {
             profiles: ArcSwap::from_pointee(ProfileTable::default()),
             metrics,
             hashing: HashingThreads::start().expect("threads"),
+            egress: Egress::direct(),
             clock,
             connections: Arc::default(),
             affinity: Affinity::default(),
@@ -141,7 +146,7 @@ impl Proxy {
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
         let service = ProxyService::start(config, shared.clone(), &workers, &tasks).expect("listens");
         let (key_id, key) = add_key(&shared, "test", key_limits);
-        let client = Pool::new(PoolConfig::default(), tasks.clone());
+        let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
         Self { shared, service, key, key_id, workers, client, _tasks: tasks }
     }
 

@@ -5,6 +5,7 @@ use flm::config::paths::{HomePaths, PathOverrides};
 use flm::control::Operator;
 use flm::daemon::in_process::InProcess;
 use flm::daemon::owner::{OwnerOptions, Purpose};
+use flm::net::egress::Egress;
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::operations::context::ContextOptions;
@@ -16,6 +17,7 @@ use flm::types::calls::proxy::StartListener;
 use flm::types::calls::{Call, Permission};
 use flm::types::clock::Clock;
 use flm::types::engine::EngineKind;
+use flm::types::failure::Outcome;
 use flm::types::ids::{EngineId, KeyId};
 use flm::types::key::KeyLimits;
 use flm::types::listener::{ListenerConfig, OwnerKind};
@@ -57,6 +59,25 @@ impl OwnHome {
 
     /// The same with these variables in the environment.
     pub(crate) async fn start_with(&self, variables: &[(&str, &str)]) -> Running {
+        let owner = self.try_start(variables).await.expect("starts");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
+        let listener =
+            operator.call(StartListener { config: Some(config), unnamed: Vec::new() }).await.expect("listens");
+        // It asks engines for their models by itself, but not before the first request can come.
+        operator.call(RefreshModels {}).await.expect("asks the engines");
+        let tasks = Tasks::new();
+        Running {
+            operator,
+            owner: Some(owner),
+            base: Upstream::parse(&listener.addresses[0]).expect("a URL"),
+            client: Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone()),
+            _tasks: tasks,
+        }
+    }
+
+    /// Starts an owner without a listener, if it can.
+    pub(crate) async fn try_start(&self, variables: &[(&str, &str)]) -> Outcome<InProcess> {
         let own = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let options = OwnerOptions {
             paths: self.paths.clone(),
@@ -69,22 +90,8 @@ impl OwnHome {
             incoming: None,
             purpose: Purpose::Serve,
         };
-        let started = tokio::time::timeout(PATIENCE, InProcess::start(options)).await.expect("in time");
-        let owner = started.expect("starts").expect("the home is free");
-        let operator = Operator::in_process(owner.dialer(), Permission::Full);
-        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-        let listener =
-            operator.call(StartListener { config: Some(config), unnamed: Vec::new() }).await.expect("listens");
-        // It asks engines for their models by itself, but not before the first request can come.
-        operator.call(RefreshModels {}).await.expect("asks the engines");
-        let tasks = Tasks::new();
-        Running {
-            operator,
-            owner: Some(owner),
-            base: Upstream::parse(&listener.addresses[0]).expect("a URL"),
-            client: Pool::new(PoolConfig::default(), tasks.clone()),
-            _tasks: tasks,
-        }
+        let started = tokio::time::timeout(PATIENCE * 2, InProcess::start(options)).await.expect("in time");
+        Ok(started?.expect("the home is free"))
     }
 }
 

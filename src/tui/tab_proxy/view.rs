@@ -12,6 +12,7 @@ use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title, proxy_signs, split_detail};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::types::egress::{EgressState, EgressStatus};
 use crate::types::key::{KeyView, Priority, Right};
 use crate::types::listener::{ListenerPhase, OwnerKind};
 use crate::types::text::escape;
@@ -74,7 +75,29 @@ fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let since = listener.and_then(|listener| listener.started).unwrap_or(status.started);
     let since = painter.words.date_time(since);
     pair(painter, right, 1, label_cells, "proxy.since", &since, Role::Text);
-    pair(painter, right, 2, label_cells, "proxy.egress", &escape(&status.egress), Role::Text);
+    let (egress, role) = egress(&status.egress, painter);
+    pair(painter, right, 2, label_cells, "proxy.egress", &egress, role);
+}
+
+/// Mode and endpoint of the way out, whether the proxy was negotiated with, whether it is ready, and its last error.
+fn egress(status: &EgressStatus, painter: &Painter<'_>) -> (String, Role) {
+    let (word, role) = match (status.state, status.ready) {
+        (EgressState::Direct, _) => return (status.mode.name().to_owned(), Role::Text),
+        (EgressState::Untried, _) => ("egress.untried", Role::Muted),
+        (EgressState::Reached, None) => ("egress.negotiated", Role::Info),
+        (EgressState::Reached, Some(_)) => ("egress.ready", Role::Ok),
+        (EgressState::Unreachable, _) => ("egress.unreachable", Role::Error),
+        (EgressState::FallenBack, _) => ("egress.fallen_back", Role::Error),
+    };
+    let mut told = status.mode.name().to_owned();
+    if let Some(endpoint) = &status.endpoint {
+        told.push_str(&format!(" {}", escape(endpoint)));
+    }
+    told.push_str(&format!(", {}", painter.say(word)));
+    if let Some(error) = &status.last_error {
+        told.push_str(&format!(": {}", escape(error)));
+    }
+    (told, role)
 }
 
 fn halves(area: Rect) -> (Rect, Rect) {

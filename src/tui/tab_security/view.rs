@@ -87,6 +87,9 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::Simulated => "audit.simulated",
         AuditKind::ResourceAlert => "audit.resource_alert",
         AuditKind::PromptChanged => "audit.prompt_changed",
+        AuditKind::TorUnreachable => "audit.tor_unreachable",
+        AuditKind::EgressFailOpenTriggered => "audit.egress_fail_open_triggered",
+        AuditKind::EgressRecovered => "audit.egress_recovered",
         AuditKind::Maintenance => "audit.maintenance",
     }
 }
