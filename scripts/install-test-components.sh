@@ -5,7 +5,8 @@
 #     llama-cpp-11434/   a real llama.cpp server (build b11434), built from its source package: about 10 min, once
 #     python/            the OpenAI, Anthropic and Ollama clients, a terminal emulator and an image library for screenshots
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots
+#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots; microsocks, tor, nftables and
+#     iproute2 for egress and firewall
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
 # into or shipped with FLM. Package sources are those that pip and apt are configured for.
@@ -77,6 +78,11 @@ command -v c++ >/dev/null || apt_install build-essential
 python=$(python_with_venv) || { apt_install python3 python3-venv; python=$(python_with_venv); } \
   || fail "no Python of at least 3.10 with venv" "install python3 and python3-venv"
 command -v nginx >/dev/null || apt_install nginx-light
+# Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
+# own rules, and tor's service stays off.
+for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2; do
+  PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
+done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core
 [ -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc ] || apt_install fonts-noto-cjk
 

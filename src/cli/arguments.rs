@@ -9,6 +9,7 @@ use super::api_keys::KeysCommand;
 use super::config::ConfigCommand;
 use super::console::ConsoleArguments;
 use super::engines::EnginesCommand;
+use super::firewall::FirewallCommand;
 use super::logs::LogsCommand;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
@@ -132,6 +133,9 @@ pub(super) enum FlmCommand {
     /// Requests that the proxy served
     #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
     Logs(LogsCommand),
+    /// What the machine's firewall would be told
+    #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
+    Firewall(FirewallCommand),
     /// Open the console
     #[command(after_help = "Example:\n  flm tui --read-only")]
     Tui(ConsoleArguments),
@@ -160,6 +164,7 @@ impl FlmCommand {
             Self::Config(command) => command.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
+            Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Version => {
                 let version = serde_json::json!({ "version": protocol::VERSION });

@@ -9,6 +9,7 @@ mod arguments;
 mod config;
 mod console;
 mod engines;
+mod firewall;
 mod logs;
 mod models;
 mod output;

@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_name_is_sent_as_a_name_and_what_follows_the_reply_is_left_alone() {
-        let (result, heard, rest) = meet(b"\x05\0\x05\0\0\x01\0\0\0\0\0\0220 mail", None, "models.test");
+        let (result, heard, rest) = meet(b"\x05\0\x05\0\0\x01\0\0\0\0\0\x00220 mail", None, "models.test");
         result.expect("connects");
         assert_eq!(heard, b"\x05\x01\0\x05\x01\0\x03\x0bmodels.test\x01\xbb");
         assert_eq!(rest, b"220 mail");

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, keys, models, policy, profiles, prompts, proxy, reload, requests, settings,
-    usage,
+    addresses, aliases, audit_log, engines, firewall, keys, models, policy, profiles, prompts, proxy, reload, requests,
+    settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -21,6 +21,7 @@ use crate::types::calls::audit::{ListAudit, VerifyAudit};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
+use crate::types::calls::firewall::PreviewFirewall;
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
@@ -117,6 +118,7 @@ operations! {
         ListPrompts => prompts::list,
         ListRequests => requests::list,
         ListSettings => settings::list,
+        PreviewFirewall => firewall::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RefreshModels => models::refresh,

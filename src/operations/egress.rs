@@ -15,7 +15,7 @@ use crate::types::egress::{EgressMode, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::secret::Secret;
 
-/// Where a Tor client listens (torrc(5), SocksPort).
+/// Where a Tor client listens (torrc(5), `SocksPort`).
 const TOR_ENDPOINT: (&str, u16) = ("127.0.0.1", 9050);
 
 /// The way out that the settings describe. Reads the password's file: call it off the runtime.

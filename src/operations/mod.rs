@@ -13,6 +13,7 @@ pub mod context;
 pub mod dispatch;
 pub mod egress;
 pub mod engines;
+pub mod firewall;
 pub mod keys;
 pub mod limits;
 pub mod loading;

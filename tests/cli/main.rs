@@ -24,7 +24,9 @@ mod stream;
 mod terminal;
 
 mod aliases;
+mod egress;
 mod faults;
+mod firewall;
 mod help;
 mod keys;
 mod lists;

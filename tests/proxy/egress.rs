@@ -36,8 +36,8 @@ fn through(address: SocketAddr, on_outage: OnOutage, credentials: Option<Credent
     Egress::through(ProxyConfig { mode, host, port, credentials, on_outage }, Clock::system())
 }
 
-fn credentials(password: &str) -> Option<Credentials> {
-    Some(Credentials::new(Secret::new("ada".to_owned()), Secret::new(password.to_owned())).expect("fits"))
+fn credentials(password: &str) -> Credentials {
+    Credentials::new(Secret::new("ada".to_owned()), Secret::new(password.to_owned())).expect("fits")
 }
 
 /// A port where nothing listens.
@@ -245,11 +245,11 @@ async fn a_proxy_that_dies_in_the_middle_ends_the_stream_and_nothing_goes_on_pas
 async fn user_and_password_are_right_wrong_or_missing() {
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
     let socks = FakeSocks::start(Manner::Wants("ada", "lovelace"), &[("engine.test", engine.address)]).await;
-    through(socks.address, OnOutage::Refuse, credentials("lovelace"))
+    through(socks.address, OnOutage::Refuse, Some(credentials("lovelace")))
         .open("engine.test", 1, Reach::ByMode)
         .await
         .expect("connects");
-    for (credentials, expected) in [(credentials("byron"), "refused user"), (None, "without user and password")] {
+    for (credentials, expected) in [(Some(credentials("byron")), "refused user"), (None, "without user and password")] {
         let egress = through(socks.address, OnOutage::Refuse, credentials);
         let error = egress.open("engine.test", 1, Reach::ByMode).await.expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");

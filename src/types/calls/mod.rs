@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod aliases;
 pub mod audit;
 pub mod engines;
+pub mod firewall;
 pub mod keys;
 pub mod models;
 pub mod policy;

@@ -1,0 +1,204 @@
+//! What the machine's firewall is to be told, one file per backend (SPEC §2 `flm firewall`, §11).
+//!
+//! A backend turns a plan into text and nothing else: [`preview`] changes nothing and needs no right. Rules are named for
+//! FLM, so that they are known again. The rule for the operator's own SSH session comes first in every backend, and no
+//! backend sets a default that closes anything but FLM's own ports.
+
+mod firewalld;
+mod iptables;
+mod netsh;
+mod nftables;
+mod pf;
+mod ufw;
+
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::context::Context;
+use crate::types::address::canonical;
+use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::firewall::{FirewallPlan, FirewallPreview, PreviewFirewall};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::listener::ListenerConfig;
+use crate::types::text::escape;
+
+/// Every backend; for each system the one that is taken when a machine has several comes first. ufw and firewalld own the
+/// machine's rules where they are, so they come before the tools below them.
+static BACKENDS: &[&Backend] =
+    &[&ufw::BACKEND, &firewalld::BACKEND, &nftables::BACKEND, &iptables::BACKEND, &pf::BACKEND, &netsh::BACKEND];
+
+/// Where system administration programs are, PATH or not.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+
+/// One kind of firewall.
+struct Backend {
+    /// As it is named on the command line.
+    name: &'static str,
+    /// `linux`, `macos` or `windows`.
+    system: &'static str,
+    /// The program whose presence tells that the machine uses it.
+    program: &'static str,
+    /// The commands that put a plan in force.
+    apply: fn(&FirewallPlan) -> String,
+    /// The commands that take it back.
+    rollback: fn(&FirewallPlan) -> String,
+    /// What to know before.
+    notes: &'static [&'static str],
+}
+
+/// Writes down what a firewall would be told.
+///
+/// # Errors
+/// `NOT_FOUND` for an unknown system or backend, or when this machine has none of those that FLM knows.
+pub async fn preview(context: &Context, call: PreviewFirewall) -> Outcome<FirewallPreview> {
+    let backend = choose(&call)?;
+    let mut ports: Vec<u16> = match &context.live {
+        Some(live) => live.host.status().listeners.iter().map(|listener| listener.config.port).collect(),
+        None => context.stores.config.listeners().await?.iter().map(|listener| listener.port).collect(),
+    };
+    if ports.is_empty() {
+        ports.push(ListenerConfig::DEFAULT_PORT);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    let listed = context.stores.security.networks(NetworkList::Allow).await?;
+    let networks = IpNet::aggregate(&listed.into_iter().map(|entry| entry.network).collect());
+    let ssh = call.ssh.map(|ssh| crate::types::calls::firewall::SshSession { from: canonical(ssh.from), ..ssh });
+    let plan = FirewallPlan { ports, networks, ssh };
+    Ok(FirewallPreview {
+        backend: backend.name.to_owned(),
+        system: backend.system.to_owned(),
+        apply: (backend.apply)(&plan),
+        rollback: (backend.rollback)(&plan),
+        notes: notes(backend, &plan),
+        plan,
+    })
+}
+
+fn choose(call: &PreviewFirewall) -> Outcome<&'static Backend> {
+    let names = |of: &str| {
+        let fitting = BACKENDS.iter().filter(|backend| of.is_empty() || backend.system == of);
+        fitting.map(|backend| backend.name).collect::<Vec<_>>().join(", ")
+    };
+    let here = std::env::consts::OS;
+    if let Some(name) = &call.backend {
+        let found = BACKENDS.iter().find(|backend| backend.name == name);
+        let found = found.filter(|backend| call.system.as_ref().is_none_or(|system| backend.system == system));
+        return found.copied().ok_or_else(|| {
+            Failure::new(ErrorCode::NotFound, format!("there is no firewall backend {:?}", escape(name)))
+                .hint(format!("backends: {}", names(call.system.as_deref().unwrap_or_default())))
+        });
+    }
+    let system = call.system.as_deref().unwrap_or(here);
+    let mut fitting = BACKENDS.iter().copied().filter(|backend| backend.system == system).peekable();
+    let Some(first) = fitting.peek().copied() else {
+        return Err(Failure::new(ErrorCode::NotFound, format!("FLM knows no firewall of {:?}", escape(system)))
+            .hint("systems: linux, macos, windows"));
+    };
+    if system != here {
+        return Ok(first);
+    }
+    fitting.find(|backend| is_here(backend.program)).ok_or_else(|| {
+        Failure::new(ErrorCode::NotFound, "this machine has no firewall program that FLM knows")
+            .hint(format!("install one (apt-get install nftables), or name one to see its rules: {}", names(system)))
+    })
+}
+
+fn is_here(program: &str) -> bool {
+    FOLDERS.iter().any(|folder| Path::new(folder).join(program).exists())
+}
+
+fn notes(backend: &Backend, plan: &FirewallPlan) -> Vec<String> {
+    let mut notes: Vec<String> = backend.notes.iter().map(|note| (*note).to_owned()).collect();
+    if plan.networks.is_empty() {
+        notes.push(
+            "the allow list is empty, so everyone is let in; name who may connect with: \
+             flm security ip-allowlist add CIDR"
+                .to_owned(),
+        );
+    }
+    if let Some(ssh) = plan.ssh {
+        notes.push(format!("the first rule keeps your SSH session from {} to port {} open", ssh.from, ssh.port));
+    }
+    notes
+}
+
+/// The networks of one family, as text.
+fn of_family(plan: &FirewallPlan, six: bool) -> Vec<String> {
+    plan.networks.iter().filter(|network| matches!(network, IpNet::V6(_)) == six).map(ToString::to_string).collect()
+}
+
+/// Ports as text, with this between them.
+fn ports(plan: &FirewallPlan, between: &str) -> String {
+    plan.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(between)
+}
+
+/// A family's everyone.
+const EVERYONE: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// Who may connect, both families, everyone written out.
+fn sources(plan: &FirewallPlan) -> Vec<String> {
+    if plan.networks.is_empty() {
+        return EVERYONE.map(str::to_owned).to_vec();
+    }
+    plan.networks.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::address::parse_network;
+    use crate::types::calls::firewall::SshSession;
+
+    fn plan(networks: &[&str]) -> FirewallPlan {
+        FirewallPlan {
+            ports: vec![8484, 9000],
+            networks: networks.iter().map(|text| parse_network(text).expect("a network")).collect(),
+            ssh: SshSession::parse("203.0.113.7 50022 198.51.100.1 2222"),
+        }
+    }
+
+    #[test]
+    fn every_backend_names_every_port_every_network_and_flm_and_keeps_the_ssh_session_first() {
+        for backend in BACKENDS {
+            for networks in [&["192.0.2.0/24", "2001:db8::/32"][..], &[]] {
+                let plan = plan(networks);
+                let text = (backend.apply)(&plan);
+                for wanted in ["8484", "9000", "203.0.113.7", "2222"].iter().chain(networks) {
+                    assert!(text.contains(wanted), "{}: no {wanted} in\n{text}", backend.name);
+                }
+                assert!(text.to_lowercase().contains("flm"), "{}", backend.name);
+                let ssh = text.find("203.0.113.7").expect("there");
+                let first_port = text.find("8484").expect("there");
+                assert!(ssh < first_port || backend.name == "nftables", "{}:\n{text}", backend.name);
+                let rollback = (backend.rollback)(&plan);
+                assert!(!rollback.is_empty() && rollback.to_lowercase().contains("flm"), "{}", backend.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_ssh_connection_is_read_as_sshd_writes_it() {
+        let six = SshSession::parse("2001:db8::9 50022 2001:db8::1 22").expect("parses");
+        assert_eq!((six.from.to_string().as_str(), six.port), ("2001:db8::9", 22));
+        for bad in ["", "203.0.113.7", "203.0.113.7 1 198.51.100.1", "a b c d", "203.0.113.7 1 198.51.100.1 ssh"] {
+            assert_eq!(SshSession::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_backend_or_one_of_another_system_is_refused_with_those_that_there_are() {
+        let call = |system: Option<&str>, backend: Option<&str>| PreviewFirewall {
+            system: system.map(str::to_owned),
+            backend: backend.map(str::to_owned),
+            ssh: None,
+        };
+        for wrong in [call(None, Some("ipfw")), call(Some("macos"), Some("ufw")), call(Some("plan9"), None)] {
+            let failure = choose(&wrong).map(|backend| backend.name).expect_err("refused");
+            assert_eq!(failure.code, ErrorCode::NotFound);
+            assert!(failure.hint.is_some());
+        }
+        assert_eq!(choose(&call(Some("windows"), None)).map(|backend| backend.name).ok(), Some("netsh"));
+    }
+}
