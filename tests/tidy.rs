@@ -78,7 +78,7 @@ const FENCES: &[Fence] = &[
         reason: "everything that dials out goes through net (SPEC §7); control speaks over its own socket",
     },
     Fence {
-        paths: &["rustls", "tokio_rustls", "rustls_native_certs", "rcgen", "instant_acme"],
+        paths: &["rustls", "tokio_rustls", "rustls_native_certs", "rcgen", "instant_acme", "x509_parser"],
         places: &["tls/", "net/"],
         reason: "TLS is set up in tls and net",
     },

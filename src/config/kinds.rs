@@ -75,6 +75,8 @@ pub enum Rule {
     Address,
     /// An IP address or a CIDR block.
     Network,
+    /// Nothing, or the absolute path of a file.
+    Path,
 }
 
 /// A value that fits its kind.
@@ -188,6 +190,7 @@ impl Rule {
             Self::Host => is_host(text),
             Self::Address => text.parse::<std::net::IpAddr>().is_ok(),
             Self::Network => parse_network(text).is_ok(),
+            Self::Path => text.is_empty() || std::path::Path::new(text).is_absolute(),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -203,6 +206,7 @@ impl Rule {
             Self::Host => "a host name or address without scheme and port, such as llm.example.org",
             Self::Address => "an IP address such as 127.0.0.1, 0.0.0.0 or ::1",
             Self::Network => "an IP address or a CIDR block such as 10.0.0.0/8 or 2001:db8::/32",
+            Self::Path => "the absolute path of a file, or nothing",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }

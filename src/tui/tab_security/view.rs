@@ -87,6 +87,8 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::Simulated => "audit.simulated",
         AuditKind::ResourceAlert => "audit.resource_alert",
         AuditKind::PromptChanged => "audit.prompt_changed",
+        AuditKind::KeyInClear => "audit.key_in_clear",
+        AuditKind::CertificateChanged => "audit.certificate_changed",
         AuditKind::Maintenance => "audit.maintenance",
     }
 }
