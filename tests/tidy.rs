@@ -107,7 +107,7 @@ const FENCES: &[Fence] = &[
         reason: "a datagram goes past the egress proxy (SPEC §7)",
     },
     Fence {
-        paths: &["rustls", "tokio_rustls", "rustls_native_certs", "rcgen", "instant_acme"],
+        paths: &["rustls", "tokio_rustls", "rustls_native_certs", "rcgen", "instant_acme", "x509_parser"],
         places: &["tls/", "net/"],
         reason: "TLS is set up in tls and net",
     },

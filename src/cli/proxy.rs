@@ -16,10 +16,11 @@ use crate::control::request::Stage;
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
 use crate::types::calls::settings::ShowSetting;
+use crate::types::certificate::CertificateView;
 use crate::types::egress::{EgressState, EgressStatus, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
-    ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
+    CertificateFiles, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
 };
 use crate::types::text::escape;
 
@@ -27,7 +28,7 @@ use crate::types::text::escape;
 pub(super) enum ProxyCommand {
     /// Start the proxy in the background, or another listener of the one that runs
     #[command(
-        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --egress-mode tor"
+        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor"
     )]
     Start(StartArguments),
     /// Stop a listener; streams get up to 30 s to end
@@ -57,12 +58,21 @@ pub(super) enum ProxyCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct StartArguments {
-    /// How clients reach it: local-http
+    /// How clients reach it: local-http, dev-selfsigned, packaged-ca or certificate-files
     #[arg(long)]
     mode: Option<String>,
     /// Port to listen on [default: that of the last start, else 8484]
     #[arg(long)]
     port: Option<u16>,
+    /// Port for TLS; plain HTTP on --port then only shows the way there [default: the one after --port]
+    #[arg(long, value_name = "N")]
+    https_port: Option<u16>,
+    /// Certificate chain (PEM) for the mode certificate-files
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Private key (PEM, mode 0600) of that certificate
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
@@ -122,20 +132,35 @@ impl EgressArguments {
 impl StartArguments {
     /// No listener when nothing is said: then the settings, the stored listener or the default decide.
     fn call(&self) -> StartListener {
-        let silent = self.mode.is_none() && self.port.is_none() && self.bind.is_none() && !self.insecure_plain_http;
+        let silent = self.mode.is_none()
+            && self.port.is_none()
+            && self.https_port.is_none()
+            && self.certificate.is_none()
+            && self.bind.is_none()
+            && !self.insecure_plain_http;
         if silent {
             return StartListener { config: None, unnamed: Vec::new() };
         }
         let default = ListenerConfig::default();
         let unnamed = [
-            (self.mode.is_none(), ListenerPart::Mode),
+            (self.mode.is_none() && self.certificate.is_none(), ListenerPart::Mode),
             (self.bind.is_none(), ListenerPart::Bind),
             (self.port.is_none(), ListenerPart::Port),
+            (self.https_port.is_none(), ListenerPart::HttpsPort),
+            (self.certificate.is_none(), ListenerPart::Certificate),
         ];
+        // The daemon has another working directory.
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let certificate = self.certificate.as_ref().zip(self.key.as_ref());
+        // Whoever names a certificate means it to be used.
+        let implied = certificate.map(|_| TlsMode(TlsMode::CERTIFICATE_FILES.to_owned()));
         let config = ListenerConfig {
-            mode: self.mode.clone().map_or(default.mode, TlsMode),
+            mode: self.mode.clone().map(TlsMode).or(implied).unwrap_or(default.mode),
             bind: self.bind.unwrap_or(default.bind),
             port: self.port.unwrap_or(default.port),
+            https_port: self.https_port,
+            certificate: certificate
+                .map(|(chain, key)| CertificateFiles { chain: absolute(chain), key: absolute(key) }),
             insecure_plain_http: self.insecure_plain_http,
         };
         let unnamed = unnamed.into_iter().filter_map(|(unnamed, part)| unnamed.then_some(part)).collect();
@@ -251,8 +276,25 @@ pub fn report_foreground(outcome: &Outcome<ProxyStatus>) {
 
 fn listening(listener: &ListenerStatus) -> String {
     let addresses: Vec<_> = listener.addresses.iter().map(|address| escape(address)).collect();
-    let warning = if listener.config.insecure_plain_http { "\nwarning: keys and prompts travel in clear" } else { "" };
-    format!("the proxy listens at {}{warning}", addresses.join(" and "))
+    let mut text = format!("the proxy listens at {}", addresses.join(" and "));
+    if listener.config.insecure_plain_http {
+        text.push_str("\nwarning: keys and prompts travel in clear");
+    }
+    let Some(tls) = &listener.tls else { return text };
+    if let Some(certificate) = &tls.certificate {
+        text.push_str("\ncertificate: ");
+        text.push_str(&describe_certificate(certificate));
+    }
+    if let Some(warning) = &tls.warning {
+        text.push_str("\nwarning: ");
+        text.push_str(&escape(warning));
+    }
+    match listener.config.mode.0.as_str() {
+        TlsMode::PACKAGED_CA => text.push_str("\nclients trust it after: flm security ca install"),
+        TlsMode::DEV_SELFSIGNED => text.push_str("\nclients must be told to accept it, such as curl --insecure"),
+        _ => {}
+    }
+    text
 }
 
 fn describe(status: &ProxyStatus) -> String {
@@ -282,7 +324,25 @@ fn describe(status: &ProxyStatus) -> String {
         ),
         ("changes", status.read_only.clone().map_or_else(|| "allowed".to_owned(), |why| format!("refused: {why}"))),
     ]);
-    format!("{about}\n\n{}", table.or("no listener runs: start one with 'flm proxy start'"))
+    let listeners = table.or("no listener runs: start one with 'flm proxy start'");
+    let lines = std::iter::once(listeners).chain(status.listeners.iter().flat_map(certificate_lines));
+    format!("{about}\n\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn describe_certificate(certificate: &CertificateView) -> String {
+    let issuer = if certificate.issuer.is_empty() { "itself" } else { &certificate.issuer };
+    format!("for {}, until {}, issued by {}", certificate.names.join(", "), time(certificate.not_after), escape(issuer))
+}
+
+/// What status says of a listener's certificate, a line each.
+fn certificate_lines(listener: &ListenerStatus) -> Vec<String> {
+    let Some(tls) = &listener.tls else { return Vec::new() };
+    let port = listener.config.port;
+    let certificate = tls.certificate.as_ref().map(describe_certificate);
+    let renewal = tls.next_renewal.map(|at| format!("renewed from {}", time(at)));
+    let named = [("last error", &tls.last_error), ("warning", &tls.warning), ("now", &tls.progress)];
+    let others = named.into_iter().filter_map(|(name, text)| Some(format!("{name}: {}", escape(text.as_ref()?))));
+    certificate.into_iter().chain(renewal).chain(others).map(|line| format!("certificate of {port}: {line}")).collect()
 }
 
 /// Mode and endpoint, whether the proxy can be reached, whether it is ready, and its last error.

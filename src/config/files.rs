@@ -314,6 +314,78 @@ pub fn read_private(path: &Path, limit: u64) -> Files<PrivateContent> {
     Ok(PrivateContent { content, repaired })
 }
 
+/// A private key's file as it was found.
+#[derive(Debug)]
+pub enum KeyFile {
+    /// What is in it; cleared when dropped.
+    Private(zeroize::Zeroizing<Vec<u8>>),
+    /// Others could read it.
+    TooOpen {
+        /// Its mode.
+        mode: u32,
+    },
+    /// It belongs to somebody who is neither root nor this user.
+    OfAnother {
+        /// Who owns it.
+        owner: u32,
+        /// Who this user is.
+        me: u32,
+    },
+}
+
+/// Reads a private key that another program made and renews. Unlike [`read_private`] it follows links, since certificate
+/// tools turn one to the newest key, and changes nothing: whose mode is too wide is told so, as `ssh` does.
+///
+/// # Errors
+/// I/O errors, and `InvalidData` for a file that is larger than `limit` or none.
+pub fn read_key_file(path: &Path, limit: u64) -> Files<KeyFile> {
+    let file = open_regular(path)?;
+    let metadata = file.metadata().map_err(|e| FileError::new("look at", path, e))?;
+    let mode = metadata.mode() & 0o7777;
+    let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    // A service's group may read what root owns, as packaged certificate tools set it up.
+    let (too_wide, known) = if owner == me { (0o077, true) } else { (0o027, owner == 0 || me == 0) };
+    if !known {
+        return Ok(KeyFile::OfAnother { owner, me });
+    }
+    if mode & too_wide != 0 {
+        return Ok(KeyFile::TooOpen { mode });
+    }
+    Ok(KeyFile::Private(zeroize::Zeroizing::new(read_to_limit(file, path, limit)?)))
+}
+
+/// Reads a whole file that somebody else wrote and that cannot sensibly be larger than `limit` bytes.
+///
+/// # Errors
+/// I/O errors, and `InvalidData` for a file that is larger or none.
+pub fn read_limited(path: &Path, limit: u64) -> Files<Vec<u8>> {
+    read_to_limit(open_regular(path)?, path, limit)
+}
+
+/// Opens a file without waiting: a pipe would hang until someone writes to it.
+fn open_regular(path: &Path) -> Files<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags(OFlags::NONBLOCK))
+        .open(path)
+        .map_err(|e| FileError::new("read", path, e))?;
+    if !file.metadata().map_err(|e| FileError::new("look at", path, e))?.is_file() {
+        let why = io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file");
+        return Err(FileError::new("read", path, why));
+    }
+    Ok(file)
+}
+
+fn read_to_limit(file: File, path: &Path, limit: u64) -> Files<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content).map_err(|e| FileError::new("read", path, e))?;
+    if content.len() as u64 > limit {
+        let why = io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {limit} bytes"));
+        return Err(FileError::new("read", path, why));
+    }
+    Ok(content)
+}
+
 /// Makes a folder and its parents with mode 0700, or narrows the one that is there; answers what it repaired.
 ///
 /// # Errors

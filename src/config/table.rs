@@ -220,6 +220,8 @@ settings! {
     PROXY_BODY_IDLE_TIMEOUT: Duration = "proxy.body_idle_timeout", span(30, 1, HOUR), "", Live;
     /// Largest JSON body of a request.
     PROXY_BODY_LIMIT: u64 = "proxy.body_limit", size(32 * MIB, KIB, 1_024 * MIB), "", Live;
+    /// File of the certificate chain (PEM) that the mode certificate-files serves when none is named.
+    PROXY_CERTIFICATE_FILE: String = "proxy.certificate_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Restart;
     /// How long streams may go on after the proxy is told to stop.
     PROXY_DRAIN_TIMEOUT: Duration = "proxy.drain_timeout", span(30, 0, HOUR), "", Live;
     /// How long a new connection may take for its first byte.
@@ -230,8 +232,12 @@ settings! {
     PROXY_HEAD_TIMEOUT: Duration = "proxy.head_timeout", span(10, 1, HOUR), "", Live;
     /// How long a waiting stream is silent before it is answered with a comment line, and between such lines.
     PROXY_HEARTBEAT_INTERVAL: Duration = "proxy.heartbeat_interval", span(10, 1, 300), "", Live;
+    /// Port for TLS when the proxy is started without naming one; 0 is the port after proxy.port.
+    PROXY_HTTPS_PORT: u32 = "proxy.https_port", count(0, 0, 65_535), "", Restart;
     /// How long an idle connection is kept open for the next request.
     PROXY_KEEP_ALIVE_TIMEOUT: Duration = "proxy.keep_alive_timeout", span(75, 1, HOUR), "", Live;
+    /// File of the private key (PEM, mode 0600) that the certificate file belongs to.
+    PROXY_KEY_FILE: String = "proxy.key_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Restart;
     /// How clients reach the proxy when it is started without naming a mode.
     PROXY_MODE: String = "proxy.mode", Kind::Text { default: "local-http", rule: Rule::Name }, "", Restart;
     /// Port to listen on when the proxy is started without naming one.
@@ -242,6 +248,11 @@ settings! {
     REQUEST_LOG_KEEP: Duration = "request_log.keep", span(7 * DAY, HOUR, 365 * DAY), "", Live;
     /// How many requests the request log keeps; the oldest go first.
     REQUEST_LOG_ROWS: u32 = "request_log.rows", count(1_000_000, 0, 100_000_000), "requests", Live;
+    /// Networks that the own certificate authority may vouch for besides this machine's addresses; empty is the private
+    /// ones. Asked when it is made.
+    TLS_CA_NETWORKS: Vec<String> = "tls.ca_networks", Kind::List { rule: Rule::Network }, "", Live;
+    /// How long a client may take for the TLS handshake.
+    TLS_HANDSHAKE_TIMEOUT: Duration = "tls.handshake_timeout", span(10, 1, HOUR), "", Live;
     /// Proxies in front of FLM that may tell the client's address; empty believes nobody.
     TRUSTED_PROXIES: Vec<String> = "trusted_proxies", Kind::List { rule: Rule::Network }, "", Live;
     /// Header in which a trusted proxy tells the client's address.

@@ -8,17 +8,22 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::AuditLog;
+use super::certificates;
+use crate::audit::{Acknowledgement, AuditLog};
 use crate::config::table;
 use crate::control::protocol;
 use crate::engines::adapter::BoxFuture;
 use crate::operations::context::{Host, ListenFault, SettingsInForce};
-use crate::proxy::service::{ListenError, ProxyService};
+use crate::proxy::service::{Encryption, ListenError, ProxyService};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::storage::SecurityStore;
 use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::Tasks;
+use crate::tls::modes;
+use crate::tls::resolver::Resolver;
+use crate::tls::supply::Supply;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::gpu::GpuView;
@@ -52,6 +57,8 @@ pub(super) struct Hosting {
     pub(super) hub: Hub,
     /// What the drivers of graphics processors told last; written by `health::watch_gpus`.
     pub(super) gpus: ArcSwap<Vec<GpuView>>,
+    /// What gives listeners their certificates.
+    pub(super) supply: Arc<Supply>,
     /// Owns the listeners' tasks.
     pub(super) tasks: Tasks,
     /// By port. The lock is held for look-ups only, never while a listener starts or stops.
@@ -63,7 +70,7 @@ pub(super) struct Hosting {
 }
 
 impl Hosting {
-    fn services(&self) -> Vec<Arc<ProxyService>> {
+    pub(super) fn services(&self) -> Vec<Arc<ProxyService>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -71,8 +78,16 @@ impl Hosting {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()
     }
 
-    fn publish_status(&self) {
+    pub(super) fn publish_status(&self) {
         self.hub.publish(LiveEvent::Status(Box::new(self.status())));
+    }
+
+    /// Writes an audit row and waits until it is on disk.
+    pub(super) async fn record(&self, kind: AuditKind, severity: Severity, details: String) {
+        let event = AuditEvent::new(self.proxy.clock.wall(), kind, severity, details);
+        if self.audit.sink().record_acknowledged(event).await != Acknowledgement::Written {
+            tracing::error!("a certificate changed, but its row in the audit log could not be written");
+        }
     }
 
     /// Stops all listeners, side by side.
@@ -132,11 +147,20 @@ impl Host for Hosting {
             if self.ending.is_cancelled() {
                 return Err(ListenFault::Refused("the proxy is about to end".to_owned()));
             }
-            let started = ProxyService::start(config, self.proxy.clone(), &self.workers, &self.tasks);
+            let encryption = match modes::find(&config.mode.0).and_then(|mode| mode.certify) {
+                None => None,
+                Some(_) => Some(Encryption {
+                    resolver: Resolver::new().map_err(|error| ListenFault::Certificate(error.into()))?,
+                    challenges: self.supply.challenges.clone(),
+                }),
+            };
+            let started = ProxyService::start(config, encryption, self.proxy.clone(), &self.workers, &self.tasks);
             let service = started.map_err(|error| match error {
-                ListenError::PortInUse { .. } => ListenFault::PortInUse,
+                ListenError::PortInUse { port, .. } => ListenFault::PortInUse(port),
                 ListenError::Refused { reason, .. } => ListenFault::Refused(reason),
             })?;
+            // Without a certificate there is no listener, and never one in clear instead (SPEC §6).
+            certificates::certify(self, &service).await.map_err(ListenFault::Certificate)?;
             let status = service.status();
             let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
             listeners.insert(status.config.port, Arc::new(service));
@@ -149,6 +173,10 @@ impl Host for Hosting {
             let stopped = self.stop(port).await;
             stopped.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("no listener runs on port {port}")))
         })
+    }
+
+    fn renew_certificates(&self) -> BoxFuture<'_, Outcome<Vec<String>>> {
+        Box::pin(certificates::look_at_all(self))
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {

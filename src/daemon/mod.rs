@@ -5,6 +5,7 @@
 //! starting and stopping on its own. Must never answer a client of the proxy itself, and never wait on the disk
 //! while holding a lock.
 
+mod certificates;
 pub mod console_session;
 mod control_server;
 mod demo;

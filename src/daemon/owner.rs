@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
+use super::{certificates, control_server, demo, health, keeper, settings_watch};
 use super::{control_server, demo, egress_watch, health, keeper, settings_watch};
 use crate::config::files;
 use crate::config::paths::HomePaths;
@@ -25,6 +26,8 @@ use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
+use crate::tls::machine::Machine;
+use crate::tls::supply::Supply;
 use crate::types::calls::proxy::Reload;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::OwnerKind;
@@ -132,6 +135,7 @@ impl Owner {
             audit: context.audit.clone(),
             hub: context.hub.clone(),
             gpus: arc_swap::ArcSwap::default(),
+            supply: Arc::new(supply(&context)),
             tasks: Tasks::new(),
             listeners: Mutex::new(BTreeMap::new()),
             ending: CancellationToken::new(),
@@ -154,6 +158,7 @@ impl Owner {
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
         background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
         background.spawn_until_end("egress proxy", egress_watch::watch(context.clone()));
+        background.spawn_until_end("certificates", certificates::watch(hosting.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {
@@ -245,6 +250,18 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         affinity: Affinity::default(),
         egress: context.egress.clone(),
     }))
+}
+
+/// What gives listeners their certificates.
+fn supply(context: &Context) -> Supply {
+    let settings = context.settings.clone();
+    Supply {
+        store: context.stores.security.clone(),
+        clock: context.clock.clone(),
+        machine: Box::new(Machine::now),
+        settings: Box::new(move || settings.load()),
+        challenges: Arc::default(),
+    }
 }
 
 async fn end_tasks(what: &'static str, tasks: &Tasks) {

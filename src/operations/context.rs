@@ -52,6 +52,9 @@ pub trait Host: Send + Sync + 'static {
     /// Refuses new connections on the port, waits for the running ones and forgets the listener.
     fn close(&self, port: u16) -> BoxFuture<'_, Outcome<()>>;
 
+    /// Looks at the listeners' certificates now, as it is done once a minute anyway; answers what is served anew.
+    fn renew_certificates(&self) -> BoxFuture<'_, Outcome<Vec<String>>>;
+
     /// Tells the owner to end and waits until its listeners have drained.
     fn end(&self) -> BoxFuture<'_, ()>;
 }
@@ -59,8 +62,10 @@ pub trait Host: Send + Sync + 'static {
 /// Why a listener did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenFault {
-    /// Some program holds the port.
-    PortInUse,
+    /// Some program holds this port.
+    PortInUse(u16),
+    /// There is no usable certificate.
+    Certificate(Failure),
     /// The system refused for another reason, in its words.
     Refused(String),
 }

@@ -22,6 +22,7 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         json_body_bytes: bytes(settings.get(table::PROXY_BODY_LIMIT)),
         head_bytes: bytes(settings.get(table::PROXY_HEAD_LIMIT)),
         first_byte: settings.get(table::PROXY_FIRST_BYTE_TIMEOUT),
+        handshake: settings.get(table::TLS_HANDSHAKE_TIMEOUT),
         head: settings.get(table::PROXY_HEAD_TIMEOUT),
         body_idle: settings.get(table::PROXY_BODY_IDLE_TIMEOUT),
         keep_alive_idle: settings.get(table::PROXY_KEEP_ALIVE_TIMEOUT),

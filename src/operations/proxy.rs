@@ -6,11 +6,13 @@ use super::context::{Context, ListenFault, Live};
 use super::port_holder::holder_of_port;
 use crate::config::settings::Settings;
 use crate::config::table;
-use crate::tls::modes;
+use crate::tls::modes::{self, Mode, Privacy};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{EndOwner, Snapshot, StartListener, Status, StopListener};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::listener::{ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode};
+use crate::types::listener::{
+    CertificateFiles, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode,
+};
 use crate::types::live::LiveSnapshot;
 use crate::types::text::escape;
 
@@ -26,29 +28,43 @@ pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerSt
     let live = context.live()?;
     let _changing = context.begin_change().await?;
     let running = live.host.status().listeners;
-    let config = match call.config {
-        Some(config) => with_settings(&context.settings.load(), config, &call.unnamed)?,
+    let mut config = match call.config {
+        Some(config) => {
+            let names_tls = config.https_port.is_some() || config.certificate.is_some();
+            let config = with_settings(&context.settings.load(), config, &call.unnamed)?;
+            if names_tls && check_mode(&config)?.privacy == Privacy::Clear {
+                return Err(tls_options_without_tls(&config));
+            }
+            config
+        }
         None => stored_profile(context, &running).await?,
     };
-    check_mode(&config)?;
+    let mode = check_mode(&config)?;
+    settle_tls(&mut config, mode)?;
     if let Some(same) = running.iter().find(|listener| listener.config.port == config.port) {
         return Err(already_running(same));
     }
     let status = match live.host.listen(config.clone()).await {
         Ok(status) => status,
-        Err(ListenFault::PortInUse) => return Err(port_in_use(config.bind, config.port).await),
+        Err(ListenFault::PortInUse(port)) => return Err(port_in_use(config.bind, port, port != config.port).await),
+        Err(ListenFault::Certificate(failure)) => {
+            let details = format!("no listener on port {}: {}", config.port, failure.message);
+            context.record(AuditKind::CertificateChanged, Severity::Medium, details).await;
+            return Err(failure);
+        }
         Err(ListenFault::Refused(reason)) => return Err(refused(&config, &reason)),
     };
     if let Err(failure) = store_profiles(context, live, &status.config).await {
         live.host.close(status.config.port).await?;
         return Err(failure);
     }
-    let ListenerConfig { mode, bind, port, insecure_plain_http } = &status.config;
+    let ListenerConfig { mode, bind, port, https_port, insecure_plain_http, .. } = &status.config;
     let (severity, warning) = match insecure_plain_http {
         true => (Severity::High, "; keys and prompts travel in clear (--insecure-plain-http)"),
         false => (Severity::Low, ""),
     };
-    let details = format!("listener on {} started, mode {}{warning}", SocketAddr::new(*bind, *port), mode.0);
+    let tls = https_port.map_or_else(String::new, |port| format!(", TLS on port {port}"));
+    let details = format!("listener on {} started, mode {}{tls}{warning}", SocketAddr::new(*bind, *port), mode.0);
     context.record(AuditKind::ListenerChanged, severity, details).await;
     context.status_changed();
     Ok(status)
@@ -106,9 +122,17 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
     let settings = context.settings.load();
     let configured = settings.is_given(table::PROXY_MODE)
         || settings.is_given(table::PROXY_BIND)
-        || settings.is_given(table::PROXY_PORT);
+        || settings.is_given(table::PROXY_PORT)
+        || settings.is_given(table::PROXY_HTTPS_PORT)
+        || settings.is_given(table::PROXY_CERTIFICATE_FILE);
     if configured {
-        let parts = [ListenerPart::Mode, ListenerPart::Bind, ListenerPart::Port];
+        let parts = [
+            ListenerPart::Mode,
+            ListenerPart::Bind,
+            ListenerPart::Port,
+            ListenerPart::HttpsPort,
+            ListenerPart::Certificate,
+        ];
         return with_settings(&settings, ListenerConfig::default(), &parts);
     }
     let stored = context.stores.config.listeners().await?;
@@ -137,6 +161,19 @@ fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[Liste
                 let port = settings.get(table::PROXY_PORT);
                 config.port = u16::try_from(port).map_err(|_| wrong(format!("proxy.port is no port: {port}")))?;
             }
+            ListenerPart::HttpsPort => {
+                let port = settings.get(table::PROXY_HTTPS_PORT);
+                let parsed = u16::try_from(port).map_err(|_| wrong(format!("proxy.https_port is no port: {port}")))?;
+                config.https_port = (parsed != 0).then_some(parsed);
+            }
+            ListenerPart::Certificate => {
+                let (chain, key) = (settings.get(table::PROXY_CERTIFICATE_FILE), settings.get(table::PROXY_KEY_FILE));
+                config.certificate = match (chain.is_empty(), key.is_empty()) {
+                    (true, true) => None,
+                    (false, false) => Some(CertificateFiles { chain: chain.into(), key: key.into() }),
+                    _ => return Err(wrong("proxy.certificate_file and proxy.key_file go together".to_owned())),
+                };
+            }
             ListenerPart::Mode | ListenerPart::Bind | ListenerPart::Port => {}
         }
     }
@@ -155,7 +192,7 @@ async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig
 }
 
 /// SPEC §6: plain HTTP beyond loopback only when the operator says so.
-fn check_mode(config: &ListenerConfig) -> Outcome<()> {
+fn check_mode(config: &ListenerConfig) -> Outcome<&'static Mode> {
     let Some(mode) = modes::find(&config.mode.0) else {
         let names: Vec<_> = modes::MODES.iter().map(|mode| mode.name).collect();
         let unknown = escape(&config.mode.0);
@@ -163,16 +200,51 @@ fn check_mode(config: &ListenerConfig) -> Outcome<()> {
             .hint(format!("modes that it has: {}", names.join(", "))));
     };
     if mode.suits(config.bind) || config.insecure_plain_http {
-        return Ok(());
+        return Ok(mode);
     }
     Err(Failure::new(
         ErrorCode::ProxyInvalidConfig,
         format!("mode {} on {} would send API keys and prompts in clear over the network", mode.name, config.bind),
     )
-    .hint(
-        "bind 127.0.0.1 and reach it through an SSH tunnel, put a reverse proxy with TLS in front, or \
-         accept the risk with --insecure-plain-http",
-    ))
+    .hint(format!(
+        "encrypt it: flm proxy start --mode packaged-ca --bind {}; or accept the risk with --insecure-plain-http",
+        config.bind
+    )))
+}
+
+/// Decides the port for TLS, and forgets what a mode in clear has no use for.
+fn settle_tls(config: &mut ListenerConfig, mode: &Mode) -> Outcome<()> {
+    if mode.privacy == Privacy::Clear {
+        (config.https_port, config.certificate) = (None, None);
+        return Ok(());
+    }
+    if config.mode.0 != TlsMode::CERTIFICATE_FILES {
+        config.certificate = None;
+    }
+    // What is encrypted needs no leave to be in clear.
+    config.insecure_plain_http = false;
+    let wrong = |why: String| {
+        Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("choose the port for TLS with --https-port N")
+    };
+    let https_port = match (config.https_port, config.port) {
+        (Some(port), _) => port,
+        // A free port beside a free port.
+        (None, 0) => 0,
+        (None, port) => port.checked_add(1).ok_or_else(|| wrong("there is no port after 65535 for TLS".to_owned()))?,
+    };
+    if https_port == config.port && https_port != 0 {
+        return Err(wrong(format!("port {https_port} cannot be both the plain port and the one for TLS")));
+    }
+    config.https_port = Some(https_port);
+    Ok(())
+}
+
+fn tls_options_without_tls(config: &ListenerConfig) -> Failure {
+    Failure::new(
+        ErrorCode::ProxyInvalidConfig,
+        format!("mode {} is plain HTTP: it takes neither --https-port nor --certificate", config.mode.0),
+    )
+    .hint("choose a mode with TLS, such as --mode packaged-ca")
 }
 
 fn already_running(listener: &ListenerStatus) -> Failure {
@@ -199,19 +271,20 @@ fn refused(config: &ListenerConfig, reason: &str) -> Failure {
     failure.hint("choose an address of this machine with --bind, or leave it out for 127.0.0.1")
 }
 
-async fn port_in_use(bind: IpAddr, port: u16) -> Failure {
+async fn port_in_use(bind: IpAddr, port: u16, for_tls: bool) -> Failure {
     let looked = tokio::task::spawn_blocking(move || (holder_of_port(port), next_free_port(bind, port))).await;
     let (holder, free) = looked.unwrap_or((None, None));
     let who = match holder {
         Some(holder) => format!("{} (process {})", escape(&holder.program), holder.pid),
         None => "another program".to_owned(),
     };
+    let option = if for_tls { "--https-port" } else { "--port" };
     let failure = Failure::new(ErrorCode::ProxyPortInUse, format!("port {port} on {bind} is held by {who}"));
     match free {
         Some(free) => {
-            failure.hint(format!("port {free} is free: flm proxy start --port {free}")).suggest(free.to_string())
+            failure.hint(format!("port {free} is free: flm proxy start {option} {free}")).suggest(free.to_string())
         }
-        None => failure.hint("end that program, or choose another port with --port N"),
+        None => failure.hint(format!("end that program, or choose another port with {option} N")),
     }
 }
 

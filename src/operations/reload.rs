@@ -11,7 +11,7 @@ use crate::types::live::Noun;
 use crate::types::text::escape;
 
 /// What a reload of everything reads, for people.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "settings",
     "security policy",
     "keys",
@@ -22,6 +22,7 @@ const PARTS: [&str; 10] = [
     "model profiles",
     "engines",
     "aliases",
+    "certificates",
 ];
 
 /// Reads settings, keys, lists, prompts, profiles and engines from file and stores again.
@@ -52,6 +53,8 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     let engines = context.stores.config.engines().await?;
     let aliases = context.stores.config.aliases().await?;
     let guard = loading::read_guard(context).await?;
+    // A certificate that is good is served whatever follows; one that is not leaves everything as it was.
+    live.host.renew_certificates().await?;
     // From here on nothing fails.
     let changed = publish(context, newer, file);
     guard.publish(&live.proxy.guard);

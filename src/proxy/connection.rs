@@ -22,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_address::ProxyProtocol;
 use super::connection_limits::Permit;
+use super::door::Door;
 use super::exchange::Peer;
 use super::limits::ProxyLimits;
+use super::preface::PrefaceInTime;
 use super::service::Open;
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
 use crate::telemetry::tasks::{Tasks, until_cancelled};
+use crate::tls::resolver::Application;
 use crate::types::address::canonical;
 
 /// Requests that one HTTP/2 connection may run at once (SECURITY.md §H: 64 leaves floods without room).
@@ -89,6 +92,8 @@ pub(super) struct Incoming {
     pub(super) stream: std::net::TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) permit: Permit,
+    /// What is spoken on the port that it came to.
+    pub(super) door: Arc<Door>,
     /// Counts it for its listener.
     pub(super) open: Open,
     /// Fires when the listener stops: finish what runs, take no more.
@@ -99,9 +104,9 @@ pub(super) struct Incoming {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Arc<Worker>, incoming: Incoming) {
-    let Incoming { stream, peer, permit, open, draining, killed } = incoming;
+    let Incoming { stream, peer, permit, door, open, draining, killed } = incoming;
     let _open = worker.shard.connection_opened();
-    let result = until_cancelled(&killed, run(worker, stream, peer, &draining)).await;
+    let result = until_cancelled(&killed, run(worker, stream, peer, door, &draining)).await;
     if let Some(Err(error)) = result {
         // Clients break off all the time: worth nothing but a debug line.
         tracing::debug!(%peer, %error, "a connection ended");
@@ -113,8 +118,9 @@ async fn run(
     worker: Arc<Worker>,
     stream: std::net::TcpStream,
     address: SocketAddr,
+    door: Arc<Door>,
     draining: &CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Ended {
     let mut stream = TcpStream::from_std(stream)?;
     let limits = worker.shared.limits.load_full();
     let tasks = worker.tasks.clone();
@@ -122,54 +128,81 @@ async fn run(
     let announced = proxies.protocol == ProxyProtocol::Required && proxies.trusts(address.ip());
     let beginning = async {
         let client = if announced { proxy_protocol::read(&mut stream).await? } else { None };
-        io::Result::Ok((client, speaks_http2(&stream).await?))
+        io::Result::Ok((client, first_bytes(&stream).await?))
     };
     // A listener that stops does not wait for somebody who has said nothing.
-    let (client, http2) = tokio::select! {
+    let (client, first) = tokio::select! {
         first = tokio::time::timeout(limits.first_byte, beginning) => first??,
         () = draining.cancelled() => return Ok(()),
     };
-    let peer = Arc::new(Peer { worker, address: client.unwrap_or_else(|| canonical(address.ip())) });
-    if http2 {
-        let service = service_fn(move |request| {
-            let peer = peer.clone();
-            async move { Ok::<_, std::convert::Infallible>(pipeline::serve(peer, request).await) }
-        });
-        let mut builder = http2::Builder::new(TaskPerStream(tasks));
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS)
-            .max_header_list_size(HTTP2_HEAD)
-            .keep_alive_interval(HTTP2_PING)
-            .keep_alive_timeout(HTTP2_PING);
-        drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?;
-    } else {
-        let activity = Arc::new(Activity::new());
-        let timed = TimedStream::new(stream, activity.clone(), &limits);
-        let service = service_fn(move |request| {
-            activity.request();
-            let (peer, activity) = (peer.clone(), activity.clone());
-            async move {
-                let response = pipeline::serve(peer, request).await;
-                Ok::<_, std::convert::Infallible>(response.map(|body| body.telling(activity)))
-            }
-        });
-        let mut builder = http1::Builder::new();
-        builder
-            // TimedStream keeps the deadlines.
-            .header_read_timeout(None)
-            .max_buf_size(limits.head_bytes.max(8 << 10));
-        drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?;
+    let address = client.unwrap_or_else(|| canonical(address.ip()));
+    let peer = Arc::new(Peer { worker, address, door });
+    if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(limits.handshake, resolver.accept(stream)) => shaken??,
+            () = draining.cancelled() => return Ok(()),
+        };
+        return match shaken {
+            (stream, Application::Http2) => http2(stream, peer, &limits, tasks, draining).await,
+            (stream, Application::Http1) => http1(stream, peer, &limits, draining).await,
+        };
     }
-    Ok(())
+    // HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from every client that means it.
+    if &first == b"PRI " {
+        http2(stream, peer, &limits, tasks, draining).await
+    } else {
+        http1(stream, peer, &limits, draining).await
+    }
 }
 
-/// Looks at the first bytes without taking them: HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes
-/// in one piece from every client that means it.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn http2<S>(stream: S, peer: Arc<Peer>, limits: &ProxyLimits, tasks: Tasks, draining: &CancellationToken) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let peer = peer.clone();
+        async move { Ok::<_, std::convert::Infallible>(pipeline::serve(peer, request).await) }
+    });
+    let mut builder = http2::Builder::new(TaskPerStream(tasks));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HTTP2_HEAD)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING);
+    let stream = PrefaceInTime::new(stream, limits.head);
+    Ok(drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?)
+}
+
+async fn http1<S>(stream: S, peer: Arc<Peer>, limits: &ProxyLimits, draining: &CancellationToken) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::new());
+    let timed = TimedStream::new(stream, activity.clone(), limits);
+    let service = service_fn(move |request| {
+        activity.request();
+        let (peer, activity) = (peer.clone(), activity.clone());
+        async move {
+            let response = pipeline::serve(peer, request).await;
+            Ok::<_, std::convert::Infallible>(response.map(|body| body.telling(activity)))
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        // TimedStream keeps the deadlines.
+        .header_read_timeout(None)
+        .max_buf_size(limits.head_bytes.max(8 << 10));
+    Ok(drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?)
+}
+
+/// Looks at the first bytes without taking them.
+async fn first_bytes(stream: &TcpStream) -> io::Result<[u8; 4]> {
     let mut first = [0; 4];
-    let seen = stream.peek(&mut first).await?;
-    Ok(&first[..seen] == b"PRI ")
+    stream.peek(&mut first).await?;
+    Ok(first)
 }
 
 /// Runs a connection; when the listener stops, lets it finish what it has begun.
@@ -196,9 +229,9 @@ where
     }
 }
 
-/// A TCP stream that ends with an error when a head or the next request does not come in time.
-struct TimedStream {
-    stream: TcpStream,
+/// A stream that ends with an error when a head or the next request does not come in time.
+struct TimedStream<S> {
+    stream: S,
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
@@ -207,8 +240,8 @@ struct TimedStream {
     timer: Pin<Box<Sleep>>,
 }
 
-impl TimedStream {
-    fn new(stream: TcpStream, activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
+impl<S> TimedStream<S> {
+    fn new(stream: S, activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
         let deadline = Instant::now() + limits.head;
         Self {
             stream,
@@ -258,7 +291,7 @@ impl TimedStream {
     }
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
@@ -278,7 +311,7 @@ impl AsyncRead for TimedStream {
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

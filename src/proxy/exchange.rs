@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::account::Account;
 use super::cors;
+use super::door::Door;
 use super::limits::ProxyLimits;
 use super::passed::Passed;
 use super::route::{Endpoint, Inference};
@@ -37,6 +38,8 @@ pub(super) struct Peer {
     pub(super) worker: Arc<Worker>,
     /// Canonical address of the other side, or of whom a trusted proxy speaks for (PROXY protocol).
     pub(super) address: IpAddr,
+    /// What is spoken on the port that it came to.
+    pub(super) door: Arc<Door>,
 }
 
 /// What stays with a request over all stages.

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::answer::AnswerBody;
@@ -108,6 +110,9 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     }
     if refusal.status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if refusal.status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
     }
     exchange.account.refused(refusal.status.as_u16(), &refusal.code, refusal.by);
     response

@@ -40,6 +40,8 @@ pub struct ProxyLimits {
     pub head_bytes: usize,
     /// Time to the first byte of a connection (SPEC §4.6: 5 s).
     pub first_byte: Duration,
+    /// Time for a TLS handshake (SECURITY.md §H: 10 s).
+    pub handshake: Duration,
     /// Time for a whole head (SPEC §4.6: 10 s).
     pub head: Duration,
     /// Longest gap inside a request's body (SPEC §4.6: 30 s).
@@ -82,6 +84,7 @@ impl Default for ProxyLimits {
             json_body_bytes: 32 << 20,
             head_bytes: 32 << 10,
             first_byte: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             keep_alive_idle: Duration::from_secs(75),

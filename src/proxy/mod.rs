@@ -5,6 +5,7 @@
 //! | file | stage of SPEC §4.2 |
 //! |---|---|
 //! | `service`, `connection_limits`, `connection` | listener, per-peer limits, HTTP/1.1 and HTTP/2 |
+//! | `door` | what is spoken on the port; the plain port beside a TLS port only shows the way |
 //! | `client_address`, `proxy_protocol` | whose request it is |
 //! | `screen`, `sanity` | allow list, block list, per-address rate and in flight, a head that makes sense |
 //! | `cors`, `open` | preflight, routes without a key |
@@ -29,6 +30,7 @@ mod connection;
 pub mod connection_limits;
 mod cors;
 mod count_tokens;
+mod door;
 mod exchange;
 mod finish;
 pub mod limits;
@@ -39,6 +41,7 @@ mod open;
 mod passed;
 mod passthrough;
 mod pipeline;
+mod preface;
 pub mod profile;
 pub mod prompt;
 mod proxy_protocol;

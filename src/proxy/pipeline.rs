@@ -12,8 +12,8 @@ use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::{
-    authenticate, body, budget, cors, count_tokens, finish, metrics_page, model_list, ollama_api, open, passthrough,
-    relay, resolve, route, sanity, screen,
+    authenticate, body, budget, cors, count_tokens, door, finish, metrics_page, model_list, ollama_api, open,
+    passthrough, relay, resolve, route, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
 
@@ -29,9 +29,15 @@ pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::
 async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (parts, incoming) = request.into_parts();
 
+    if let Some(challenge) = door::challenge(exchange, &parts) {
+        return Ok(challenge);
+    }
     let accepted = screen::lists(exchange, parts)?;
     let accepted = screen::rate(exchange, accepted)?;
     let screened = sanity::check(exchange, accepted)?;
+    if let Some(way) = door::signpost(exchange, &screened) {
+        return way;
+    }
     if let Some(preflight) = cors::preflight(exchange, &screened) {
         return Ok(preflight);
     }

@@ -214,6 +214,18 @@ impl Refusal {
         .useless()
     }
 
+    /// RFC 9110 §15.5.22: the request would do over the other protocol.
+    pub(super) fn https_required(base: &str) -> Self {
+        Self::invalid(
+            StatusCode::UPGRADE_REQUIRED,
+            "https_required",
+            format!(
+                "This port speaks plain HTTP only to show the way: send API requests to {base}, such as {base}/v1."
+            ),
+        )
+        .useless()
+    }
+
     pub(super) fn uri_too_long(limit: usize) -> Self {
         Self::invalid(StatusCode::URI_TOO_LONG, "uri_too_long", format!("The path is longer than {limit} bytes."))
     }

@@ -1,20 +1,24 @@
 //! [`ProxyService`]: one listener, started and stopped on its own (SPEC §4.8).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Incoming;
+use super::door::Door;
 use super::sanity::machine_name;
 use super::shared::ProxyShared;
 use super::worker::Workers;
 use crate::guard::exposure::Listening;
 use crate::telemetry::tasks::Tasks;
+use crate::tls::challenges::Challenges;
+use crate::tls::resolver::Resolver;
 use crate::types::address::url_host;
+use crate::types::certificate::TlsStatus;
 use crate::types::clock::UnixMillis;
 use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus};
 
@@ -51,9 +55,30 @@ pub enum ListenError {
     },
 }
 
+/// What a listener with TLS is started with.
+#[derive(Debug)]
+pub struct Encryption {
+    /// Certificate and handshake.
+    pub resolver: Arc<Resolver>,
+    /// What the plain port answers to a certificate authority.
+    pub challenges: Arc<Challenges>,
+}
+
+/// The TLS side of a listener.
+struct Encrypted {
+    resolver: Arc<Resolver>,
+    /// The port, held but closed until there is a certificate.
+    held: Mutex<Option<TcpSocket>>,
+    /// How its certificate fares; the daemon tells.
+    status: Mutex<TlsStatus>,
+}
+
 /// A running listener. Dropping it stops it without patience.
 pub struct ProxyService {
     config: ListenerConfig,
+    encrypted: Option<Encrypted>,
+    shared: Arc<ProxyShared>,
+    workers: Workers,
     addresses: Vec<String>,
     started: UnixMillis,
     /// Its acceptor.
@@ -94,38 +119,87 @@ impl ProxyService {
     /// Binds and begins to accept. Port 0 takes a free one; the status tells which. Checks of mode and bind
     /// address (SPEC §6) are the caller's (`operations`).
     ///
+    /// With `encryption` the plain port shows the way to the TLS port, which is held and stays closed until
+    /// [`ProxyService::open_tls`].
+    ///
     /// # Errors
     /// See [`ListenError`].
     pub fn start(
         mut config: ListenerConfig,
+        encryption: Option<Encryption>,
         shared: Arc<ProxyShared>,
         workers: &Workers,
         tasks: &Tasks,
     ) -> Result<Self, ListenError> {
-        let listener = bind(&config)?;
-        let local = listener.local_addr().map_err(|error| refused(&config, &error))?;
-        config.port = local.port();
+        let listener = listen(bind(config.bind, config.port)?, config.bind, config.port)?;
+        config.port = port_of(&config, listener.local_addr())?;
+        let (door, encrypted) = match encryption {
+            None => (Door::Clear, None),
+            Some(Encryption { resolver, challenges }) => {
+                let socket = bind(config.bind, config.https_port.unwrap_or(0))?;
+                let https_port = port_of(&config, socket.local_addr())?;
+                config.https_port = Some(https_port);
+                let encrypted =
+                    Encrypted { resolver, held: Mutex::new(Some(socket)), status: Mutex::new(TlsStatus::default()) };
+                (Door::Signpost { https_port, challenges }, Some(encrypted))
+            }
+        };
         let service = Self {
-            addresses: usable_addresses(local),
+            addresses: match (&encrypted, config.https_port) {
+                (Some(_), Some(port)) => usable_addresses("https", SocketAddr::new(config.bind, port)),
+                _ => usable_addresses("http", SocketAddr::new(config.bind, config.port)),
+            },
+            encrypted,
             started: shared.clock.wall(),
             tasks: tasks.child(),
             draining: CancellationToken::new(),
             killed: CancellationToken::new(),
             open: Arc::default(),
             _listening: shared.guard.exposure().listening(config.bind),
-            config,
-        };
-        let acceptor = Acceptor {
-            listener,
             shared,
             workers: workers.clone(),
-            draining: service.draining.clone(),
-            killed: service.killed.clone(),
-            open: service.open.clone(),
+            config,
         };
-        service.tasks.spawn("acceptor", acceptor.run());
-        tracing::info!(%local, "listening");
+        service.accept(listener, door);
         Ok(service)
+    }
+
+    /// Serves this certificate from the next handshake on and opens the TLS port when it is still closed.
+    ///
+    /// # Errors
+    /// When another program took the port since it was held.
+    pub fn open_tls(&self, certificate: crate::tls::certificate::Certificate) -> Result<(), ListenError> {
+        let Some(encrypted) = &self.encrypted else { return Ok(()) };
+        encrypted.resolver.serve(certificate);
+        let held = encrypted.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(socket) = held {
+            let listener = listen(socket, self.config.bind, self.config.https_port.unwrap_or(0))?;
+            self.accept(listener, Door::Encrypted { resolver: encrypted.resolver.clone() });
+        }
+        Ok(())
+    }
+
+    /// Tells how the certificate fares; answers whether that is new.
+    pub fn tell_tls(&self, status: TlsStatus) -> bool {
+        let Some(encrypted) = &self.encrypted else { return false };
+        let mut told = encrypted.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *told != status;
+        *told = status;
+        news
+    }
+
+    fn accept(&self, listener: TcpListener, door: Door) {
+        let acceptor = Acceptor {
+            listener,
+            shared: self.shared.clone(),
+            workers: self.workers.clone(),
+            door: Arc::new(door),
+            draining: self.draining.clone(),
+            killed: self.killed.clone(),
+            open: self.open.clone(),
+        };
+        tracing::info!(local = ?acceptor.listener.local_addr().ok(), "listening");
+        self.tasks.spawn("acceptor", acceptor.run());
     }
 
     /// What status shows.
@@ -141,6 +215,10 @@ impl ProxyService {
             phase,
             addresses: self.addresses.clone(),
             started: Some(self.started),
+            tls: self
+                .encrypted
+                .as_ref()
+                .map(|encrypted| encrypted.status.lock().unwrap_or_else(PoisonError::into_inner).clone()),
         }
     }
 
@@ -183,6 +261,7 @@ struct Acceptor {
     listener: TcpListener,
     shared: Arc<ProxyShared>,
     workers: Workers,
+    door: Arc<Door>,
     draining: CancellationToken,
     killed: CancellationToken,
     open: Arc<OpenConnections>,
@@ -216,8 +295,11 @@ impl Acceptor {
             Err(too_many) => {
                 tracing::debug!(%peer, ?too_many, "a connection was refused");
                 self.shared.metrics.connection_refused();
-                // As much as fits into the socket's empty buffer: this never waits (SPEC §5.8).
-                if let Err(error) = stream.try_write(OVERLOADED) {
+                // As much as fits into the socket's empty buffer: this never waits (SPEC §5.8). A client that begins
+                // with a handshake would not understand it.
+                if !matches!(*self.door, Door::Encrypted { .. })
+                    && let Err(error) = stream.try_write(OVERLOADED)
+                {
                     tracing::debug!(%peer, %error, "a refused connection was not told why");
                 }
                 return;
@@ -238,6 +320,7 @@ impl Acceptor {
             stream,
             peer,
             permit,
+            door: self.door.clone(),
             open: Open::new(&self.open),
             draining: self.draining.clone(),
             killed: self.killed.clone(),
@@ -248,32 +331,43 @@ impl Acceptor {
     }
 }
 
-fn bind(config: &ListenerConfig) -> Result<TcpListener, ListenError> {
-    let address = SocketAddr::new(config.bind, config.port);
+/// Takes a port without listening to it yet.
+fn bind(address: IpAddr, port: u16) -> Result<TcpSocket, ListenError> {
     let open = || {
-        let socket = match config.bind {
-            IpAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-            IpAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        let socket = match address {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
         };
         // A restart must not wait for connections of the last run that linger in TIME_WAIT.
         socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.bind(SocketAddr::new(address, port))?;
+        Ok(socket)
     };
-    open().map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => ListenError::PortInUse { bind: config.bind, port: config.port },
-        _ => refused(config, &error),
-    })
+    open().map_err(|error| not_listening(address, port, &error))
 }
 
-fn refused(config: &ListenerConfig, error: &std::io::Error) -> ListenError {
-    ListenError::Refused { bind: config.bind, port: config.port, reason: error.to_string() }
+fn listen(socket: TcpSocket, address: IpAddr, port: u16) -> Result<TcpListener, ListenError> {
+    socket.listen(BACKLOG).map_err(|error| not_listening(address, port, &error))
+}
+
+fn port_of(config: &ListenerConfig, local: std::io::Result<SocketAddr>) -> Result<u16, ListenError> {
+    local.map(|local| local.port()).map_err(|error| not_listening(config.bind, config.port, &error))
+}
+
+fn not_listening(bind: IpAddr, port: u16, error: &std::io::Error) -> ListenError {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => ListenError::PortInUse { bind, port },
+        _ => ListenError::Refused { bind, port, reason: error.to_string() },
+    }
 }
 
 /// Base URLs that a person can use (SPEC §4.10): never an unspecified address.
-fn usable_addresses(local: SocketAddr) -> Vec<String> {
-    let port = local.port();
-    let url = |host: &str| format!("http://{host}:{port}");
+fn usable_addresses(scheme: &str, local: SocketAddr) -> Vec<String> {
+    let port = match (scheme, local.port()) {
+        ("http", 80) | ("https", 443) => String::new(),
+        (_, port) => format!(":{port}"),
+    };
+    let url = |host: &str| format!("{scheme}://{host}{port}");
     match local.ip() {
         ip if ip.is_loopback() => vec![url(&url_host(ip))],
         ip if ip.is_unspecified() => {
@@ -322,9 +416,12 @@ mod tests {
 
     #[test]
     fn addresses_are_ones_that_a_person_can_use() {
-        let of = |text: &str| usable_addresses(text.parse().expect("address"));
+        let of = |text: &str| usable_addresses("http", text.parse().expect("address"));
         assert_eq!(of("127.0.0.1:8484"), ["http://127.0.0.1:8484"]);
         assert_eq!(of("[::1]:8484"), ["http://[::1]:8484"]);
+        let encrypted = |text: &str| usable_addresses("https", text.parse().expect("address"));
+        assert_eq!(encrypted("127.0.0.1:443"), ["https://127.0.0.1"]);
+        assert_eq!(encrypted("[::1]:8485"), ["https://[::1]:8485"]);
         let all = of("0.0.0.0:8484");
         assert_eq!(all[0], "http://localhost:8484");
         assert!(all.iter().all(|address| !address.contains("0.0.0.0")), "{all:?}");

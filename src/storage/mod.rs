@@ -7,6 +7,7 @@ mod aliases;
 mod api_keys;
 mod api_prompts;
 mod audit_logs;
+mod certificates;
 mod columns;
 mod config_store;
 mod database;

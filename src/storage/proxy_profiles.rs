@@ -1,11 +1,13 @@
 //! Table `proxy_profiles`: listeners to start, one per port (SPEC §1.2).
 
+use std::path::{Path, PathBuf};
+
 use rusqlite::{Row, params};
 
 use super::columns::{named, parsed};
 use super::config_store::ConfigStore;
 use super::error::StorageError;
-use crate::types::listener::ListenerConfig;
+use crate::types::listener::{CertificateFiles, ListenerConfig};
 
 impl ConfigStore {
     /// Stored listeners, by port.
@@ -22,15 +24,20 @@ impl ConfigStore {
     pub async fn put_listener(&self, listener: ListenerConfig) -> Result<(), StorageError> {
         self.database
             .write("storing a listener", move |transaction| {
+                let path = |path: &Path| path.to_string_lossy().into_owned();
                 transaction
                     .execute(
-                        "INSERT OR REPLACE INTO proxy_profiles (port, mode, bind, insecure_plain_http)
-                         VALUES (?1, ?2, ?3, ?4)",
+                        "INSERT OR REPLACE INTO proxy_profiles
+                         (port, mode, bind, insecure_plain_http, https_port, certificate_chain, certificate_key)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                         params![
                             listener.port,
                             listener.mode.0,
                             listener.bind.to_string(),
-                            listener.insecure_plain_http
+                            listener.insecure_plain_http,
+                            listener.https_port,
+                            listener.certificate.as_ref().map(|files| path(&files.chain)),
+                            listener.certificate.as_ref().map(|files| path(&files.key)),
                         ],
                     )
                     .map(|_| ())
@@ -49,10 +56,14 @@ impl ConfigStore {
 }
 
 fn listener(row: &Row<'_>) -> rusqlite::Result<ListenerConfig> {
+    let path = |column| row.get::<_, Option<String>>(column).map(|path| path.map(PathBuf::from));
+    let (chain, key) = (path("certificate_chain")?, path("certificate_key")?);
     Ok(ListenerConfig {
         mode: named(row, "mode")?,
         bind: parsed(row, "bind")?,
         port: row.get("port")?,
+        https_port: row.get("https_port")?,
+        certificate: chain.zip(key).map(|(chain, key)| CertificateFiles { chain, key }),
         insecure_plain_http: row.get("insecure_plain_http")?,
     })
 }
@@ -70,7 +81,9 @@ mod tests {
         let lan = ListenerConfig {
             mode: TlsMode("dev-selfsigned".into()),
             bind: "::".parse().expect("address"),
-            port: 65535,
+            port: 65534,
+            https_port: Some(65535),
+            certificate: Some(CertificateFiles { chain: "/etc/a.pem".into(), key: "/etc/a.key".into() }),
             insecure_plain_http: true,
         };
         store.put_listener(lan.clone()).await.expect("stores");

@@ -162,8 +162,12 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     let mut out = vec![Segment::new(0, marks)];
     let (sign, word, role) = proxy_signs(state);
     let mut proxy = vec![(format!("{sign} {}", say(word)), role)];
+    let in_clear = state.world.main_listener().is_some_and(|listener| listener.config.insecure_plain_http);
     if let Some(url) = state.world.base_url() {
-        proxy.push((format!(" {}", escape(url)), Role::Header));
+        proxy.push((format!(" {}", escape(url)), if in_clear { Role::Error } else { Role::Header }));
+        if in_clear {
+            proxy.push((format!(" {}", say("header.in_clear")), Role::Error));
+        }
     }
     out.push(Segment::new(0, proxy));
     if !matches!(state.world.link, Link::Live | Link::Ending) {

@@ -33,6 +33,8 @@ pub enum AuditKind {
     AuthenticationFailed,
     /// A request from a blocked or not allowed address.
     AddressRefused,
+    /// A key was sent over plain HTTP to a port that only shows the way to TLS: counted, never accepted.
+    KeyInClear,
     /// A rate or parallel limit was met.
     RateLimited,
     /// The key may not do that.
@@ -47,6 +49,8 @@ pub enum AuditKind {
     PolicyChanged,
     /// A listener started or stopped.
     ListenerChanged,
+    /// A certificate was made, renewed, installed, removed, or could not be.
+    CertificateChanged,
     /// An engine was added, edited or removed.
     EngineChanged,
     /// A detector scored.

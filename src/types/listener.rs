@@ -1,9 +1,11 @@
 //! Listeners: where the proxy can be reached and in which state it is (SPEC §4.8, §6).
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificate::TlsStatus;
 use super::clock::UnixMillis;
 use super::egress::EgressStatus;
 
@@ -15,6 +17,12 @@ pub struct TlsMode(pub String);
 impl TlsMode {
     /// Plain HTTP, for loopback.
     pub const LOCAL_HTTP: &'static str = "local-http";
+    /// A self-signed certificate.
+    pub const DEV_SELFSIGNED: &'static str = "dev-selfsigned";
+    /// A certificate of the home's own certificate authority.
+    pub const PACKAGED_CA: &'static str = "packaged-ca";
+    /// A certificate that the operator brings as files.
+    pub const CERTIFICATE_FILES: &'static str = "certificate-files";
 
     /// Plain HTTP, for loopback.
     #[must_use]
@@ -30,8 +38,14 @@ pub struct ListenerConfig {
     pub mode: TlsMode,
     /// Address to bind.
     pub bind: IpAddr,
-    /// Port to bind.
+    /// Port to bind. With TLS on, plain HTTP is answered there with the way to `https_port`.
     pub port: u16,
+    /// Port for TLS; `None` is the one after `port`, or that of the mode (SPEC §6).
+    #[serde(default)]
+    pub https_port: Option<u16>,
+    /// Files of the operator's own certificate, for the mode that takes them.
+    #[serde(default)]
+    pub certificate: Option<CertificateFiles>,
     /// Plain HTTP on an address that is not loopback, knowingly (SPEC §6).
     #[serde(default)]
     pub insecure_plain_http: bool,
@@ -48,12 +62,23 @@ impl Default for ListenerConfig {
             mode: TlsMode::local_http(),
             bind: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
             port: Self::DEFAULT_PORT,
+            https_port: None,
+            certificate: None,
             insecure_plain_http: false,
         }
     }
 }
 
-/// A part of a listener that a setting may decide (`proxy.mode`, `proxy.bind`, `proxy.port`).
+/// Where the operator's own certificate is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFiles {
+    /// The chain as PEM, the leaf first. Absolute.
+    pub chain: PathBuf,
+    /// The private key as PEM. Absolute.
+    pub key: PathBuf,
+}
+
+/// A part of a listener that a setting may decide (`proxy.mode`, `proxy.bind`, `proxy.port` and so on).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ListenerPart {
@@ -63,6 +88,10 @@ pub enum ListenerPart {
     Bind,
     /// The port.
     Port,
+    /// The port for TLS.
+    HttpsPort,
+    /// The files of a certificate.
+    Certificate,
 }
 
 /// A listener's life.
@@ -96,6 +125,9 @@ pub struct ListenerStatus {
     pub addresses: Vec<String>,
     /// When it started.
     pub started: Option<UnixMillis>,
+    /// How its certificate fares; `None` for plain HTTP.
+    #[serde(default)]
+    pub tls: Option<TlsStatus>,
 }
 
 /// How far the endpoint is reached (SPEC §5, head).

@@ -9,6 +9,7 @@ pub mod alias;
 pub mod audit;
 pub mod calendar;
 pub mod calls;
+pub mod certificate;
 pub mod clock;
 pub mod egress;
 pub mod engine;

@@ -34,6 +34,7 @@ mod models;
 mod owners;
 mod profiles;
 mod settings;
+mod tls;
 mod usage;
 
 use serde_json::Value;

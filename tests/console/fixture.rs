@@ -563,6 +563,7 @@ pub(crate) fn status() -> ProxyStatus {
         started: ago(7_384),
         home: "/home/me/.local/share/flm".to_owned(),
         listeners: vec![ListenerStatus {
+            tls: None,
             config: ListenerConfig::default(),
             phase: ListenerPhase::Running,
             addresses: vec!["http://127.0.0.1:8484/v1".to_owned()],

@@ -28,6 +28,7 @@ mod residency;
 mod responses;
 mod serving;
 mod streams;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use flm::audit::Sink;
+use flm::audit::{Collected, Sink};
 use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
@@ -46,7 +47,7 @@ use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
 use flm::proxy::profile::ProfileTable;
 use flm::proxy::prompt::PromptTable;
-use flm::proxy::service::ProxyService;
+use flm::proxy::service::{Encryption, ProxyService};
 use flm::proxy::shared::ProxyShared;
 use flm::proxy::worker::Workers;
 use flm::telemetry::hashing::HashingThreads;
@@ -72,6 +73,7 @@ pub(crate) struct Proxy {
     pub(crate) service: ProxyService,
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
+    pub(crate) audited: Collected,
     workers: Workers,
     client: Pool,
     _tasks: Tasks,
@@ -115,13 +117,23 @@ impl Proxy {
     }
 
     pub(crate) fn at(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits) -> Self {
+        Self::listening(None, clock, limits, key_limits)
+    }
+
+    /// The same with TLS, whose port is closed until there is a certificate.
+    pub(crate) fn listening(
+        encryption: Option<Encryption>,
+        clock: Clock,
+        limits: ProxyLimits,
+        key_limits: KeyLimits,
+    ) -> Self {
         let tasks = Tasks::new();
         let metrics = Metrics::new(2);
         let hub = Hub::new();
         // Nobody reads the log here.
         let (log, _) = tokio::sync::mpsc::channel(1);
         metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
-        let (audit, _collected) = Sink::collecting();
+        let (audit, audited) = Sink::collecting();
         let shared = Arc::new(ProxyShared {
             guard: Arc::new(Guard::new(SecurityPolicy::default(), [7; 32])),
             registry: Registry::new(hub, clock.clone()),
@@ -144,10 +156,10 @@ impl Proxy {
             });
         }
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-        let service = ProxyService::start(config, shared.clone(), &workers, &tasks).expect("listens");
+        let service = ProxyService::start(config, encryption, shared.clone(), &workers, &tasks).expect("listens");
         let (key_id, key) = add_key(&shared, "test", key_limits);
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
-        Self { shared, service, key, key_id, workers, client, _tasks: tasks }
+        Self { shared, service, key, key_id, audited, workers, client, _tasks: tasks }
     }
 
     /// Registers an engine and reads its models.

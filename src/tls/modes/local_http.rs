@@ -5,4 +5,4 @@ use crate::types::listener::TlsMode;
 
 /// Plain HTTP.
 pub(super) static MODE: Mode =
-    Mode { name: TlsMode::LOCAL_HTTP, title: "plain HTTP, for this machine", privacy: Privacy::Clear };
+    Mode { name: TlsMode::LOCAL_HTTP, title: "plain HTTP, for this machine", privacy: Privacy::Clear, certify: None };

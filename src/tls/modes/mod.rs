@@ -1,11 +1,21 @@
 //! The modes, one file each. Adding one adds a file and its line in [`MODES`].
 
+mod certificate_files;
+mod dev_selfsigned;
 mod local_http;
+mod packaged_ca;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::error::TlsError;
+use super::supply::{Supplied, Supply};
+use crate::types::listener::ListenerConfig;
 
 /// Every mode, the default first.
-pub static MODES: &[&Mode] = &[&local_http::MODE];
+pub static MODES: &[&Mode] = &[&local_http::MODE, &dev_selfsigned::MODE, &packaged_ca::MODE, &certificate_files::MODE];
 
 /// One way to reach the proxy.
 #[derive(Debug)]
@@ -16,7 +26,13 @@ pub struct Mode {
     pub title: &'static str,
     /// Whether keys and prompts can be read on the way.
     pub privacy: Privacy,
+    /// Gives a listener the certificate to serve now: the one that there is while it is good, else a new one. Asked
+    /// at start, when a renewal is due and whenever the machine's addresses may have changed.
+    pub certify: Option<Certify>,
 }
+
+/// See [`Mode::certify`].
+pub type Certify = fn(Arc<Supply>, ListenerConfig) -> BoxFuture<'static, Result<Supplied, TlsError>>;
 
 /// Whether keys and prompts can be read on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +69,7 @@ mod tests {
             assert!(mode.suits("::1".parse().expect("address")));
             let open = mode.suits("0.0.0.0".parse().expect("address"));
             assert_eq!(open, mode.privacy == Privacy::Encrypted, "{}", mode.name);
+            assert_eq!(mode.certify.is_some(), mode.privacy == Privacy::Encrypted, "{}", mode.name);
         }
         assert!(find("packaged").is_none());
     }

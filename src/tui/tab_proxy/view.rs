@@ -14,7 +14,7 @@ use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::egress::{EgressState, EgressStatus};
 use crate::types::key::{KeyView, Priority, Right};
-use crate::types::listener::{ListenerPhase, OwnerKind};
+use crate::types::listener::{ListenerPhase, ListenerStatus, OwnerKind};
 use crate::types::text::escape;
 
 /// Rows of the panel above, borders included.
@@ -53,12 +53,16 @@ fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
     if let Some(ListenerPhase::Failed { reason }) = listener.map(|listener| &listener.phase) {
         pair(painter, left, 2, label_cells, "proxy.reason", &escape(reason), Role::Error);
     } else {
-        let mode = listener.map_or(Cow::Borrowed(off), |listener| escape(&listener.config.mode.0));
-        pair(painter, left, 2, label_cells, "proxy.mode", &mode, Role::Text);
+        let (mode, role) = listener.map_or((off.to_owned(), Role::Text), |listener| mode_of(painter, listener));
+        pair(painter, left, 2, label_cells, "proxy.mode", &mode, role);
     }
     let label_cells = label_width(painter, &["proxy.owner", "proxy.since", "proxy.egress"]);
     let Some(status) = &state.world.status else { return };
-    if let Some(why) = &status.reload_fault {
+    let tls = listener.and_then(|listener| listener.tls.as_ref());
+    if let Some(why) = tls.and_then(|tls| tls.last_error.as_ref()) {
+        let note = painter.words.fill("proxy.certificate_failed", &[("why", &escape(why))]);
+        painter.foot_note(area, &note, Role::Error);
+    } else if let Some(why) = &status.reload_fault {
         let note = painter.words.fill("proxy.reload_refused", &[("why", &escape(why))]);
         painter.foot_note(area, &note, Role::Error);
     } else if !status.needs_restart.is_empty() {
@@ -98,6 +102,28 @@ fn egress(status: &EgressStatus, painter: &Painter<'_>) -> (String, Role) {
         told.push_str(&format!(": {}", escape(error)));
     }
     (told, role)
+}
+
+/// The mode, whether it hides what is sent, and the certificate: until when, by whom.
+fn mode_of(painter: &Painter<'_>, listener: &ListenerStatus) -> (String, Role) {
+    let mode = escape(&listener.config.mode.0).into_owned();
+    let Some(tls) = &listener.tls else {
+        let (role, word) = if listener.config.insecure_plain_http {
+            (Role::Error, "proxy.in_clear")
+        } else {
+            (Role::Text, "proxy.this_machine_only")
+        };
+        return (format!("{mode} ({})", painter.say(word)), role);
+    };
+    let Some(certificate) = &tls.certificate else {
+        let progress = tls.progress.as_deref().map_or(Cow::Borrowed(""), escape);
+        return (format!("{mode} ({progress})"), Role::Info);
+    };
+    let until = painter.words.date_time(certificate.not_after);
+    let issuer = escape(&certificate.issuer);
+    let told = painter.words.fill("proxy.certificate", &[("until", &until), ("issuer", &issuer)]);
+    let role = if tls.warning.is_some() { Role::Warn } else { Role::Text };
+    (format!("{mode} ({told})"), role)
 }
 
 fn halves(area: Rect) -> (Rect, Rect) {

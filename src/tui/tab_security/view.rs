@@ -90,6 +90,8 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::TorUnreachable => "audit.tor_unreachable",
         AuditKind::EgressFailOpenTriggered => "audit.egress_fail_open_triggered",
         AuditKind::EgressRecovered => "audit.egress_recovered",
+        AuditKind::KeyInClear => "audit.key_in_clear",
+        AuditKind::CertificateChanged => "audit.certificate_changed",
         AuditKind::Maintenance => "audit.maintenance",
     }
 }

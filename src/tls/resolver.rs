@@ -1,0 +1,101 @@
+//! [`Resolver`]: the certificate of one listener, and the handshake with it.
+//!
+//! Given to `proxy` per listener, filled by `daemon`. The certificate is swapped while handshakes go on: open streams
+//! have theirs already. Whatever name a client asks for, it gets the one certificate that there is: clients that
+//! call an address send no name at all. Must never answer without a certificate.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificate::Certificate;
+use super::error::TlsError;
+use crate::types::certificate::CertificateView;
+
+/// Bytes that a client and this side exchange in secret.
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Certificate and handshake of a listener.
+pub struct Resolver {
+    served: Arc<Served>,
+    acceptor: TlsAcceptor,
+}
+
+/// The protocol that client and listener agreed on (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Application {
+    /// HTTP/1.1, or nothing was said.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").field("certificate", &self.certificate()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Served(ArcSwapOption<Certificate>);
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Served")
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().as_ref().map(|certificate| certificate.certified.clone())
+    }
+}
+
+impl Resolver {
+    /// A resolver without a certificate: handshakes fail until there is one.
+    ///
+    /// # Errors
+    /// When the provider lacks a protocol version, which would be a fault of the build.
+    pub fn new() -> Result<Arc<Self>, TlsError> {
+        let served = Arc::new(Served::default());
+        // With `prefer-post-quantum` X25519MLKEM768 stands first among the key exchanges.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| TlsError::Setup(error.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(served.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(Self { served, acceptor: TlsAcceptor::from(Arc::new(config)) }))
+    }
+
+    /// Serves this certificate from the next handshake on.
+    pub fn serve(&self, certificate: Certificate) {
+        self.served.0.store(Some(Arc::new(certificate)));
+    }
+
+    /// What is served now.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateView> {
+        self.served.0.load().as_ref().map(|certificate| certificate.view.clone())
+    }
+
+    /// Shakes hands. Without a deadline of its own.
+    ///
+    /// # Errors
+    /// When the peer leaves, does not speak TLS, or agrees to nothing that this side offers.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(ServerStream, Application)> {
+        let stream = self.acceptor.accept(stream).await?;
+        let application = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Application::Http2,
+            _ => Application::Http1,
+        };
+        Ok((stream, application))
+    }
+}
