@@ -6,7 +6,7 @@
 
 pub mod address_lists;
 pub mod block_list;
-
+pub mod detectors;
 pub mod exposure;
 pub mod failures;
 pub mod gcra;
@@ -156,7 +156,8 @@ impl Guard {
         &self.exposure
     }
 
-    fn is_public(&self) -> bool {
+    /// Whether rules guard the endpoint; with it reached from this machine only, keys and limits do alone.
+    pub fn is_public(&self) -> bool {
         self.exposure.now() == Exposure::Public
     }
 
@@ -253,6 +254,11 @@ impl Guard {
         now: UnixMillis,
     ) -> Option<u32> {
         self.suspects.count(policy, rule, address, what, now)
+    }
+
+    /// Whether a presented key is one that was verified before and is valid: no hash is computed, nothing is counted.
+    pub fn is_known_key(&self, presented: &str, now: UnixMillis) -> bool {
+        matches!(self.keys.check(presented, now), KeyCheck::Known(_))
     }
 
     /// The score of an address.

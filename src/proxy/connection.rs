@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::client_address::ProxyProtocol;
 use super::connection_limits::Permit;
 use super::exchange::Peer;
 use super::limits::ProxyLimits;
+use super::rules::{self, Misdeed};
 use super::service::Open;
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
@@ -47,6 +48,8 @@ pub(super) struct Activity {
     answers: AtomicU32,
     /// When the last answer ended, milliseconds since it was opened.
     idle_since: AtomicU64,
+    /// A head began and did not end in time.
+    held_open: AtomicBool,
 }
 
 impl Activity {
@@ -56,6 +59,7 @@ impl Activity {
             requests: AtomicU32::new(0),
             answers: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
+            held_open: AtomicBool::new(false),
         }
     }
 
@@ -146,6 +150,9 @@ async fn run(
     } else {
         let activity = Arc::new(Activity::new());
         let timed = TimedStream::new(stream, activity.clone(), &limits);
+        let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
+        // A proxy that is trusted holds nothing open by itself: whoever does stands behind it.
+        let client = (announced || !proxies.trusts(address.ip())).then_some(peer.address);
         let service = service_fn(move |request| {
             activity.request();
             let (peer, activity) = (peer.clone(), activity.clone());
@@ -159,7 +166,16 @@ async fn run(
             // TimedStream keeps the deadlines.
             .header_read_timeout(None)
             .max_buf_size(limits.head_bytes.max(8 << 10));
-        drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?;
+        let ended = drive(builder.serve_connection(TokioIo::new(timed), service), draining).await;
+        let misdeed = match &ended {
+            _ if seen.held_open.load(Ordering::Relaxed) => Some(Misdeed::HeldOpen),
+            Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
+            Ok(()) | Err(_) => None,
+        };
+        if let (Some(client), Some(misdeed)) = (client, misdeed) {
+            rules::connection(&shared, client, misdeed);
+        }
+        ended?;
     }
     Ok(())
 }
@@ -247,7 +263,11 @@ impl TimedStream {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             match deadline {
-                Some(deadline) if now >= deadline => return Poll::Ready(()),
+                Some(deadline) if now >= deadline => {
+                    let reading = self.reading.is_some_and(|(number, _)| number == self.activity.requests());
+                    self.activity.held_open.store(reading, Ordering::Relaxed);
+                    return Poll::Ready(());
+                }
                 Some(deadline) => self.timer.as_mut().reset(deadline),
                 None => {
                     let later = now + self.idle;

@@ -15,6 +15,7 @@ use super::cors;
 use super::limits::ProxyLimits;
 use super::passed::Passed;
 use super::route::{Endpoint, Inference};
+use super::rules::Watch;
 use super::sanity::cut;
 use super::stream::Stream;
 use super::worker::Worker;
@@ -59,6 +60,8 @@ pub(super) struct Exchange {
     pub(super) key: Option<Arc<KeyEntry>>,
     /// How the client's API writes errors.
     pub(super) errors: ErrorShape,
+    /// What rules found and is not scored yet.
+    pub(super) watch: Watch,
     /// Headers that the answer gets beside those of every answer.
     pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
 }
@@ -107,6 +110,7 @@ impl Exchange {
             rate: None,
             key: None,
             errors,
+            watch: Watch::default(),
             headers: Vec::new(),
             peer,
         }

@@ -7,6 +7,7 @@
 //! | `service`, `connection_limits`, `connection` | listener, per-peer limits, HTTP/1.1 and HTTP/2 |
 //! | `client_address`, `proxy_protocol` | whose request it is |
 //! | `screen`, `sanity` | allow list, block list, per-address rate and in flight, a head that makes sense |
+//! | `rules` | intrusion rules and honeypots, between the lists and the rate |
 //! | `cors`, `open` | preflight, routes without a key |
 //! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
@@ -47,6 +48,7 @@ mod refusal;
 mod relay;
 mod resolve;
 mod route;
+mod rules;
 mod sanity;
 mod screen;
 pub mod service;
