@@ -187,6 +187,7 @@ fn describe(status: &ProxyStatus) -> String {
         ("since", time(status.started)),
         ("home", status.home.clone()),
         ("egress", status.egress.clone()),
+        ("new work", status.overload.map_or_else(|| "taken".to_owned(), |why| format!("refused: {why}"))),
         ("last reload", status.reload_fault.clone().map_or_else(|| "fine".to_owned(), |why| format!("refused: {why}"))),
         (
             "needs a restart",

@@ -105,7 +105,7 @@ impl Host for Hosting {
             // SPEC §7: without an egress proxy everything is reached directly.
             egress: "direct".to_owned(),
             exposure: self.proxy.guard.exposure().now(),
-            overload: None,
+            overload: self.proxy.guard.overload(),
             demo: self.identity.demo,
             read_only: self.security.read_only(),
             reload_fault: self.settings.fault().map(|fault| fault.as_ref().clone()),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{control_server, demo, health, keeper, settings_watch};
+use super::{control_server, demo, health, keeper, resources, settings_watch};
 use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::config::table;
@@ -148,6 +148,7 @@ impl Owner {
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
         background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
+        background.spawn_until_end("protection of the machine", resources::watch(context.clone(), count));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {

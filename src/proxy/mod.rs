@@ -55,3 +55,5 @@ pub mod service;
 pub mod shared;
 mod stream;
 pub mod worker;
+
+pub use self::route::knows_route;

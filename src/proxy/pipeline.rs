@@ -41,6 +41,7 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     if let Some(public) = open::answer(exchange, &screened) {
         return Ok(public);
     }
+    let screened = screen::overload(exchange, screened)?;
     let authenticated = match authenticate::check(exchange, screened).await {
         Ok(authenticated) => authenticated,
         Err(refusal) => {

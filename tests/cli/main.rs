@@ -25,6 +25,7 @@ mod terminal;
 
 mod aliases;
 mod faults;
+mod guard;
 mod help;
 mod keys;
 mod lists;

@@ -12,6 +12,7 @@ use flm::types::calls::policy::SetPolicy;
 use flm::types::calls::settings::SetSetting;
 use flm::types::clock::{Clock, UnixMillis};
 use flm::types::key::KeyLimits;
+use flm::types::listener::Overload;
 use flm::types::policy::SecurityPolicy;
 use http::Method;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use tokio::net::TcpSocket;
 
 use crate::blocking::{audited, raw};
 use crate::engine_scripts;
-use crate::fake_engine::{FakeEngine, PATIENCE};
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply};
 use crate::owner::{OwnHome, Running};
 use crate::{Proxy, no_address_limits};
 
@@ -300,4 +301,31 @@ async fn a_rule_in_simulate_only_tells_what_it_would_have_done() {
     assert!(told[0].event.details.contains("would score and block, +20, score 100"), "{told:?}");
     assert_eq!(running.call(ListBlocks { offset: 0, limit: 10 }).await.total, 0);
     running.end().await;
+}
+
+#[tokio::test]
+async fn an_overload_refuses_new_work_and_what_runs_goes_on() {
+    let proxy = Proxy::start();
+    let thinking = Duration::from_millis(300);
+    let engine = FakeEngine::start(engine_scripts::llamacpp().first(
+        Method::POST,
+        "/v1/chat/completions",
+        Reply::recorded("llamacpp/b11434/chat").after(thinking),
+    ))
+    .await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let body = json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let running = proxy.post("/v1/chat/completions", &body);
+    let overload = async {
+        engine.wait_until(|seen| seen.asked.iter().any(|asked| asked.path == "/v1/chat/completions")).await;
+        proxy.shared.guard.set_overload(Some(Overload::Processor { percent: 97 }));
+        let refused = proxy.get("/v1/models").await;
+        assert_eq!((refused.status.as_u16(), refused.json()["error"]["code"].as_str()), (503, Some("overloaded")));
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(proxy.get("/health").await.status, 200, "whoever watches is answered");
+    };
+    let (answer, ()) = tokio::join!(running, overload);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    proxy.shared.guard.set_overload(None);
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
 }

@@ -354,7 +354,7 @@ mod tests {
 
         #[test]
         fn percent_encoded_text_comes_back(text in "[ -~]{0,40}") {
-            let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let encoded = text.bytes().fold(String::new(), |encoded, byte| format!("{encoded}%{byte:02X}"));
             let views = Views::of(encoded.as_bytes(), Plus::Plus);
             let wanted = text.to_lowercase();
             prop_assert_eq!(views.each().next(), Some(wanted.as_str()));

@@ -73,8 +73,21 @@ const CLASSES: [u8; 256] = {
     while byte < 256 {
         #[expect(clippy::cast_possible_truncation, reason = "below 256")]
         let class = match byte as u8 {
-            b'\'' | b'`' | b'<' | b'>' | b'{' | b'}' | b'$' | b'|' | b'\\' | b'%' | b'^' | b'#' | b'!' => RARE,
-            0..=31 | 127..=255 => RARE,
+            b'\''
+            | b'`'
+            | b'<'
+            | b'>'
+            | b'{'
+            | b'}'
+            | b'$'
+            | b'|'
+            | b'\\'
+            | b'%'
+            | b'^'
+            | b'#'
+            | b'!'
+            | 0..=31
+            | 127..=255 => RARE,
             b'"' | b'*' => NEGOTIATED,
             b'(' | b')' | b';' => STRUCTURE,
             b'[' | b']' | b'&' => LINK,
@@ -174,7 +187,7 @@ const BASE64_MOST: usize = 512;
 pub(super) fn pieces<'a>(head: &Head<'a>) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     let path = head.uri.path();
-    if is_suspicious(path.as_bytes(), 0) || path.contains(";") {
+    if is_suspicious(path.as_bytes(), 0) || path.contains(';') {
         pieces.push(piece(Place::Path, path.as_bytes(), Plus::Plus));
     }
     if let Some(query) = head.uri.query() {
@@ -223,7 +236,7 @@ fn piece<'a>(place: Place<'a>, raw: &[u8], plus: Plus) -> Piece<'a> {
     Piece { place, views: Views::of(raw, plus), name: String::new() }
 }
 
-fn of_query<'a>(query: &str, pieces: &mut Vec<Piece<'a>>) {
+fn of_query(query: &str, pieces: &mut Vec<Piece<'_>>) {
     let mut whole = query.contains("&&") || query.contains("&#") || query.contains("&lt") || !query.contains('=');
     whole &= is_suspicious(query.as_bytes(), 0) || query.contains('&');
     if whole {
@@ -248,7 +261,7 @@ pub(super) fn is_command_name(name: &str) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
-fn of_cookies<'a>(value: &[u8], pieces: &mut Vec<Piece<'a>>) {
+fn of_cookies(value: &[u8], pieces: &mut Vec<Piece<'_>>) {
     for pair in value.split(|byte| *byte == b';') {
         if !is_suspicious(pair, BLANK | STRUCTURE | LINK) {
             continue;

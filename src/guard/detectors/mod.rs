@@ -17,6 +17,7 @@ mod scanner_agent;
 mod shell_code;
 mod sql_injection;
 mod sql_token;
+mod sql_words;
 mod template_code;
 mod unusual_method;
 

@@ -390,7 +390,6 @@ enum Behind {
 /// Whether a sign begins a command somewhere.
 fn begun(text: &str, piece: &Piece<'_>) -> bool {
     let agent = matches!(piece.place, Place::Header(name) if name == http::header::USER_AGENT);
-    let header = matches!(piece.place, Place::Header(_));
     let mut depth = 0_i32;
     let mut before = ' ';
     for (at, c) in text.char_indices() {
@@ -413,7 +412,6 @@ fn begun(text: &str, piece: &Piece<'_>) -> bool {
             '!' if before == '<' => None,
             _ => None,
         };
-        let _ = header;
         if let Some(behind) = behind
             && command(rest.trim_start_matches([' ', '&', '|', ';', '(', '{', '/', '\n', '\r', '@', '!']), behind)
         {

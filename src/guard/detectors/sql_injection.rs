@@ -1,11 +1,13 @@
 //! SQL in path, query or headers (SPEC §5.4): conditions that are always true, `UNION SELECT`, statements after `;`,
-//! functions that wait or tell, comments that cut a statement off; NoSQL operators and LDAP and XPath filters too.
+//! functions that wait or tell, comments that cut a statement off; operators of document stores and filters of
+//! directories too.
 //!
 //! A shape needs what prose lacks: literals on both sides of a comparison, a list where a list must stand, a call. Words
 //! alone ("select a model from the list, or drop a table") are no evidence.
 
 use super::head::{Piece, Place};
 use super::sql_token::{Landing, Token, tokens};
+use super::sql_words::{CATALOGUES, INNER, OPERATORS, OUTER, TELLING};
 
 /// The first shape that a piece holds.
 pub(super) fn look(piece: &Piece<'_>) -> Option<&'static str> {
@@ -43,12 +45,6 @@ fn without_comments(text: &str) -> Option<String> {
     (out.len() < text.len()).then_some(out)
 }
 
-/// Operators of MongoDB's query language that a client of this API never sends.
-const OPERATORS: &[&str] = &[
-    "$ne", "$gt", "$gte", "$lt", "$lte", "$eq", "$nin", "$in", "$regex", "$where", "$exists", "$or", "$and", "$not",
-    "$func",
-];
-
 fn query_operator(text: &str) -> Option<&'static str> {
     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     let operator = OPERATORS.iter().any(|operator| {
@@ -70,111 +66,12 @@ fn directory_filter(text: &str) -> Option<&'static str> {
     let attribute = compact.match_indices('(').any(|(at, _)| {
         let rest = &compact[at + 1..];
         let name = rest.chars().take_while(char::is_ascii_alphanumeric).count();
-        name > 0 && rest[name..].starts_with("=") && !rest[name + 1..].starts_with('=')
+        name > 0 && rest[name..].starts_with('=') && !rest[name + 1..].starts_with('=')
     });
     (filters.iter().any(|filter| compact.contains(filter))
         && (attribute || compact.contains("*)") || compact.contains(")(&)")))
     .then_some("directory filter")
 }
-
-/// Calls that only an intruder makes, in any SQL that is widely used.
-const TELLING: &[&str] = &[
-    "pg_sleep",
-    "benchmark",
-    "extractvalue",
-    "updatexml",
-    "load_file",
-    "group_concat",
-    "xp_cmdshell",
-    "xp_dirtree",
-    "xp_regread",
-    "xp_fileexist",
-    "sp_executesql",
-    "sp_oacreate",
-    "sp_password",
-    "sp_makewebtask",
-    "sys_exec",
-    "sys_eval",
-    "randomblob",
-    "zeroblob",
-    "sqlite_version",
-    "load_extension",
-    "xmltype",
-    "gtid_subset",
-    "gtid_subtract",
-    "name_const",
-    "json_keys",
-    "make_set",
-    "query_to_xml",
-    "database_to_xml",
-    "lo_import",
-    "lo_export",
-    "pg_read_file",
-    "pg_ls_dir",
-    "current_setting",
-    "openrowset",
-    "opendatasource",
-    "openquery",
-    "dblink_connect",
-    "fn_trace_gettable",
-    "unhex",
-    "sha1_crypt",
-    "row_count",
-    "found_rows",
-    "current_user",
-    "system_user",
-    "session_user",
-    "db_name",
-    "host_name",
-    "is_srvrolemember",
-    "schema_name",
-    "object_id",
-    "col_name",
-    "wait_for_delay",
-    "get_host_address",
-    "get_host_name",
-    "drithsx",
-    "httpuritype",
-    "send_request",
-    "receive_message",
-    "st_latfromgeohash",
-    "linestring",
-    "multipoint",
-    "multilinestring",
-    "geometrycollection",
-];
-
-/// Tables that describe a database.
-const CATALOGUES: &[&str] = &[
-    "information_schema",
-    "sysobjects",
-    "syscolumns",
-    "sysusers",
-    "sysdatabases",
-    "sqlite_master",
-    "sqlite_schema",
-    "sqlite_temp_master",
-    "pg_catalog",
-    "pg_tables",
-    "pg_shadow",
-    "pg_user",
-    "pg_database",
-    "pg_class",
-    "all_tables",
-    "user_tables",
-    "dba_users",
-    "all_users",
-    "all_tab_columns",
-    "user_tab_columns",
-    "msysaccessobjects",
-    "msysobjects",
-    "rdb$database",
-    "v$version",
-    "xp_cmdshell",
-    "sysmaster",
-    "syscat",
-    "sysibm",
-];
 
 /// A text as part of a statement.
 struct Statement<'a> {
@@ -373,8 +270,8 @@ impl<'a> Statement<'a> {
                     (broken_out || began && self.quoted || began && (at == 1 || self.is_cut(end) || self.ends(end)))
                         .then_some("condition")
                 }
-                Some((_, end)) => (broken_out && self.is_sign(next, &["=", "<", ">", "<>", "!="])
-                    || broken_out && self.is_cut(end))
+                Some((_, end)) => (broken_out
+                    && (self.is_sign(next, &["=", "<", ">", "<>", "!="]) || self.is_cut(end)))
                 .then_some("condition"),
             };
         }
@@ -456,82 +353,9 @@ impl<'a> Statement<'a> {
         // `time.sleep(5)` is somebody's program.
         let of_program = at > 0 && self.is_sign(at - 1, &[".", "::"]);
         let number = matches!(self.tokens.get(at + 2), Some(Token::Number));
-        let inner_call = self.is_word(
-            at + 2,
-            &[
-                "select",
-                "substr",
-                "substring",
-                "mid",
-                "lower",
-                "upper",
-                "case",
-                "concat",
-                "ascii",
-                "hex",
-                "char",
-                "database",
-                "version",
-                "user",
-                "load_file",
-                "cast",
-                "convert",
-                "coalesce",
-                "length",
-                "if",
-                "ifnull",
-            ],
-        ) || self.is_sign(at + 2, &["("]) && self.is_word(at + 3, &["select"]);
-        let nested = inner_call
-            && matches!(
-                word,
-                "ascii"
-                    | "ord"
-                    | "substr"
-                    | "substring"
-                    | "mid"
-                    | "hex"
-                    | "length"
-                    | "char_length"
-                    | "lower"
-                    | "upper"
-                    | "cast"
-                    | "convert"
-                    | "concat"
-                    | "concat_ws"
-                    | "exists"
-                    | "count"
-                    | "if"
-                    | "iif"
-                    | "elt"
-                    | "exp"
-                    | "floor"
-                    | "bin"
-                    | "polygon"
-                    | "left"
-                    | "right"
-                    | "position"
-                    | "strcmp"
-                    | "coalesce"
-                    | "ifnull"
-                    | "nullif"
-                    | "chr"
-                    | "to_char"
-                    | "row"
-                    | "json_extract"
-                    | "decode"
-                    | "unicode"
-                    | "instr"
-                    | "not"
-                    | "any"
-                    | "all"
-                    | "some"
-                    | "in"
-                    | "values"
-                    | "sleep"
-                    | "md5"
-                    | "sha1"
-            );
+        let inner_call =
+            self.is_word(at + 2, INNER) || self.is_sign(at + 2, &["("]) && self.is_word(at + 3, &["select"]);
+        let nested = inner_call && OUTER.contains(&word);
         let telling = TELLING.contains(&word) && !of_program
             || word == "sleep" && (number || inner_call || self.is_sign(at + 2, &["~", "-"])) && !of_program
             || matches!(word, "char" | "chr") && number && self.is_sign(at + 3, &[",", ")"]) && self.builds_text(at)
@@ -701,8 +525,7 @@ impl<'a> Statement<'a> {
                 matches!(self.tokens.get(at + 1), Some(Token::Number)).then_some("clause")
             }
             "case" if self.is_word(at + 1, &["when"]) => {
-                (at > 0 && self.tokens.len() > at + 5 && self.tokens.iter().any(|t| *t == Token::Word("then")))
-                    .then_some("case")
+                (at > 0 && self.tokens.len() > at + 5 && self.tokens.contains(&Token::Word("then"))).then_some("case")
             }
             "in" if self.is_sign(at + 1, &["("]) && self.is_word(at + 2, &["select"]) => Some("select"),
             "collate" | "escape" | "into" if self.quoted && at == 1 => Some("clause"),

@@ -148,13 +148,12 @@ fn line_comment(rest: &str, mark: usize) -> (Option<Token<'_>>, usize) {
 fn sign_pair(first: u8, second: u8) -> bool {
     matches!(
         (first, second),
-        (b'<', b'=' | b'>' | b'<')
+        (b'<' | b'!', b'=' | b'<' | b'>')
             | (b'>', b'=' | b'>')
-            | (b'!', b'=' | b'<' | b'>')
+            | (b':', b'=' | b':')
             | (b'=', b'=')
             | (b'|', b'|')
             | (b'&', b'&')
-            | (b':', b'=' | b':')
     )
 }
 

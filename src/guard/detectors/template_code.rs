@@ -154,7 +154,7 @@ fn evaluates(text: &str, open: &str, close: &str) -> bool {
         let Some(end) = rest.find(close) else { return false };
         let inner: String = rest[..end].chars().filter(|c| !c.is_whitespace() && *c != '=' && *c != '-').collect();
         let Some(operator) = inner.find(['*', '+', '^', '%']) else {
-            return open == "{%" && inner.contains("'") && inner.contains('(');
+            return open == "{%" && inner.contains('\'') && inner.contains('(');
         };
         let (left, right) = (&inner[..operator], &inner[operator + 1..]);
         let operand = |text: &str| {

@@ -73,10 +73,13 @@ fn every_rule_of_the_policy_has_one_detector() {
     assert_eq!(rules.into_iter().collect::<BTreeSet<_>>(), RuleName::ALL.into_iter().collect());
 }
 
+/// A rule with what it must see, what it must not, and what is hidden.
+type Forms = (RuleName, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
 /// Every rule that looks at a head: what it sees, what comes close and is none, and the same hidden.
 #[test]
 fn each_detector_sees_its_own_near_misses_not_and_encodings_all() {
-    let in_query: &[(RuleName, &[&str], &[&str], &[&str])] = &[
+    let in_query: &[Forms] = &[
         (
             RuleName::SqlInjection,
             &["'+or+'1'='1", "1+union+select+1,2,3", "1;drop+table+users", "1+and+sleep(5)", "admin'--"],
