@@ -47,12 +47,10 @@ pub(super) enum SecurityCommand {
         #[arg(long, value_name = "SPAN", value_parser = span::parse)]
         since: Option<Duration>,
     },
-    /// Run a recorded request log through the rules and tell what they would have blocked; changes nothing
-    #[command(
-        after_help = "Example:\n  flm logs requests --format jsonl > requests.jsonl && flm security replay requests.jsonl"
-    )]
+    /// Tell what the rules would have blocked in a recorded request log
+    #[command(after_help = "Example:\n  flm security replay requests.jsonl")]
     Replay {
-        /// One JSON object a line, as 'flm logs requests --format jsonl' writes them
+        /// One JSON object a line, as flm logs requests --format jsonl writes it
         #[arg(value_name = "FILE")]
         file: std::path::PathBuf,
     },
