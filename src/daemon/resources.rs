@@ -155,8 +155,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new() -> Self {
-        Self { system: System::new(), own: Pid::from_u32(std::process::id()), groups: control_groups() }
+    fn new() -> Result<Self, sysinfo::Error> {
+        Ok(Self { system: System::new()?, own: Pid::from_u32(std::process::id()), groups: control_groups() })
     }
 
     fn read(&mut self, at: Instant) -> Reading {
@@ -197,7 +197,14 @@ pub(super) async fn watch(context: Arc<Context>, workers: usize) {
     let Some(live) = &context.live else { return };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(workers);
     let mut watch = Watch::new(u32::try_from(cores).unwrap_or(u32::MAX));
-    let Ok(mut reader) = tokio::task::spawn_blocking(Reader::new).await else { return };
+    let mut reader = match tokio::task::spawn_blocking(Reader::new).await {
+        Ok(Ok(reader)) => reader,
+        Ok(Err(fault)) => {
+            tracing::error!(%fault, "the system does not tell its use: the machine is not protected against overload");
+            return;
+        }
+        Err(_ending) => return,
+    };
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -301,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_system_tells_memory_and_the_own_use_of_the_processor() {
-        let mut reader = Reader::new();
+        let mut reader = Reader::new().expect("the system tells its use");
         let clock = Clock::system();
         let first = reader.read(clock.monotonic());
         let memory = first.memory.expect("memory");
