@@ -3,7 +3,7 @@
 //!
 //! Reads the system once a second; [`Watch`] decides, so that tests hand in what was read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ impl Watch {
 fn share(last: &Reading, reading: &Reading, cores: u32) -> u64 {
     let span = reading.at.saturating_duration_since(last.at).as_micros() * u128::from(cores);
     let busy = reading.processor.saturating_sub(last.processor).as_micros();
-    if span == 0 { 0 } else { u64::try_from(busy * 100 / span).unwrap_or(u64::MAX) }
+    (busy * 100).checked_div(span).map_or(0, |percent| u64::try_from(percent).unwrap_or(u64::MAX))
 }
 
 /// Asks the system.
@@ -169,7 +169,7 @@ impl Reader {
             at,
             processor: Duration::from_millis(processor),
             memory: (all > 0).then(|| Memory { free: self.system.available_memory(), all }),
-            group: self.groups.iter().filter_map(group_memory).min_by_key(|memory| memory.free),
+            group: self.groups.iter().filter_map(|folder| group_memory(folder)).min_by_key(|memory| memory.free),
         }
     }
 }
@@ -183,7 +183,7 @@ fn control_groups() -> Vec<PathBuf> {
 }
 
 /// What a control group's limit leaves; what the kernel can drop from its caches counts as free.
-fn group_memory(folder: &PathBuf) -> Option<Memory> {
+fn group_memory(folder: &Path) -> Option<Memory> {
     let number = |name: &str| files::read_to_string(&folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let all = number("memory.max")?;
     let used = number("memory.current")?;
