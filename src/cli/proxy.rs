@@ -317,6 +317,7 @@ fn describe(status: &ProxyStatus) -> String {
         ("since", time(status.started)),
         ("home", status.home.clone()),
         ("egress", egress(&status.egress)),
+        ("new work", status.overload.map_or_else(|| "taken".to_owned(), |why| format!("refused: {why}"))),
         ("last reload", status.reload_fault.clone().map_or_else(|| "fine".to_owned(), |why| format!("refused: {why}"))),
         (
             "needs a restart",

@@ -17,6 +17,7 @@ use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::audit::{ListAudit, VerifyAudit};
+use crate::types::calls::replay::{ReplayReport, ReplayRequests, SecurityCounts, SecurityStats};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::{LiveEvent, LiveLine};
@@ -39,6 +40,20 @@ pub(super) enum SecurityCommand {
     /// Addresses that are never blocked automatically
     #[command(subcommand, after_help = "Example:\n  flm security ip-trusted add 192.168.1.10")]
     IpTrusted(NetworksCommand),
+    /// Count what the audit log holds: types, severities, rules, addresses
+    #[command(after_help = "Example:\n  flm security stats --since 24h")]
+    Stats {
+        /// Only events of the last SPAN
+        #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+        since: Option<Duration>,
+    },
+    /// Tell what the rules would have blocked in a recorded request log
+    #[command(after_help = "Example:\n  flm security replay requests.jsonl")]
+    Replay {
+        /// One JSON object a line, as flm logs requests --format jsonl writes it
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+    },
     /// The chained log of security events
     #[command(subcommand, after_help = "Example:\n  flm security audit-logs verify")]
     AuditLogs(AuditCommand),
@@ -147,6 +162,16 @@ impl SecurityCommand {
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,
+            Self::Stats { since } => {
+                let since = since.map(|span| Clock::system().wall().minus(span));
+                let counts = session.call(SecurityStats { since }).await?;
+                Ok(Output::new(&counts, counted(&counts)))
+            }
+            Self::Replay { file } => {
+                let path = std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned();
+                let report = session.call(ReplayRequests { path }).await?;
+                Ok(Output::new(&report, replayed(&report)))
+            }
             Self::AuditLogs(AuditCommand::Verify) => verify(session).await,
             Self::AuditLogs(AuditCommand::List(filter)) if filter.follow => follow(session, &filter).await,
             Self::AuditLogs(AuditCommand::List(filter)) => {
@@ -275,6 +300,39 @@ async fn verify(session: &Session) -> Outcome<Output> {
         )
         .hint("somebody or something changed security.db outside FLM: keep a copy of the file before you go on")),
     }
+}
+
+fn counted(counts: &SecurityCounts) -> String {
+    let mut table = Table::new(&["WHAT", "NAME", "COUNT"]);
+    for (what, group) in [("type", &counts.kinds), ("severity", &counts.severities), ("rule", &counts.rules)] {
+        for (name, count) in group {
+            table.row([what.to_owned(), name.clone(), count.to_string()]);
+        }
+    }
+    for (address, count) in &counts.sources {
+        table.row(["address".to_owned(), address.to_string(), count.to_string()]);
+    }
+    table.or("no events")
+}
+
+fn replayed(report: &ReplayReport) -> String {
+    let mut lines = vec![format!(
+        "{} requests: {} met a rule, {} blocks would have come about, {} requests refused by them",
+        report.requests,
+        report.scored,
+        report.blocks.len(),
+        report.refused
+    )];
+    lines.extend(report.rules.iter().map(|(rule, count)| format!("  {rule}: {count}")));
+    for block in &report.blocks {
+        let (at, network, minutes) = (time(block.at), block.network, block.minutes);
+        lines.push(format!("{at}  {network} for {minutes} min, score {}", block.score));
+        lines.extend(block.why.iter().map(|why| format!("    {}", escape(why))));
+    }
+    if let Some((line, why)) = &report.first_unreadable {
+        lines.push(format!("{} lines were no request; the first is line {line}: {}", report.unreadable, escape(why)));
+    }
+    lines.join("\n")
 }
 
 fn blocks(entries: &[BlockEntry]) -> String {

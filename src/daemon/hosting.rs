@@ -119,7 +119,7 @@ impl Host for Hosting {
             listeners: self.services().iter().map(|service| service.status()).collect(),
             egress: self.proxy.egress.status(),
             exposure: self.proxy.guard.exposure().now(),
-            overload: None,
+            overload: self.proxy.guard.overload(),
             demo: self.identity.demo,
             read_only: self.security.read_only(),
             reload_fault: self.settings.fault().map(|fault| fault.as_ref().clone()),

@@ -19,5 +19,6 @@ pub mod launch;
 mod live_lane;
 pub mod owner;
 mod random;
+mod resources;
 pub mod runtime;
 mod settings_watch;

@@ -6,7 +6,7 @@
 
 pub mod address_lists;
 pub mod block_list;
-
+pub mod detectors;
 pub mod exposure;
 pub mod failures;
 pub mod gcra;
@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
@@ -41,7 +41,7 @@ use crate::types::calls::addresses::{BlockPage, NetworkList};
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyRecord;
-use crate::types::listener::Exposure;
+use crate::types::listener::{Exposure, Overload};
 use crate::types::policy::{CountingPolicy, Mode, RuleName, SecurityPolicy};
 
 pub use self::pending::PendingChanges;
@@ -116,6 +116,8 @@ pub struct Guard {
     /// Addresses from which the operator is logged in: never blocked for ever (SPEC §5.3).
     operators: ArcSwap<Vec<IpAddr>>,
     pending: Pending,
+    /// Why new work is refused (SPEC §5.8); set by whoever watches the machine.
+    overload: ArcSwapOption<Overload>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -138,6 +140,7 @@ impl Guard {
             exposure: Arc::default(),
             operators: ArcSwap::default(),
             pending: Pending::default(),
+            overload: ArcSwapOption::empty(),
         }
     }
 
@@ -151,12 +154,23 @@ impl Guard {
         self.policy.load_full()
     }
 
+    /// Tells why new work is refused from now on, or that it is taken again.
+    pub fn set_overload(&self, overload: Option<Overload>) {
+        self.overload.store(overload.map(Arc::new));
+    }
+
+    /// Why new work is refused; `None` when it is not.
+    pub fn overload(&self) -> Option<Overload> {
+        self.overload.load().as_deref().copied()
+    }
+
     /// How far the endpoint is reached.
     pub fn exposure(&self) -> &Arc<ExposureState> {
         &self.exposure
     }
 
-    fn is_public(&self) -> bool {
+    /// Whether rules guard the endpoint; with it reached from this machine only, keys and limits do alone.
+    pub fn is_public(&self) -> bool {
         self.exposure.now() == Exposure::Public
     }
 
@@ -253,6 +267,11 @@ impl Guard {
         now: UnixMillis,
     ) -> Option<u32> {
         self.suspects.count(policy, rule, address, what, now)
+    }
+
+    /// Whether a presented key is one that was verified before and is valid: no hash is computed, nothing is counted.
+    pub fn is_known_key(&self, presented: &str, now: UnixMillis) -> bool {
+        matches!(self.keys.check(presented, now), KeyCheck::Known(_))
     }
 
     /// The score of an address.

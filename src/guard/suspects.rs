@@ -16,7 +16,8 @@ use crate::types::policy::{CountingPolicy, Mode, RuleName, SecurityPolicy};
 
 /// Addresses whose score is remembered; the least used are forgotten first. About 400 bytes each.
 const REMEMBERED: usize = 16_384;
-/// Things of one address that are counted apart within a minute.
+/// Things of one address that are counted apart within a minute, for each rule: what one rule counts pushes out nothing
+/// of another's.
 const COUNTED_APART: usize = 16;
 
 /// A rule that was met, and by what.
@@ -196,8 +197,11 @@ impl Suspects {
             counted.count = counted.count.saturating_add(1);
             counted.count
         } else {
-            if suspect.counted.len() == COUNTED_APART {
-                suspect.counted.pop_front();
+            let of_rule = suspect.counted.iter().filter(|counted| counted.rule == rule).count();
+            if of_rule >= COUNTED_APART
+                && let Some(oldest) = suspect.counted.iter().position(|counted| counted.rule == rule)
+            {
+                suspect.counted.remove(oldest);
             }
             suspect.counted.push_back(Counted { rule, what, minute, count: 1 });
             1
@@ -349,6 +353,23 @@ mod tests {
         assert!((0..4).all(|n| count("/x", n).is_none()));
         assert_eq!(count("/x", 6), Some(10));
         assert!((0..4).all(|n| count("/x", MINUTE + n).is_none()), "a new minute begins anew");
+    }
+
+    #[test]
+    fn many_different_paths_do_not_hide_how_many_they_are() {
+        let case = Case::new("{}");
+        let address = "203.0.113.5".parse().expect("address");
+        let rules = &case.policy.rules;
+        let mut hits = 0;
+        for n in 0..100_i64 {
+            let path = format!("/{n}");
+            let now = UnixMillis(n);
+            case.suspects.count(&rules.unknown_endpoint, RuleName::UnknownEndpoint, address, path.as_bytes(), now);
+            hits += usize::from(
+                case.suspects.count(&rules.many_not_found, RuleName::ManyNotFound, address, b"", now).is_some(),
+            );
+        }
+        assert_eq!(hits, 10, "each tenth");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, firewall, keys, models, policy, profiles, prompts, proxy, reload, requests,
+    addresses, aliases, audit_log, engines, firewall, keys, models, policy, profiles, prompts, proxy, reload, replay, requests,
     settings, usage,
 };
 use crate::types::calls::addresses::{
@@ -32,6 +32,7 @@ use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
 };
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
+use crate::types::calls::replay::{ReplayRequests, SecurityStats};
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
 use crate::types::calls::usage::ShowUsage;
@@ -127,9 +128,11 @@ operations! {
         RemoveBlock => addresses::remove_block,
         RemoveEngine => engines::remove,
         RemoveNetwork => addresses::remove_network,
+        ReplayRequests => replay::replay,
         RevokeKey => keys::revoke,
         RotateKey => keys::rotate,
         SaveProfile => profiles::save,
+        SecurityStats => replay::stats,
         SetAlias => aliases::set,
         SetPolicy => policy::set,
         SetPrompt => prompts::set,

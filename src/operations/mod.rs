@@ -25,6 +25,7 @@ pub mod progress;
 pub mod prompts;
 pub mod proxy;
 pub mod reload;
+pub mod replay;
 pub mod requests;
 pub mod settings;
 pub mod usage;

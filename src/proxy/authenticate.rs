@@ -8,6 +8,7 @@ use http::header::AUTHORIZATION;
 use super::account::Stage;
 use super::exchange::{Authenticated, Exchange, Screened};
 use super::refusal::Refusal;
+use super::rules::{self, Sender};
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyCheck;
 use crate::guard::key_text::PREFIX;
@@ -66,6 +67,8 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         }
     };
     exchange.key = Some(key.clone());
+    // Before anything waits for an engine: a client that leaves does not take its score along.
+    rules::settle(exchange, Sender::KeyHolder);
     let running = exchange.account.belongs_to(&key);
     if let Some(limit) = key.record.view.limits.max_parallel
         && running > limit
@@ -137,7 +140,7 @@ fn not_counted(exchange: &Exchange, label: &Arc<str>, state: &str) -> Refusal {
 
 /// The key that the request presents: Bearer or `x-api-key`; with both present they must be equal or exactly one
 /// must start with `flm_` (SPEC §4.4).
-fn presented_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub(super) fn presented_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let bearer = match single(headers, AUTHORIZATION.as_str())? {
         None => None,
         Some(value) => match value.split_once(' ') {

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::door::Door;
 use super::exchange::Peer;
 use super::limits::ProxyLimits;
 use super::preface::PrefaceInTime;
+use super::rules::{self, Misdeed};
 use super::service::Open;
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
@@ -50,6 +51,8 @@ pub(super) struct Activity {
     answers: AtomicU32,
     /// When the last answer ended, milliseconds since it was opened.
     idle_since: AtomicU64,
+    /// A head began and did not end in time.
+    held_open: AtomicBool,
 }
 
 impl Activity {
@@ -59,6 +62,7 @@ impl Activity {
             requests: AtomicU32::new(0),
             answers: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
+            held_open: AtomicBool::new(false),
         }
     }
 
@@ -135,7 +139,10 @@ async fn run(
         first = tokio::time::timeout(limits.first_byte, beginning) => first??,
         () = draining.cancelled() => return Ok(()),
     };
+    // A proxy that is trusted holds nothing open by itself: whoever does stands behind it.
+    let own_doing = announced || !proxies.trusts(address.ip());
     let address = client.unwrap_or_else(|| canonical(address.ip()));
+    let culprit = own_doing.then_some(address);
     let peer = Arc::new(Peer { worker, address, door });
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
         let shaken = tokio::select! {
@@ -144,14 +151,14 @@ async fn run(
         };
         return match shaken {
             (stream, Application::Http2) => http2(stream, peer, &limits, tasks, draining).await,
-            (stream, Application::Http1) => http1(stream, peer, &limits, draining).await,
+            (stream, Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
         };
     }
     // HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from every client that means it.
     if &first == b"PRI " {
         http2(stream, peer, &limits, tasks, draining).await
     } else {
-        http1(stream, peer, &limits, draining).await
+        http1(stream, peer, culprit, &limits, draining).await
     }
 }
 
@@ -176,12 +183,20 @@ where
     Ok(drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?)
 }
 
-async fn http1<S>(stream: S, peer: Arc<Peer>, limits: &ProxyLimits, draining: &CancellationToken) -> Ended
+/// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
+async fn http1<S>(
+    stream: S,
+    peer: Arc<Peer>,
+    culprit: Option<IpAddr>,
+    limits: &ProxyLimits,
+    draining: &CancellationToken,
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
     let timed = TimedStream::new(stream, activity.clone(), limits);
+    let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
     let service = service_fn(move |request| {
         activity.request();
         let (peer, activity) = (peer.clone(), activity.clone());
@@ -195,7 +210,16 @@ where
         // TimedStream keeps the deadlines.
         .header_read_timeout(None)
         .max_buf_size(limits.head_bytes.max(8 << 10));
-    Ok(drive(builder.serve_connection(TokioIo::new(timed), service), draining).await?)
+    let ended = drive(builder.serve_connection(TokioIo::new(timed), service), draining).await;
+    let misdeed = match &ended {
+        _ if seen.held_open.load(Ordering::Relaxed) => Some(Misdeed::HeldOpen),
+        Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
+        Ok(()) | Err(_) => None,
+    };
+    if let (Some(client), Some(misdeed)) = (culprit, misdeed) {
+        rules::connection(&shared, client, misdeed);
+    }
+    Ok(ended?)
 }
 
 /// Looks at the first bytes without taking them.
@@ -280,7 +304,11 @@ impl<S> TimedStream<S> {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             match deadline {
-                Some(deadline) if now >= deadline => return Poll::Ready(()),
+                Some(deadline) if now >= deadline => {
+                    let reading = self.reading.is_some_and(|(number, _)| number == self.activity.requests());
+                    self.activity.held_open.store(reading, Ordering::Relaxed);
+                    return Poll::Ready(());
+                }
                 Some(deadline) => self.timer.as_mut().reset(deadline),
                 None => {
                     let later = now + self.idle;

@@ -16,6 +16,7 @@ use super::door::Door;
 use super::limits::ProxyLimits;
 use super::passed::Passed;
 use super::route::{Endpoint, Inference};
+use super::rules::Watch;
 use super::sanity::cut;
 use super::stream::Stream;
 use super::worker::Worker;
@@ -62,6 +63,8 @@ pub(super) struct Exchange {
     pub(super) key: Option<Arc<KeyEntry>>,
     /// How the client's API writes errors.
     pub(super) errors: ErrorShape,
+    /// What rules found and is not scored yet.
+    pub(super) watch: Watch,
     /// Headers that the answer gets beside those of every answer.
     pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
 }
@@ -110,6 +113,7 @@ impl Exchange {
             rate: None,
             key: None,
             errors,
+            watch: Watch::default(),
             headers: Vec::new(),
             peer,
         }

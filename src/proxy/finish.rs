@@ -13,6 +13,7 @@ use super::answer::AnswerBody;
 use super::cors;
 use super::exchange::{Answer, Exchange};
 use super::refusal::{Refusal, Retrying};
+use super::rules::{self, Sender};
 use crate::guard::gcra::RateDecision;
 use crate::types::request::RequestEnd;
 use crate::wire::client::ErrorShape;
@@ -31,6 +32,7 @@ const HEADERS: usize = 12;
 
 /// Turns an answer into a response and ends the account, or hands it to the stream.
 pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+    rules::settle(&mut exchange, Sender::Stranger);
     let mut response = match answer {
         Answer::Document { status, content_type, body } => {
             exchange.account.note(|row| {
@@ -92,6 +94,7 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
 
 /// Turns a refusal into a response and ends the account.
 pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<AnswerBody> {
+    rules::settle(&mut exchange, Sender::Stranger);
     let document = refusal.document(exchange.errors, &exchange.id);
     exchange.account.note(|row| row.bytes_out = document.len() as u64);
     let mut response = Response::new(AnswerBody::whole(document));

@@ -8,6 +8,7 @@
 //! | `door` | what is spoken on the port; the plain port beside a TLS port only shows the way |
 //! | `client_address`, `proxy_protocol` | whose request it is |
 //! | `screen`, `sanity` | allow list, block list, per-address rate and in flight, a head that makes sense |
+//! | `rules` | intrusion rules and honeypots, between the lists and the rate |
 //! | `cors`, `open` | preflight, routes without a key |
 //! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
@@ -50,9 +51,12 @@ mod refusal;
 mod relay;
 mod resolve;
 mod route;
+mod rules;
 mod sanity;
 mod screen;
 pub mod service;
 pub mod shared;
 mod stream;
 pub mod worker;
+
+pub use self::route::knows_route;

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::{
     authenticate, body, budget, cors, count_tokens, door, finish, metrics_page, model_list, ollama_api, open,
-    passthrough, relay, resolve, route, sanity, screen,
+    passthrough, relay, resolve, route, rules, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
 
@@ -33,6 +33,9 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
         return Ok(challenge);
     }
     let accepted = screen::lists(exchange, parts)?;
+    if let Some(trap) = rules::look(exchange, &accepted) {
+        return Ok(trap);
+    }
     let accepted = screen::rate(exchange, accepted)?;
     let screened = sanity::check(exchange, accepted)?;
     if let Some(way) = door::signpost(exchange, &screened) {
@@ -44,7 +47,14 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     if let Some(public) = open::answer(exchange, &screened) {
         return Ok(public);
     }
-    let authenticated = authenticate::check(exchange, screened).await?;
+    let screened = screen::overload(exchange, screened)?;
+    let authenticated = match authenticate::check(exchange, screened).await {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => {
+            rules::refused_body(exchange, incoming).await;
+            return Err(refusal);
+        }
+    };
     let authenticated = authenticate::key_rate(exchange, authenticated)?;
     let routed = route::find(exchange, authenticated)?;
     let inference = match &routed.endpoint {

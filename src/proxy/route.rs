@@ -205,6 +205,23 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
     Ok(Routed { key, endpoint })
 }
 
+/// Whether a request is for a route of this endpoint, whatever its method: for requests of a log.
+#[must_use]
+pub fn knows_route(method: &Method, uri: &http::Uri) -> bool {
+    let mut request = http::Request::new(());
+    (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri.clone());
+    !is_unknown(&request.into_parts().0)
+}
+
+/// Whether the path is no route of this endpoint, whatever the method: what a rule counts (SPEC §5.4).
+pub(super) fn is_unknown(parts: &Parts) -> bool {
+    let path = parts.uri.path();
+    let open = matches!(path, "/" | "/health");
+    !open
+        && !INFERENCE.iter().any(|row| row.path == path)
+        && endpoint(parts).is_err_and(|refusal| refusal.code == "not_found")
+}
+
 fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
     let path = parts.uri.path();
     // Client libraries with a base URL that ends in a slash are not punished for it (CLIENTS.md, Engines' edges).

@@ -4,8 +4,9 @@
 use http::request::Parts;
 
 use super::client_address::is_forwarded;
-use super::exchange::{Accepted, Exchange};
+use super::exchange::{Accepted, Exchange, Screened};
 use super::refusal::Refusal;
+use super::rules;
 use crate::guard::gcra::RateDecision;
 use crate::guard::{AddressVerdict, Standing, retry_after_seconds};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
@@ -42,6 +43,9 @@ pub(super) fn rate(exchange: &mut Exchange, accepted: Accepted) -> Result<Accept
     let shared = exchange.peer.worker.shared.clone();
     let policy = shared.guard.policy();
     let arrival = shared.guard.arrive(&policy, exchange.client, shared.clock.monotonic());
+    if arrival.burst {
+        rules::burst(exchange, &accepted.parts.headers);
+    }
     if let RateDecision::Limited { retry_after, .. } = arrival.rate {
         let refusal = Refusal::rate_limited("Too many requests from your address.", retry_after_seconds(retry_after));
         exchange.limit(policy.address_rate.mode, refusal, "per-address rate")?;
@@ -54,6 +58,15 @@ pub(super) fn rate(exchange: &mut Exchange, accepted: Accepted) -> Result<Accept
         exchange.limit(policy.address_in_flight.mode, refusal, "per-address requests in flight")?;
     }
     Ok(accepted)
+}
+
+/// Takes no new work while the machine is at its end (SPEC §5.8): before a key is checked, which costs most. What needs no
+/// key is answered still, so that whoever watches FLM sees it.
+pub(super) fn overload(exchange: &Exchange, screened: Screened) -> Result<Screened, Refusal> {
+    match exchange.peer.worker.shared.guard.overload() {
+        None => Ok(screened),
+        Some(_) => Err(Refusal::overloaded("This server protects its machine and takes no new work for a moment.")),
+    }
 }
 
 impl Exchange {

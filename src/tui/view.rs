@@ -20,7 +20,7 @@ use crate::tui::widgets::popup;
 use crate::tui::world::Link;
 use crate::tui::{ConsoleAccess, tab_prompts};
 use crate::types::egress::EgressState;
-use crate::types::listener::ListenerPhase;
+use crate::types::listener::{ListenerPhase, Overload};
 use crate::types::text::escape;
 
 /// Draws the screen into a frame and answers where things are.
@@ -159,6 +159,10 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         }
         _ => {}
     }
+    if let Some(overload) = state.world.status.as_ref().and_then(|status| status.overload) {
+        marks.push((" ".to_owned(), Role::Header));
+        marks.push((overload_words(painter, overload), Role::Error));
+    }
     let mut out = vec![Segment::new(0, marks)];
     let (sign, word, role) = proxy_signs(state);
     let mut proxy = vec![(format!("{sign} {}", say(word)), role)];
@@ -202,6 +206,16 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         ));
     }
     out
+}
+
+/// Why new work is refused (SPEC §5.8).
+fn overload_words(painter: &Painter<'_>, overload: Overload) -> String {
+    let (key, name, number) = match overload {
+        Overload::Processor { percent } => ("header.overload_processor", "percent", percent),
+        Overload::Memory { free_megabytes } => ("header.overload_memory", "free", free_megabytes),
+        Overload::ControlGroup { free_megabytes } => ("header.overload_group", "free", free_megabytes),
+    };
+    painter.words.fill(key, &[(name, &number.to_string())])
 }
 
 /// The sign, the word and the colour of the proxy's state.

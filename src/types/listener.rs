@@ -141,6 +141,39 @@ pub enum Exposure {
     Public,
 }
 
+/// Why new work is refused to protect the machine (SPEC §5.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Overload {
+    /// FLM's own cores are at their end.
+    Processor {
+        /// Percent of them that FLM used when it began.
+        percent: u64,
+    },
+    /// The machine has too little memory.
+    Memory {
+        /// Megabytes that were free when it began.
+        free_megabytes: u64,
+    },
+    /// The control group that FLM runs in leaves too little memory.
+    ControlGroup {
+        /// Megabytes that it left when it began.
+        free_megabytes: u64,
+    },
+}
+
+impl std::fmt::Display for Overload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Processor { percent } => write!(f, "FLM itself uses {percent} % of its cores"),
+            Self::Memory { free_megabytes } => write!(f, "the machine has {free_megabytes} MB of memory left"),
+            Self::ControlGroup { free_megabytes } => {
+                write!(f, "the control group leaves FLM {free_megabytes} MB of memory")
+            }
+        }
+    }
+}
+
 /// How the process that owns the home runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -173,7 +206,7 @@ pub struct ProxyStatus {
     pub exposure: Exposure,
     /// Why new work is refused to protect the machine; `None` when it is not (SPEC §5.8).
     #[serde(default)]
-    pub overload: Option<String>,
+    pub overload: Option<Overload>,
     /// Whether this is the demo (SPEC §1.1).
     pub demo: bool,
     /// Why changes are refused, when the home is read-only (SPEC §5.12).

@@ -27,6 +27,7 @@ mod aliases;
 mod egress;
 mod faults;
 mod firewall;
+mod guard;
 mod help;
 mod keys;
 mod lists;

@@ -26,6 +26,7 @@ mod refusals;
 mod reload;
 mod residency;
 mod responses;
+mod rules;
 mod serving;
 mod streams;
 mod tls;

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod profiles;
 pub mod prompts;
 pub mod proxy;
+pub mod replay;
 pub mod requests;
 pub mod settings;
 pub mod usage;
