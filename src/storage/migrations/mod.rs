@@ -25,6 +25,7 @@ pub(super) const SECURITY: &[Migration] = &[
     Migration { sql: include_str!("security_0001.sql") },
     Migration { sql: include_str!("security_0002.sql") },
     Migration { sql: include_str!("security_0003.sql") },
+    Migration { sql: include_str!("security_0004.sql") },
 ];
 
 /// Why a database is not at this version.

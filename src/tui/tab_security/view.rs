@@ -88,6 +88,7 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::ResourceAlert => "audit.resource_alert",
         AuditKind::PromptChanged => "audit.prompt_changed",
         AuditKind::Maintenance => "audit.maintenance",
+        AuditKind::Restored => "audit.restored",
     }
 }
 
