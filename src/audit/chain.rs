@@ -10,17 +10,20 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::storage::{ChainedRow, SecurityStore, StorageError};
-use crate::types::audit::AuditRow;
+use super::head::SignedHead;
+use crate::storage::{AuditAnchor, ChainedRow, SecurityStore, StorageError};
+use crate::types::audit::{AuditKind, AuditRow};
 use crate::types::calls::audit::AuditVerdict;
-
-/// What the chain's key is derived for (`SecurityStore::derived_key`).
-const PURPOSE: &str = "audit chain";
+use crate::types::clock::UnixMillis;
 
 /// Names the form of what is hashed; a new form gets a new name.
 const FORM: &[u8] = b"flm audit row 1";
+/// The same of an anchor.
+const ANCHOR_FORM: &[u8] = b"flm audit anchor 1";
+/// The same of a head that is kept outside the database.
+const HEAD_FORM: &[u8] = b"flm audit head 1";
 
-/// The code before the first row.
+/// The code before the first row, and the seal before the first anchor.
 pub(super) const GENESIS: [u8; 32] = [0; 32];
 
 /// Rows that verification reads at once.
@@ -42,23 +45,75 @@ impl Default for Head {
 }
 
 /// Computes codes.
+#[derive(Clone)]
 pub(super) struct Chain {
     key: Zeroizing<[u8; 32]>,
 }
 
 impl Chain {
     pub(super) fn of(store: &SecurityStore) -> Self {
-        Self { key: store.derived_key(PURPOSE) }
+        Self { key: store.chain_key() }
+    }
+
+    fn hash(&self, form: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        // HMAC takes keys of any length; the error cannot happen.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.as_slice()) else { return GENESIS };
+        mac.update(form);
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
     }
 
     /// The code of `row` after a row with the code `previous`.
     pub(super) fn code(&self, previous: &[u8; 32], row: &AuditRow) -> [u8; 32] {
-        // HMAC takes keys of any length; the error cannot happen.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.as_slice()) else { return GENESIS };
-        mac.update(FORM);
-        mac.update(previous);
-        mac.update(&canonical(row));
-        mac.finalize().into_bytes().into()
+        self.hash(FORM, &[previous, &canonical(row)])
+    }
+
+    /// The seal of an anchor after one with the seal `previous`.
+    pub(super) fn seal(&self, previous: &[u8; 32], anchor: &AuditAnchor) -> [u8; 32] {
+        self.hash(
+            ANCHOR_FORM,
+            &[
+                previous,
+                &anchor.first.to_be_bytes(),
+                &anchor.through.to_be_bytes(),
+                &anchor.oldest.0.to_be_bytes(),
+                &anchor.newest.0.to_be_bytes(),
+                &anchor.made.0.to_be_bytes(),
+                &anchor.code,
+            ],
+        )
+    }
+
+    /// The signature of a head that is kept outside the database.
+    pub(super) fn sign(&self, head: Head, at: UnixMillis) -> [u8; 32] {
+        self.hash(HEAD_FORM, &[&head.sequence.to_be_bytes(), &at.0.to_be_bytes(), &head.code])
+    }
+}
+
+/// The keys of a log whose database key was changed: which rows were chained with which.
+struct Chains {
+    /// Up to which row, and with what; ascending.
+    older: Vec<(u64, Chain)>,
+    now: Chain,
+}
+
+impl Chains {
+    async fn of(store: &SecurityStore) -> Result<Self, StorageError> {
+        let older = store.older_chain_keys().await?.into_iter().map(|(through, key)| (through, Chain { key }));
+        Ok(Self { older: older.collect(), now: Chain::of(store) })
+    }
+
+    /// The chain that row `sequence` is in.
+    fn at(&self, sequence: u64) -> &Chain {
+        self.older.iter().find(|(through, _)| sequence <= *through).map_or(&self.now, |(_, chain)| chain)
+    }
+
+    /// Whether a key of this log made it.
+    fn matches(&self, made: &[u8; 32], with: impl Fn(&Chain) -> [u8; 32]) -> bool {
+        let chains = std::iter::once(&self.now).chain(self.older.iter().map(|(_, chain)| chain));
+        chains.into_iter().any(|chain| bool::from(with(chain).ct_eq(made)))
     }
 }
 
@@ -98,24 +153,69 @@ fn canonical(row: &AuditRow) -> Vec<u8> {
     out
 }
 
-/// Recomputes the chain over every row and names the first that does not fit: changed, missing, unreadable.
+/// Recomputes the chain over anchors and rows and names the first that does not fit: changed, missing, unreadable.
 ///
-/// `head` is the newest row that the writer knows of (`AuditLog::head`): a log that ends before it was cut. Rows that
-/// are written meanwhile are verified too.
+/// `head` is the newest row that the writer knows of (`AuditLog::head`), `noted` are heads that were kept outside the
+/// database: a log that ends before one of them was cut. Rows that are written meanwhile are verified too.
 ///
 /// # Errors
 /// When the database cannot be read at all; a single row that cannot be read is a verdict.
-pub async fn verify(store: &SecurityStore, head: Option<Head>) -> Result<AuditVerdict, StorageError> {
-    let chain = Chain::of(store);
+pub async fn verify(
+    store: &SecurityStore,
+    head: Option<Head>,
+    noted: &[SignedHead],
+) -> Result<AuditVerdict, StorageError> {
+    let chains = Chains::of(store).await?;
+    loop {
+        let anchors = store.audit_anchors().await?;
+        let verdict = verify_once(store, &chains, &anchors, head, noted).await?;
+        // An archive that ran meanwhile took rows away that were about to be read.
+        if verdict.broken_at.is_none() || store.audit_anchors().await? == anchors {
+            return Ok(verdict);
+        }
+    }
+}
+
+async fn verify_once(
+    store: &SecurityStore,
+    chains: &Chains,
+    anchors: &[AuditAnchor],
+    head: Option<Head>,
+    noted: &[SignedHead],
+) -> Result<AuditVerdict, StorageError> {
+    let mut verdict = AuditVerdict::default();
+    let broken = |verdict: AuditVerdict, at: u64, why: &str| {
+        Ok(AuditVerdict { broken_at: Some((at, why.to_owned())), ..verdict })
+    };
     let mut last = Head::default();
-    let broken = |rows, at, why: &str| Ok(AuditVerdict { rows, broken_at: Some((at, why.to_owned())) });
+    let mut seal = GENESIS;
+    for anchor in anchors {
+        if anchor.first != last.sequence + 1 || !chains.matches(&anchor.seal, |chain| chain.seal(&seal, anchor)) {
+            return broken(
+                verdict,
+                anchor.first,
+                "an anchor, which stands for archived rows, was changed or is missing",
+            );
+        }
+        seal = anchor.seal;
+        last = Head { sequence: anchor.through, code: anchor.code };
+        verdict.archived = anchor.through;
+    }
+    let archived = last;
+    let mut outside = Outside::of(chains, noted);
+    if let Some(anchor) = anchors.last() {
+        outside.forget_before(anchor);
+    }
+    if let Some(why) = outside.contradiction(&archived) {
+        return broken(verdict, archived.sequence, &why);
+    }
     loop {
         let page = match store.audit_after(last.sequence, PAGE).await {
             Ok(page) => page,
             Err(error) if error.may_pass() => match good_rows(store, last.sequence).await? {
                 page if page.is_empty() => {
                     let why = format!("a row after number {} cannot be read: {error}", last.sequence);
-                    return broken(last.sequence, last.sequence + 1, &why);
+                    return broken(verdict, last.sequence + 1, &why);
                 }
                 page => page,
             },
@@ -128,23 +228,88 @@ pub async fn verify(store: &SecurityStore, head: Option<Head>) -> Result<AuditVe
             let expected = last.sequence + 1;
             if row.sequence != expected {
                 let why = format!("rows {expected} to {} are missing", row.sequence - 1);
-                return broken(last.sequence, expected, &why);
+                return broken(verdict, expected, &why);
             }
-            if !bool::from(chain.code(&last.code, row).ct_eq(code)) {
-                return broken(last.sequence, expected, "the row, its code or the row before it was changed");
+            if !bool::from(chains.at(expected).code(&last.code, row).ct_eq(code)) {
+                return broken(verdict, expected, "the row, its code or the row before it was changed");
             }
             last = Head { sequence: row.sequence, code: *code };
+            verdict.rows += 1;
+            outside.pass(row);
+            if let Some(why) = outside.contradiction(&last) {
+                return broken(verdict, last.sequence, &why);
+            }
         }
     }
-    match head {
+    let newest = outside.beyond(last.sequence).into_iter().chain(head).max_by_key(|head| head.sequence);
+    (verdict.heads, verdict.foreign_heads) = (outside.compared, outside.foreign);
+    match newest {
         Some(head) if head.sequence > last.sequence => {
             let why = format!("rows {} to {} are missing at the end", last.sequence + 1, head.sequence);
-            broken(last.sequence, last.sequence + 1, &why)
+            broken(verdict, last.sequence + 1, &why)
         }
         Some(head) if head.sequence == last.sequence && head.code != last.code => {
-            broken(last.sequence, last.sequence, "the newest row is not the one that was written")
+            broken(verdict, last.sequence, "the newest row is not the one that was written")
         }
-        _ => Ok(AuditVerdict { rows: last.sequence, broken_at: None }),
+        _ => Ok(verdict),
+    }
+}
+
+/// Heads that were kept outside the database, compared as the rows go by.
+struct Outside {
+    /// Genuine ones that were not met yet, by number.
+    waiting: Vec<SignedHead>,
+    compared: u64,
+    foreign: u64,
+}
+
+impl Outside {
+    fn of(chains: &Chains, noted: &[SignedHead]) -> Self {
+        let genuine =
+            |signed: &&SignedHead| chains.matches(&signed.signature, |chain| chain.sign(signed.head, signed.at));
+        let mut waiting: Vec<_> = noted.iter().filter(genuine).cloned().collect();
+        let foreign = (noted.len() - waiting.len()) as u64;
+        // The next one last.
+        waiting.sort_by_key(|signed| std::cmp::Reverse(signed.head.sequence));
+        Self { waiting, compared: 0, foreign }
+    }
+
+    /// Forgets heads that are older than rows which come before theirs: they are of a log that a restored backup
+    /// replaced, and the row that told of it is archived.
+    fn forget_before(&mut self, anchor: &AuditAnchor) {
+        self.waiting.retain(|signed| signed.head.sequence < anchor.through || signed.at > anchor.newest);
+    }
+
+    /// Heeds a row that tells that a backup was restored: what was noted before and lies after it is of the log that was
+    /// replaced.
+    fn pass(&mut self, row: &AuditRow) {
+        if row.event.kind == AuditKind::Restored {
+            let (number, at) = (row.sequence, row.event.at);
+            self.waiting.retain(|signed| signed.head.sequence < number || signed.at > at);
+        }
+    }
+
+    /// Takes the heads up to `reached`; answers why when one of them tells something else.
+    fn contradiction(&mut self, reached: &Head) -> Option<String> {
+        while let Some(signed) = self.waiting.pop_if(|signed| signed.head.sequence <= reached.sequence) {
+            // What lies below is archived.
+            if signed.head.sequence < reached.sequence {
+                continue;
+            }
+            self.compared += 1;
+            // A head of a replaced log is met before the row that tells of the replacement.
+            if signed.head.code != reached.code {
+                return Some("the row is another than the one that was noted outside the database".to_owned());
+            }
+        }
+        None
+    }
+
+    /// The newest that the rows did not reach.
+    fn beyond(&mut self, last: u64) -> Option<Head> {
+        let newest = self.waiting.first().map(|signed| signed.head).filter(|head| head.sequence > last);
+        self.compared += u64::from(newest.is_some());
+        newest
     }
 }
 

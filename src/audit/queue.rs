@@ -8,20 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::types::audit::{AuditEvent, Severity};
+use crate::types::calls::audit::AuditHealth;
 
 /// Events that may wait; about 4 MB of memory when every one carries a long path.
 pub(super) const CAPACITY: usize = 8_192;
-
-/// How the log fares.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Health {
-    /// Events that were shed because the queue was full.
-    pub shed: u64,
-    /// Events that could not be written before the end, or because the database only reads.
-    pub unwritten: u64,
-    /// Why the writer cannot write now; it goes on trying.
-    pub failing: Option<String>,
-}
 
 /// An event that waits for the writer.
 #[derive(Debug)]
@@ -52,7 +42,7 @@ struct State {
     shed_untold: u64,
     /// Set when the writer ends: what comes later is counted and let go, so that nobody waits for it.
     closed: bool,
-    health: Health,
+    health: AuditHealth,
 }
 
 impl Queue {
@@ -116,7 +106,7 @@ impl Queue {
         self.state().waiting
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(super) fn health(&self) -> AuditHealth {
         self.state().health.clone()
     }
 

@@ -11,14 +11,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::chain::{Chain, Head};
-use super::queue::{CAPACITY, Health, Queue, Waiting};
+use super::head::SignedHead;
+use super::queue::{CAPACITY, Queue, Waiting};
 use super::sink::Sink;
 use crate::storage::{ChainedRow, SecurityStore, StorageError};
 use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::Tasks;
 use crate::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
-use crate::types::calls::audit::ListAudit;
-use crate::types::clock::Clock;
+use crate::types::calls::audit::{AuditHealth, ListAudit};
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::live::LiveEvent;
 
 /// Rows of one transaction at most.
@@ -112,16 +113,27 @@ impl AuditLog {
         *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes the head, signed, into the daemon's log, so that a cut tail can be told later (SPEC §5.9).
+    pub fn note_head(&self, store: &SecurityStore, at: UnixMillis, occasion: &'static str) {
+        let head = SignedHead::sign(store, self.head(), at);
+        // A target of its own: it is written whatever the log's level.
+        tracing::info!(target: "flm::audit::head", %head, "{occasion}");
+    }
+
     /// What was shed or could not be written.
     #[must_use]
-    pub fn health(&self) -> Health {
+    pub fn health(&self) -> AuditHealth {
         self.queue.health()
     }
 }
 
 async fn stored_head(store: &SecurityStore) -> Result<Head, StorageError> {
-    let newest = store.audit_head().await?;
-    Ok(newest.map_or_else(Head::default, |newest| Head { sequence: newest.row.sequence, code: newest.code }))
+    if let Some(newest) = store.audit_head().await? {
+        return Ok(Head { sequence: newest.row.sequence, code: newest.code });
+    }
+    // Archiving leaves the newest row; if someone took it, the numbers go on all the same.
+    let anchor = store.audit_anchors().await?.pop();
+    Ok(anchor.map_or_else(Head::default, |anchor| Head { sequence: anchor.through, code: anchor.code }))
 }
 
 /// Events that were taken from the queue and must be written together.
@@ -141,7 +153,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, ending: CancellationToken) {
-        self.log_head("the audit log begins");
+        self.log.note_head(&self.store, self.clock.wall(), "the audit log begins");
         loop {
             tokio::select! {
                 () = self.log.queue.filled.notified() => {}
@@ -166,14 +178,7 @@ impl Writer {
             self.write(batch, &ending).await;
         }
         self.log.queue.close();
-        self.log_head("the audit log ends");
-    }
-
-    /// Head and count go into the daemon's log, so that a cut tail can be told later (SPEC §5.9).
-    fn log_head(&self, occasion: &'static str) {
-        let head = self.log.head();
-        let code = head.code.map(|byte| format!("{byte:02x}")).concat();
-        tracing::info!(rows = head.sequence, code, "{occasion}");
+        self.log.note_head(&self.store, self.clock.wall(), "the audit log ends");
     }
 
     /// The next batch; an own row tells what was shed before it.
@@ -297,7 +302,6 @@ mod tests {
     use crate::audit::{Acknowledgement, verify};
     use crate::telemetry::live::Delivery;
     use crate::telemetry::tasks::ShutdownEnd;
-    use crate::types::clock::UnixMillis;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -331,7 +335,7 @@ mod tests {
         }
 
         async fn verdict(&self) -> (u64, Option<u64>) {
-            let verdict = verify(&self.store, Some(self.log.head())).await.expect("verifies");
+            let verdict = verify(&self.store, Some(self.log.head()), &[]).await.expect("verifies");
             (verdict.rows, verdict.broken_at.map(|(at, _)| at))
         }
 
@@ -407,7 +411,7 @@ mod tests {
         assert_eq!(details, ["1998", "1999", "last"]);
         until("the newest rows in memory", || owner.log.recent()[0].event.details == "last").await;
         assert_eq!(owner.log.recent().len(), RECENT);
-        assert_eq!(owner.log.health(), Health::default());
+        assert_eq!(owner.log.health(), AuditHealth::default());
         // Consoles get a part of a flood, and its end.
         let mut delivered = 0;
         loop {
@@ -492,7 +496,7 @@ mod tests {
         owner.store.tamper("PRAGMA max_page_count = 1000000").await.expect("space again");
         until("recovery", || owner.log.head().sequence == 302).await;
         assert_eq!(owner.verdict().await, (302, None));
-        until("all clear", || owner.log.health() == Health::default()).await;
+        until("all clear", || owner.log.health() == AuditHealth::default()).await;
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::aliases::AliasesCommand;
 use super::api_keys::KeysCommand;
+use super::audit_logs::AuditCommand;
 use super::config::ConfigCommand;
 use super::console::ConsoleArguments;
 use super::engines::EnginesCommand;
@@ -151,6 +152,11 @@ pub(super) enum FlmCommand {
 }
 
 impl FlmCommand {
+    /// Whether it writes a file that can be comma-separated.
+    pub(super) fn exports(&self) -> bool {
+        matches!(self, Self::Security(SecurityCommand::AuditLogs(AuditCommand::Export { .. })))
+    }
+
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
             Self::Engines(command) => command.run(session).await,

@@ -6,8 +6,10 @@
 mod aliases;
 mod api_keys;
 mod arguments;
+mod audit_logs;
 mod config;
 mod console;
+mod csv;
 mod engines;
 mod firewall;
 mod logs;
@@ -110,6 +112,10 @@ fn open_console(home: Outcome<Home>, options: &console::ConsoleArguments) -> Out
 }
 
 fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outcome<Launch> {
+    if format == Format::Csv && !command.exports() {
+        return Err(Failure::new(ErrorCode::InvalidArgument, "only exports are written as csv")
+            .hint("use --format json or text; csv is for: flm security audit-logs export"));
+    }
     let session = Session { home: home?, format };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

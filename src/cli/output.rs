@@ -22,6 +22,8 @@ pub(super) enum Format {
     Json,
     /// One JSON value per line, for lists.
     Jsonl,
+    /// Comma-separated cells, for exports into a file.
+    Csv,
     /// Tables and sentences.
     Text,
 }
@@ -87,8 +89,9 @@ impl Output {
     /// Prints it.
     pub(super) fn print(self, format: Format) {
         match (format, self.data) {
-            (Format::Json, data) if self.frame == Frame::Bare => line(&format!("{data:#}")),
-            (Format::Json, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
+            // What an export into a file tells is no table: it is told as JSON.
+            (Format::Json | Format::Csv, data) if self.frame == Frame::Bare => line(&format!("{data:#}")),
+            (Format::Json | Format::Csv, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
             (Format::Jsonl, Value::Array(items)) => items.iter().for_each(|item| line(&item.to_string())),
             (Format::Jsonl, data) => line(&data.to_string()),
             (Format::Text, _) if self.text.is_empty() => {}
@@ -104,14 +107,16 @@ impl Output {
 pub(super) fn item(format: Format, data: &impl Serialize, text: &str) {
     match format {
         Format::Text => line(text),
-        Format::Json | Format::Jsonl => line(&serde_json::to_value(data).unwrap_or(Value::Null).to_string()),
+        Format::Json | Format::Jsonl | Format::Csv => {
+            line(&serde_json::to_value(data).unwrap_or(Value::Null).to_string());
+        }
     }
 }
 
 /// Tells a failure and answers the exit code (SPEC §2).
 pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
     match format {
-        Format::Json | Format::Jsonl => line(&json!({ "error": failure }).to_string()),
+        Format::Json | Format::Jsonl | Format::Csv => line(&json!({ "error": failure }).to_string()),
         Format::Text => {
             error_line(&format!("error: {}", escape_lines(&failure.message)));
             if let Some(hint) = &failure.hint {
@@ -125,7 +130,7 @@ pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
 /// Tells wrong usage, in clap's words.
 pub(super) fn fail_usage(format: Format, rendered: &str) -> ExitCode {
     match format {
-        Format::Json | Format::Jsonl => {
+        Format::Json | Format::Jsonl | Format::Csv => {
             let message = rendered.trim().strip_prefix("error: ").unwrap_or(rendered.trim()).to_owned();
             let failure = Failure::new(ErrorCode::InvalidArgument, message).hint("add --help to see what it takes");
             fail(format, &failure)

@@ -1,27 +1,22 @@
-//! `flm security`: address lists and the audit log.
+//! `flm security`: address lists; the rest is in files of its own.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use ipnet::IpNet;
 
-use super::output::{self, Output};
+use super::audit_logs::{AuditCommand, AuditFilter};
+use super::output::Output;
 use super::policy::PolicyCommand;
 use super::session::Session;
 use super::span;
 use super::table::{Table, or_dash, time};
 use crate::types::address::{BlockEntry, ListedNetwork, parse_network};
-use crate::types::audit::{AuditKind, AuditRow, Severity};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
 };
-use crate::types::calls::audit::{ListAudit, VerifyAudit};
 use crate::types::calls::replay::{ReplayReport, ReplayRequests, SecurityCounts, SecurityStats};
-use crate::types::clock::Clock;
-use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::live::{LiveEvent, LiveLine};
-use crate::types::text::escape;
+use crate::types::failure::Outcome;
 
 /// Entries of one page (see `ListBlocks`).
 const PAGE: u32 = 1000;
@@ -57,6 +52,9 @@ pub(super) enum SecurityCommand {
     /// The chained log of security events
     #[command(subcommand, after_help = "Example:\n  flm security audit-logs verify")]
     AuditLogs(AuditCommand),
+    /// The newest security events, oldest first, and what comes
+    #[command(after_help = "Example:\n  flm security events --follow --severity high")]
+    Events(AuditFilter),
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,44 +115,6 @@ pub(super) enum NetworksCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
-    /// List events, newest first
-    #[command(after_help = "Example:\n  flm security audit-logs list --severity high --since 24h")]
-    List(AuditFilter),
-    /// Recompute the chain over every row
-    #[command(after_help = "Example:\n  flm security audit-logs verify")]
-    Verify,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AuditFilter {
-    /// Only this severity and above: low, medium, high or critical
-    #[arg(long, value_parser = named::<Severity>)]
-    severity: Option<Severity>,
-    /// Only this address
-    #[arg(long)]
-    ip: Option<IpAddr>,
-    /// Only this type, such as key-changed
-    #[arg(long = "type", value_parser = named::<AuditKind>)]
-    kind: Option<AuditKind>,
-    /// Only events of the last SPAN
-    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
-    since: Option<Duration>,
-    /// How many, at most 1000
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: u32,
-    /// Go on with new events until interrupted; needs a running proxy
-    #[arg(long)]
-    follow: bool,
-}
-
-/// Parses a value by its name in JSON.
-fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    let name = text.to_ascii_lowercase().replace('-', "_");
-    serde_json::from_value(serde_json::Value::String(name)).map_err(|error| error.to_string())
-}
-
 impl SecurityCommand {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
@@ -172,16 +132,8 @@ impl SecurityCommand {
                 let report = session.call(ReplayRequests { path }).await?;
                 Ok(Output::new(&report, replayed(&report)))
             }
-            Self::AuditLogs(AuditCommand::Verify) => verify(session).await,
-            Self::AuditLogs(AuditCommand::List(filter)) if filter.follow => follow(session, &filter).await,
-            Self::AuditLogs(AuditCommand::List(filter)) => {
-                let rows = session.call(filter.call()).await?;
-                let mut table = Table::new(&["NUMBER", "TIME", "SEVERITY", "TYPE", "ADDRESS", "DETAILS"]);
-                for row in &rows {
-                    table.row(cells(row));
-                }
-                Ok(Output::new(&rows, table.or("no events")))
-            }
+            Self::AuditLogs(command) => command.run(session).await,
+            Self::Events(filter) => filter.events(session).await,
         }
     }
 }
@@ -240,65 +192,6 @@ impl NetworksCommand {
                 Ok(Output::new(&serde_json::json!({ "removed": network }), format!("{network} removed")))
             }
         }
-    }
-}
-
-impl AuditFilter {
-    fn call(&self) -> ListAudit {
-        ListAudit {
-            severity: self.severity,
-            address: self.ip,
-            kind: self.kind,
-            since: self.since.map(|span| Clock::system().wall().minus(span)),
-            before: None,
-            limit: self.limit,
-        }
-    }
-
-    fn shows(&self, row: &AuditRow) -> bool {
-        let event = &row.event;
-        self.severity.is_none_or(|least| event.severity >= least)
-            && self.kind.is_none_or(|kind| event.kind == kind)
-            && self.ip.is_none_or(|ip| event.address == Some(ip))
-    }
-}
-
-/// Prints what is there, then every new row, until the proxy ends or the person interrupts.
-async fn follow(session: &Session, filter: &AuditFilter) -> Outcome<Output> {
-    let operator = session.running().await?;
-    // Subscribed before the list is asked for, so that nothing falls between.
-    let mut events = operator.events().await?;
-    let mut last = 0;
-    let mut tell = |row: &AuditRow| {
-        if row.sequence > last && filter.shows(row) {
-            output::item(session.format, row, &cells(row).map(|cell| escape(&cell).into_owned()).join("  "));
-        }
-        last = last.max(row.sequence);
-    };
-    operator.call(filter.call()).await?.iter().rev().for_each(&mut tell);
-    while let Some(line) = events.next().await {
-        match line {
-            LiveLine::Snapshot { snapshot, dropped } if dropped > 0 => snapshot.audit.iter().rev().for_each(&mut tell),
-            LiveLine::Event(event) => {
-                if let LiveEvent::Audit(row) = &*event.event {
-                    tell(row);
-                }
-            }
-            LiveLine::Snapshot { .. } => {}
-        }
-    }
-    Err(Failure::new(ErrorCode::IoError, "the proxy has ended").hint("start it again with: flm proxy start"))
-}
-
-async fn verify(session: &Session) -> Outcome<Output> {
-    let verdict = session.call(VerifyAudit {}).await?;
-    match &verdict.broken_at {
-        None => Ok(Output::new(&verdict, format!("{} rows, the chain is whole", verdict.rows))),
-        Some((row, reason)) => Err(Failure::new(
-            ErrorCode::DbError,
-            format!("the audit log does not fit its chain at row {row}: {reason}"),
-        )
-        .hint("somebody or something changed security.db outside FLM: keep a copy of the file before you go on")),
     }
 }
 
@@ -362,18 +255,6 @@ fn networks(entries: &[ListedNetwork], list: NetworkList) -> String {
         NetworkList::Allow => "the list is empty: everyone may connect",
         NetworkList::Trusted => "the list is empty: everyone may be blocked automatically",
     })
-}
-
-fn cells(row: &AuditRow) -> [String; 6] {
-    let event = &row.event;
-    [
-        row.sequence.to_string(),
-        time(event.at),
-        name(&event.severity),
-        name(&event.kind),
-        or_dash(event.address),
-        event.details.clone(),
-    ]
 }
 
 /// The name under which a value is written in JSON.

@@ -46,6 +46,11 @@ impl Session {
         outcome
     }
 
+    /// An operator for more than one operation; close it at the end.
+    pub(super) async fn operator(&self) -> Outcome<Operator> {
+        Operator::connect(&self.home.paths, Permission::Full).await
+    }
+
     /// The owner's operator, for operations that need a running proxy.
     pub(super) async fn running(&self) -> Outcome<Operator> {
         Operator::attach(&self.home.paths, Permission::Full).await?.ok_or_else(|| {

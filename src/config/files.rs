@@ -178,14 +178,7 @@ pub fn size(path: &Path) -> Files<u64> {
 /// Writes a temporary file in the same folder, flushes it to disk, renames it over `path` and flushes the folder.
 /// On an error the temporary file is removed and the old content stays.
 pub fn replace(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
-    // Two writers of one process must not meet in one temporary file.
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.{number}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-
+    let temporary = beside(path);
     let written = write_new(&temporary, content, audience)
         .and_then(|()| fs::rename(&temporary, path).map_err(|e| FileError::new("replace", path, e)));
     if let Err(error) = written {
@@ -207,6 +200,71 @@ fn write_new(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
         set_mode(&file, path, PRIVATE_FILE)?;
     }
     file.write_all(content).and_then(|()| file.sync_all()).map_err(|e| FileError::new("write", path, e))
+}
+
+/// A file that takes the place of another only when it is complete: for content that is too large for memory. Mode 0600.
+/// Dropped before [`Replacement::finish`], it leaves nothing.
+#[derive(Debug)]
+pub struct Replacement {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: Option<io::BufWriter<File>>,
+}
+
+impl Replacement {
+    /// Begins beside `path`.
+    pub fn begin(path: &Path) -> Files<Self> {
+        let temporary = beside(path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(PRIVATE_FILE)
+            .open(&temporary)
+            .map_err(|e| FileError::new("write", path, e))?;
+        set_mode(&file, path, PRIVATE_FILE)?;
+        Ok(Self { path: path.to_owned(), temporary, file: Some(io::BufWriter::new(file)) })
+    }
+
+    /// Appends.
+    pub fn write(&mut self, content: &[u8]) -> Files<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(content).map_err(|e| FileError::new("write", &self.path, e))
+    }
+
+    /// Flushes it to disk and puts it in place.
+    pub fn finish(mut self) -> Files<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        file.flush()
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(|e| FileError::new("write", &self.path, e))
+            .and_then(|()| {
+                fs::rename(&self.temporary, &self.path).map_err(|e| FileError::new("replace", &self.path, e))
+            })
+            .inspect_err(|_told| {
+                let _litter = fs::remove_file(&self.temporary);
+            })?;
+        sync_folder_of(&self.path)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // What cannot be removed is only litter.
+            let _litter = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// A name for a file that is not complete, in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    // Two writers of one process must not meet in one temporary file.
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.{number}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Makes a rename or a new file survive a power cut.
@@ -432,6 +490,58 @@ pub fn narrow(path: &Path, allowed: u32) -> Files<Option<String>> {
     )))
 }
 
+/// Opens a file for reading.
+pub fn open(path: &Path) -> Files<File> {
+    File::open(path).map_err(|e| FileError::new("read", path, e))
+}
+
+/// What is in a folder, by name; empty when there is no folder.
+pub fn entries(folder: &Path) -> Files<Vec<PathBuf>> {
+    let listed = match fs::read_dir(folder) {
+        Ok(listed) => listed,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(FileError::new("list", folder, e)),
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        found.push(entry.map_err(|e| FileError::new("list", folder, e))?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes a folder with everything in it, without following links; one that is not there is fine.
+pub fn remove_tree(folder: &Path) -> Files<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(FileError::new("remove", folder, e)),
+    }
+}
+
+/// Moves a file into another place, also onto another file system: the file is whole in one of the two at any time.
+/// A file that is not there is fine.
+pub fn move_to(from: &Path, to: &Path) -> Files<()> {
+    match fs::rename(from, to) {
+        Ok(()) => sync_folder_of(to),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+            let mut source = open(from)?;
+            let mut target = Replacement::begin(to)?;
+            let mut piece = zeroize::Zeroizing::new(vec![0; 1 << 16]);
+            loop {
+                match source.read(&mut piece).map_err(|e| FileError::new("read", from, e))? {
+                    0 => break,
+                    length => target.write(&piece[..length])?,
+                }
+            }
+            target.finish()?;
+            remove(from)
+        }
+        Err(e) => Err(FileError::new("move", from, e)),
+    }
+}
+
 /// Renames within one file system.
 pub fn rename(from: &Path, to: &Path) -> Files<()> {
     fs::rename(from, to).map_err(|e| FileError::new("rename", from, e))
@@ -513,6 +623,22 @@ mod tests {
         assert_eq!(ensure_private_file(&path).expect("finds"), Found::Existing);
         drop(open_private(&path).expect("opens"));
         assert_eq!(read(&path).expect("reads"), b"kept");
+    }
+
+    #[test]
+    fn a_large_file_is_in_place_only_when_it_is_complete() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("export.csv");
+        replace(&path, b"old", Audience::Everyone).expect("writes");
+        let mut left = Replacement::begin(&path).expect("begins");
+        left.write(b"half").expect("writes");
+        drop(left);
+        assert_eq!(read(&path).expect("reads"), b"old");
+        let mut whole = Replacement::begin(&path).expect("begins");
+        whole.write(b"a").and_then(|()| whole.write(b"b")).expect("writes");
+        whole.finish().expect("finishes");
+        assert_eq!((read(&path).expect("reads").as_slice(), mode_of(&path)), (&b"ab"[..], 0o600));
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no temporary file stays");
     }
 
     #[test]

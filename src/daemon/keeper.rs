@@ -9,6 +9,7 @@ use tokio::time::{interval, sleep};
 
 use crate::config::table;
 use crate::guard::PendingChanges;
+use crate::operations::audit_log::retain as retain_audit;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
@@ -23,6 +24,8 @@ const KEY_USE: Duration = Duration::from_mins(1);
 const USAGE: Duration = Duration::from_secs(5);
 /// How long after a failure it is tried again.
 const USAGE_AGAIN: Duration = Duration::from_mins(1);
+/// How often the audit log's head is noted in the daemon's log: what a cut of the log can hide at most.
+const HEAD: Duration = Duration::from_mins(5);
 /// How often old rows are rolled up and trimmed.
 const TRIM: Duration = Duration::from_hours(1);
 
@@ -127,6 +130,19 @@ pub(super) async fn trim(context: Arc<Context>) {
         let window = Duration::from_secs(window.map_or(24, |hours| u64::from(hours.get())) * 3600);
         told("forgetting failures", security.forget_failures(now.minus(window)).await);
         told("forgetting blocks", security.forget_lifted_blocks(now).await);
+        told("archiving audit rows", retain_audit(&context).await);
+    }
+}
+
+/// Notes the head of the audit log whenever it moved.
+pub(super) async fn note_audit_head(context: Arc<Context>) {
+    let mut noted = context.audit.head();
+    loop {
+        sleep(HEAD).await;
+        if context.audit.head() != noted {
+            noted = context.audit.head();
+            context.audit.note_head(&context.stores.security, context.clock.wall(), "the audit log goes on");
+        }
     }
 }
 

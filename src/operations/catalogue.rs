@@ -17,7 +17,7 @@ use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
-use crate::types::calls::audit::{ListAudit, VerifyAudit};
+use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
@@ -96,6 +96,7 @@ operations! {
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
+        ArchiveAudit => audit_log::archive,
         ClearBlocks => addresses::clear_blocks,
         CreateKey => keys::create,
         DeleteModel => models::delete,
@@ -104,6 +105,7 @@ operations! {
         DetectEngines => engines::detect,
         EditKey => keys::edit,
         EndOwner => proxy::end,
+        ExportAudit => audit_log::export,
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
         ListAliases => aliases::list,

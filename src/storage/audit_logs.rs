@@ -1,12 +1,13 @@
 //! Table `audit_logs`: append-only and numbered without gaps, by triggers (SPEC §5.9).
 
-use rusqlite::{OptionalExtension as _, Row, named_params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params_from_iter};
 
 use super::columns::{name, named, named_or_none, number, parsed_or_none, unsigned};
 use super::error::StorageError;
 use super::security_store::SecurityStore;
-use crate::types::audit::{AuditEvent, AuditRow, Severity};
-use crate::types::calls::audit::ListAudit;
+use crate::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
+use crate::types::calls::audit::{ExportAudit, ListAudit};
 use crate::types::clock::UnixMillis;
 
 /// Rows of a page when the query names no number (`types::calls::audit`).
@@ -72,43 +73,40 @@ impl SecurityStore {
 
     /// A page, newest first.
     pub async fn audit_page(&self, query: ListAudit) -> Result<Vec<AuditRow>, StorageError> {
+        let limit = if query.limit == 0 { DEFAULT_PAGE } else { query.limit.min(LARGEST_PAGE) };
         self.database
             .read("reading the audit log", move |connection| {
-                let limit = if query.limit == 0 { DEFAULT_PAGE } else { query.limit.min(LARGEST_PAGE) };
-                let kind = query.kind.map(|kind| name(&kind)).transpose()?;
-                // Only conditions that are asked for: `?1 IS NULL OR …` would keep SQLite from using an index.
-                let conditions = [
-                    (query.severity.is_some(), "severity >= :severity"),
-                    (query.address.is_some(), "address = :address"),
-                    (kind.is_some(), "kind = :kind"),
-                    (query.since.is_some(), "at >= :since"),
-                    (query.before.is_some(), "sequence < :before"),
-                ];
-                let wanted: Vec<_> = conditions.iter().filter(|(asked, _)| *asked).map(|(_, sql)| *sql).collect();
-                let filter = if wanted.is_empty() { "1".to_owned() } else { wanted.join(" AND ") };
-                let sql = format!("SELECT * FROM audit_logs WHERE {filter} ORDER BY sequence DESC LIMIT :limit");
-                let mut statement = connection.prepare_cached(&sql)?;
-                let values: [(&str, Option<rusqlite::types::Value>); 5] = [
-                    (":severity", query.severity.map(|severity| rank(severity).into())),
-                    (":address", query.address.map(|address| address.to_string().into())),
-                    (":kind", kind.map(Into::into)),
-                    (":since", query.since.map(|since| since.0.into())),
-                    (":before", query.before.map(|before| number(before).into())),
-                ];
-                for (parameter, value) in values {
-                    if let (Some(index), Some(value)) = (statement.parameter_index(parameter)?, value) {
-                        statement.raw_bind_parameter(index, value)?;
-                    }
-                }
-                if let Some(index) = statement.parameter_index(":limit")? {
-                    statement.raw_bind_parameter(index, limit)?;
-                }
-                let mut rows = statement.raw_query();
-                let mut page = Vec::new();
-                while let Some(row) = rows.next()? {
-                    page.push(audit_row(row)?);
-                }
-                Ok(page)
+                let filter = Filter {
+                    severity: query.severity,
+                    address: query.address,
+                    kind: query.kind,
+                    since: query.since,
+                    place: query.before.map(Place::Below),
+                };
+                select(connection, &filter, "DESC", limit, audit_row)
+            })
+            .await
+    }
+
+    /// The next rows that fit, oldest first, and where the page after it begins.
+    pub async fn audit_export(
+        &self,
+        query: ExportAudit,
+        limit: u32,
+    ) -> Result<(Vec<ChainedRow>, Option<u64>), StorageError> {
+        self.database
+            .read("exporting the audit log", move |connection| {
+                let filter = Filter {
+                    severity: query.severity,
+                    address: query.address,
+                    kind: query.kind,
+                    since: query.since,
+                    place: Some(Place::Above(query.after)),
+                };
+                let rows = select(connection, &filter, "ASC", limit, chained)?;
+                let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
+                let next = rows.last().filter(|_| full).map(|last| last.row.sequence);
+                Ok((rows, next))
             })
             .await
     }
@@ -123,6 +121,58 @@ impl SecurityStore {
             })
             .await
     }
+}
+
+/// Which rows are wanted.
+struct Filter {
+    severity: Option<Severity>,
+    address: Option<std::net::IpAddr>,
+    kind: Option<AuditKind>,
+    since: Option<UnixMillis>,
+    place: Option<Place>,
+}
+
+/// On which side of a number.
+enum Place {
+    Below(u64),
+    Above(u64),
+}
+
+fn select<T>(
+    connection: &Connection,
+    filter: &Filter,
+    order: &str,
+    limit: u32,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    // Only conditions that are asked for: `?1 IS NULL OR …` would keep SQLite from using an index.
+    let mut conditions = vec!["1"];
+    let mut values: Vec<Value> = Vec::new();
+    let mut want = |condition, value: Value| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(severity) = filter.severity {
+        want("severity >= ?", rank(severity).into());
+    }
+    if let Some(address) = filter.address {
+        want("address = ?", address.to_string().into());
+    }
+    if let Some(kind) = filter.kind {
+        want("kind = ?", name(&kind)?.into());
+    }
+    if let Some(since) = filter.since {
+        want("at >= ?", since.0.into());
+    }
+    match &filter.place {
+        Some(Place::Below(number_above)) => want("sequence < ?", number(*number_above).into()),
+        Some(Place::Above(number_below)) => want("sequence > ?", number(*number_below).into()),
+        None => {}
+    }
+    values.push(limit.into());
+    let sql = format!("SELECT * FROM audit_logs WHERE {} ORDER BY sequence {order} LIMIT ?", conditions.join(" AND "));
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_map(params_from_iter(values), |row| read(row))?.collect()
 }
 
 /// Severities in order, so that "this and above" is a comparison.
@@ -172,7 +222,6 @@ fn chained(row: &Row<'_>) -> rusqlite::Result<ChainedRow> {
 mod tests {
     use super::*;
     use crate::storage::security_store::tests::store;
-    use crate::types::audit::AuditKind;
     use crate::types::ids::{EngineId, KeyId, RequestId};
 
     fn row(sequence: u64, kind: AuditKind, severity: Severity) -> ChainedRow {

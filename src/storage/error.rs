@@ -110,6 +110,16 @@ pub enum StorageError {
         /// What was tried.
         operation: &'static str,
     },
+    /// A backup that cannot be made, read or restored.
+    #[error("{}: {reason}", shown(.file))]
+    Backup {
+        /// The backup.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// Anything else that `SQLite` says.
     #[error("{} failed ({operation}): {detail}", shown(.database))]
     Sqlite {
@@ -193,7 +203,7 @@ impl StorageError {
             Self::File(_) => ErrorCode::IoError,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::Migration { .. } => ErrorCode::MigrationFailed,
-            Self::Conflict { .. } => ErrorCode::InvalidArgument,
+            Self::Conflict { .. } | Self::Backup { .. } => ErrorCode::InvalidArgument,
             _ => ErrorCode::DbError,
         }
     }
@@ -241,6 +251,7 @@ impl StorageError {
                 "check owner and mode of the file and its folder (ls -ld), and whether the disk is mounted read-only"
                     .to_owned()
             }
+            Self::Backup { hint, .. } => (*hint).to_owned(),
             Self::Conflict { .. } | Self::Closed { .. } | Self::Sqlite { .. } => return None,
         })
     }

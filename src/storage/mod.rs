@@ -6,6 +6,7 @@
 mod aliases;
 mod api_keys;
 mod api_prompts;
+mod audit_anchors;
 mod audit_logs;
 mod certificates;
 mod columns;
@@ -27,6 +28,7 @@ mod security_store;
 mod settings;
 mod usage;
 
+pub use audit_anchors::{AuditAnchor, AuditSize};
 pub use audit_logs::ChainedRow;
 pub use config_store::ConfigStore;
 pub use error::{Contents, ReadOnlyReason, StorageError};

@@ -8,6 +8,9 @@ use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{self, Migration};
 
+/// What the audit chain's key is derived for.
+pub(super) const CHAIN: &str = "audit chain";
+
 /// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads.
 ///
 /// Dropping a future of a read interrupts it; a change that was queued runs to its end. What a method answered is
@@ -50,6 +53,12 @@ impl SecurityStore {
     #[must_use]
     pub fn derived_key(&self, purpose: &str) -> zeroize::Zeroizing<[u8; 32]> {
         self.key.derive(purpose)
+    }
+
+    /// The key that the audit log's rows are chained with.
+    #[must_use]
+    pub fn chain_key(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.key.derive(CHAIN)
     }
 
     /// Why the store only reads (a failed migration, a read-only disk), or `None` (SPEC §5.12).

@@ -26,7 +26,19 @@ const PREFIX: &str = "flm.";
 const SUFFIX: &str = ".log";
 
 /// Changes the filter of the one subscriber that a process has.
-static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+static FILTER: OnceLock<(reload::Handle<Targets, Registry>, Reader)> = OnceLock::new();
+
+/// Who reads the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// Files: heads of the audit log are always in them (SPEC §5.9).
+    Files,
+    /// A person, on stderr.
+    Person,
+}
+
+/// Target of the lines that hold the audit log's head.
+const HEADS: &str = "flm::audit::head";
 
 /// Opens a log file for appending; handed in, because `telemetry` does not know files.
 pub type OpenLog = fn(&Path) -> io::Result<std::fs::File>;
@@ -76,35 +88,43 @@ impl Drop for LogGuard {
 pub fn start_files(files: LogFiles) -> io::Result<LogGuard> {
     let (lines, queue) = sync_channel(QUEUE);
     let thread = std::thread::Builder::new().name("flm-log".to_owned()).spawn(move || write_files(&files, &queue))?;
-    let (filter, handle) = reload::Layer::new(targets(LevelFilter::INFO));
+    let (filter, handle) = reload::Layer::new(targets(LevelFilter::INFO, Reader::Files));
     let layer = fmt::layer().json().with_writer(QueueWriter { lines: lines.clone() });
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
         // Only the one subscriber that was accepted gets here.
-        let _first = FILTER.set(handle);
+        let _first = FILTER.set((handle, Reader::Files));
     }
     Ok(LogGuard { lines: Some(lines), thread: Some(thread) })
 }
 
 /// Logs warnings and errors to stderr from now on: for commands.
 pub fn start_stderr() {
-    let (filter, handle) = reload::Layer::new(targets(LevelFilter::WARN));
+    let (filter, handle) = reload::Layer::new(targets(LevelFilter::WARN, Reader::Person));
     let layer = fmt::layer().with_writer(io::stderr).with_target(false).without_time();
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
-        let _first = FILTER.set(handle);
+        let _first = FILTER.set((handle, Reader::Person));
     }
 }
 
 /// Changes how much an owner logs. Unknown names change nothing; the settings table allows none.
 pub fn set_level(name: &str) {
-    let (Some(handle), Ok(level)) = (FILTER.get(), name.parse::<LevelFilter>()) else { return };
-    if let Err(error) = handle.reload(targets(level)) {
+    let (Some((handle, reader)), Ok(level)) = (FILTER.get(), name.parse::<LevelFilter>()) else { return };
+    // A command says only what its person needs, whatever the owner logs.
+    if *reader == Reader::Person {
+        return;
+    }
+    if let Err(error) = handle.reload(targets(level, *reader)) {
         tracing::error!(%error, "the log level cannot be changed");
     }
 }
 
 /// FLM's own lines at the given level; libraries only warn, since their debug lines may quote headers and bodies.
-fn targets(level: LevelFilter) -> Targets {
-    Targets::new().with_target("flm", level).with_default(level.min(LevelFilter::WARN))
+fn targets(level: LevelFilter, reader: Reader) -> Targets {
+    let targets = Targets::new().with_target("flm", level).with_default(level.min(LevelFilter::WARN));
+    match reader {
+        Reader::Files => targets.with_target(HEADS, LevelFilter::INFO),
+        Reader::Person => targets,
+    }
 }
 
 /// Lines that were shed because the disk was slow.
@@ -169,8 +189,14 @@ fn file_name(at: UnixMillis) -> String {
     format!("{PREFIX}{date}{SUFFIX}")
 }
 
-fn remove_old(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+/// The log files of a folder, oldest first; empty when there are none or the folder cannot be read.
+#[must_use]
+pub fn log_files_in(folder: &Path) -> Vec<PathBuf> {
+    log_names(folder).into_iter().map(|name| folder.join(name)).collect()
+}
+
+fn log_names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let is_log = |name: &String| {
         name.strip_prefix(PREFIX)
             .and_then(|rest| rest.strip_suffix(SUFFIX))
@@ -180,6 +206,11 @@ fn remove_old(folder: &Path) {
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(is_log).collect();
     // Dates sort by name.
     names.sort();
+    names
+}
+
+fn remove_old(folder: &Path) {
+    let names = log_names(folder);
     let surplus = names.len().saturating_sub(FILES_KEPT);
     for name in &names[..surplus] {
         // What cannot be removed today is tried again tomorrow.
@@ -221,11 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn heads_of_the_audit_log_are_written_at_every_level() {
+        for level in [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::TRACE] {
+            assert!(targets(level, Reader::Files).would_enable(HEADS, &tracing::Level::INFO), "{level}");
+        }
+        assert!(!targets(LevelFilter::ERROR, Reader::Files).would_enable("flm::audit", &tracing::Level::INFO));
+        assert!(!targets(LevelFilter::WARN, Reader::Person).would_enable(HEADS, &tracing::Level::INFO));
+    }
+
+    #[test]
     fn libraries_never_log_below_warnings() {
-        let filter = targets(LevelFilter::TRACE);
+        let filter = targets(LevelFilter::TRACE, Reader::Person);
         assert!(filter.would_enable("flm::proxy", &tracing::Level::TRACE));
         assert!(!filter.would_enable("hyper::proto", &tracing::Level::INFO));
         assert!(filter.would_enable("hyper::proto", &tracing::Level::WARN));
-        assert!(!targets(LevelFilter::ERROR).would_enable("hyper::proto", &tracing::Level::WARN));
+        assert!(!targets(LevelFilter::ERROR, Reader::Files).would_enable("hyper::proto", &tracing::Level::WARN));
     }
 }

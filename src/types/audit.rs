@@ -69,6 +69,8 @@ pub enum AuditKind {
     EgressRecovered,
     /// File modes were repaired, a database was restored, a lock was broken.
     Maintenance,
+    /// A backup took the place of the database: rows before it were written by the log that it was made of.
+    Restored,
 }
 
 /// An event before the writer numbers and chains it.

@@ -25,6 +25,7 @@ mod terminal;
 
 mod aliases;
 mod egress;
+mod audit;
 mod faults;
 mod firewall;
 mod guard;

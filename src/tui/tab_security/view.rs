@@ -93,6 +93,7 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::KeyInClear => "audit.key_in_clear",
         AuditKind::CertificateChanged => "audit.certificate_changed",
         AuditKind::Maintenance => "audit.maintenance",
+        AuditKind::Restored => "audit.restored",
     }
 }
 
