@@ -27,13 +27,18 @@ pub async fn dial(upstream: &Upstream) -> io::Result<Stream> {
     tcp.set_nodelay(true)?;
     match upstream.scheme {
         Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => {
-            let name = ServerName::try_from(upstream.host.clone())
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
-            let connector = TlsConnector::from(tls_config().await?);
-            Ok(Stream::Tls(Box::new(connector.connect(name, tcp).await?)))
-        }
+        Scheme::Https => Ok(Stream::Tls(Box::new(secure(tcp, &upstream.host).await?))),
     }
+}
+
+/// Speaks TLS over an open connection, to the host of that name. Without a deadline of its own.
+///
+/// # Errors
+/// When the name cannot be in a certificate, or the certificate is not trusted, or the other side does not speak TLS.
+pub async fn secure(tcp: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
+    TlsConnector::from(tls_config().await?).connect(name, tcp).await
 }
 
 /// The system's trusted roots, read once, off the runtime.

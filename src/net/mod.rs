@@ -5,5 +5,6 @@
 
 pub mod connect;
 mod driven;
+pub mod media_fetch;
 pub mod pool;
 pub mod upstream;

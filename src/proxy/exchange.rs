@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::account::Account;
 use super::cors;
 use super::limits::ProxyLimits;
+use super::media::Media;
 use super::passed::Passed;
 use super::route::{Endpoint, Inference};
 use super::sanity::cut;
@@ -28,6 +29,7 @@ use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
+use crate::wire::multipart::Boundary;
 use crate::wire::pivot::Extras;
 
 /// What is known of a connection before any request.
@@ -148,6 +150,8 @@ pub(super) struct Authenticated {
 pub(super) struct Routed {
     pub(super) key: Arc<KeyEntry>,
     pub(super) endpoint: Endpoint,
+    /// What separates the parts of its form, where the route takes one.
+    pub(super) boundary: Option<Boundary>,
 }
 
 /// The body is a JSON object that names a model, in OpenAI's shape whatever the client speaks.
@@ -156,6 +160,8 @@ pub(super) struct Parsed {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// Files and images beside it or in it.
+    pub(super) media: Media,
     /// What the client's dialect says beyond the body.
     pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,
@@ -169,6 +175,8 @@ pub(super) struct Resolved {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// Files and images beside it or in it.
+    pub(super) media: Media,
     /// What the client's dialect says beyond the body.
     pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,

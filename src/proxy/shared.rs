@@ -12,6 +12,7 @@ use crate::audit::Sink;
 use crate::engines::affinity::Affinity;
 use crate::engines::registry::Registry;
 use crate::guard::Guard;
+use crate::net::media_fetch::MediaFetcher;
 use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::metrics::Metrics;
 use crate::types::clock::Clock;
@@ -34,6 +35,8 @@ pub struct ProxyShared {
     pub metrics: Arc<Metrics>,
     /// Where Argon2 runs.
     pub hashing: HashingThreads,
+    /// Fetches images that requests name by address.
+    pub fetcher: MediaFetcher,
     /// The time.
     pub clock: Clock,
     /// Open connections of all listeners; begins empty.

@@ -1,6 +1,7 @@
 //! What every adapter must do, and what only some must.
 
-use flm::engines::adapter::{EngineError, InferenceRoute, PrepareError};
+use flm::engines::adapter::{EngineError, PrepareError};
+use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::types::engine::Capability;
 use http::Method;

@@ -6,6 +6,8 @@
 mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
+#[path = "../support/media_scripts.rs"]
+mod media_scripts;
 
 mod aliases;
 mod anthropic;
@@ -14,6 +16,8 @@ mod budgets;
 mod connections;
 mod hostile;
 mod keys;
+mod media;
+mod media_fetch;
 mod ollama_clients;
 mod owner;
 mod passthrough;
@@ -37,6 +41,7 @@ use flm::audit::Sink;
 use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
+use flm::net::media_fetch::MediaFetcher;
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
@@ -111,6 +116,11 @@ impl Proxy {
     }
 
     pub(crate) fn at(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits) -> Self {
+        Self::staged(clock, limits, key_limits, MediaFetcher::default())
+    }
+
+    /// With a network of the test's own behind fetched images.
+    pub(crate) fn staged(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits, fetcher: MediaFetcher) -> Self {
         let tasks = Tasks::new();
         let metrics = Metrics::new(2);
         let hub = Hub::new();
@@ -127,6 +137,7 @@ impl Proxy {
             profiles: ArcSwap::from_pointee(ProfileTable::default()),
             metrics,
             hashing: HashingThreads::start().expect("threads"),
+            fetcher,
             clock,
             connections: Arc::default(),
             affinity: Affinity::default(),
