@@ -10,6 +10,7 @@ mod dialects;
 #[path = "../support/home.rs"]
 mod home;
 mod llama_server;
+mod media;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
