@@ -16,7 +16,9 @@ use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::replay::{ReplayReport, ReplayRequests, SecurityCounts, SecurityStats};
+use crate::types::clock::Clock;
 use crate::types::failure::Outcome;
+use crate::types::text::escape;
 
 /// Entries of one page (see `ListBlocks`).
 const PAGE: u32 = 1000;

@@ -214,6 +214,14 @@ settings! {
         "limits.connections_per_address", count(256, 1, 1_000_000), "connections", Live;
     /// How much is logged.
     LOG_LEVEL: &'static str = "log.level", choice("info", &["error", "warn", "info", "debug", "trace"]), "", Live;
+    /// Largest audio file of an upload.
+    MEDIA_AUDIO_LIMIT: u64 = "media.audio_limit", size(25 * MIB, KIB, 1_024 * MIB), "", Live;
+    /// Fetch images that requests name by address, from public hosts only; no engine ever does. Off refuses such requests.
+    MEDIA_FETCH_REMOTE: bool = "media.fetch_remote", switch(false), "", Live;
+    /// How long fetching all images of one request may take.
+    MEDIA_FETCH_TIMEOUT: Duration = "media.fetch_timeout", span(10, 1, 300), "", Live;
+    /// Largest image, decoded: in a request, in a form, or fetched.
+    MEDIA_IMAGE_LIMIT: u64 = "media.image_limit", size(8 * MIB, KIB, 1_024 * MIB), "", Live;
     /// Language of the console: auto takes the system's, else English.
     PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", &["auto", "en", "ja"]), "", Live;
     /// Names under which the proxy may be called besides its own names and addresses.

@@ -17,6 +17,7 @@ use crate::control::dialer::Incoming;
 use crate::control::ownership::{Claim, OwnerLock, claim};
 use crate::engines::affinity::Affinity;
 use crate::guard::Guard;
+use crate::net::media_fetch::MediaFetcher;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
@@ -246,6 +247,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         profiles: arc_swap::ArcSwap::new(loading::profile_table(context).await?),
         metrics: Metrics::new(workers),
         hashing: context.hashing.clone(),
+        fetcher: MediaFetcher::default(),
         clock: context.clock.clone(),
         connections: Arc::default(),
         affinity: Affinity::default(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{ManageError, Report};
 use crate::engines::own_routes::OwnRoute;
 use crate::net::pool::Pool;
@@ -17,6 +18,7 @@ use crate::net::upstream::Upstream;
 use crate::types::engine::{Capability, EngineKind};
 use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
+use crate::wire::form::FormFile;
 use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::pivot::Extras;
 use crate::wire::translate::TranslateFault;
@@ -145,17 +147,6 @@ pub enum EngineError {
     Api(String),
 }
 
-/// The inference routes an adapter may serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum InferenceRoute {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Completions,
-    /// `/v1/embeddings`.
-    Embeddings,
-}
-
 /// Whether the client asked for a stream, and whether for usage in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -166,6 +157,8 @@ pub enum Delivery {
         /// `stream_options.include_usage`; FLM always asks the engine and strips the chunk otherwise.
         usage_wanted: bool,
     },
+    /// Bytes of a sound, passed on as they come.
+    Bytes,
 }
 
 /// A request for one engine, in OpenAI's shape.
@@ -175,6 +168,8 @@ pub struct EngineRequest<'a> {
     pub route: InferenceRoute,
     /// The body, whatever the client speaks.
     pub body: &'a JsonBody,
+    /// Files beside it, where the route takes a form.
+    pub files: &'a [FormFile],
     /// What the client's own dialect says beyond it.
     pub extras: Option<&'a Extras>,
     /// The engine's own name for the model.
@@ -246,6 +241,11 @@ pub trait AnswerReader: Send {
 
     /// What has been seen so far.
     fn progress(&self) -> AnswerProgress;
+
+    /// The media type of a whole answer.
+    fn media_type(&self) -> &'static str {
+        "application/json"
+    }
 }
 
 /// Why a request cannot be put to an engine.

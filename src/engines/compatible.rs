@@ -13,13 +13,16 @@ use serde_json::{Map, Value};
 
 use crate::engines::adapter::{
     AdapterInfo, AnswerProgress, AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Identity,
-    InferenceRoute, PrepareError, Prepared, Session,
+    PrepareError, Prepared, Session,
 };
 use crate::engines::ask::{Answer, authorize};
 use crate::engines::fault;
+use crate::engines::inference_route::{Answers, InferenceRoute, RouteFacts, Takes};
+use crate::engines::media::{Format, MediaReader};
 use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
+use crate::wire::form::{FormSpec, Word};
 use crate::wire::json_body::{Edit, JsonBody, json_string};
 use crate::wire::ollama_client_request::carries_option;
 use crate::wire::openai::{self, Document};
@@ -51,33 +54,21 @@ pub(super) struct Dialect {
     pub(super) strictness: Strictness,
     /// The engine's words for what another dialect's client says beyond OpenAI's shape.
     pub(super) words: Words,
+    /// Routes that it does not have although its models could (ENGINES.md §4).
+    pub(super) lacks: &'static [InferenceRoute],
+    /// Whose fields of a form it takes.
+    pub(super) form_words: Word,
 }
 
 /// Adds the edits for what a client of another dialect said. Not called for OpenAI's own clients.
 pub(super) type Words = for<'a> fn(&Extras, &'a JsonBody, Delivery, &mut Vec<Edit<'a>>) -> Result<(), PrepareError>;
-
-/// The engine's path of a route.
-fn path(route: InferenceRoute) -> &'static str {
-    match route {
-        InferenceRoute::Chat => "/v1/chat/completions",
-        InferenceRoute::Completions => "/v1/completions",
-        InferenceRoute::Embeddings => "/v1/embeddings",
-    }
-}
-
-fn document(route: InferenceRoute) -> Document {
-    match route {
-        InferenceRoute::Chat => Document::Chat,
-        InferenceRoute::Completions => Document::Completion,
-        InferenceRoute::Embeddings => Document::Embeddings,
-    }
-}
 
 /// Headers of a request to an engine.
 pub(super) fn headers(delivery: Delivery, api_key: Option<&Secret>) -> HeaderMap {
     let accept = match delivery {
         Delivery::Whole => "application/json",
         Delivery::Stream { .. } => "text/event-stream",
+        Delivery::Bytes => "audio/*",
     };
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -90,7 +81,7 @@ pub(super) fn headers(delivery: Delivery, api_key: Option<&Secret>) -> HeaderMap
 pub(super) fn usage_for_client(delivery: Delivery) -> UsageForClient {
     match delivery {
         Delivery::Stream { usage_wanted: false } => UsageForClient::Strip,
-        Delivery::Stream { usage_wanted: true } | Delivery::Whole => UsageForClient::Pass,
+        Delivery::Stream { usage_wanted: true } | Delivery::Whole | Delivery::Bytes => UsageForClient::Pass,
     }
 }
 
@@ -109,15 +100,21 @@ pub(super) fn choices_asked(info: &AdapterInfo, body: &JsonBody, can: Choices) -
 /// Puts a request into the engine's words.
 pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
     let &EngineRequest { route, body, model, delivery, api_key, .. } = request;
+    let facts = route.facts();
+    if dialect.lacks.contains(&route) {
+        return Err(PrepareError::NotOffered(format!("{} has no route {}", dialect.info.title, facts.path)));
+    }
+    if let Takes::Form(spec) = facts.takes {
+        return form(dialect, request, facts, spec);
+    }
     let mut edits: Vec<Edit<'_>> = Vec::new();
     // Most clients name the model as its engine does.
     let same = body.raw("model").and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"')) == Some(model);
     if !same || model.contains(['"', '\\']) {
         edits.push(Edit::Set("model", Cow::Owned(json_string(model))));
     }
-    let choices =
-        if route == InferenceRoute::Embeddings { 1 } else { choices_asked(dialect.info, body, dialect.choices)? };
-    if route != InferenceRoute::Embeddings {
+    let choices = if route.writes_text() { choices_asked(dialect.info, body, dialect.choices)? } else { 1 };
+    if route.writes_text() {
         stream_edits(body, delivery, &mut edits)?;
         if let Some(temperature) = body.value::<f64>("temperature", "a number")?
             && !(0.0..=2.0).contains(&temperature)
@@ -141,22 +138,67 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
     }
     Ok(Prepared {
         method: Method::POST,
-        path: Cow::Borrowed(path(route)),
+        path: Cow::Borrowed(facts.path),
         headers: headers(delivery, api_key),
         body: if edits.is_empty() { body.bytes().clone() } else { body.edited(&edits) },
-        reader: Box::new(CompatibleReader {
-            info: dialect.info,
-            document: document(route),
-            tap: Tap::new(usage_for_client(delivery), choices),
+        reader: reader(dialect, request, facts, choices)?,
+    })
+}
+
+/// What reads the answer of a route.
+fn reader(
+    dialect: &Dialect,
+    request: &EngineRequest<'_>,
+    facts: &'static RouteFacts,
+    choices: u64,
+) -> Result<Box<dyn AnswerReader>, PrepareError> {
+    let info = dialect.info;
+    let streams = request.delivery != Delivery::Whole;
+    match facts.answers {
+        Answers::Document(document) if request.route.writes_text() || !streams => Ok(Box::new(CompatibleReader {
+            info,
+            document,
+            tap: Tap::new(usage_for_client(request.delivery), choices),
             whole: Whole::NotYet,
-        }),
+        })),
+        Answers::Document(_) | Answers::Audio => Ok(Box::new(MediaReader::new(info, facts.answers, Format::Json))),
+        Answers::Transcript => {
+            let format = Format::of(request.body.string("response_format")?.as_deref());
+            Ok(Box::new(MediaReader::new(info, facts.answers, format)))
+        }
+    }
+}
+
+/// Writes the form that an engine gets.
+fn form(
+    dialect: &Dialect,
+    request: &EngineRequest<'_>,
+    facts: &'static RouteFacts,
+    spec: &FormSpec,
+) -> Result<Prepared, PrepareError> {
+    let &EngineRequest { body, files, model, delivery, api_key, .. } = request;
+    let (media_type, form, left_out) = spec.write(body, files, model, dialect.form_words, || fastrand::u128(..));
+    warn_dropped(dialect.info.title, &left_out);
+    let mut headers = headers(delivery, api_key);
+    if let Ok(media_type) = HeaderValue::from_str(&media_type) {
+        headers.insert(CONTENT_TYPE, media_type);
+    }
+    if facts.answers == Answers::Transcript && delivery == Delivery::Whole {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/plain, */*"));
+    }
+    Ok(Prepared {
+        method: Method::POST,
+        path: Cow::Borrowed(facts.path),
+        headers,
+        body: form,
+        reader: reader(dialect, request, facts, 1)?,
     })
 }
 
 /// FLM needs usage of every stream; `stream_options` without a stream is an error for vLLM and OpenAI.
 fn stream_edits<'a>(body: &'a JsonBody, delivery: Delivery, edits: &mut Vec<Edit<'a>>) -> Result<(), PrepareError> {
     match delivery {
-        Delivery::Whole => {
+        Delivery::Whole | Delivery::Bytes => {
             if body.raw("stream").is_some_and(|raw| raw == "true") {
                 edits.push(Edit::Set("stream", Cow::Borrowed("false")));
             }

@@ -32,6 +32,10 @@ pub(super) fn from_answer(info: &AdapterInfo, status: StatusCode, headers: &Head
             info.title,
             status.as_u16()
         ),
+        // A route that is not there: the engine's own words are no more than "Not Found".
+        404 | 405 if code == "not_implemented" => {
+            format!("{} does not offer this route, or not with this model: it answers {status}", info.title)
+        }
         _ if document.message.is_empty() => format!("{} answered {status} without a reason", info.title),
         _ => document.message,
     };

@@ -15,10 +15,12 @@ use crate::engines::adapter::{
 use crate::engines::ask::path_segment;
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, Files, ManageError, Report};
 use crate::engines::own_routes::{OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind, TransferProgress};
 use crate::types::text::escape;
+use crate::wire::form::Word;
 use crate::wire::json_body::{Edit, JsonBody};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 
@@ -81,7 +83,15 @@ static OWN_ROUTES: &[OwnRoute] = &[
     manages(Method::POST, "/models", &["model"]),
 ];
 
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
+static DIALECT: Dialect = Dialect {
+    info: &INFO,
+    choices: Choices::Many,
+    strictness: Strictness::Lenient,
+    words,
+    lacks: &[InferenceRoute::Translations],
+    // It reads the texts of a form as strings, and then refuses numbers that it does not know to be some.
+    form_words: Word::OpenAi,
+};
 
 impl Adapter for LlamaCpp {
     fn info(&self) -> &'static AdapterInfo {

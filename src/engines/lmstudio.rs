@@ -15,10 +15,12 @@ use crate::engines::adapter::{
 use crate::engines::ask::{Answer, path_segment};
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, ManageError, Report};
 use crate::engines::own_routes::{OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind, TransferProgress};
 use crate::types::text::escape;
+use crate::wire::form::Word;
 
 /// The adapter.
 pub(super) struct LmStudio;
@@ -67,8 +69,22 @@ static OWN_ROUTES: &[OwnRoute] = &[
 ];
 
 /// `n` is not in its documented set of parameters (ENGINES.md §4).
-static DIALECT: Dialect =
-    Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::LmStudio, words: compatible::effort_only };
+static DIALECT: Dialect = Dialect {
+    info: &INFO,
+    choices: Choices::One,
+    strictness: Strictness::LmStudio,
+    words: compatible::effort_only,
+    // It answers paths that it does not have with 200.
+    lacks: &[
+        InferenceRoute::Rerank,
+        InferenceRoute::ImageGenerations,
+        InferenceRoute::ImageEdits,
+        InferenceRoute::Transcriptions,
+        InferenceRoute::Translations,
+        InferenceRoute::Speech,
+    ],
+    form_words: Word::OpenAi,
+};
 
 /// What it says to a path that it does not know, under status 200.
 const UNKNOWN_PATH: &str = "Unexpected endpoint or method";

@@ -14,16 +14,17 @@ use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
     Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
-    EngineRequest, Identity, InferenceRoute, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared,
-    Session,
+    EngineRequest, Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
+use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, Files, ManageError, Report};
 use crate::engines::own_routes::{Effect, OwnRoute, infers, manages, reads};
 use crate::types::engine::{Capability, EngineKind};
 use crate::types::request::TokenUsage;
 use crate::types::text::escape;
+use crate::wire::form::Word;
 use crate::wire::json_body::{BodyFault, JsonBody};
 use crate::wire::ollama_answer::{self, ChatTranslator, TimingsForClient};
 use crate::wire::ollama_request;
@@ -82,8 +83,14 @@ static OWN_ROUTES: &[OwnRoute] = &[
 const NAMES: &[&str] = &["model", "name"];
 
 /// Its `/v1` routes ignore `n` (ENGINES.md §4).
-static DIALECT: Dialect =
-    Dialect { info: &INFO, choices: Choices::One, strictness: Strictness::Lenient, words: compatible::effort_only };
+static DIALECT: Dialect = Dialect {
+    info: &INFO,
+    choices: Choices::One,
+    strictness: Strictness::Lenient,
+    words: compatible::effort_only,
+    lacks: &[InferenceRoute::Rerank, InferenceRoute::Translations, InferenceRoute::Speech],
+    form_words: Word::OpenAi,
+};
 
 /// Models whose details are asked for at the same time.
 const SHOW_AT_ONCE: usize = 4;
@@ -143,7 +150,7 @@ impl Adapter for Ollama {
         }
         match request.route {
             InferenceRoute::Chat => prepare_chat(request),
-            InferenceRoute::Completions | InferenceRoute::Embeddings => compatible::prepare(&DIALECT, request),
+            _ => compatible::prepare(&DIALECT, request),
         }
     }
 
@@ -394,6 +401,8 @@ fn capabilities(told: Option<&Value>) -> BTreeSet<Capability> {
             "thinking" => can.extend([Capability::Reasoning]),
             "vision" => can.extend([Capability::Vision]),
             "audio" => can.extend([Capability::AudioIn]),
+            // Of versions before its images were taken out (ENGINES.md §4).
+            "image" => can.extend([Capability::Images]),
             _ => {}
         }
     }

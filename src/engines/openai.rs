@@ -13,6 +13,7 @@ use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
 use crate::engines::own_routes::{OwnRoute, infers, reads};
 use crate::types::engine::{Capability, EngineKind};
+use crate::wire::form::Word;
 
 /// The adapter.
 pub(super) struct OpenAi;
@@ -32,6 +33,9 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::Reasoning,
         Capability::Vision,
         Capability::AudioIn,
+        Capability::AudioOut,
+        Capability::Images,
+        Capability::Rerank,
     ],
     parameters: ParameterWords { repeat_penalty: None, context_length: None, own: OwnParameters::TopLevel },
     own_routes: OWN_ROUTES,
@@ -46,10 +50,19 @@ static OWN_ROUTES: &[OwnRoute] = &[
     infers("/v1/responses"),
     infers("/v1/messages"),
     infers("/v1/rerank"),
+    infers("/v1/images/generations"),
+    infers("/v1/audio/speech"),
 ];
 
-static DIALECT: Dialect =
-    Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words: compatible::effort_only };
+static DIALECT: Dialect = Dialect {
+    info: &INFO,
+    choices: Choices::Many,
+    strictness: Strictness::Lenient,
+    words: compatible::effort_only,
+    lacks: &[],
+    // Many servers of this kind are vLLM's kin, and OpenAI's own ignores what it does not know.
+    form_words: Word::Vllm,
+};
 
 impl Adapter for OpenAi {
     fn info(&self) -> &'static AdapterInfo {

@@ -16,6 +16,7 @@ use crate::engines::fault;
 use crate::engines::manage::{self, ManageError, Report};
 use crate::engines::own_routes::{OwnRoute, infers, reads};
 use crate::types::engine::{Capability, EngineKind};
+use crate::wire::form::Word;
 use crate::wire::json_body::{Edit, JsonBody};
 use crate::wire::pivot::{Extras, PromptTokens, Thinking};
 
@@ -72,7 +73,14 @@ static OWN_ROUTES: &[OwnRoute] = &[
     infers("/v2/rerank"),
 ];
 
-static DIALECT: Dialect = Dialect { info: &INFO, choices: Choices::Many, strictness: Strictness::Lenient, words };
+static DIALECT: Dialect = Dialect {
+    info: &INFO,
+    choices: Choices::Many,
+    strictness: Strictness::Lenient,
+    words,
+    lacks: &[],
+    form_words: Word::Vllm,
+};
 
 impl Adapter for Vllm {
     fn info(&self) -> &'static AdapterInfo {

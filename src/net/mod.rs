@@ -6,6 +6,7 @@
 pub mod connect;
 mod driven;
 pub mod egress;
+pub mod media_fetch;
 pub mod pool;
 pub mod socks5;
 pub mod upstream;

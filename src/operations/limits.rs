@@ -10,7 +10,7 @@ use crate::engines::state::Thresholds;
 use crate::guard::Guard;
 use crate::guard::exposure::ExposureSetting;
 use crate::proxy::client_address::{ForwardingHeader, ProxyProtocol, TrustedProxies};
-use crate::proxy::limits::{AbsentModels, Affine, ProxyLimits, Revoking};
+use crate::proxy::limits::{AbsentModels, Affine, ProxyLimits, RemoteMedia, Revoking};
 use crate::telemetry::logging;
 use crate::types::address::parse_network;
 
@@ -20,6 +20,10 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     ProxyLimits {
         json_body_bytes: bytes(settings.get(table::PROXY_BODY_LIMIT)),
+        image_bytes: bytes(settings.get(table::MEDIA_IMAGE_LIMIT)),
+        audio_bytes: bytes(settings.get(table::MEDIA_AUDIO_LIMIT)),
+        remote_media: if settings.get(table::MEDIA_FETCH_REMOTE) { RemoteMedia::Fetched } else { RemoteMedia::Refused },
+        fetch_timeout: settings.get(table::MEDIA_FETCH_TIMEOUT),
         head_bytes: bytes(settings.get(table::PROXY_HEAD_LIMIT)),
         first_byte: settings.get(table::PROXY_FIRST_BYTE_TIMEOUT),
         handshake: settings.get(table::TLS_HANDSHAKE_TIMEOUT),

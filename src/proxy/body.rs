@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Routed};
+use super::media::{self, Media};
 use super::refusal::Refusal;
 use super::route::Inference;
 use super::sanity::cut;
-use crate::engines::adapter::{Delivery, InferenceRoute};
-use crate::types::engine::Capability;
+use crate::engines::adapter::Delivery;
+use crate::engines::inference_route::{InferenceRoute, JsonField, Presence, Streams, Takes};
 use crate::types::text::escape;
 use crate::wire::client::{About, ClientWriter, Translated};
+use crate::wire::form::{FileHolds, FileLimits, FormFile, FormSpec};
 use crate::wire::json_body::{BodyFault, JsonBody};
+use crate::wire::multipart::Boundary;
 use crate::wire::openai::Document;
 
 /// Reads and parses.
@@ -25,9 +28,17 @@ pub(super) async fn read(
     inference: Inference,
     incoming: Incoming,
 ) -> Result<Parsed, Refusal> {
-    let bytes = collect(exchange, incoming).await?;
+    let facts = inference.route.facts();
+    let limit = match facts.takes {
+        Takes::Json(_) => exchange.limits.json_body_bytes,
+        Takes::Form(spec) => form_limit(exchange, spec),
+    };
+    let bytes = collect(exchange, incoming, limit).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
-    let body = JsonBody::parse(bytes)?;
+    let (body, files) = match (facts.takes, &routed.boundary) {
+        (Takes::Form(spec), Some(boundary)) => read_form(exchange, spec, boundary, &bytes)?,
+        _ => (JsonBody::parse(bytes)?, Vec::new()),
+    };
     let model: Arc<str> = match body.string("model") {
         Ok(Some(model)) if !model.is_empty() => model.as_ref().into(),
         Ok(_) => {
@@ -35,14 +46,20 @@ pub(super) async fn read(
         }
         Err(_) => return Err(Refusal::invalid_model("The field 'model' must be a string.")),
     };
+    media::refuse_remote(exchange, inference.dialect, &body)?;
     let about = About { request_id: exchange.id.as_str(), model: &model, clock: &exchange.peer.worker.shared.clock };
     let parsed = if let Some(translated) = inference.dialect.translate(&body, about)? {
-        from_translated(routed, inference, translated, model)?
+        from_translated(exchange, routed, inference, translated, model)?
     } else {
-        check_content(&body, inference.route)?;
-        let stream = inference.route != InferenceRoute::Embeddings && body.boolean("stream")?.unwrap_or(false);
-        let delivery = if stream { Delivery::Stream { usage_wanted: usage_wanted(&body)? } } else { Delivery::Whole };
-        Parsed { key: routed.key, inference, body, extras: None, model, delivery, client: ClientWriter::OpenAi }
+        if let Takes::Json(fields) = facts.takes {
+            check_fields(&body, fields)?;
+        }
+        let delivery = delivery(&body, facts.streams)?;
+        let media = match facts.takes {
+            Takes::Form(_) => Media::of_form(files),
+            Takes::Json(_) => media::check(exchange, inference.dialect, inference.route, &body)?,
+        };
+        Parsed { key: routed.key, inference, body, media, extras: None, model, delivery, client: ClientWriter::OpenAi }
     };
     exchange.account.note(|row| {
         row.model = Some(cut(&parsed.model, 256).into());
@@ -52,8 +69,49 @@ pub(super) async fn read(
     Ok(parsed)
 }
 
+/// Room in a form for what is no file: texts, heads and boundaries.
+const FORM_ROOM: usize = 1 << 20;
+
+/// How large a form may be. A file that is too large is still read to its end where the form allows it, so that the refusal names it.
+fn form_limit(exchange: &Exchange, spec: &FormSpec) -> usize {
+    let is_audio = spec.files.iter().any(|file| file.holds == FileHolds::Audio);
+    if is_audio { exchange.limits.audio_bytes + FORM_ROOM } else { exchange.limits.json_body_bytes }
+}
+
+/// A form as a JSON object, and the files beside it.
+fn read_form(
+    exchange: &Exchange,
+    spec: &FormSpec,
+    boundary: &Boundary,
+    bytes: &Bytes,
+) -> Result<(JsonBody, Vec<FormFile>), Refusal> {
+    let limits = FileLimits { image: exchange.limits.image_bytes, audio: exchange.limits.audio_bytes };
+    let form = spec.read(bytes, boundary, limits)?;
+    if !form.dropped.is_empty() {
+        let fields = cut(&form.dropped.join(", "), 500);
+        tracing::warn!(request = %exchange.id, fields = %escape(&fields), "fields of a form that no engine has a word for were dropped");
+    }
+    Ok((JsonBody::parse(form.body)?, form.files))
+}
+
+/// How the client wants its answer.
+fn delivery(body: &JsonBody, streams: Streams) -> Result<Delivery, Refusal> {
+    Ok(match streams {
+        Streams::ByFlag if body.boolean("stream")?.unwrap_or(false) => {
+            Delivery::Stream { usage_wanted: usage_wanted(body)? }
+        }
+        Streams::ByFlag | Streams::Never => Delivery::Whole,
+        Streams::ByFormat => match body.string("stream_format")?.as_deref() {
+            Some("sse") => Delivery::Stream { usage_wanted: true },
+            None | Some("audio") => Delivery::Bytes,
+            Some(_) => return Err(BodyFault::WrongType("stream_format".to_owned(), "\"audio\" or \"sse\"").into()),
+        },
+    })
+}
+
 /// A request of another dialect, which is in OpenAI's shape now.
 fn from_translated(
+    exchange: &Exchange,
     routed: Routed,
     mut inference: Inference,
     translated: Translated,
@@ -63,17 +121,21 @@ fn from_translated(
         let fields = cut(&translated.dropped.join(", "), 500);
         tracing::warn!(route = inference.name, fields = %escape(&fields), "fields that no engine here has a word for were dropped");
     }
-    (inference.route, inference.needs, inference.needs_title) = match translated.route {
-        Document::Chat => (InferenceRoute::Chat, Capability::Chat, "chat"),
-        Document::Completion => (InferenceRoute::Completions, Capability::Completions, "completions"),
-        Document::Embeddings => (InferenceRoute::Embeddings, Capability::Embeddings, "embeddings"),
+    inference.route = match translated.route {
+        Document::Completion => InferenceRoute::Completions,
+        Document::Embeddings => InferenceRoute::Embeddings,
+        // No dialect but OpenAI's has the others.
+        Document::Chat | Document::Rerank | Document::Images => InferenceRoute::Chat,
     };
+    let body = JsonBody::parse(translated.body)?;
+    let media = media::check(exchange, inference.dialect, inference.route, &body)?;
     // The usage that comes with the chunks is what the client's own events tell.
     let delivery = if translated.streams { Delivery::Stream { usage_wanted: true } } else { Delivery::Whole };
     Ok(Parsed {
         key: routed.key,
         inference,
-        body: JsonBody::parse(translated.body)?,
+        body,
+        media,
         extras: Some(Box::new(translated.extras)),
         model,
         delivery,
@@ -81,18 +143,18 @@ fn from_translated(
     })
 }
 
-/// What every engine refuses, each in its own words: told in one way, and no engine is troubled.
-fn check_content(body: &JsonBody, route: InferenceRoute) -> Result<(), BodyFault> {
-    let wrong = |field: &str, expected| Err(BodyFault::WrongType(field.to_owned(), expected));
-    match route {
-        InferenceRoute::Chat if !body.raw("messages").is_some_and(|raw| raw.starts_with('[')) => {
-            wrong("messages", "an array of messages")
+/// Checks what every engine refuses, so that no engine is troubled.
+fn check_fields(body: &JsonBody, fields: &[JsonField]) -> Result<(), BodyFault> {
+    for field in fields {
+        let fits = match body.raw(field.name) {
+            None | Some("null") => field.presence == Presence::Optional,
+            Some(raw) => raw.starts_with(field.begins),
+        };
+        if !fits {
+            return Err(BodyFault::WrongType(field.name.to_owned(), field.expected));
         }
-        InferenceRoute::Embeddings if !body.raw("input").is_some_and(|raw| raw.starts_with(['"', '['])) => {
-            wrong("input", "a string or an array")
-        }
-        InferenceRoute::Chat | InferenceRoute::Completions | InferenceRoute::Embeddings => Ok(()),
     }
+    Ok(())
 }
 
 /// `stream_options.include_usage`.
@@ -106,8 +168,8 @@ fn usage_wanted(body: &JsonBody) -> Result<bool, Refusal> {
     Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
 }
 
-pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming) -> Result<Bytes, Refusal> {
-    let limit = exchange.limits.json_body_bytes;
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming, limit: usize) -> Result<Bytes, Refusal> {
     let expected = incoming.size_hint();
     if expected.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));

@@ -14,6 +14,7 @@ use super::account::Account;
 use super::cors;
 use super::door::Door;
 use super::limits::ProxyLimits;
+use super::media::Media;
 use super::passed::Passed;
 use super::route::{Endpoint, Inference};
 use super::rules::Watch;
@@ -30,6 +31,7 @@ use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
+use crate::wire::multipart::Boundary;
 use crate::wire::pivot::Extras;
 
 /// What is known of a connection before any request.
@@ -155,6 +157,8 @@ pub(super) struct Authenticated {
 pub(super) struct Routed {
     pub(super) key: Arc<KeyEntry>,
     pub(super) endpoint: Endpoint,
+    /// What separates the parts of its form, where the route takes one.
+    pub(super) boundary: Option<Boundary>,
 }
 
 /// The body is a JSON object that names a model, in OpenAI's shape whatever the client speaks.
@@ -163,6 +167,8 @@ pub(super) struct Parsed {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// Files and images beside it or in it.
+    pub(super) media: Media,
     /// What the client's dialect says beyond the body.
     pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,
@@ -176,6 +182,8 @@ pub(super) struct Resolved {
     pub(super) key: Arc<KeyEntry>,
     pub(super) inference: Inference,
     pub(super) body: JsonBody,
+    /// Files and images beside it or in it.
+    pub(super) media: Media,
     /// What the client's dialect says beyond the body.
     pub(super) extras: Option<Box<Extras>>,
     pub(super) model: Arc<str>,

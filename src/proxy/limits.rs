@@ -22,6 +22,15 @@ pub enum AbsentModels {
     AreTheEngines,
 }
 
+/// What becomes of images that a request only names (SPEC §4.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteMedia {
+    /// FLM fetches them and gives them to the engine inline.
+    Fetched,
+    /// The request is refused.
+    Refused,
+}
+
 /// Whether conversations prefer the engine that served them (SPEC §3.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Affine {
@@ -36,6 +45,14 @@ pub enum Affine {
 pub struct ProxyLimits {
     /// Largest JSON body in bytes (SPEC §4.6: 32 MiB).
     pub json_body_bytes: usize,
+    /// Largest image, decoded, in bytes (SPEC §4.6: 8 MiB).
+    pub image_bytes: usize,
+    /// Largest sound that is uploaded, in bytes (SPEC §4.6: 25 MiB).
+    pub audio_bytes: usize,
+    /// Whether images that a request only names are fetched (SPEC §4.6: no).
+    pub remote_media: RemoteMedia,
+    /// Time for all images that one request names.
+    pub fetch_timeout: Duration,
     /// Largest head in bytes (SPEC §4.6: 32 KiB).
     pub head_bytes: usize,
     /// Time to the first byte of a connection (SPEC §4.6: 5 s).
@@ -82,6 +99,10 @@ impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             json_body_bytes: 32 << 20,
+            image_bytes: 8 << 20,
+            audio_bytes: 25 << 20,
+            remote_media: RemoteMedia::Refused,
+            fetch_timeout: Duration::from_secs(10),
             head_bytes: 32 << 10,
             first_byte: Duration::from_secs(5),
             handshake: Duration::from_secs(10),

@@ -12,10 +12,11 @@
 //! | `cors`, `open` | preflight, routes without a key |
 //! | `authenticate` | authentication, per-key rate, parallel limit |
 //! | `route` | method, path, media type, rights |
-//! | `body` | capped read and parse |
+//! | `body`, `media` | capped read and parse; files, images and sounds checked |
 //! | `model_list`, `ollama_api` | what there is, in OpenAI's and Ollama's shapes |
 //! | `resolve` | model, the key's models, capability |
 //! | `budget` | the key's tokens of the day |
+//! | `media` | images that are only named, fetched |
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
 //! | `count_tokens` | the same for a prompt that is only counted |
 //! | `passthrough`, `passed` | an engine's own API, as the engine answers it |
@@ -35,6 +36,7 @@ mod door;
 mod exchange;
 mod finish;
 pub mod limits;
+mod media;
 mod metrics_page;
 mod model_list;
 mod ollama_api;

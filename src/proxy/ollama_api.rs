@@ -73,7 +73,7 @@ fn list(
 
 /// `POST /api/show`: one model by any name that a request could use.
 pub(super) async fn show(exchange: &mut Exchange, routed: &Routed, incoming: Incoming) -> Result<Answer, Refusal> {
-    let bytes = body::collect(exchange, incoming).await?;
+    let bytes = body::collect(exchange, incoming, exchange.limits.json_body_bytes).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
     let body = JsonBody::parse(bytes)?;
     // `name` is what older clients send.

@@ -1,6 +1,6 @@
 //! [`Passed`]: the body of an answer that is relayed as the engine wrote it, piece by piece.
 //!
-//! Made by `passthrough`, polled through `answer`. An answer that breaks off is broken off for the client too: no word of
+//! Made by `passthrough` and, for sounds, by `relay`; polled through `answer`. An answer that breaks off is broken off for the client too: no word of
 //! FLM's fits into bytes of an unknown shape. Dropping it closes the engine's connection, which ends its work.
 
 use std::future::Future as _;
@@ -29,6 +29,8 @@ pub(super) struct BrokenOff(String);
 
 /// A relayed answer.
 pub(super) struct Passed {
+    /// What was read of it before it was handed over.
+    first: Option<Bytes>,
     body: UpstreamBody,
     in_flight: InFlight,
     /// Set by `finish` before the body is handed to hyper; taken by the end.
@@ -52,12 +54,36 @@ impl Passed {
         gap: Duration,
         revoked: CancellationToken,
     ) -> Self {
+        let counts = (effect == Effect::Infers).then(UsageFinder::default);
+        Self::with(None, body, in_flight, counts, gap, revoked)
+    }
+
+    /// Relays a sound whose first bytes were read. No tokens are in it to be counted.
+    pub(super) fn begun(
+        first: Bytes,
+        body: UpstreamBody,
+        in_flight: InFlight,
+        gap: Duration,
+        revoked: CancellationToken,
+    ) -> Self {
+        Self::with(Some(first), body, in_flight, None, gap, revoked)
+    }
+
+    fn with(
+        first: Option<Bytes>,
+        body: UpstreamBody,
+        in_flight: InFlight,
+        counts: Option<UsageFinder>,
+        gap: Duration,
+        revoked: CancellationToken,
+    ) -> Self {
         let last = Instant::now();
         Self {
+            first,
             body,
             in_flight,
             account: None,
-            counts: (effect == Effect::Infers).then(UsageFinder::default),
+            counts,
             bytes_out: 0,
             broken: None,
             gap,
@@ -80,6 +106,9 @@ impl Passed {
         loop {
             if self.account.is_none() {
                 return Poll::Ready(None);
+            }
+            if let Some(first) = self.first.take() {
+                return Poll::Ready(Some(Ok(self.note(first))));
             }
             if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
                 match frame {

@@ -173,7 +173,7 @@ async fn read(exchange: &mut Exchange, route: &OwnRoute, incoming: Incoming) -> 
     if route.method == Method::GET {
         return Ok(None);
     }
-    let bytes = body::collect(exchange, incoming).await?;
+    let bytes = body::collect(exchange, incoming, exchange.limits.json_body_bytes).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
     let body = JsonBody::parse(bytes)?;
     exchange.account.note(|row| row.stream = body.raw("stream") == Some("true"));

@@ -12,7 +12,7 @@ use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::{
-    authenticate, body, budget, cors, count_tokens, door, finish, metrics_page, model_list, ollama_api, open,
+    authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open,
     passthrough, relay, resolve, route, rules, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
@@ -71,8 +71,10 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     let parsed = body::read(exchange, routed, inference, incoming).await?;
     let resolved = resolve::model(exchange, parsed)?;
     if inference.dialect == ClientDialect::CountTokens {
+        let resolved = media::fetch(exchange, resolved).await?;
         return count_tokens::answer(exchange, resolved).await;
     }
     let resolved = budget::reserve(exchange, resolved)?;
+    let resolved = media::fetch(exchange, resolved).await?;
     relay::answer(exchange, resolved).await
 }

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::engines::adapter::{InferenceRoute, OwnParameters, ParameterWords};
+use crate::engines::adapter::{OwnParameters, ParameterWords};
+use crate::engines::inference_route::InferenceRoute;
 use crate::types::ids::EngineId;
 use crate::types::profile::ProfileView;
 use crate::wire::json_body::{BodyFault, Edit, JsonBody};
@@ -78,7 +79,7 @@ impl Profile {
         route: InferenceRoute,
         words: &ParameterWords,
     ) -> Result<JsonBody, BodyFault> {
-        if !matches!(route, InferenceRoute::Chat | InferenceRoute::Completions) {
+        if !route.writes_text() {
             return Ok(body.clone());
         }
         let given = |field: &str| body.raw(field).is_some_and(|raw| raw != "null");

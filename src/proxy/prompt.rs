@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::engines::adapter::InferenceRoute;
+use crate::engines::inference_route::InferenceRoute;
 use crate::types::calendar;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;

@@ -5,9 +5,12 @@ use std::ops::Deref;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::sanity::cut;
 use crate::engines::adapter::{EngineFault, PrepareError};
 use crate::types::ids::RequestId;
+use crate::wire::chat_images::ImageFault;
 use crate::wire::client::{ErrorShape, ToldError};
+use crate::wire::form::FormFault;
 use crate::wire::json_body::BodyFault;
 use crate::wire::translate::TranslateFault;
 
@@ -165,6 +168,21 @@ impl Refusal {
              base64; with the setting media.fetch_remote on, FLM fetches images of /v1 requests itself.",
         )
         .param(param)
+    }
+
+    /// The same for a request that FLM could answer with another setting: media are fetched by FLM or by nobody.
+    pub(super) fn remote_media_off(param: impl Into<String>) -> Self {
+        Self::bad_request(
+            "FLM does not fetch what a request only names, and no engine gets to: send it inline, as a data: URL or base64, \
+             or have the operator set media.fetch_remote, which lets FLM fetch images.",
+        )
+        .param(param)
+    }
+
+    /// An image that could not be fetched.
+    pub(super) fn not_fetched(param: impl Into<String>, reason: &str) -> Self {
+        let param = param.into();
+        Self::bad_request(format!("The image in '{param}' was not fetched: {reason}.")).param(param)
     }
 
     pub(super) fn method_not_allowed(method: &str, path: &str, allow: &'static str) -> Self {
@@ -330,6 +348,38 @@ impl From<PrepareError> for Refusal {
     }
 }
 
+impl From<FormFault> for Refusal {
+    fn from(fault: FormFault) -> Self {
+        let message = sentence(&fault.to_string());
+        match fault {
+            FormFault::Unreadable(_) => Self::bad_request(message),
+            FormFault::Duplicate(param) | FormFault::WrongType(param, _) => {
+                Self::bad_request(message).param(cut(&param, 80))
+            }
+            FormFault::Missing(param, _) | FormFault::TooManyFiles(param, _) => Self::bad_request(message).param(param),
+            FormFault::TooLarge(param, _) => {
+                Self::invalid(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message).param(param)
+            }
+            FormFault::UnknownFormat(param, _) => Self::unsupported_media_type(message).param(param),
+        }
+    }
+}
+
+impl From<ImageFault> for Refusal {
+    fn from(fault: ImageFault) -> Self {
+        let message = sentence(&fault.to_string());
+        let path = fault.path().to_owned();
+        let refusal = match fault {
+            ImageFault::WrongType { .. } | ImageFault::NotBase64 { .. } | ImageFault::TooMany { .. } => {
+                Self::bad_request(message)
+            }
+            ImageFault::TooLarge { .. } => Self::invalid(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message),
+            ImageFault::UnknownFormat { .. } => Self::unsupported_media_type(message),
+        };
+        refusal.param(path)
+    }
+}
+
 impl From<TranslateFault> for Refusal {
     fn from(fault: TranslateFault) -> Self {
         PrepareError::from(fault).into()
@@ -354,7 +404,7 @@ impl From<EngineFault> for Refusal {
 }
 
 /// A message with a capital and a full stop.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     let mut out: String =
         characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default();

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use super::account::Stage;
 use super::budget;
 use super::exchange::{Answer, Exchange, Resolved};
 use super::limits::{AbsentModels, Revoking};
+use super::passed::Passed;
 use super::prompt::{self, PromptVariables};
 use super::queue;
 use super::refusal::Refusal;
@@ -137,6 +139,7 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
     match delivery {
         Delivery::Whole => whole(exchange, order, client).await,
         Delivery::Stream { .. } => stream(exchange, order, client).await,
+        Delivery::Bytes => sound(exchange, order).await,
     }
 }
 
@@ -144,18 +147,34 @@ async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) 
     let mut trace = Trace::default();
     let result = first_that_serves(&order, &mut trace, take_whole).await;
     trace.note(&mut exchange.account);
-    let (document, usage) = result?;
+    let WholeAnswer { document, media_type, usage } = result?;
     exchange.account.tokens(usage);
-    let document = client.whole(document).map_err(|fault| unreadable(trace.engine(), &fault.to_string()))?;
-    Ok(Answer::json(document))
+    let body = client.whole(document).map_err(|fault| unreadable(trace.engine(), &fault.to_string()))?;
+    Ok(Answer::Document { status: StatusCode::OK, content_type: media_type, body })
+}
+
+/// Relays a sound as it comes: nothing in it can be read, counted or mended.
+async fn sound(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal> {
+    let revoked = revoked(exchange, &order);
+    let mut trace = Trace::default();
+    let result = first_that_serves(&order, &mut trace, begin_sound).await;
+    trace.note(&mut exchange.account);
+    let Sound { content_type, first, body, in_flight } = result?;
+    let passed = Passed::begun(first, body, in_flight, order.gap, revoked);
+    Ok(Answer::Passed { status: StatusCode::OK, content_type: Some(content_type), body: Box::new(passed) })
+}
+
+/// What ends an answer when its key is revoked.
+fn revoked(exchange: &Exchange, order: &Order) -> CancellationToken {
+    match exchange.limits.revoking {
+        Revoking::EndsStreams => order.resolved.key.counts.ended.clone(),
+        Revoking::LetsStreamsEnd => CancellationToken::new(),
+    }
 }
 
 async fn stream(exchange: &mut Exchange, order: Order, client: ClientWriter) -> Result<Answer, Refusal> {
     let heartbeat = exchange.limits.heartbeat;
-    let revoked = match exchange.limits.revoking {
-        Revoking::EndsStreams => order.resolved.key.counts.ended.clone(),
-        Revoking::LetsStreamsEnd => CancellationToken::new(),
-    };
+    let revoked = revoked(exchange, &order);
     let mut attempt: Attempt = Box::pin(attempt(order));
     let stream = match tokio::time::timeout(heartbeat, &mut attempt).await {
         Ok(Ok(started)) => Stream::flowing(started, client, exchange.id, revoked, heartbeat),
@@ -196,6 +215,7 @@ impl From<EngineFault> for Miss {
 /// An engine's answer with status 200, and what reads it.
 struct Accepted200 {
     reader: Box<dyn AnswerReader>,
+    content_type: Option<HeaderValue>,
     body: UpstreamBody,
     in_flight: InFlight,
     deadline: tokio::time::Instant,
@@ -237,7 +257,7 @@ async fn first_that_serves<T>(
 
 /// Sends the request to one engine and waits for a head with status 200.
 async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slot) -> Result<Accepted200, Miss> {
-    let Resolved { inference, extras, delivery, .. } = &order.resolved;
+    let Resolved { inference, media, extras, delivery, .. } = &order.resolved;
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
     let body = with_profile(order, candidate)?;
@@ -246,6 +266,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         .prepare(&EngineRequest {
             route: inference.route,
             body: &body,
+            files: &media.files,
             extras: extras.as_deref(),
             model: candidate.model(),
             delivery: *delivery,
@@ -298,7 +319,9 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
     if let Some(conversation) = &order.resolved.conversation {
         shared.affinity.served(conversation, id);
     }
-    Ok(Accepted200 { reader, body: response.into_body(), in_flight, deadline })
+    let (mut head, body) = response.into_parts();
+    let content_type = head.headers.remove(CONTENT_TYPE);
+    Ok(Accepted200 { reader, content_type, body, in_flight, deadline })
 }
 
 /// Has the engine bring the model into memory; of all requests that need it at once, one asks.
@@ -363,9 +386,16 @@ async fn read_fault(
     fault.into()
 }
 
+/// An answer that was read to its end.
+struct WholeAnswer {
+    document: Bytes,
+    media_type: &'static str,
+    usage: TokenUsage,
+}
+
 /// Reads a whole answer.
-async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<(Bytes, TokenUsage), Miss> {
-    let Accepted200 { mut reader, mut body, in_flight, mut deadline } = accepted;
+async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<WholeAnswer, Miss> {
+    let Accepted200 { mut reader, mut body, in_flight, mut deadline, .. } = accepted;
     let id = in_flight.engine().record.id.clone();
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -397,14 +427,72 @@ async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> 
     }
     let whole = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
     let document = reader.whole(whole)?;
-    Ok((document, usage(reader.as_ref())))
+    Ok(WholeAnswer { document, media_type: reader.media_type(), usage: usage(reader.as_ref()) })
+}
+
+/// A sound that has begun to come.
+struct Sound {
+    content_type: HeaderValue,
+    first: Bytes,
+    body: UpstreamBody,
+    in_flight: InFlight,
+}
+
+/// Media types under which engines send sounds (OpenAI's API reference, Create speech: mp3, opus, aac, flac, wav, pcm). Nothing else is told on:
+/// a page would be one of FLM's own to a browser.
+const SOUNDS: &[&str] = &[
+    "audio/mpeg",
+    "audio/mp3",
+    "audio/opus",
+    "audio/ogg",
+    "audio/aac",
+    "audio/flac",
+    "audio/x-flac",
+    "audio/wav",
+    "audio/x-wav",
+    "audio/wave",
+    "audio/vnd.wave",
+    "audio/pcm",
+    "audio/l16",
+    "audio/basic",
+    "audio/mp4",
+    "audio/webm",
+    "application/octet-stream",
+];
+
+/// Reads a sound up to its first bytes.
+async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Sound, Miss> {
+    let Accepted200 { content_type, mut body, in_flight, deadline, .. } = accepted;
+    let id = in_flight.engine().record.id.clone();
+    let told = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let (true, Some(content_type)) = (SOUNDS.contains(&essence.as_str()), content_type.clone()) else {
+        let shown = escape(&super::sanity::cut(told, 80)).into_owned();
+        let why = format!("The engine '{id}' answered with '{shown}' instead of a sound.");
+        return Err(Miss::Final(Refusal::engine_error(why)));
+    };
+    loop {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Ok(None) => {
+                return Err(Miss::Final(Refusal::engine_error(format!("The engine '{id}' sent an empty sound."))));
+            }
+            Ok(Some(Err(error))) => return Err(Miss::Next(broke_off(&id, &error.to_string()))),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(first) = frame.into_data() else { continue };
+        if !first.is_empty() {
+            trace.first_byte.get_or_insert_with(|| order.worker.shared.clock.monotonic());
+            return Ok(Sound { content_type, first, body, in_flight });
+        }
+    }
 }
 
 type Begun = (Box<dyn AnswerReader>, UpstreamBody, Vec<Bytes>, InFlight);
 
 /// Reads a streamed answer up to the first bytes for the client.
 async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Begun, Miss> {
-    let Accepted200 { mut reader, mut body, in_flight, deadline } = accepted;
+    let Accepted200 { mut reader, mut body, in_flight, deadline, .. } = accepted;
     let id = in_flight.engine().record.id.clone();
     let clock = &order.worker.shared.clock;
     let mut out = Vec::with_capacity(4);

@@ -20,7 +20,7 @@ use crate::wire::json_body::JsonBody;
 
 /// Resolves the model's name.
 pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
-    let Parsed { key, inference, body, mut extras, model, delivery, client } = parsed;
+    let Parsed { key, inference, body, media, mut extras, model, delivery, client } = parsed;
     let registry = &exchange.peer.worker.shared.registry;
     let shown = || escape(&cut(&model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
@@ -49,9 +49,12 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
             return Err(refusal);
         }
     };
-    candidates.retain(|candidate| candidate.target.capabilities.contains(&inference.needs));
-    if candidates.is_empty() {
-        return Err(Refusal::unsupported_modalities(&shown(), inference.needs_title));
+    let facts = inference.route.facts();
+    for (capability, title) in std::iter::once((facts.needs, facts.needs_title)).chain(media.needs()) {
+        candidates.retain(|candidate| candidate.target.capabilities.contains(&capability));
+        if candidates.is_empty() {
+            return Err(Refusal::unsupported_modalities(&shown(), title));
+        }
     }
     if let Some(extras) = &mut extras
         && extras.thinking.is_some()
@@ -70,7 +73,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     };
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
-    Ok(Resolved { key, inference, body, extras, model, delivery, candidates, conversation, client })
+    Ok(Resolved { key, inference, body, media, extras, model, delivery, candidates, conversation, client })
 }
 
 /// Resolves a name as Ollama's clients write it: the tag `latest` goes without saying, on either side.

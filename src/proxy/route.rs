@@ -6,13 +6,13 @@ use http::request::Parts;
 
 use super::exchange::{Authenticated, Exchange, Routed};
 use super::passthrough::OwnCall;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, sentence};
 use super::sanity::cut;
-use crate::engines::adapter::InferenceRoute;
+use crate::engines::inference_route::{InferenceRoute, Takes};
 use crate::guard::key_glob;
-use crate::types::engine::Capability;
 use crate::types::key::Right;
 use crate::wire::client::ClientDialect;
+use crate::wire::multipart::Boundary;
 use crate::wire::pivot::OllamaCall;
 
 /// What a request wants.
@@ -45,10 +45,6 @@ pub(super) struct Inference {
     pub(super) route: InferenceRoute,
     /// Its name in logs, metrics, prompts and the console.
     pub(super) name: &'static str,
-    /// What a model must be able to do.
-    pub(super) needs: Capability,
-    /// The same for people.
-    pub(super) needs_title: &'static str,
     /// What the client speaks there.
     pub(super) dialect: ClientDialect,
 }
@@ -58,108 +54,28 @@ struct Row {
     inference: Inference,
 }
 
+const fn row(path: &'static str, name: &'static str, route: InferenceRoute, dialect: ClientDialect) -> Row {
+    Row { path, inference: Inference { route, name, dialect } }
+}
+
 /// Every inference route. Adding one adds a row.
 const INFERENCE: &[Row] = &[
-    Row {
-        path: "/v1/chat/completions",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "chat.completions",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::OpenAi,
-        },
-    },
-    Row {
-        path: "/v1/messages",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "messages",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::Messages,
-        },
-    },
-    Row {
-        path: "/v1/messages/count_tokens",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "messages.count_tokens",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::CountTokens,
-        },
-    },
-    Row {
-        path: "/v1/responses",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "responses",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::Responses,
-        },
-    },
-    Row {
-        path: "/api/chat",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "api.chat",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::Ollama(OllamaCall::Chat),
-        },
-    },
-    Row {
-        path: "/api/generate",
-        inference: Inference {
-            route: InferenceRoute::Chat,
-            name: "api.generate",
-            needs: Capability::Chat,
-            needs_title: "chat",
-            dialect: ClientDialect::Ollama(OllamaCall::Generate),
-        },
-    },
-    Row {
-        path: "/api/embed",
-        inference: Inference {
-            route: InferenceRoute::Embeddings,
-            name: "api.embed",
-            needs: Capability::Embeddings,
-            needs_title: "embeddings",
-            dialect: ClientDialect::Ollama(OllamaCall::Embed),
-        },
-    },
-    Row {
-        path: "/api/embeddings",
-        inference: Inference {
-            route: InferenceRoute::Embeddings,
-            name: "api.embeddings",
-            needs: Capability::Embeddings,
-            needs_title: "embeddings",
-            dialect: ClientDialect::Ollama(OllamaCall::Embeddings),
-        },
-    },
-    Row {
-        path: "/v1/completions",
-        inference: Inference {
-            route: InferenceRoute::Completions,
-            name: "completions",
-            needs: Capability::Completions,
-            needs_title: "completions",
-            dialect: ClientDialect::OpenAi,
-        },
-    },
-    Row {
-        path: "/v1/embeddings",
-        inference: Inference {
-            route: InferenceRoute::Embeddings,
-            name: "embeddings",
-            needs: Capability::Embeddings,
-            needs_title: "embeddings",
-            dialect: ClientDialect::OpenAi,
-        },
-    },
+    row("/v1/chat/completions", "chat.completions", InferenceRoute::Chat, ClientDialect::OpenAi),
+    row("/v1/messages", "messages", InferenceRoute::Chat, ClientDialect::Messages),
+    row("/v1/messages/count_tokens", "messages.count_tokens", InferenceRoute::Chat, ClientDialect::CountTokens),
+    row("/v1/responses", "responses", InferenceRoute::Chat, ClientDialect::Responses),
+    row("/api/chat", "api.chat", InferenceRoute::Chat, ClientDialect::Ollama(OllamaCall::Chat)),
+    row("/api/generate", "api.generate", InferenceRoute::Chat, ClientDialect::Ollama(OllamaCall::Generate)),
+    row("/api/embed", "api.embed", InferenceRoute::Embeddings, ClientDialect::Ollama(OllamaCall::Embed)),
+    row("/api/embeddings", "api.embeddings", InferenceRoute::Embeddings, ClientDialect::Ollama(OllamaCall::Embeddings)),
+    row("/v1/completions", "completions", InferenceRoute::Completions, ClientDialect::OpenAi),
+    row("/v1/embeddings", "embeddings", InferenceRoute::Embeddings, ClientDialect::OpenAi),
+    row("/v1/rerank", "rerank", InferenceRoute::Rerank, ClientDialect::OpenAi),
+    row("/v1/images/generations", "images.generations", InferenceRoute::ImageGenerations, ClientDialect::OpenAi),
+    row("/v1/images/edits", "images.edits", InferenceRoute::ImageEdits, ClientDialect::OpenAi),
+    row("/v1/audio/transcriptions", "audio.transcriptions", InferenceRoute::Transcriptions, ClientDialect::OpenAi),
+    row("/v1/audio/translations", "audio.translations", InferenceRoute::Translations, ClientDialect::OpenAi),
+    row("/v1/audio/speech", "audio.speech", InferenceRoute::Speech, ClientDialect::OpenAi),
 ];
 
 /// The names of the inference routes of one kind. Counting has the prompts of what it counts for.
@@ -171,7 +87,7 @@ pub(super) fn names(route: InferenceRoute) -> impl Iterator<Item = &'static str>
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.
 pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Routed, Refusal> {
     let Authenticated { parts, key } = authenticated;
-    let endpoint = endpoint(&parts)?;
+    let (endpoint, boundary) = endpoint(&parts)?;
     let (name, right) = match &endpoint {
         Endpoint::Models => ("models", Right::Infer),
         Endpoint::Model(_) => ("model", Right::Infer),
@@ -202,7 +118,7 @@ pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Res
         );
         return Err(refusal);
     }
-    Ok(Routed { key, endpoint })
+    Ok(Routed { key, endpoint, boundary })
 }
 
 /// Whether a request is for a route of this endpoint, whatever its method: for requests of a log.
@@ -222,7 +138,8 @@ pub(super) fn is_unknown(parts: &Parts) -> bool {
         && endpoint(parts).is_err_and(|refusal| refusal.code == "not_found")
 }
 
-fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
+/// The endpoint, and what separates the parts of its form where it takes one.
+fn endpoint(parts: &Parts) -> Result<(Endpoint, Option<Boundary>), Refusal> {
     let path = parts.uri.path();
     // Client libraries with a base URL that ends in a slash are not punished for it (CLIENTS.md, Engines' edges).
     let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
@@ -241,7 +158,7 @@ fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
             } else if let Some(call) = OwnCall::read(parts) {
                 // Which methods it takes is the engine's table to say.
                 check_media_type(parts, MediaType::AsOllama)?;
-                return Ok(Endpoint::Own(call));
+                return Ok((Endpoint::Own(call), None));
             } else {
                 return Err(Refusal::not_found(parts.method.as_str(), &cut(path, 100)));
             }
@@ -256,10 +173,27 @@ fn endpoint(parts: &Parts) -> Result<Endpoint, Refusal> {
         Endpoint::Inference(Inference { dialect: ClientDialect::Ollama(_), .. }) | Endpoint::OllamaShow => {
             check_media_type(parts, MediaType::AsOllama)?;
         }
-        Endpoint::Inference(_) => check_media_type(parts, MediaType::Json)?,
+        Endpoint::Inference(inference) => match inference.route.facts().takes {
+            Takes::Json(_) => check_media_type(parts, MediaType::Json)?,
+            Takes::Form(_) => return form_boundary(parts).map(|boundary| (endpoint, Some(boundary))),
+        },
         _ => {}
     }
-    Ok(endpoint)
+    Ok((endpoint, None))
+}
+
+/// The boundary of a form: routes that take files take nothing else.
+fn form_boundary(parts: &Parts) -> Result<Boundary, Refusal> {
+    refuse_encoded(parts)?;
+    let media_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match Boundary::of_media_type(media_type) {
+        Ok(Some(boundary)) => Ok(boundary),
+        Ok(None) => Err(Refusal::unsupported_media_type(format!(
+            "The Content-Type must be multipart/form-data with the file in it, not '{}'.",
+            crate::types::text::escape(&cut(media_type, 60))
+        ))),
+        Err(fault) => Err(Refusal::bad_request(sentence(&fault.to_string()))),
+    }
 }
 
 /// What a body must say it is.
@@ -270,13 +204,19 @@ enum MediaType {
     AsOllama,
 }
 
-/// Inference routes of this table take JSON, as it is: an encoded body could be a decompression bomb.
-fn check_media_type(parts: &Parts, wanted: MediaType) -> Result<(), Refusal> {
-    if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        return Err(Refusal::unsupported_media_type("Send the body without Content-Encoding."));
+/// An encoded body could be a decompression bomb.
+fn refuse_encoded(parts: &Parts) -> Result<(), Refusal> {
+    match parts.headers.get(http::header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Refusal::unsupported_media_type("Send the body without Content-Encoding."))
+        }
+        _ => Ok(()),
     }
+}
+
+/// Most inference routes of this table take JSON, as it is.
+fn check_media_type(parts: &Parts, wanted: MediaType) -> Result<(), Refusal> {
+    refuse_encoded(parts)?;
     let Some(media_type) = parts.headers.get(CONTENT_TYPE) else {
         if wanted == MediaType::AsOllama {
             return Ok(());
@@ -335,10 +275,10 @@ mod tests {
 
     #[test]
     fn paths_match_exactly_and_a_slash_at_the_end_does_not_matter() {
-        assert_eq!(endpoint(&parts("GET", "/v1/models/", None)), Ok(Endpoint::Models));
+        assert_eq!(endpoint(&parts("GET", "/v1/models/", None)), Ok((Endpoint::Models, None)));
         assert_eq!(
             endpoint(&parts("GET", "/v1/models/hf.co%2Fa/b:q4", None)),
-            Ok(Endpoint::Model("hf.co/a/b:q4".into()))
+            Ok((Endpoint::Model("hf.co/a/b:q4".into()), None))
         );
         for path in ["/v1", "/v1/chat", "/v1/chat/completionsx", "/V1/models", "/v1/models/%zz", "/engine/x", "/admin"]
         {
@@ -356,5 +296,18 @@ mod tests {
             assert_eq!(refusal.status, 415, "{media_type:?}");
         }
         assert!(endpoint(&parts("POST", "/v1/embeddings", Some("Application/JSON; charset=utf-8"))).is_ok());
+        for (media_type, status) in [
+            (None, 415),
+            (Some("application/json"), 415),
+            (Some("multipart/mixed; boundary=x"), 415),
+            (Some("multipart/form-data"), 400),
+            (Some("multipart/form-data; boundary=\"\""), 400),
+        ] {
+            let refusal = endpoint(&parts("POST", "/v1/audio/transcriptions", media_type)).expect_err("refused");
+            assert_eq!(refusal.status, status, "{media_type:?}");
+        }
+        let (_, boundary) =
+            endpoint(&parts("POST", "/v1/images/edits", Some("multipart/form-data; boundary=x"))).expect("a form");
+        assert!(boundary.is_some());
     }
 }

@@ -13,6 +13,7 @@ use crate::engines::affinity::Affinity;
 use crate::engines::registry::Registry;
 use crate::guard::Guard;
 use crate::net::egress::Egress;
+use crate::net::media_fetch::MediaFetcher;
 use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::metrics::Metrics;
 use crate::types::clock::Clock;
@@ -37,6 +38,8 @@ pub struct ProxyShared {
     pub hashing: HashingThreads,
     /// The way to engines that are not on this machine.
     pub egress: Egress,
+    /// Fetches images that requests name by address.
+    pub fetcher: MediaFetcher,
     /// The time.
     pub clock: Clock,
     /// Open connections of all listeners; begins empty.

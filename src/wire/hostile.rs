@@ -8,8 +8,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::types::clock::{Clock, UnixMillis};
+use crate::wire::chat_images;
 use crate::wire::client::{About, ClientDialect, ClientWriter, ToldError};
+use crate::wire::form::{self, FileLimits, Word};
 use crate::wire::json_body::JsonBody;
+use crate::wire::media_kind::MediaKind;
+use crate::wire::multipart::Boundary;
 use crate::wire::ndjson::{LineSplitter, lines};
 use crate::wire::ollama_answer::{self, ChatTranslator, TimingsForClient};
 use crate::wire::ollama_request;
@@ -66,6 +70,39 @@ pub fn ndjson(data: &[u8]) {
     }
     seen.extend_from_slice(&splitter.finish().unwrap_or_default());
     assert_eq!(seen, pieces(data).collect::<Vec<_>>().concat());
+}
+
+/// A form: it is read or refused, what is read is a body that the pipeline takes, and what is written of it is read again.
+pub fn form(data: &[u8]) {
+    let (media_type, body) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let Ok(media_type) = std::str::from_utf8(media_type) else { return };
+    let body = Bytes::copy_from_slice(body.strip_prefix(b"\n").unwrap_or(body));
+    let Ok(Some(boundary)) = Boundary::of_media_type(media_type) else { return };
+    let limits = FileLimits { image: 64, audio: 64 };
+    for spec in [&form::TRANSCRIPTION, &form::TRANSLATION, &form::IMAGE_EDIT] {
+        let Ok(read) = spec.read(&body, &boundary, limits) else { continue };
+        let fields = JsonBody::parse(read.body);
+        assert!(fields.is_ok(), "a form becomes an object: {fields:?}");
+        let Ok(fields) = fields else { return };
+        let mut number = 0;
+        let (media_type, written, _) = spec.write(&fields, &read.files, "m", Word::Vllm, || {
+            number += 1;
+            number
+        });
+        let again = Boundary::of_media_type(&media_type).ok().flatten();
+        let again = again.and_then(|boundary| spec.read(&written, &boundary, limits).ok());
+        assert_eq!(again.map(|form| form.files), Some(read.files), "what is written is read again");
+    }
+}
+
+/// The messages of a chat: images and sounds are found or refused, and a fetched image takes the place of its address.
+pub fn images(data: &[u8]) {
+    let Ok(messages) = std::str::from_utf8(data) else { return };
+    let Ok(held) = chat_images::check(messages, 64) else { return };
+    let images = vec![(MediaKind::Png, b"\x89PNG\r\n\x1a\n".as_slice()); held.remote.len()];
+    let put = chat_images::put_in(messages, &held.remote, &images);
+    let again = chat_images::check(&put, 64).map(|again| (again.inline, again.remote.len(), again.audio));
+    assert_eq!(again, Ok((held.inline + held.remote.len(), 0, held.audio)), "{put}");
 }
 
 /// A request of one dialect: what is translated is a body that the pipeline takes, and an Ollama engine's too.
@@ -335,7 +372,62 @@ mod tests {
         })
     }
 
+    const FORM_WORDS: &[&str] = &[
+        "--x",
+        "--",
+        "\r\n",
+        "\r\n\r\n",
+        "Content-Disposition: form-data; ",
+        "name=\"file\"",
+        "name=\"model\"",
+        "name=\"stream\"",
+        "name=\"image[]\"",
+        "name=\"temperature\"",
+        "; filename=\"a\"",
+        "RIFF0000WAVE",
+        "\u{fe}",
+        "true",
+        "0.5",
+        "\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nRIFF0000WAVE",
+        "\r\n--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm",
+        "\r\n--x\r\nContent-Disposition: form-data; name=\"seed\"\r\n\r\n1",
+        "\r\n--x--\r\n",
+    ];
+
+    fn form_input() -> impl Strategy<Value = Vec<u8>> {
+        let words = proptest::collection::vec(proptest::sample::select(FORM_WORDS), 0..12);
+        words.prop_map(|words| format!("multipart/form-data; boundary=x\n{}", words.concat()).into_bytes())
+    }
+
+    const IMAGE_WORDS: &[&str] = &[
+        r#"{"content":["#,
+        r#"{"image_url":"http://a/b"}"#,
+        r#"{"image_url":{"url":"https:\/\/a"}}"#,
+        r#"{"im\u0061ge_url":{"url":"data:;base64,iVBORw0KGgoAAAANSUhEUg=="}}"#,
+        r#"{"input_audio":{}}"#,
+        r#"{"image_url":{"url":"//a","url":"//b"}}"#,
+        "3",
+        ",",
+        "]}",
+        "\u{fe}",
+    ];
+
+    fn images_input() -> impl Strategy<Value = Vec<u8>> {
+        let words = proptest::collection::vec(proptest::sample::select(IMAGE_WORDS), 0..10);
+        words.prop_map(|words| format!("[{}]", words.concat()).into_bytes())
+    }
+
     proptest! {
+        #[test]
+        fn no_input_breaks_the_reader_of_forms(data in prop_oneof![input(), form_input()]) {
+            form(&data);
+        }
+
+        #[test]
+        fn no_messages_break_the_finder_of_images(data in prop_oneof![input(), images_input()]) {
+            images(&data);
+        }
+
         #[test]
         fn no_input_breaks_a_parser(data in input()) {
             sse(&data);

@@ -28,6 +28,10 @@ pub const REASONING_IN: [&str; 3] = [REASONING_OUT, "reasoning", "thinking"];
 pub(super) struct RawUsage<A = IgnoredAny> {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
+    /// What OpenAI's images call the first.
+    input_tokens: Option<u64>,
+    /// And the second.
+    output_tokens: Option<u64>,
     prompt_tokens_details: Option<PromptDetails>,
     pub(super) completion_tokens_details: Option<A>,
 }
@@ -40,8 +44,8 @@ struct PromptDetails {
 impl<A> RawUsage<A> {
     pub(super) fn read(&self) -> TokenUsage {
         TokenUsage {
-            prompt: self.prompt_tokens.unwrap_or(0),
-            completion: self.completion_tokens.unwrap_or(0),
+            prompt: self.prompt_tokens.or(self.input_tokens).unwrap_or(0),
+            completion: self.completion_tokens.or(self.output_tokens).unwrap_or(0),
             cached: self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0),
             source: TokenSource::Engine,
         }
@@ -186,6 +190,10 @@ pub enum Document {
     Completion,
     /// `data` with `embedding`.
     Embeddings,
+    /// `results` with `relevance_score`.
+    Rerank,
+    /// `data` with `b64_json` or `url`.
+    Images,
 }
 
 /// Why a whole answer is not one.
@@ -208,7 +216,8 @@ pub fn read_whole(document: Document, body: Bytes) -> Result<(Bytes, Option<Toke
     let text = std::str::from_utf8(&body).map_err(|fault| no_document(&fault))?;
     let list_name = match document {
         Document::Chat | Document::Completion => "choices",
-        Document::Embeddings => "data",
+        Document::Embeddings | Document::Images => "data",
+        Document::Rerank => "results",
     };
     let (mut error, mut usage, mut list) = ("null", "null", "null");
     json_scan::fields::<ScanFault>(text.as_bytes(), |field| {

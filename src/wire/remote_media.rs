@@ -20,17 +20,19 @@ pub fn find(json: &str) -> Option<String> {
     walk.found
 }
 
-/// Whether a text can hold a remote reference at all: a key that ends in `url`, in any case or with escapes. Costs one
-/// pass without building anything, so that requests without media pay next to nothing.
+/// Whether a text can hold a remote reference at all: a key that ends in `url` or `uri` or is one of the others, in any case or with
+/// escapes. Costs two passes without building anything, so that requests without media pay next to nothing.
 #[must_use]
 pub fn may_have(json: &str) -> bool {
     let bytes = json.as_bytes();
+    let begins = |rest: &[u8], word: &[u8]| rest.len() >= word.len() && rest[..word.len()].eq_ignore_ascii_case(word);
     memchr::memchr2_iter(b'u', b'U', bytes).any(|at| {
         let rest = &bytes[at..];
         // `\u00…` can spell any letter of a key.
-        rest.len() > 3
-            && (rest[..3].eq_ignore_ascii_case(b"url") || rest.starts_with(b"u00") && at > 0 && bytes[at - 1] == b'\\')
-    })
+        begins(rest, b"url") || begins(rest, b"uri") || rest.starts_with(b"u00") && at > 0 && bytes[at - 1] == b'\\'
+    }) || memchr::memchr2_iter(b'm', b'M', bytes)
+        // `remote…` and `images`, from their m on, as beginnings of keys.
+        .any(|at| at > 1 && begins(&bytes[at - 1..], b"images\"") || at > 2 && begins(&bytes[at - 2..], b"remote"))
 }
 
 /// Whether a value names a place to fetch from: it has a scheme other than `data`, or none but a host.
@@ -208,9 +210,12 @@ mod tests {
             (r#"{"url":"ht\ntp://a"}"#, "url"),
             (r#"{"url":"//a/b"}"#, "url"),
             (r#"{"kv_transfer_params":{"remote_host":"10.0.0.1"}}"#, "kv_transfer_params.remote_host"),
+            (r#"{"Remote_Host":"10.0.0.1"}"#, "Remote_Host"),
+            (r#"{"IMAGES":["http://a"]}"#, "IMAGES[0]"),
+            (r#"{"image_uri":"http://a"}"#, "image_uri"),
         ] {
             assert_eq!(find(json).as_deref(), Some(path), "{json}");
-            assert!(may_have(json) || json.contains("images") || json.contains("remote_host"), "{json}");
+            assert!(may_have(json), "{json}");
         }
     }
 

@@ -22,11 +22,18 @@ pub struct TooLong {
 }
 
 /// Cuts pieces at the borders of events. Keeps the unfinished rest for the next piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Splitter {
     tail: BytesMut,
     /// How much of `tail` was searched for a border already, so that a long event costs linear time.
     searched: usize,
+    limit: usize,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self::with_limit(MAX_EVENT)
+    }
 }
 
 impl Splitter {
@@ -34,6 +41,12 @@ impl Splitter {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for events of up to `limit` bytes: those with whole images in them.
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        Self { tail: BytesMut::new(), searched: 0, limit }
     }
 
     /// Takes a piece; answers all events that are whole now, as one run of bytes (empty when there is none).
@@ -75,8 +88,8 @@ impl Splitter {
     }
 
     fn within_limit(&self) -> Result<Bytes, TooLong> {
-        if self.tail.len() > MAX_EVENT {
-            return Err(TooLong { limit: MAX_EVENT });
+        if self.tail.len() > self.limit {
+            return Err(TooLong { limit: self.limit });
         }
         Ok(Bytes::new())
     }

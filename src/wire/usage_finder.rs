@@ -49,6 +49,12 @@ impl UsageFinder {
         self.kept.drain(..excess);
     }
 
+    /// The engine's own counts, if it told any.
+    #[must_use]
+    pub fn told(&self) -> Option<TokenUsage> {
+        (self.prompt.is_some() || self.completion.is_some()).then(|| self.usage())
+    }
+
     /// What was found: the engine's own counts, else the lines of a stream as an estimate.
     #[must_use]
     pub fn usage(&self) -> TokenUsage {

@@ -12,6 +12,7 @@ mod egress;
 mod home;
 mod llama_server;
 mod namespace;
+mod media;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]

@@ -1,6 +1,7 @@
 //! What every adapter must do, and what only some must.
 
-use flm::engines::adapter::{EngineError, InferenceRoute, PrepareError};
+use flm::engines::adapter::{EngineError, PrepareError};
+use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::types::engine::Capability;
 use http::Method;
@@ -429,5 +430,29 @@ async fn an_error_under_status_200_is_a_fault() {
         let got = chat("lmstudio", &engine, &body, "tiny").await;
         assert_eq!(got.fault.map(|fault| fault.status), Some(502));
         assert!(got.text.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn ranks_are_read_with_their_tokens_and_an_engine_without_them_says_so() {
+    let asked = json!({"model": "a-name-of-the-client", "query": "hello", "documents": ["word", "hello there"]});
+    let rerank = InferenceRoute::Rerank;
+    for (kind, script, tokens) in
+        [("llamacpp", scripts::llamacpp_rerank as MakeScript, 27), ("vllm", scripts::vllm_embed, 20)]
+    {
+        let engine = FakeEngine::start(script()).await;
+        let got = exchange(adapter(kind), &engine, rerank, &asked, "flm-embed").await.expect("can be put to it");
+        assert_eq!(got.fault, None, "{kind}");
+        assert_eq!(got.json()["results"].as_array().map(Vec::len), Some(2), "{kind}");
+        assert_eq!(got.progress.usage.map(|usage| (usage.prompt, usage.completion)), Some((tokens, 0)), "{kind}");
+        assert_eq!(engine.seen().asked[0].json()["model"], "flm-embed", "{kind}");
+    }
+    let engine = FakeEngine::start(scripts::llamacpp()).await;
+    let got = exchange(adapter("llamacpp"), &engine, rerank, &asked, "flm-tiny").await.expect("can be put to it");
+    let fault = got.fault.expect("it was started without");
+    assert_eq!((fault.status, fault.code.as_str(), fault.retryable), (501, "not_implemented", false));
+    for kind in ["ollama", "lmstudio"] {
+        let refused = exchange(adapter(kind), &engine, rerank, &asked, "tiny").await;
+        assert!(matches!(refused, Err(PrepareError::NotOffered(_))), "{kind}");
     }
 }

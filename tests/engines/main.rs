@@ -15,9 +15,8 @@ mod manage;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flm::engines::adapter::{
-    Adapter, AnswerProgress, Delivery, EngineFault, EngineRequest, InferenceRoute, PrepareError, Session,
-};
+use flm::engines::adapter::{Adapter, AnswerProgress, Delivery, EngineFault, EngineRequest, PrepareError, Session};
+use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::net::egress::Egress;
 use flm::net::pool::{Pool, PoolConfig};
@@ -94,8 +93,15 @@ pub(crate) async fn exchange(
         Delivery::Whole
     };
     let key = Secret::new("engine-key".to_owned());
-    let mut prepared =
-        adapter.prepare(&EngineRequest { route, body: &json, extras: None, model, delivery, api_key: Some(&key) })?;
+    let mut prepared = adapter.prepare(&EngineRequest {
+        route,
+        body: &json,
+        files: &[],
+        extras: None,
+        model,
+        delivery,
+        api_key: Some(&key),
+    })?;
     let mut request = Request::new(Full::new(prepared.body));
     *request.method_mut() = prepared.method;
     *request.uri_mut() = prepared.path.parse().expect("a path");

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::Proxy;
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, PATIENCE};
+use crate::media_scripts;
 
 /// How a route's API writes errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,10 @@ fn routes() -> Vec<Route> {
         route("/api/generate", Shape::Ollama, json!({"model": "flm-tiny", "prompt": "hi"})),
         route("/api/embed", Shape::Ollama, json!({"model": "flm-embed", "input": "hi"})),
         route("/api/embeddings", Shape::Ollama, json!({"model": "flm-embed", "prompt": "hi"})),
+        // Forms have a table of their own (tests/proxy/media.rs).
+        route("/v1/rerank", Shape::OpenAi, json!({"model": "media", "query": "hi", "documents": ["a", "b"]})),
+        route("/v1/images/generations", Shape::OpenAi, json!({"model": "media", "prompt": "hi"})),
+        route("/v1/audio/speech", Shape::OpenAi, json!({"model": "media", "input": "hi", "voice": "alloy"})),
     ]
 }
 
@@ -217,6 +222,33 @@ fn fields(route: &Route) -> Vec<Case> {
         }
         "/api/embed" => &[("input", json!(true))],
         "/api/embeddings" => &[("prompt", json!(3))],
+        "/v1/rerank" => &[
+            ("query", Value::Null),
+            ("query", json!(["hi"])),
+            ("documents", json!("a")),
+            ("documents", Value::Null),
+            ("top_n", json!("two")),
+            ("return_documents", json!("yes")),
+        ],
+        "/v1/images/generations" => &[
+            ("prompt", Value::Null),
+            ("prompt", json!(["hi"])),
+            ("n", json!("two")),
+            ("size", json!(1024)),
+            ("quality", json!([])),
+            ("response_format", json!({})),
+            ("stream", json!("yes")),
+            ("partial_images", json!("all")),
+        ],
+        "/v1/audio/speech" => &[
+            ("input", Value::Null),
+            ("input", json!(["hi"])),
+            ("voice", json!(3)),
+            ("speed", json!("fast")),
+            ("response_format", json!(1)),
+            ("stream_format", json!("video")),
+            ("instructions", json!({})),
+        ],
         _ => &[],
     };
     let case = |(field, value): &(&'static str, Value)| Case {
@@ -269,11 +301,13 @@ async fn hundreds_of_wrong_requests_are_refused_as_their_api_does_and_their_conn
     proxy.engine("embed", "llamacpp", &embed).await;
     let ollama = FakeEngine::start(engine_scripts::ollama()).await;
     proxy.engine("ollama", "ollama", &ollama).await;
-    let troubled = || [&chat, &embed, &ollama].map(|engine| engine.seen().asked.len());
+    let media = FakeEngine::start(media_scripts::media()).await;
+    proxy.engine("media", "openai", &media).await;
+    let troubled = || [&chat, &embed, &ollama, &media].map(|engine| engine.seen().asked.len());
     let before = troubled();
     let routes = routes();
     let cases: Vec<Case> = routes.iter().flat_map(|route| general(route).into_iter().chain(fields(route))).collect();
-    assert!(cases.len() >= 300, "{}", cases.len());
+    assert!(cases.len() >= 400, "{}", cases.len());
     let mut complaints = Vec::new();
     let mut by_status: BTreeMap<u16, usize> = BTreeMap::new();
     let stream = TcpStream::connect(proxy.address()).await.expect("connects");

@@ -8,6 +8,8 @@ mod engine_scripts;
 mod fake_engine;
 #[path = "../support/fake_socks.rs"]
 mod fake_socks;
+#[path = "../support/media_scripts.rs"]
+mod media_scripts;
 
 mod aliases;
 mod anthropic;
@@ -17,6 +19,8 @@ mod connections;
 mod egress;
 mod hostile;
 mod keys;
+mod media;
+mod media_fetch;
 mod ollama_clients;
 mod owner;
 mod passthrough;
@@ -43,6 +47,7 @@ use flm::engines::affinity::Affinity;
 use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
 use flm::net::egress::Egress;
+use flm::net::media_fetch::MediaFetcher;
 use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
@@ -118,7 +123,7 @@ impl Proxy {
     }
 
     pub(crate) fn at(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits) -> Self {
-        Self::listening(None, clock, limits, key_limits)
+        Self::built(None, clock, limits, key_limits, MediaFetcher::default())
     }
 
     /// The same with TLS, whose port is closed until there is a certificate.
@@ -127,6 +132,21 @@ impl Proxy {
         clock: Clock,
         limits: ProxyLimits,
         key_limits: KeyLimits,
+    ) -> Self {
+        Self::built(encryption, clock, limits, key_limits, MediaFetcher::default())
+    }
+
+    /// With a network of the test's own behind fetched images.
+    pub(crate) fn staged(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits, fetcher: MediaFetcher) -> Self {
+        Self::built(None, clock, limits, key_limits, fetcher)
+    }
+
+    fn built(
+        encryption: Option<Encryption>,
+        clock: Clock,
+        limits: ProxyLimits,
+        key_limits: KeyLimits,
+        fetcher: MediaFetcher,
     ) -> Self {
         let tasks = Tasks::new();
         let metrics = Metrics::new(2);
@@ -145,6 +165,7 @@ impl Proxy {
             metrics,
             hashing: HashingThreads::start().expect("threads"),
             egress: Egress::direct(),
+            fetcher,
             clock,
             connections: Arc::default(),
             affinity: Affinity::default(),

@@ -43,6 +43,21 @@ pub(crate) fn llamacpp() -> Script {
         .post_when("/v1/completions", streams, reply("completions_stream"))
         .post("/v1/completions", reply("completions"))
         .post("/v1/embeddings", reply("embeddings_not_enabled"))
+        .post("/v1/rerank", reply("rerank_not_enabled"))
+        .post("/v1/audio/transcriptions", reply("audio_transcriptions_no_audio"))
+}
+
+/// llama.cpp started with `--reranking`.
+pub(crate) fn llamacpp_rerank() -> Script {
+    let reply = |name: &str| Reply::recorded(&format!("llamacpp/b11434-rerank/{name}"));
+    let rerank = "/v1/rerank";
+    Script::new(Reply::recorded("llamacpp/b11434/not_found"))
+        .get("/health", Reply::recorded("llamacpp/b11434/health"))
+        .get("/props", reply("props"))
+        .get("/v1/models", reply("v1_models"))
+        .post_when(rerank, |body| body.get("query").is_none(), reply("rerank_no_query"))
+        .post_when(rerank, |body| !body["documents"].is_array(), reply("rerank_no_documents"))
+        .post(rerank, reply("rerank"))
 }
 
 /// llama.cpp while it loads its model.
@@ -131,6 +146,7 @@ pub(crate) fn vllm_embed() -> Script {
         .get("/v1/models", reply("v1_models"))
         .post_when("/v1/embeddings", |body| body["input"].to_string().len() > 200, reply("embeddings_too_long"))
         .post("/v1/embeddings", reply("embeddings"))
+        .post_when("/v1/rerank", |body| body["query"].is_string() && body["documents"].is_array(), reply("rerank"))
 }
 
 /// vLLM as a pooling model, started so that it can sleep: awake first, asleep when asked again.

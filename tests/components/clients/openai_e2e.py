@@ -80,6 +80,7 @@ def refused(call):
             "status": error.status_code,
             "code": error.code,
             "message": error.message,
+            "param": error.param,
             "request_id": error.request_id,
         }
     return {"class": None}
@@ -111,6 +112,47 @@ def leave():
             break
     answer.close()
     return {"pieces": seen}
+
+
+WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\0\0\0"
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0"
+
+
+def ranked(model):
+    """The client has no word for ranking, but a way to say it."""
+    body = {"model": model, "query": "hello", "documents": ["word", "hello there", "one two"]}
+    return client.post("/rerank", cast_to=object, body=body, options={"headers": {"x-stainless-raw-response": "true"}})
+
+
+def rerank():
+    raw = ranked("flm://rank/" + embedding_model)
+    answer = json.loads(raw.content)
+    return {"request_id": raw.headers.get("x-request-id"), "results": answer["results"], "usage": answer["usage"]}
+
+
+def rerank_without():
+    return refused(lambda: ranked("flm://embed/" + embedding_model))
+
+
+def media_refused():
+    """Every way in which the client sends files and asks for media, at a model that has neither eyes nor ears."""
+    sound = ("who cares.wav", WAV, "text/plain")
+    calls = [
+        lambda: client.audio.transcriptions.create(
+            model=chat_model, file=sound, response_format="verbose_json", timestamp_granularities=["word", "segment"]
+        ),
+        lambda: client.audio.transcriptions.create(model=chat_model, file=sound, stream=True, temperature=0.5),
+        lambda: client.audio.translations.create(model=chat_model, file=sound, prompt="ü"),
+        lambda: client.audio.speech.create(model=chat_model, input="hello", voice="alloy"),
+        lambda: client.images.generate(model=chat_model, prompt="a cat"),
+        lambda: client.images.edit(model=chat_model, image=[PNG, PNG], mask=PNG, prompt="a hat", n=2),
+    ]
+    return {"seen": [refused(call) for call in calls]}
+
+
+def wrong_audio():
+    told = refused(lambda: client.audio.transcriptions.create(model=chat_model, file=("a.wav", PNG, "audio/wav")))
+    return {name: told[name] for name in ("class", "status", "code", "param")}
 
 
 print(json.dumps(globals()[step]()))

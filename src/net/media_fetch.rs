@@ -1,0 +1,584 @@
+//! Fetches an image that a request only names, so that no engine ever dials an address of a client's choice (SPEC §4.6).
+//!
+//! Called by `proxy` when the setting `media.fetch_remote` is on. Must never connect to an address that it has not checked, follow a
+//! redirect, send anything of the client's, or read more than it was told to.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::connect::{self, Stream};
+use super::driven::Connection;
+use super::upstream::Scheme;
+use crate::types::address::canonical;
+
+/// Longest address that is looked at.
+const MAX_URL: usize = 4 << 10;
+
+/// Addresses of one name that are tried.
+const MAX_TRIED: usize = 3;
+
+/// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
+const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+/// A boxed future.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How hosts are looked up and reached. The one seam between fetching and the way out: behind a proxy that resolves names itself
+/// there are no addresses to check, and an implementation for it decides what it takes instead. Tests put a network of their own here.
+pub trait Network: Send + Sync {
+    /// The addresses of a name, asked for once per image.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>>;
+
+    /// Connects to exactly this address.
+    fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>>;
+}
+
+/// The system's resolver and direct connections.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemNetwork;
+
+impl Network for SystemNetwork {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+    }
+
+    fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            // A public address of this very machine leads to services that trust what comes from it.
+            if stream.local_addr()?.ip() == address.ip() {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the address is this machine's own"));
+            }
+            Ok(stream)
+        })
+    }
+}
+
+/// Fetches images.
+#[derive(Clone)]
+pub struct MediaFetcher {
+    network: Arc<dyn Network>,
+}
+
+impl std::fmt::Debug for MediaFetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MediaFetcher")
+    }
+}
+
+impl Default for MediaFetcher {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemNetwork))
+    }
+}
+
+/// Why an image was not fetched. Says nothing about what is behind an address that may not be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// Not an address that FLM fetches from.
+    #[error("{0}")]
+    Url(&'static str),
+    /// The host is, or resolves to, an address that nobody outside may reach.
+    #[error("the host is not on the public internet")]
+    Forbidden,
+    /// The name is not known.
+    #[error("the name of the host cannot be resolved")]
+    Unresolved,
+    /// No connection, or it broke off.
+    #[error("the host cannot be reached: {0}")]
+    Network(String),
+    /// A redirect.
+    #[error("the host redirects, which is not followed: send the final address")]
+    Redirect,
+    /// Another status than 200.
+    #[error("the host answers with status {0}")]
+    Status(u16),
+    /// The answer is compressed although nobody asked for that.
+    #[error("the host sends an encoding that nobody asked for")]
+    Encoded,
+    /// Larger than allowed.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(usize),
+    /// Not in time.
+    #[error("it did not come in time")]
+    Timeout,
+}
+
+/// An address that may be fetched from, as far as its text tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MediaUrl {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    host_header: HeaderValue,
+    target: Uri,
+}
+
+impl MediaFetcher {
+    /// Fetches over a network.
+    #[must_use]
+    pub fn new(network: Arc<dyn Network>) -> Self {
+        Self { network }
+    }
+
+    /// Fetches the bytes behind an address until `deadline`. What they are is the caller's to check.
+    ///
+    /// # Errors
+    /// See [`FetchError`]. Dropping the future closes the connection.
+    pub async fn fetch(&self, url: &str, limit: usize, deadline: Instant) -> Result<Bytes, FetchError> {
+        let url = MediaUrl::parse(url)?;
+        let fetched = tokio::time::timeout_at(deadline, async {
+            let addresses = self.checked_addresses(&url).await?;
+            let stream = self.open(&url, &addresses).await?;
+            get(stream, &url, limit).await
+        });
+        fetched.await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// Resolves once. One forbidden address among several condemns the name: it is made to get past a check.
+    async fn checked_addresses(&self, url: &MediaUrl) -> Result<Vec<SocketAddr>, FetchError> {
+        let addresses = match url.host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, url.port)],
+            Err(_name) => self.network.resolve(&url.host, url.port).await.map_err(|error| {
+                tracing::debug!(%error, "the name of an image's host was not resolved");
+                FetchError::Unresolved
+            })?,
+        };
+        if addresses.is_empty() {
+            return Err(FetchError::Unresolved);
+        }
+        if addresses.iter().any(|address| !is_public(address.ip())) {
+            return Err(FetchError::Forbidden);
+        }
+        Ok(addresses)
+    }
+
+    /// Connects to the very addresses that were checked; no name is looked up again.
+    async fn open(&self, url: &MediaUrl, addresses: &[SocketAddr]) -> Result<Stream, FetchError> {
+        let mut failure = FetchError::Unresolved;
+        for address in addresses.iter().take(MAX_TRIED) {
+            let address = SocketAddr::new(canonical(address.ip()), url.port);
+            match self.network.connect(address).await {
+                Ok(stream) => {
+                    return match url.scheme {
+                        Scheme::Http => Ok(Stream::Plain(stream)),
+                        Scheme::Https => match connect::secure(stream, &url.host).await {
+                            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+                            Err(error) => Err(FetchError::Network(error.to_string())),
+                        },
+                    };
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(FetchError::Forbidden),
+                Err(error) => failure = FetchError::Network(error.to_string()),
+            }
+        }
+        Err(failure)
+    }
+}
+
+async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
+    let network = |error: hyper::Error| FetchError::Network(error.to_string());
+    let mut connection = match stream {
+        Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
+        Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
+    }
+    .map_err(network)?;
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = url.target.clone();
+    let headers = request.headers_mut();
+    headers.insert(HOST, url.host_header.clone());
+    headers.insert(ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
+    let response = connection.send(request).await.map_err(|error| network(error.into_error()))?;
+    let (head, mut body) = response.into_parts();
+    if head.status.is_redirection() {
+        return Err(FetchError::Redirect);
+    }
+    if head.status != StatusCode::OK {
+        return Err(FetchError::Status(head.status.as_u16()));
+    }
+    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(FetchError::Encoded);
+    }
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(FetchError::TooLarge(limit));
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
+        let Ok(data) = frame.map_err(network)?.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(FetchError::TooLarge(limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+impl MediaUrl {
+    fn parse(text: &str) -> Result<Self, FetchError> {
+        if text.len() > MAX_URL {
+            return Err(FetchError::Url("its address is longer than 4096 bytes"));
+        }
+        // Without the fragment, which is never sent.
+        let text = text.trim_matches(' ').split('#').next().unwrap_or_default();
+        let uri: Uri = text.parse().map_err(|_| FetchError::Url("its address is not a valid URL"))?;
+        let (scheme, default_port) = match uri.scheme_str() {
+            Some("http") => (Scheme::Http, 80),
+            Some("https") => (Scheme::Https, 443),
+            _ => return Err(FetchError::Url("only http and https addresses are fetched")),
+        };
+        let authority = uri.authority().ok_or(FetchError::Url("its address names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(FetchError::Url("an address with a user name is not fetched"));
+        }
+        // `Authority::port` says None for a port out of range too.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            None | Some("" | ":") => default_port,
+            Some(rest) => rest
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port != 0)
+                .ok_or(FetchError::Url("its port is not valid"))?,
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_owned();
+        if host.is_empty() {
+            return Err(FetchError::Url("its address names no host"));
+        }
+        if host.parse::<IpAddr>().is_err() && is_numeric(&host) {
+            return Err(FetchError::Forbidden);
+        }
+        let host_header =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not valid"))?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = target.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
+        Ok(Self { scheme, host, port, host_header, target })
+    }
+}
+
+/// Whether a host is an IPv4 address in disguise: resolvers read `2130706433`, `0177.0.0.1`, `0x7f.1` and `127.1` as addresses
+/// (WHATWG URL, "ends in a number").
+fn is_numeric(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    last.bytes().all(|b| b.is_ascii_digit())
+        || hexadecimal.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether an address belongs to the public internet (IANA's special-purpose registries for IPv4 and IPv6). What is not known to be
+/// public is not.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match canonical(address) {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [first, second, third, _] = address.octets();
+    let special = match first {
+        // This network, private use, loopback, multicast, reserved, broadcast.
+        0 | 10 | 127 | 224.. => true,
+        // Shared between a provider and its customers (RFC 6598); some clouds put their metadata there.
+        100 => second & 0xc0 == 64,
+        // Link-local, which has most clouds' metadata (RFC 3927).
+        169 => second == 254,
+        172 => second & 0xf0 == 16,
+        // Protocol assignments, documentation, 6to4 relays, private use.
+        192 => matches!((second, third), (0, 0 | 2) | (88, 99) | (168, _)),
+        // Benchmarks (RFC 2544), documentation.
+        198 => matches!(second, 18 | 19) || (second, third) == (51, 100),
+        203 => (second, third) == (0, 113),
+        _ => false,
+    };
+    !special && address != AZURE_AGENT
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [first, second, third, ..] = address.segments();
+    // Global unicast is 2000::/3 alone: that leaves out loopback, unspecified, mapped and compatible IPv4, NAT64 (64:ff9b::/96),
+    // unique local, link-local, site-local and multicast.
+    let global = first & 0xe000 == 0x2000;
+    let special = match first {
+        // Protocol assignments with Teredo and benchmarks (2001::/23), documentation.
+        0x2001 => second < 0x200 || second == 0xdb8,
+        // 6to4 wraps any IPv4 address.
+        0x2002 => true,
+        // Documentation (RFC 9637): 3fff::/20.
+        0x3fff => second & 0xf000 == 0,
+        // Direct delegation for AS112, which answers for private names.
+        0x2620 => (second, third) == (0x4f, 0x8000),
+        _ => false,
+    };
+    global && !special
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tasks::Tasks;
+    use std::sync::Mutex;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Answers each question of a name with the next list of addresses, and leads every connection to one place.
+    struct Staged {
+        answers: Mutex<Vec<Vec<IpAddr>>>,
+        place: Option<SocketAddr>,
+        asked: Mutex<Vec<String>>,
+        dialled: Mutex<Vec<SocketAddr>>,
+    }
+
+    impl Staged {
+        fn new(answers: Vec<Vec<IpAddr>>, place: Option<SocketAddr>) -> Arc<Self> {
+            Arc::new(Self { answers: Mutex::new(answers), place, asked: Mutex::default(), dialled: Mutex::default() })
+        }
+    }
+
+    impl Network for Staged {
+        fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+            self.asked.lock().expect("a lock").push(host.to_owned());
+            let mut answers = self.answers.lock().expect("a lock");
+            let next = if answers.len() > 1 { answers.remove(0) } else { answers.first().cloned().unwrap_or_default() };
+            let addresses = next.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+            Box::pin(std::future::ready(Ok(addresses)))
+        }
+
+        fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
+            self.dialled.lock().expect("a lock").push(address);
+            Box::pin(async move {
+                match self.place {
+                    Some(place) => TcpStream::connect(place).await,
+                    None => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody is there")),
+                }
+            })
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    async fn fetch(network: &Arc<Staged>, url: &str) -> Result<Bytes, FetchError> {
+        MediaFetcher::new(network.clone()).fetch(url, 1000, Instant::now() + PATIENCE).await
+    }
+
+    /// A host that gives one answer to whoever comes.
+    async fn host(answer: &'static str) -> (SocketAddr, Tasks) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("an address");
+        let tasks = Tasks::new();
+        tasks.spawn_until_end("host", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..read]).to_ascii_lowercase();
+                assert!(
+                    head.starts_with("get /a.png?b=c http/1.1\r\n") && head.contains("host: images.example\r\n"),
+                    "{head}"
+                );
+                assert!(!head.contains("authorization") && !head.contains("cookie"), "{head}");
+                // Whoever refuses the answer leaves before its end.
+                let _left = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (address, tasks)
+    }
+
+    #[test]
+    fn what_is_not_public_is_known() {
+        for address in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.100.100.200",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(ip(address)), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "93.184.216.34",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.17.0.1",
+            "223.255.255.254",
+            "169.253.1.1",
+            "2606:4700::1111",
+            "2a00:1450:4001::1",
+            "2001:4860:4860::8888",
+            "::ffff:1.1.1.1",
+        ] {
+            assert!(is_public(ip(address)), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_spelling_of_a_private_address_is_ever_dialled() {
+        let network = Staged::new(vec![vec![ip("127.0.0.1")]], None);
+        for url in [
+            "http://127.0.0.1/a.png",
+            "http://127.1/a.png",
+            "http://2130706433/a.png",
+            "http://0177.0.0.1/a.png",
+            "http://0x7f.0.0.1/a.png",
+            "http://0x7f000001/a.png",
+            "http://017700000001/",
+            "http://0.0.0.0/",
+            "http://0/",
+            "http://10.0.0.1:8080/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://169.254.169.254./latest/meta-data/",
+            "http://100.64.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://[fc00::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://[fe80::1]/",
+            "http://[64:ff9b::169.254.169.254]/",
+            "https://localhost/",
+            "http://localtest.me/",
+            "http://printer.lan/",
+        ] {
+            assert_eq!(fetch(&network, url).await, Err(FetchError::Forbidden), "{url}");
+        }
+        for url in [
+            "ftp://images.example/a.png",
+            "file:///etc/passwd",
+            "gopher://images.example/",
+            "http://user:secret@images.example/",
+            "http://images.example@127.0.0.1/",
+            "http://images.example:99999/",
+            "http://images.example:0/",
+            "http:///a.png",
+            "http://a b/",
+            "//images.example/a.png",
+            "http://[fe80::1%25eth0]/",
+            "http://images.example\\@127.0.0.1/",
+        ] {
+            assert!(matches!(fetch(&network, url).await, Err(FetchError::Url(_) | FetchError::Forbidden)), "{url}");
+        }
+        let long = format!("http://images.example/{}", "a".repeat(5000));
+        assert!(matches!(fetch(&network, &long).await, Err(FetchError::Url(_))));
+        assert_eq!(*network.dialled.lock().expect("a lock"), []);
+    }
+
+    #[tokio::test]
+    async fn one_private_address_among_public_ones_condemns_a_name() {
+        let network = Staged::new(vec![vec![ip("93.184.216.34"), ip("127.0.0.1")]], None);
+        assert_eq!(fetch(&network, "http://images.example/").await, Err(FetchError::Forbidden));
+        assert_eq!(*network.dialled.lock().expect("a lock"), []);
+        let nothing = Staged::new(vec![vec![]], None);
+        assert_eq!(fetch(&nothing, "http://images.example/").await, Err(FetchError::Unresolved));
+    }
+
+    #[tokio::test]
+    async fn a_rebinding_name_is_asked_once_and_the_checked_address_is_dialled() {
+        let (place, _tasks) = host("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nimage").await;
+        let network = Staged::new(vec![vec![ip("93.184.216.34")], vec![ip("127.0.0.1")]], Some(place));
+        let fetched = fetch(&network, "http://images.example/a.png?b=c#fragment").await;
+        assert_eq!(fetched, Ok(Bytes::from_static(b"image")));
+        assert_eq!(*network.asked.lock().expect("a lock"), ["images.example"]);
+        assert_eq!(*network.dialled.lock().expect("a lock"), [SocketAddr::new(ip("93.184.216.34"), 80)]);
+    }
+
+    #[tokio::test]
+    async fn redirects_large_answers_and_other_oddities_end_the_fetch() {
+        for (answer, error) in [
+            ("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n", FetchError::Redirect),
+            ("HTTP/1.1 307 x\r\nlocation: /b.png\r\ncontent-length: 0\r\n\r\n", FetchError::Redirect),
+            ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", FetchError::Status(404)),
+            ("HTTP/1.1 204 No Content\r\n\r\n", FetchError::Status(204)),
+            ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", FetchError::Encoded),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\nx", FetchError::TooLarge(1000)),
+        ] {
+            let (place, _tasks) = host(answer).await;
+            let network = Staged::new(vec![vec![ip("93.184.216.34")]], Some(place));
+            assert_eq!(fetch(&network, "http://images.example/a.png?b=c").await, Err(error), "{answer}");
+        }
+        let endless: &'static str = Box::leak(
+            format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}",
+                "3e8\r\n".to_owned() + &"x".repeat(1000) + "\r\n1\r\nx\r\n"
+            )
+            .into_boxed_str(),
+        );
+        let (place, _tasks) = host(endless).await;
+        let network = Staged::new(vec![vec![ip("93.184.216.34")]], Some(place));
+        assert_eq!(fetch(&network, "http://images.example/a.png?b=c").await, Err(FetchError::TooLarge(1000)));
+        let (place, _tasks) = host("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        let network = Staged::new(vec![vec![ip("93.184.216.34")]], Some(place));
+        assert!(matches!(fetch(&network, "http://images.example/a.png?b=c").await, Err(FetchError::Network(_))));
+        let refused = Staged::new(vec![vec![ip("93.184.216.34"), ip("1.1.1.1")]], None);
+        assert!(matches!(fetch(&refused, "http://images.example/").await, Err(FetchError::Network(_))));
+        assert_eq!(refused.dialled.lock().expect("a lock").len(), 2, "each checked address is tried");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_says_nothing_is_left_at_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let network = Staged::new(vec![vec![ip("93.184.216.34")]], listener.local_addr().ok());
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let fetched = MediaFetcher::new(network).fetch("http://images.example/", 1000, deadline).await;
+        assert_eq!(fetched, Err(FetchError::Timeout));
+    }
+}
