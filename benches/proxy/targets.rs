@@ -102,7 +102,11 @@ impl Program {
             Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: String::new(), home: Some(home.clone()) };
         program.wait_until_it_listens()?;
         let url = format!("http://{engine}");
-        answer_of(flm(&["engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--format", "json"]))?;
+        // More than any plan opens: nobody queues in front of the other targets either.
+        let slots = "4096";
+        answer_of(flm(&[
+            "engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--slots", slots, "--format", "json",
+        ]))?;
         let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0", "--format", "json"]))?;
         created["data"]["key"].as_str().ok_or("api-keys create told no key")?.clone_into(&mut program.key);
         program.wait_until_it_routes()?;

@@ -46,7 +46,7 @@ fn listing(rows: &[RequestRow]) -> String {
         table.row([
             time(row.at),
             if row.status == 0 { "-".to_owned() } else { row.status.to_string() },
-            row.path.clone(),
+            row.path.to_string(),
             or_dash(row.model.as_ref()),
             or_dash(row.engine.as_ref()),
             or_dash(row.key_label.as_ref()),

@@ -92,7 +92,7 @@ impl Account {
 
     /// The request's path.
     pub(super) fn path(&self) -> Option<String> {
-        self.row.as_ref().map(|row| row.path.clone())
+        self.row.as_ref().map(|row| row.path.to_string())
     }
 
     /// Whether the first token was timed.
@@ -201,11 +201,12 @@ impl Account {
     fn settle(&mut self, end: RequestEnd, refused_by_address: bool) {
         let Some(mut row) = self.row.take() else { return };
         let took = self.clock.monotonic().saturating_duration_since(self.started);
+        let ended = row.at.plus(took);
         row.progress = Progress::Ended { end, took_us: micros(took) };
         if let (Some(sums), Some(key), Some(model), Some(engine)) =
             (UsageSums::of(&row), row.key, self.served.take(), &row.engine)
         {
-            self.shard.used(self.clock.wall(), key, model, engine.clone(), sums);
+            self.shard.used(ended, key, model, engine.clone(), sums);
         }
         self.shard.row(*row, refused_by_address);
         self.stream = None;

@@ -32,7 +32,7 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         return Err(refusal);
     };
     let shared = exchange.peer.worker.shared.clone();
-    let mut verdict = shared.guard.check_key(presented, shared.clock.wall());
+    let mut verdict = shared.guard.check_key(presented, exchange.at);
     if let KeyCheck::NeedsHash { id, phc } = verdict {
         let owned = presented.to_owned();
         let outcome = shared.hashing.run(move || key_hash::verify(&owned, &phc.record.hash)).await;
@@ -84,7 +84,8 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
 pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Authenticated, Refusal> {
     let key = &authenticated.key;
     let shared = &exchange.peer.worker.shared;
-    let decision = shared.guard.key_rate(key, shared.clock.monotonic());
+    let now = shared.clock.monotonic();
+    let decision = shared.guard.key_rate(key, now);
     exchange.rate = Some((key.rate.per_minute, decision));
     if let RateDecision::Limited { retry_after, .. } = decision {
         let message = format!("This API key may send {} requests a minute.", key.rate.per_minute);
@@ -92,7 +93,7 @@ pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) ->
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-key rate".to_owned());
         return Err(refusal);
     }
-    exchange.account.mark(Stage::Authenticated);
+    exchange.account.mark_at(Stage::Authenticated, now);
     Ok(authenticated)
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn read(
         Parsed { key: routed.key, inference, body, media, extras: None, model, delivery, client: ClientWriter::OpenAi }
     };
     exchange.account.note(|row| {
-        row.model = Some(cut(&parsed.model, 256).into());
+        row.model = Some(if parsed.model.len() <= 256 { parsed.model.clone() } else { cut(&parsed.model, 256).into() });
         row.stream = parsed.delivery != Delivery::Whole;
     });
     exchange.account.mark(Stage::Parsed);
@@ -193,6 +193,9 @@ pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming, limit: 
                 buffer.extend_from_slice(&begun);
                 buffer.extend_from_slice(&data);
             }
+        }
+        if incoming.is_end_stream() {
+            break;
         }
     }
     Ok(first.unwrap_or_else(|| buffer.freeze()))

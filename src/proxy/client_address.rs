@@ -120,7 +120,8 @@ fn node(text: &str) -> Option<IpAddr> {
 
 /// Whether something in between says that it forwards for somebody: then loopback means nothing (SPEC §5, head).
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDING_HEADERS.iter().any(|name| headers.contains_key(*name))
+    // One walk over the few names that a request has is cheaper than looking each of these up.
+    headers.keys().any(|name| FORWARDING_HEADERS.contains(&name.as_str()))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::door::Door;
 use super::limits::ProxyLimits;
 use super::media::Media;
 use super::passed::Passed;
-use super::route::{Endpoint, Inference};
+use super::route::{Endpoint, Inference, known_path};
 use super::rules::Watch;
 use super::sanity::cut;
 use super::stream::Stream;
@@ -27,6 +27,7 @@ use crate::engines::resolution::Candidate;
 use crate::guard::Standing;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
+use crate::types::clock::UnixMillis;
 use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::wire::client::{ClientWriter, ErrorShape};
@@ -56,6 +57,8 @@ pub(super) struct Exchange {
     /// Whether the client is trusted.
     pub(super) standing: Standing,
     pub(super) id: RequestId,
+    /// When its head was read.
+    pub(super) at: UnixMillis,
     pub(super) account: Account,
     /// The browser's origin, when it is allowed to read the answer.
     pub(super) allowed_origin: Option<HeaderValue>,
@@ -78,14 +81,15 @@ impl Exchange {
         let limits = shared.limits.load_full();
         let client = limits.trusted_proxies.client(peer.address, request.headers());
         let id = RequestId::from_random(fastrand::u128(..));
+        let at = shared.clock.wall();
         let row = RequestRow {
             id,
-            at: shared.clock.wall(),
+            at,
             client,
             key: None,
             key_label: None,
             method: method_name(request.method()),
-            path: cut(request.uri().path(), 256),
+            path: path(request.uri().path()),
             route: None,
             model: None,
             engine: None,
@@ -110,6 +114,7 @@ impl Exchange {
             client,
             standing: Standing::Ordinary,
             id,
+            at,
             account,
             allowed_origin,
             rate: None,
@@ -120,6 +125,11 @@ impl Exchange {
             peer,
         }
     }
+}
+
+/// A path, without an allocation for those of the inference routes.
+fn path(path: &str) -> Cow<'static, str> {
+    known_path(path).map_or_else(|| cut(path, 256).into(), Cow::Borrowed)
 }
 
 /// A method's name, without an allocation for those that clients use.

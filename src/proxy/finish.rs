@@ -41,6 +41,7 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             });
             let mut response = Response::new(AnswerBody::whole(body));
             *response.status_mut() = status;
+            response.headers_mut().reserve(HEADERS);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             response
         }
@@ -100,6 +101,7 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     let mut response = Response::new(AnswerBody::whole(document));
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     put_head(headers, &exchange);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = refusal.retry_after {
@@ -123,7 +125,6 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
 
 /// Request id, rate limits and CORS.
 fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
-    headers.reserve(HEADERS);
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(X_REQUEST_ID, id);
     }

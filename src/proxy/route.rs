@@ -84,6 +84,11 @@ pub(super) fn names(route: InferenceRoute) -> impl Iterator<Item = &'static str>
     rows.filter(move |row| row.route == route && row.dialect != ClientDialect::CountTokens).map(|row| row.name)
 }
 
+/// The path of an inference route, for as long as the program runs.
+pub(super) fn known_path(path: &str) -> Option<&'static str> {
+    INFERENCE.iter().find(|row| row.path == path).map(|row| row.path)
+}
+
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.
 pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Routed, Refusal> {
     let Authenticated { parts, key } = authenticated;

@@ -25,7 +25,7 @@ pub(super) fn lists(exchange: &mut Exchange, parts: Parts) -> Result<Accepted, R
     // Privileges of loopback need a loopback peer without forwarding headers (SPEC §5, head).
     exchange.standing =
         if guard.trusted(client) && !(on_loopback && forwarded) { Standing::Trusted } else { Standing::Ordinary };
-    let refusal = match guard.address(client, exchange.standing, shared.clock.wall()) {
+    let refusal = match guard.address(client, exchange.standing, exchange.at) {
         AddressVerdict::Allowed => return Ok(Accepted { parts }),
         AddressVerdict::Blocked(block) => (Refusal::ip_blocked(), format!("blocked by {}", block.network)),
         AddressVerdict::NotAllowed => (Refusal::ip_not_allowed(), "not on the allow list".to_owned()),

@@ -184,7 +184,7 @@ fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFa
             .map_err(|error| PageFault::Damaged(error.to_string()))?,
         key_label: maybe(row.key_label)?.cloned(),
         method: text(row.method)?.to_string().into(),
-        path: text(row.path)?.to_string(),
+        path: text(row.path)?.to_string().into(),
         route: owned(row.route)?.map(Cow::Owned),
         model: maybe(row.model)?.cloned(),
         engine: maybe(row.engine)?

@@ -34,19 +34,43 @@ struct Place {
 
 /// The sums of one worker.
 #[derive(Debug, Default)]
-pub(super) struct UsageMap(Mutex<HashMap<Place, UsageSums>>);
+pub(super) struct UsageMap(Mutex<Places>);
+
+#[derive(Debug, Default)]
+struct Places {
+    all: HashMap<Place, UsageSums>,
+    /// The place of the newest request, not yet in the map: a client's requests come in runs, and comparing is cheaper
+    /// than hashing.
+    newest: Option<(Place, UsageSums)>,
+}
 
 impl UsageMap {
-    fn add(&self, mut place: Place, sums: UsageSums) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= PLACES && !map.contains_key(&place) {
-            place.model = OTHER.into();
+    fn add(&self, place: Place, sums: UsageSums) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut places.newest {
+            Some((newest, so_far)) if *newest == place => *so_far += sums,
+            _ => {
+                places.settle();
+                places.newest = Some((place, sums));
+            }
         }
-        *map.entry(place).or_default() += sums;
     }
 
     fn take(&self) -> HashMap<Place, UsageSums> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.settle();
+        std::mem::take(&mut places.all)
+    }
+}
+
+impl Places {
+    /// Puts the newest into the map.
+    fn settle(&mut self) {
+        let Some((mut place, sums)) = self.newest.take() else { return };
+        if self.all.len() >= PLACES && !self.all.contains_key(&place) {
+            place.model = OTHER.into();
+        }
+        *self.all.entry(place).or_default() += sums;
     }
 }
 

@@ -109,7 +109,7 @@ pub struct RequestRow {
     /// HTTP method; outside text, cut to 16 characters.
     pub method: Cow<'static, str>,
     /// Path without query; outside text, cut to 256 characters.
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// Name of the route, such as `chat.completions`; `None` when no route matched.
     pub route: Option<Cow<'static, str>>,
     /// Model as the client named it; outside text, cut to 256 characters.
