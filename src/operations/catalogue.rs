@@ -10,14 +10,18 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, keys, models, policy, profiles, prompts, proxy, reload, requests, settings,
-    usage,
+    addresses, aliases, audit_log, bench, chat, comparisons, engines, keys, models, policy, profiles, prompts, proxy,
+    reload, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ListAudit, VerifyAudit};
+use crate::types::calls::chat::{Bench, Chat};
+use crate::types::calls::comparisons::{
+    CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
+};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
@@ -96,6 +100,7 @@ operations! {
         AddNetwork => addresses::add_network,
         ClearBlocks => addresses::clear_blocks,
         CreateKey => keys::create,
+        DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
@@ -107,6 +112,7 @@ operations! {
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBlocks => addresses::list_blocks,
+        ListComparisons => comparisons::list,
         ListEngineKinds => engines::kinds,
         ListEngines => engines::list,
         ListKeys => keys::list,
@@ -127,11 +133,13 @@ operations! {
         RemoveNetwork => addresses::remove_network,
         RevokeKey => keys::revoke,
         RotateKey => keys::rotate,
+        SaveComparison => comparisons::save,
         SaveProfile => profiles::save,
         SetAlias => aliases::set,
         SetPolicy => policy::set,
         SetPrompt => prompts::set,
         SetSetting => settings::set,
+        ShowComparison => comparisons::show,
         ShowKey => keys::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,
@@ -148,6 +156,9 @@ operations! {
         VerifyAudit => audit_log::verify,
     }
     long {
+        Bench => bench::run,
+        Chat => chat::send,
+        CompareModels => comparisons::run,
         LoadModel => models::load,
         PullModel => models::pull,
     }

@@ -8,6 +8,7 @@ mod api_keys;
 mod api_prompts;
 mod audit_logs;
 mod columns;
+mod comparisons;
 mod config_store;
 mod database;
 mod engine_health;

@@ -24,6 +24,7 @@ mod stream;
 mod terminal;
 
 mod aliases;
+mod chat;
 mod faults;
 mod help;
 mod keys;

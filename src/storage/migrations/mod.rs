@@ -18,6 +18,7 @@ pub(super) const CONFIG: &[Migration] = &[
     Migration { sql: include_str!("config_0002.sql") },
     Migration { sql: include_str!("config_0003.sql") },
     Migration { sql: include_str!("config_0004.sql") },
+    Migration { sql: include_str!("config_0005.sql") },
 ];
 
 /// Steps of `security.db`; the version is the position from 1.
