@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::aliases::AliasesCommand;
 use super::api_keys::KeysCommand;
 use super::audit_logs::AuditCommand;
+use super::bench::BenchArguments;
+use super::chat::ChatArguments;
 use super::config::ConfigCommand;
 use super::console::ConsoleArguments;
 use super::engines::EnginesCommand;
@@ -128,6 +130,13 @@ pub(super) enum FlmCommand {
     /// Read and change settings
     #[command(subcommand, after_help = "Example:\n  flm config set log.level debug")]
     Config(ConfigCommand),
+    /// Ask a model one question through the own endpoint; Ctrl-C ends its work
+    #[command(after_help = "Examples:\n  flm chat --model llama3.2:3b --prompt 'Why is the sky blue?' --stream\n  \
+                            git diff | flm chat --model llama3.2:3b --stream")]
+    Chat(ChatArguments),
+    /// Measure the own endpoint: time to first token, tokens per second, percentiles
+    #[command(after_help = "Example:\n  flm bench --model llama3.2:3b --concurrency 4 --duration 30s")]
+    Bench(BenchArguments),
     /// Sum requests, tokens and times by key, model, engine or day
     #[command(after_help = "Example:\n  flm usage --by key --since 7d")]
     Usage(UsageArguments),
@@ -168,6 +177,8 @@ impl FlmCommand {
             Self::Aliases(command) => command.run(session).await,
             Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
+            Self::Chat(arguments) => arguments.run(session).await,
+            Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
             Self::Firewall(command) => command.run(session).await,

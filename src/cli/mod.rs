@@ -7,6 +7,9 @@ mod aliases;
 mod api_keys;
 mod arguments;
 mod audit_logs;
+mod bench;
+mod chat;
+mod comparisons;
 mod config;
 mod console;
 mod csv;
@@ -61,7 +64,10 @@ pub fn flm() -> Launch {
         Ok(arguments) => arguments,
         Err(launch) => return launch,
     };
-    let format = Format::of(arguments.place.format);
+    let format = match &arguments.command {
+        FlmCommand::Chat(chat) => chat.format(Format::of(arguments.place.format)),
+        _ => Format::of(arguments.place.format),
+    };
     let outcome = match arguments.command {
         FlmCommand::Tui(options) => open_console(arguments.place.home_arguments().resolve(), &options),
         FlmCommand::Completions { shell } => {

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 
+use super::comparisons::{CompareArguments, ComparisonsCommand};
 use super::output::{Output, ProgressLine};
 use super::session::Session;
 use super::table::{Table, facts, or_dash};
@@ -63,6 +64,14 @@ pub(super) enum ModelsCommand {
         #[arg(value_name = "MODEL")]
         model: String,
     },
+    /// Ask 2 to 4 models the same question at once, with times and medians; Ctrl-C ends it
+    #[command(
+        after_help = "Example:\n  flm models compare llama3.2:3b qwen3:8b --prompt 'Why is the sky blue?' --runs 3 --save"
+    )]
+    Compare(CompareArguments),
+    /// Saved comparisons
+    #[command(subcommand, after_help = "Example:\n  flm models comparisons list")]
+    Comparisons(ComparisonsCommand),
 }
 
 impl ModelsCommand {
@@ -106,6 +115,8 @@ impl ModelsCommand {
                 let models = outcome?;
                 Ok(Output::new(&models, listing(&models)))
             }
+            Self::Compare(arguments) => arguments.run(session).await,
+            Self::Comparisons(command) => command.run(session).await,
             Self::Delete { model } => {
                 let deleted = session.call(DeleteModel { model }).await?;
                 let text = format!("{} is deleted", escape(&deleted.to_string()));

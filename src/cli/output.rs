@@ -1,7 +1,9 @@
 //! What commands print, and the only place that prints: results to stdout, errors for people to stderr (SPEC §2).
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::types::failure::{ErrorCode, Failure};
-use crate::types::text::escape;
+use crate::types::text::{escape, is_hostile};
 
 /// Version of the JSON shapes (SPEC §2).
 const SHAPE: &str = "1.0";
@@ -61,6 +63,10 @@ enum Frame {
     Versioned,
     /// Nothing: the data is a document of its own.
     Bare,
+    /// Nothing: the text is what is printed.
+    Document,
+    /// Nobody reads it.
+    Unread,
 }
 
 impl Output {
@@ -80,6 +86,16 @@ impl Output {
         Self { frame: Frame::Bare, ..Self::new(data, text) }
     }
 
+    /// A document of its own in a form that is not JSON, or has its own layout: printed as it is in every format.
+    pub(super) fn document(text: String) -> Self {
+        Self { frame: Frame::Document, ..Self::new(&Value::Null, text) }
+    }
+
+    /// Nothing: the reader has gone.
+    pub(super) fn nothing() -> Self {
+        Self { frame: Frame::Unread, ..Self::new(&Value::Null, "") }
+    }
+
     /// Adds a line for people.
     pub(super) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
@@ -88,7 +104,11 @@ impl Output {
 
     /// Prints it.
     pub(super) fn print(self, format: Format) {
+        if self.frame == Frame::Unread {
+            return;
+        }
         match (format, self.data) {
+            _ if self.frame == Frame::Document => line(for_stdout(&self.text).trim_end()),
             // What an export into a file tells is no table: it is told as JSON.
             (Format::Json | Format::Csv, data) if self.frame == Frame::Bare => line(&format!("{data:#}")),
             (Format::Json | Format::Csv, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
@@ -119,6 +139,9 @@ pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
         Format::Json | Format::Jsonl | Format::Csv => line(&json!({ "error": failure }).to_string()),
         Format::Text => {
             error_line(&format!("error: {}", escape_lines(&failure.message)));
+            if let Some(id) = &failure.request_id {
+                error_line(&format!("request: {}", escape(id)));
+            }
             if let Some(hint) = &failure.hint {
                 error_line(&format!("\nhint: {}", escape_lines(hint)));
             }
@@ -152,6 +175,84 @@ pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Comma
     let mut script = Vec::new();
     clap_complete::generate(shell, command, name, &mut script);
     line(String::from_utf8_lossy(&script).trim_end());
+}
+
+/// A text that comes in pieces: to stdout as it is, made safe where stdout is a terminal; what a model thinks goes to stderr.
+/// Each piece as a line of JSON for programs.
+#[derive(Debug)]
+pub(super) struct TextStream {
+    format: Format,
+    /// What stdout does not end with a line end after.
+    open_line: bool,
+}
+
+impl TextStream {
+    /// Nothing came yet.
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, open_line: false }
+    }
+
+    /// Writes the next piece; breaks when the reader has gone, such as `head`.
+    pub(super) fn piece(&mut self, data: &impl Serialize, text: Piece<'_>) -> ControlFlow<()> {
+        let mut stream = io::stdout().lock();
+        let written = match (self.format, text) {
+            (Format::Json | Format::Jsonl, _) => writeln!(stream, "{}", json!({ "progress": data })),
+            (Format::Text, Piece::Silent) => Ok(()),
+            (Format::Text, Piece::Thought(text)) => {
+                write_same_line(&for_reader(text, io::stderr().is_terminal()));
+                Ok(())
+            }
+            (Format::Text, Piece::Said(text)) => {
+                self.open_line = !text.ends_with('\n');
+                write!(stream, "{}", for_reader(text, stream.is_terminal()))
+            }
+        };
+        match written.and_then(|()| stream.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_reader_gone) => ControlFlow::Break(()),
+        }
+    }
+
+    /// The end of the text: what follows begins a line.
+    pub(super) fn end(self) {
+        if self.open_line {
+            line("");
+        }
+    }
+}
+
+/// What a piece is to a person.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece<'a> {
+    /// Nothing.
+    Silent,
+    /// Part of the text.
+    Said(&'a str),
+    /// Part of what led to it.
+    Thought(&'a str),
+}
+
+/// Outside text as it is for a file or program, and without anything that could steer a terminal.
+pub(super) fn for_stdout(text: &str) -> Cow<'_, str> {
+    for_reader(text, io::stdout().is_terminal())
+}
+
+fn for_reader(text: &str, is_terminal: bool) -> Cow<'_, str> {
+    if !is_terminal || !text.chars().any(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    // Line ends and tabs belong to a text; a lone carriage return would write over it.
+    let keeps = |c: char| matches!(c, '\n' | '\t');
+    let mut out = String::with_capacity(text.len() + 16);
+    for part in text.split_inclusive(keeps) {
+        let (rest, kept) = match part.char_indices().next_back().filter(|(_, last)| keeps(*last)) {
+            Some((at, _)) => part.split_at(at),
+            None => (part, ""),
+        };
+        out.push_str(&escape(rest.strip_suffix('\r').unwrap_or(rest)));
+        out.push_str(kept);
+    }
+    Cow::Owned(out)
 }
 
 /// Shows how far something is: one line of JSON each time, or one line for people on stderr that is written over where
@@ -223,4 +324,17 @@ fn error_line(text: &str) {
 /// A reader that has gone, such as `head`, is no fault of the command.
 fn write(stream: &mut impl Write, text: &str) {
     let _reader_gone = writeln!(stream, "{text}").and_then(|()| stream.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_cannot_steer_the_terminal_and_its_lines_stay() {
+        let text = "one\r\n\ttwo\x1b]52;c;x\x07\u{202e}\rthree\n";
+        assert_eq!(for_reader(text, true), "one\n\ttwo\\x1b]52;c;x\\x07\\u{202e}\\rthree\n");
+        assert_eq!(for_reader(text, false), text);
+        assert!(matches!(for_reader("plain\n\ttext 日本", true), Cow::Owned(text) if text == "plain\n\ttext 日本"));
+    }
 }

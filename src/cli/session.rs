@@ -1,5 +1,7 @@
 //! What every command has: the home, the format, and the way to the operator.
 
+use std::ops::ControlFlow;
+
 use super::output::Format;
 use crate::control::request::Home;
 use crate::control::{Operator, Step};
@@ -24,14 +26,30 @@ impl Session {
 
     /// Runs an operation that takes long and hands on how far it is; Ctrl-C ends it.
     pub(super) async fn follow<C: LongCall>(&self, call: C, mut told: impl FnMut(C::Progress)) -> Outcome<C::Output> {
+        let told = |progress| {
+            told(progress);
+            ControlFlow::Continue(())
+        };
+        // Nobody breaks it off.
+        self.follow_until(call, told).await?.ok_or_else(|| Failure::new(ErrorCode::Internal, "an operation was left"))
+    }
+
+    /// The same, until `told` says that nobody reads any more, which ends the operation: then there is no result.
+    pub(super) async fn follow_until<C: LongCall>(
+        &self,
+        call: C,
+        mut told: impl FnMut(C::Progress) -> ControlFlow<()>,
+    ) -> Outcome<Option<C::Output>> {
         let operator = Operator::connect(&self.home.paths, Permission::Full).await?;
         let outcome = async {
             let mut following = operator.follow(&call).await?;
             loop {
                 tokio::select! {
                     step = following.next() => match step? {
-                        Step::Progress(progress) => told(progress),
-                        Step::Done(output) => return Ok(output),
+                        Step::Progress(progress) => if told(progress).is_break() {
+                            return Ok(None);
+                        },
+                        Step::Done(output) => return Ok(Some(output)),
                     },
                     interrupted = tokio::signal::ctrl_c() => {
                         // Leaving it ends it.

@@ -33,8 +33,8 @@ use crate::telemetry::tasks::Tasks;
 use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
-/// Largest arguments: the largest prompt (64 KiB) with room for its JSON escapes.
-const LARGEST_ARGUMENTS: usize = 1 << 20;
+/// Largest arguments: a chat with 25 MB of sound and some pictures in base64. Only the operator gets here.
+const LARGEST_ARGUMENTS: usize = 64 << 20;
 /// Pause after a connection could not be accepted, for lack of files mostly: trying at once would spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 

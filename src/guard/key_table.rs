@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use quick_cache::sync::Cache;
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
 use super::HashOutcome;
@@ -20,7 +21,7 @@ use super::key_text::{self, KeyText};
 use super::token_day::TokenDay;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
-use crate::types::key::KeyRecord;
+use crate::types::key::{KeyRecord, KeyView};
 
 /// Presented keys whose check is remembered, right and wrong ones. A flood of wrong keys that got as far as an
 /// Argon2 run can only push others back to one more run.
@@ -83,9 +84,19 @@ struct Remembered {
     outcome: HashOutcome,
 }
 
+/// A key that lives in memory only.
+#[derive(Debug, Clone)]
+struct Minted {
+    entry: Arc<KeyEntry>,
+    /// Tag of its whole text: no Argon2 is needed for what no disk ever sees.
+    tag: [u8; 32],
+}
+
 /// All keys.
 pub struct KeyTable {
     entries: ArcSwap<HashMap<KeyId, Arc<KeyEntry>>>,
+    /// Keys that were never stored, by the id in their text: gone when whoever minted them lets go.
+    minted: ArcSwap<HashMap<KeyId, Minted>>,
     checked: Cache<[u8; 32], Remembered>,
     /// HMAC state with the process key already in it.
     keyed: Hmac<Sha256>,
@@ -105,6 +116,7 @@ impl KeyTable {
         block[..32].copy_from_slice(&process_key);
         Self {
             entries: ArcSwap::from_pointee(HashMap::new()),
+            minted: ArcSwap::from_pointee(HashMap::new()),
             checked: Cache::new(REMEMBERED),
             keyed: Hmac::new(&block.into()),
             generations: AtomicU64::new(0),
@@ -116,7 +128,7 @@ impl KeyTable {
     /// Checks a presented key as far as that costs no Argon2 run.
     pub fn check(&self, presented: &str, now: UnixMillis) -> KeyCheck {
         let KeyText::Parsed(parsed) = key_text::parse(presented) else { return KeyCheck::Wrong };
-        let Some(entry) = self.entry(parsed.id) else { return KeyCheck::Wrong };
+        let Some(entry) = self.entry(parsed.id) else { return self.check_minted(parsed.id, presented) };
         match self.checked.get(&self.tag(presented)) {
             Some(known) if known.id == parsed.id && known.generation == entry.generation => {
                 conclude(entry, known.outcome, now)
@@ -131,6 +143,45 @@ impl KeyTable {
         let Some(entry) = self.entry(id) else { return KeyCheck::Wrong };
         self.checked.insert(self.tag(presented), Remembered { id, generation: entry.generation, outcome });
         conclude(entry, outcome, now)
+    }
+
+    fn check_minted(&self, id: KeyId, presented: &str) -> KeyCheck {
+        match self.minted.load().get(&id) {
+            Some(Minted { entry, tag }) if bool::from(tag.ct_eq(&self.tag(presented))) => {
+                KeyCheck::Known(entry.clone())
+            }
+            _ => KeyCheck::Wrong,
+        }
+    }
+
+    /// Adds a key that is never stored; `id` is the one in its text. Nothing but [`KeyTable::unmint`] takes it away.
+    pub(super) fn mint(&self, id: KeyId, presented: &str, view: KeyView) {
+        let entry = Arc::new(KeyEntry {
+            label: view.label.as_str().into(),
+            rate: Rate { per_minute: view.limits.requests_per_minute, burst: view.limits.burst },
+            counts: Arc::default(),
+            generation: self.generations.fetch_add(1, Ordering::Relaxed),
+            // There is no hash that a settled check could be compared with.
+            record: KeyRecord { view, hash: String::new() },
+        });
+        let minted = Minted { entry, tag: self.tag(presented) };
+        self.minted.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.insert(id, minted.clone());
+            all
+        });
+    }
+
+    /// Forgets a minted key; requests of it that still run are ended.
+    pub(super) fn unmint(&self, id: KeyId) {
+        if let Some(minted) = self.minted.load().get(&id) {
+            minted.entry.counts.ended.cancel();
+        }
+        self.minted.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.remove(&id);
+            all
+        });
     }
 
     /// Replaces all keys; counts of keys that stay are kept.
@@ -220,7 +271,7 @@ impl std::fmt::Debug for KeyTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::key::{KeyLimits, KeyView};
+    use crate::types::key::KeyLimits;
     use crate::types::secret::Secret;
 
     fn written(seed: u8) -> (KeyId, Secret) {

@@ -14,6 +14,7 @@ pub mod key_glob;
 pub mod key_hash;
 pub mod key_table;
 pub mod key_text;
+pub mod minted_key;
 mod pending;
 pub mod rates;
 pub mod suspects;

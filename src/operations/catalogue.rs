@@ -10,14 +10,18 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, firewall, keys, models, policy, profiles, prompts, proxy, reload, replay, requests,
-    settings, usage,
+    addresses, aliases, audit_log, bench, chat, comparisons, engines, firewall, keys, models, policy, profiles, prompts,
+    proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
+use crate::types::calls::chat::{Bench, Chat};
+use crate::types::calls::comparisons::{
+    CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
+};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
@@ -99,6 +103,7 @@ operations! {
         ArchiveAudit => audit_log::archive,
         ClearBlocks => addresses::clear_blocks,
         CreateKey => keys::create,
+        DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
@@ -111,6 +116,7 @@ operations! {
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBlocks => addresses::list_blocks,
+        ListComparisons => comparisons::list,
         ListEngineKinds => engines::kinds,
         ListEngines => engines::list,
         ListKeys => keys::list,
@@ -133,12 +139,14 @@ operations! {
         ReplayRequests => replay::replay,
         RevokeKey => keys::revoke,
         RotateKey => keys::rotate,
+        SaveComparison => comparisons::save,
         SaveProfile => profiles::save,
         SecurityStats => replay::stats,
         SetAlias => aliases::set,
         SetPolicy => policy::set,
         SetPrompt => prompts::set,
         SetSetting => settings::set,
+        ShowComparison => comparisons::show,
         ShowKey => keys::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,
@@ -155,6 +163,9 @@ operations! {
         VerifyAudit => audit_log::verify,
     }
     long {
+        Bench => bench::run,
+        Chat => chat::send,
+        CompareModels => comparisons::run,
         LoadModel => models::load,
         PullModel => models::pull,
     }

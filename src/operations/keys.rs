@@ -184,29 +184,38 @@ async fn insert(
 }
 
 fn draw(keys: &[KeyRecord]) -> Outcome<(KeyId, Secret)> {
+    loop {
+        let (id, key) = draw_any()?;
+        // 62^8 ids: a second draw is for correctness, not for luck.
+        if id != KeyId::OWN && keys.iter().all(|record| record.view.id != id) {
+            return Ok((id, key));
+        }
+    }
+}
+
+/// Draws a key from the system's random numbers.
+///
+/// # Errors
+/// When the system gives none.
+pub(super) fn draw_any() -> Outcome<(KeyId, Secret)> {
     let mut pool = zeroize::Zeroizing::new([0_u8; 256]);
     let mut next = pool.len();
     let mut failed = None;
-    loop {
-        let (id, key) = key_text::write(&mut || {
-            if next == pool.len() {
-                if let Err(error) = getrandom::fill(&mut *pool) {
-                    failed = Some(error);
-                    // Lets `write` end; what it wrote is thrown away below.
-                    pool.fill(0);
-                }
-                next = 0;
+    let drawn = key_text::write(&mut || {
+        if next == pool.len() {
+            if let Err(error) = getrandom::fill(&mut *pool) {
+                failed = Some(error);
+                // Lets `write` end; what it wrote is thrown away below.
+                pool.fill(0);
             }
-            next += 1;
-            pool[next - 1]
-        });
-        if let Some(error) = failed {
-            return Err(Failure::new(ErrorCode::Internal, format!("the system gives no random numbers: {error}")));
+            next = 0;
         }
-        // 62^8 ids: a second draw is for correctness, not for luck.
-        if keys.iter().all(|record| record.view.id != id) {
-            return Ok((id, key));
-        }
+        next += 1;
+        pool[next - 1]
+    });
+    match failed {
+        None => Ok(drawn),
+        Some(error) => Err(Failure::new(ErrorCode::Internal, format!("the system gives no random numbers: {error}"))),
     }
 }
 

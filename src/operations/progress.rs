@@ -27,6 +27,14 @@ impl<C: LongCall> Reporter<C> {
         Self { lane, call: PhantomData }
     }
 
+    /// Tells what must not be lost, such as the words of an answer: waits until there is room for it.
+    pub async fn send(&self, progress: impl std::borrow::Borrow<C::Progress>) {
+        if let Ok(line) = serde_json::to_vec(progress.borrow()) {
+            // Left: the operation is about to be dropped.
+            let _left = self.lane.send(line.into()).await;
+        }
+    }
+
     /// Tells where the newest counts most; dropped when nobody keeps up.
     pub fn tell(&self, progress: &C::Progress) {
         if let Ok(line) = serde_json::to_vec(progress) {

@@ -10,6 +10,9 @@ use crate::types::failure::Outcome;
 use crate::types::ids::KeyId;
 use crate::types::usage::{UsageBy, UsageReport, UsageRow, UsageSums};
 
+/// What a report calls the requests that FLM sent to its own endpoint: chats, comparisons, measurements.
+const OWN_LABEL: &str = "flm itself";
+
 /// Sums usage by key, model, engine or day; what is still in memory is stored first.
 pub async fn show(context: &Context, call: ShowUsage) -> Outcome<UsageReport> {
     store_usage(context).await?;
@@ -47,7 +50,8 @@ pub async fn show(context: &Context, call: ShowUsage) -> Outcome<UsageReport> {
 
 async fn labels(context: &Context) -> Outcome<BTreeMap<String, String>> {
     let keys = context.stores.security.keys().await?;
-    Ok(keys.into_iter().map(|record| (record.view.id.to_string(), record.view.label)).collect())
+    let own = (KeyId::OWN.to_string(), OWN_LABEL.to_owned());
+    Ok(keys.into_iter().map(|record| (record.view.id.to_string(), record.view.label)).chain([own]).collect())
 }
 
 /// Stores what the workers have summed, as the keeper does every few seconds: a report shows it all. What cannot be

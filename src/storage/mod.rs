@@ -10,6 +10,7 @@ mod audit_anchors;
 mod audit_logs;
 mod certificates;
 mod columns;
+mod comparisons;
 mod config_store;
 mod database;
 mod engine_health;

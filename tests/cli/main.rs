@@ -26,6 +26,7 @@ mod terminal;
 mod aliases;
 mod egress;
 mod audit;
+mod chat;
 mod faults;
 mod firewall;
 mod guard;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flm::guard::minted_key::MintedKey;
 use flm::proxy::limits::ProxyLimits;
 use flm::types::address::{BlockEntry, BlockSource, ListedNetwork};
 use flm::types::calls::addresses::NetworkList;
@@ -173,4 +174,28 @@ async fn blocked_and_not_allowed_addresses_are_403_before_anything_else() {
     assert_eq!(proxy.get("/v1/models").await.status, 200);
     let traffic = Arc::clone(&proxy.shared.metrics).sums();
     assert_eq!(traffic.refused_by_address, 2);
+}
+
+#[tokio::test]
+async fn a_minted_key_serves_without_limits_and_is_refused_as_soon_as_it_is_dropped() {
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    let proxy = Proxy::start();
+    proxy.engine("lab", "llamacpp", &engine).await;
+    let drawn = flm::guard::key_text::write(&mut || fastrand::u8(..));
+    let minted = MintedKey::new(&proxy.shared.guard, drawn, "flm chat", UnixMillis(0));
+    let body = serde_json::json!({"model": "flm-tiny", "messages": [{"role": "user", "content": "hi"}]});
+    let request = || {
+        let mut request = proxy.request(http::Method::POST, "/v1/chat/completions", Some(&body));
+        let bearer = format!("Bearer {}", minted.text().expose());
+        request.headers_mut().insert("authorization", bearer.parse().expect("a header"));
+        request
+    };
+    let (first, later) = (request(), request());
+    let answer = proxy.send(first).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-ratelimit-limit-requests"), None, "nothing limits it");
+    let row = proxy.row(|row| row.key_label.as_deref() == Some("flm chat")).await;
+    assert_eq!(row.key, Some(flm::types::ids::KeyId::OWN));
+    drop(minted);
+    assert_eq!(proxy.send(later).await.status, 401);
 }

@@ -19,6 +19,7 @@ pub(super) const CONFIG: &[Migration] = &[
     Migration { sql: include_str!("config_0003.sql") },
     Migration { sql: include_str!("config_0004.sql") },
     Migration { sql: include_str!("config_0005.sql") },
+    Migration { sql: include_str!("config_0006.sql") },
 ];
 
 /// Steps of `security.db`; the version is the position from 1.

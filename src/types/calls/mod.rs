@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 pub mod addresses;
 pub mod aliases;
 pub mod audit;
+pub mod chat;
+pub mod comparisons;
 pub mod engines;
 pub mod firewall;
 pub mod keys;
