@@ -196,7 +196,7 @@ impl TextStream {
     pub(super) fn piece(&mut self, data: &impl Serialize, text: Piece<'_>) -> ControlFlow<()> {
         let mut stream = io::stdout().lock();
         let written = match (self.format, text) {
-            (Format::Json | Format::Jsonl, _) => writeln!(stream, "{}", json!({ "progress": data })),
+            (Format::Json | Format::Jsonl | Format::Csv, _) => writeln!(stream, "{}", json!({ "progress": data })),
             (Format::Text, Piece::Silent) => Ok(()),
             (Format::Text, Piece::Thought(text)) => {
                 write_same_line(&for_reader(text, io::stderr().is_terminal()));

@@ -247,7 +247,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         profiles: arc_swap::ArcSwap::new(loading::profile_table(context).await?),
         metrics: Metrics::new(workers),
         hashing: context.hashing.clone(),
-        fetcher: MediaFetcher::default(),
+        fetcher: MediaFetcher::by(context.egress.clone()),
         clock: context.clock.clone(),
         connections: Arc::default(),
         affinity: Affinity::default(),

@@ -251,9 +251,21 @@ impl Egress {
                 }
                 dial_any(addresses).await?
             }
-            Way::Proxy(proxy) => self.by_proxy(proxy, host, port).await?,
+            Way::Proxy(proxy) => self.by_proxy(proxy, proxy.on_outage, host, port).await?,
         };
         // Heads and bodies are written whole: waiting for more would only delay them.
+        stream.set_nodelay(true).map_err(DialError::Direct)?;
+        Ok(stream)
+    }
+
+    /// Opens a connection through the proxy, which resolves the name, or none: never straight, also not in an outage with
+    /// [`OnOutage::GoDirect`]. For names that a client chose, whose addresses nobody here may check.
+    ///
+    /// # Errors
+    /// See [`DialError`]; `NoAddress` when there is no proxy.
+    pub async fn open_by_name(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
+        let Some(proxy) = &self.shared.proxy else { return Err(DialError::NoAddress) };
+        let stream = self.by_proxy(proxy, OnOutage::Refuse, host, port).await?;
         stream.set_nodelay(true).map_err(DialError::Direct)?;
         Ok(stream)
     }
@@ -309,9 +321,15 @@ impl Egress {
         Ok(tokio::net::lookup_host((host, port)).await.map_err(DialError::Direct)?.collect())
     }
 
-    async fn by_proxy(&self, proxy: &ProxyConfig, host: &str, port: u16) -> Result<TcpStream, DialError> {
+    async fn by_proxy(
+        &self,
+        proxy: &ProxyConfig,
+        on_outage: OnOutage,
+        host: &str,
+        port: u16,
+    ) -> Result<TcpStream, DialError> {
         let failed = |fault| DialError::Proxy { endpoint: proxy.endpoint(), fault };
-        let goes_direct = proxy.on_outage == OnOutage::GoDirect;
+        let goes_direct = on_outage == OnOutage::GoDirect;
         if goes_direct && self.is_out() {
             // The watch finds out when it is back.
             return self.straight(host, port).await;

@@ -19,8 +19,10 @@ use tokio::time::Instant;
 
 use super::connect::{self, Stream};
 use super::driven::Connection;
+use super::egress::{Egress, Reach};
 use super::upstream::Scheme;
 use crate::types::address::canonical;
+use crate::types::egress::EgressMode;
 
 /// Longest address that is looked at.
 const MAX_URL: usize = 4 << 10;
@@ -34,35 +36,59 @@ const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 /// A boxed future.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How hosts are looked up and reached. The one seam between fetching and the way out: behind a proxy that resolves names itself
-/// there are no addresses to check, and an implementation for it decides what it takes instead. Tests put a network of their own here.
+/// What is known of a name before anything is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Its addresses, to be checked.
+    Addresses(Vec<SocketAddr>),
+    /// Tor looks it up where it leaves the network: no address of this side can come of it (tor(1),
+    /// `ClientRejectInternalAddresses`; exits refuse private ones by `ExitPolicyRejectPrivate`).
+    ByTor,
+    /// A SOCKS5 proxy would look it up, in a network that nobody here can check.
+    Unchecked,
+}
+
+/// How hosts are looked up and reached. The one seam between fetching and the way out. Tests put a network of their own here.
 pub trait Network: Send + Sync {
-    /// The addresses of a name, asked for once per image.
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>>;
+    /// What is known of a name, asked for once per image.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Found>>;
 
     /// Connects to exactly this address.
     fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>>;
+
+    /// Connects to a name of which nothing but [`Found::ByTor`] is known.
+    fn connect_by_name<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<TcpStream>>;
 }
 
-/// The system's resolver and direct connections.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemNetwork;
+/// The way out that the operator chose (SPEC §7).
+#[derive(Debug, Clone)]
+struct ChosenWay(Egress);
 
-impl Network for SystemNetwork {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
+impl Network for ChosenWay {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Found>> {
+        Box::pin(async move {
+            Ok(match self.0.look_up(host, port).await.map_err(io::Error::other)? {
+                Some(addresses) => Found::Addresses(addresses),
+                None if self.0.status().mode == EgressMode::Tor => Found::ByTor,
+                None => Found::Unchecked,
+            })
+        })
     }
 
     fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let host = address.ip().to_string();
+            let stream = self.0.open(&host, address.port(), Reach::ByMode).await.map_err(io::Error::other)?;
             // A public address of this very machine leads to services that trust what comes from it.
             if stream.local_addr()?.ip() == address.ip() {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the address is this machine's own"));
             }
             Ok(stream)
         })
+    }
+
+    fn connect_by_name<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<TcpStream>> {
+        Box::pin(async move { self.0.open_by_name(host, port).await.map_err(io::Error::other) })
     }
 }
 
@@ -78,12 +104,6 @@ impl std::fmt::Debug for MediaFetcher {
     }
 }
 
-impl Default for MediaFetcher {
-    fn default() -> Self {
-        Self::new(Arc::new(SystemNetwork))
-    }
-}
-
 /// Why an image was not fetched. Says nothing about what is behind an address that may not be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -93,6 +113,9 @@ pub enum FetchError {
     /// The host is, or resolves to, an address that nobody outside may reach.
     #[error("the host is not on the public internet")]
     Forbidden,
+    /// Nobody on this side learns which address is connected to.
+    #[error("the egress proxy would look the host up, so that its address cannot be checked: send the image inline")]
+    Unchecked,
     /// The name is not known.
     #[error("the name of the host cannot be resolved")]
     Unresolved,
@@ -127,6 +150,12 @@ struct MediaUrl {
 }
 
 impl MediaFetcher {
+    /// Fetches the way that the operator chose.
+    #[must_use]
+    pub fn by(egress: Egress) -> Self {
+        Self::new(Arc::new(ChosenWay(egress)))
+    }
+
     /// Fetches over a network.
     #[must_use]
     pub fn new(network: Arc<dyn Network>) -> Self {
@@ -140,21 +169,30 @@ impl MediaFetcher {
     pub async fn fetch(&self, url: &str, limit: usize, deadline: Instant) -> Result<Bytes, FetchError> {
         let url = MediaUrl::parse(url)?;
         let fetched = tokio::time::timeout_at(deadline, async {
-            let addresses = self.checked_addresses(&url).await?;
-            let stream = self.open(&url, &addresses).await?;
+            let tcp = match self.checked(&url).await? {
+                Some(addresses) => self.connect(&addresses).await?,
+                None => self.network.connect_by_name(&url.host, url.port).await.map_err(refused)?,
+            };
+            let stream = secured(tcp, &url).await?;
             get(stream, &url, limit).await
         });
         fetched.await.unwrap_or(Err(FetchError::Timeout))
     }
 
-    /// Resolves once. One forbidden address among several condemns the name: it is made to get past a check.
-    async fn checked_addresses(&self, url: &MediaUrl) -> Result<Vec<SocketAddr>, FetchError> {
-        let addresses = match url.host.parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, url.port)],
+    /// Resolves once. One forbidden address among several condemns the name: it is made to get past a check. `None` when there
+    /// are no addresses on this side to check.
+    async fn checked(&self, url: &MediaUrl) -> Result<Option<Vec<SocketAddr>>, FetchError> {
+        let found = match url.host.parse::<IpAddr>() {
+            Ok(address) => Found::Addresses(vec![SocketAddr::new(address, url.port)]),
             Err(_name) => self.network.resolve(&url.host, url.port).await.map_err(|error| {
                 tracing::debug!(%error, "the name of an image's host was not resolved");
                 FetchError::Unresolved
             })?,
+        };
+        let addresses = match found {
+            Found::Addresses(addresses) => addresses,
+            Found::ByTor => return Ok(None),
+            Found::Unchecked => return Err(FetchError::Unchecked),
         };
         if addresses.is_empty() {
             return Err(FetchError::Unresolved);
@@ -162,29 +200,37 @@ impl MediaFetcher {
         if addresses.iter().any(|address| !is_public(address.ip())) {
             return Err(FetchError::Forbidden);
         }
-        Ok(addresses)
+        Ok(Some(addresses))
     }
 
     /// Connects to the very addresses that were checked; no name is looked up again.
-    async fn open(&self, url: &MediaUrl, addresses: &[SocketAddr]) -> Result<Stream, FetchError> {
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, FetchError> {
         let mut failure = FetchError::Unresolved;
         for address in addresses.iter().take(MAX_TRIED) {
-            let address = SocketAddr::new(canonical(address.ip()), url.port);
-            match self.network.connect(address).await {
-                Ok(stream) => {
-                    return match url.scheme {
-                        Scheme::Http => Ok(Stream::Plain(stream)),
-                        Scheme::Https => match connect::secure(stream, &url.host).await {
-                            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                            Err(error) => Err(FetchError::Network(error.to_string())),
-                        },
-                    };
-                }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(FetchError::Forbidden),
-                Err(error) => failure = FetchError::Network(error.to_string()),
+            match self.network.connect(SocketAddr::new(canonical(address.ip()), address.port())).await.map_err(refused)
+            {
+                Err(fault) if fault != FetchError::Forbidden => failure = fault,
+                decided => return decided,
             }
         }
         Err(failure)
+    }
+}
+
+fn refused(error: io::Error) -> FetchError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => FetchError::Forbidden,
+        _ => FetchError::Network(error.to_string()),
+    }
+}
+
+async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
+    match url.scheme {
+        Scheme::Http => Ok(Stream::Plain(tcp)),
+        Scheme::Https => match connect::secure(tcp, &url.host).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => Err(FetchError::Network(error.to_string())),
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::keys::draw_any;
 use crate::guard::minted_key::MintedKey;
+use crate::net::egress::Egress;
 use crate::net::pool::{Pool, PoolConfig, SendError, UpstreamBody};
 use crate::net::upstream::Upstream;
 use crate::tls::modes::{self, Privacy};
@@ -59,7 +60,7 @@ impl OwnEndpoint {
         let config = PoolConfig { idle_timeout: IDLE, ..PoolConfig::default() };
         Ok(Self {
             upstream,
-            pool: Pool::new(config, context.tasks.clone()),
+            pool: Pool::new(config, Egress::direct(), context.tasks.clone()),
             key: MintedKey::new(&live.proxy.guard, draw_any()?, label, context.clock.wall()),
             url,
             clock: context.clock.clone(),

@@ -24,9 +24,9 @@ mod stream;
 mod terminal;
 
 mod aliases;
-mod egress;
 mod audit;
 mod chat;
+mod egress;
 mod faults;
 mod firewall;
 mod guard;

@@ -11,8 +11,8 @@ mod egress;
 #[path = "../support/home.rs"]
 mod home;
 mod llama_server;
-mod namespace;
 mod media;
+mod namespace;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]

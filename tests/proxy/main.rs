@@ -123,7 +123,7 @@ impl Proxy {
     }
 
     pub(crate) fn at(clock: Clock, limits: ProxyLimits, key_limits: KeyLimits) -> Self {
-        Self::built(None, clock, limits, key_limits, MediaFetcher::default())
+        Self::built(None, clock, limits, key_limits, MediaFetcher::by(Egress::direct()))
     }
 
     /// The same with TLS, whose port is closed until there is a certificate.
@@ -133,7 +133,7 @@ impl Proxy {
         limits: ProxyLimits,
         key_limits: KeyLimits,
     ) -> Self {
-        Self::built(encryption, clock, limits, key_limits, MediaFetcher::default())
+        Self::built(encryption, clock, limits, key_limits, MediaFetcher::by(Egress::direct()))
     }
 
     /// With a network of the test's own behind fetched images.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use flm::net::media_fetch::{Boxed, MediaFetcher, Network};
+use flm::net::media_fetch::{Boxed, Found, MediaFetcher, Network};
 use flm::proxy::limits::{ProxyLimits, RemoteMedia};
 use flm::types::clock::Clock;
 use flm::types::key::KeyLimits;
@@ -25,20 +25,24 @@ struct Staged {
 }
 
 impl Network for Staged {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Found>> {
         let address: Option<IpAddr> = match host {
             "images.example" => Some([93, 184, 216, 34].into()),
             "rebound.example" => Some([127, 0, 0, 1].into()),
             "metadata.example" => Some([169, 254, 169, 254].into()),
             _ => None,
         };
-        let answer = address.map(|address| vec![SocketAddr::new(address, port)]);
+        let answer = address.map(|address| Found::Addresses(vec![SocketAddr::new(address, port)]));
         Box::pin(std::future::ready(answer.ok_or_else(|| io::Error::other("no such name"))))
     }
 
     fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
         self.dialled.lock().expect("a lock").push(address);
         Box::pin(TcpStream::connect(self.host))
+    }
+
+    fn connect_by_name<'a>(&'a self, _host: &'a str, _port: u16) -> Boxed<'a, io::Result<TcpStream>> {
+        Box::pin(std::future::ready(Err(io::Error::other("every name of this network has addresses"))))
     }
 }
 
