@@ -6,6 +6,7 @@
 mod aliases;
 mod api_keys;
 mod arguments;
+mod authority;
 mod config;
 mod console;
 mod engines;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
+use super::authority::AuthorityCommand;
 use super::output::{self, Output};
 use super::policy::PolicyCommand;
 use super::session::Session;
@@ -42,6 +43,9 @@ pub(super) enum SecurityCommand {
     /// The chained log of security events
     #[command(subcommand, after_help = "Example:\n  flm security audit-logs verify")]
     AuditLogs(AuditCommand),
+    /// The certificate authority of this home (mode packaged-ca), and who trusts it
+    #[command(subcommand, after_help = "Example:\n  flm security ca show")]
+    Ca(AuthorityCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +148,7 @@ impl SecurityCommand {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
             Self::Policy(command) => command.run(session).await,
+            Self::Ca(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,

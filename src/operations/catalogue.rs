@@ -10,14 +10,15 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, engines, keys, models, policy, profiles, prompts, proxy, reload, requests, settings,
-    usage,
+    addresses, aliases, audit_log, authority, engines, keys, models, policy, profiles, prompts, proxy, reload,
+    requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ListAudit, VerifyAudit};
+use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
@@ -104,6 +105,9 @@ operations! {
         EndOwner => proxy::end,
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
+        InitAuthority => authority::init,
+        InstallAuthority => authority::install,
+        IssueCertificate => authority::issue,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBlocks => addresses::list_blocks,
@@ -132,6 +136,7 @@ operations! {
         SetPolicy => policy::set,
         SetPrompt => prompts::set,
         SetSetting => settings::set,
+        ShowAuthority => authority::show,
         ShowKey => keys::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,

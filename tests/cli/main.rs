@@ -24,6 +24,7 @@ mod stream;
 mod terminal;
 
 mod aliases;
+mod authority;
 mod faults;
 mod help;
 mod keys;
