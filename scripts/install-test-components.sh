@@ -77,6 +77,10 @@ python_with_venv() {
 command -v c++ >/dev/null || apt_install build-essential
 python=$(python_with_venv) || { apt_install python3 python3-venv; python=$(python_with_venv); } \
   || fail "no Python of at least 3.10 with venv" "install python3 and python3-venv"
+command -v curl >/dev/null || apt_install curl ca-certificates
+command -v openssl >/dev/null || apt_install openssl
+[ -x /usr/sbin/update-ca-certificates ] || apt_install ca-certificates
+[ -x /usr/bin/python3 ] || apt_install python3
 command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
 # own rules, and tor's service stays off.

@@ -7,6 +7,7 @@ mod aliases;
 mod api_keys;
 mod arguments;
 mod audit_logs;
+mod authority;
 mod bench;
 mod chat;
 mod comparisons;

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use ipnet::IpNet;
 
 use super::audit_logs::{AuditCommand, AuditFilter};
+use super::authority::AuthorityCommand;
 use super::output::Output;
 use super::policy::PolicyCommand;
 use super::session::Session;
@@ -57,6 +58,9 @@ pub(super) enum SecurityCommand {
     /// The newest security events, oldest first, and what comes
     #[command(after_help = "Example:\n  flm security events --follow --severity high")]
     Events(AuditFilter),
+    /// The certificate authority of this home (mode packaged-ca), and who trusts it
+    #[command(subcommand, after_help = "Example:\n  flm security ca show")]
+    Ca(AuthorityCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +125,7 @@ impl SecurityCommand {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
             Self::Policy(command) => command.run(session).await,
+            Self::Ca(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,

@@ -401,12 +401,12 @@ mod tests {
     }
 
     impl Network for Staged {
-        fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+        fn resolve<'a>(&'a self, host: &'a str, port: u16) -> Boxed<'a, io::Result<Found>> {
             self.asked.lock().expect("a lock").push(host.to_owned());
             let mut answers = self.answers.lock().expect("a lock");
             let next = if answers.len() > 1 { answers.remove(0) } else { answers.first().cloned().unwrap_or_default() };
             let addresses = next.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-            Box::pin(std::future::ready(Ok(addresses)))
+            Box::pin(std::future::ready(Ok(Found::Addresses(addresses))))
         }
 
         fn connect(&self, address: SocketAddr) -> Boxed<'_, io::Result<TcpStream>> {
@@ -417,6 +417,10 @@ mod tests {
                     None => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody is there")),
                 }
             })
+        }
+
+        fn connect_by_name<'a>(&'a self, _host: &'a str, _port: u16) -> Boxed<'a, io::Result<TcpStream>> {
+            Box::pin(std::future::ready(Err(io::Error::other("every name of this network has addresses"))))
         }
     }
 

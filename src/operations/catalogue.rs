@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, bench, chat, comparisons, engines, firewall, keys, models, policy, profiles,
+    addresses, aliases, audit_log, authority, bench, chat, comparisons, engines, firewall, keys, models, policy, profiles,
     prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
@@ -18,6 +18,7 @@ use crate::types::calls::addresses::{
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
+use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
 use crate::types::calls::chat::{Bench, Chat};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
@@ -110,9 +111,12 @@ operations! {
         DetectEngines => engines::detect,
         EditKey => keys::edit,
         EndOwner => proxy::end,
-        ExportAudit => audit_log::export,
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
+        ExportAudit => audit_log::export,
+        InitAuthority => authority::init,
+        InstallAuthority => authority::install,
+        IssueCertificate => authority::issue,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBlocks => addresses::list_blocks,
@@ -146,6 +150,7 @@ operations! {
         SetPolicy => policy::set,
         SetPrompt => prompts::set,
         SetSetting => settings::set,
+        ShowAuthority => authority::show,
         ShowComparison => comparisons::show,
         ShowKey => keys::show,
         ShowModel => models::show,

@@ -8,6 +8,7 @@
 pub mod addresses;
 pub mod aliases;
 pub mod audit_log;
+pub mod authority;
 pub mod bench;
 pub mod catalogue;
 pub mod chat;

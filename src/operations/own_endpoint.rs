@@ -210,8 +210,9 @@ mod tests {
             bind: bind.parse().expect("an address"),
             port,
             insecure_plain_http: true,
+            ..ListenerConfig::default()
         };
-        ListenerStatus { config, phase, addresses: Vec::new(), started: None }
+        ListenerStatus { config, phase, addresses: Vec::new(), started: None, tls: None }
     }
 
     #[test]

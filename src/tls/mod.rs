@@ -14,3 +14,4 @@ pub mod machine;
 pub mod modes;
 pub mod resolver;
 pub mod supply;
+pub mod trust_store;

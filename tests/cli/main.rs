@@ -25,6 +25,7 @@ mod terminal;
 
 mod aliases;
 mod audit;
+mod authority;
 mod chat;
 mod egress;
 mod faults;

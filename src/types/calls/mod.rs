@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 pub mod addresses;
 pub mod aliases;
 pub mod audit;
+pub mod authority;
 pub mod chat;
 pub mod comparisons;
 pub mod engines;
