@@ -80,7 +80,7 @@ fn each(count: u32, mut work: impl FnMut(u32)) -> Result<f64, Fault> {
     Ok(rounds[ROUNDS / 2])
 }
 
-/// A well spread number (Steele and Vigna's SplitMix64), the same in every run.
+/// A well spread number (Steele and Vigna's `SplitMix64`), the same in every run.
 fn spread(number: u32) -> u64 {
     let mut z = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

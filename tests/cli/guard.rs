@@ -51,7 +51,8 @@ fn a_recorded_log_tells_what_would_have_been_blocked_and_changes_nothing() {
 fn an_engine_that_holds_every_core_does_not_count_as_flms_own_use() {
     let home = Home::new();
     let url = home.start_proxy();
-    let key = home.create_key("busy");
+    let created = home.answer(&["api-keys", "create", "--label", "busy", "--rpm", "0"]);
+    let key = created["key"].as_str().expect("the key").to_owned();
     let policy = home.path().join("policy.json");
     std::fs::write(&policy, r#"{"resources":{"cpu_seconds":1,"memory_megabytes":16,"memory_percent":0}}"#)
         .expect("writes");

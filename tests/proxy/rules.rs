@@ -214,7 +214,8 @@ async fn a_head_that_is_held_open_scores_and_an_idle_connection_does_not() {
 #[tokio::test]
 async fn bursts_announced_giants_and_the_same_body_again_are_seen_without_a_key_only() {
     let proxy = at(Clock::stepped(UnixMillis(1_800_000_000_000)), ProxyLimits::default());
-    let key = bearer(&proxy.key);
+    let (_, key) = crate::add_key(&proxy.shared, "busy", KeyLimits { requests_per_minute: 0, ..KeyLimits::default() });
+    let key = bearer(&key);
     for _ in 0..100 {
         raw("127.0.0.2", proxy.address(), &request("GET", "/health", "")).await;
         raw("127.0.0.3", proxy.address(), &request("GET", "/v1/models", &key)).await;

@@ -83,7 +83,10 @@ fn wrapper(text: &str) -> Option<&'static str> {
         let before = text[..at].chars().next_back();
         before.is_none_or(|c| !c.is_alphanumeric())
     };
-    if WRAPPERS.iter().any(|wrapper| text.find(wrapper).is_some_and(begins)) {
+    // A look-up (`${jndi:ldap://…}`) is another rule's.
+    let look_up = text.contains("${");
+    let opens = |wrapper: &&str| !(look_up && wrapper.starts_with("ldap")) && text.find(*wrapper).is_some_and(begins);
+    if WRAPPERS.iter().any(opens) {
         return Some("wrapper");
     }
     // A share of another machine, and addresses where clouds keep their secrets.

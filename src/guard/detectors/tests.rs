@@ -223,7 +223,6 @@ fn attacks_of_the_half_that_no_rule_was_written_from_are_seen() {
     }
     assert!(payloads.len() >= 500, "only {} payloads", payloads.len());
     let (seen, all) = families.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    println!("detected {seen} of {all}: {families:?}");
     assert!(all >= 500, "only {all} held-out attacks");
     assert!(seen * 100 >= all * 95, "overall {seen}/{all}");
     for (family, (seen, all)) in families {
