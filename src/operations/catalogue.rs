@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, engines, firewall, keys, models, policy, profiles,
-    prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, bench, chat, comparisons, engines, firewall, keys, models, policy,
+    profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
