@@ -210,12 +210,14 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
 
 /// Why new work is refused (SPEC §5.8).
 fn overload_words(painter: &Painter<'_>, overload: Overload) -> String {
-    let (key, name, number) = match overload {
-        Overload::Processor { percent } => ("header.overload_processor", "percent", percent),
-        Overload::Memory { free_megabytes } => ("header.overload_memory", "free", free_megabytes),
-        Overload::ControlGroup { free_megabytes } => ("header.overload_group", "free", free_megabytes),
-    };
-    painter.words.fill(key, &[(name, &number.to_string())])
+    let free = |key, megabytes: u64| painter.words.fill(key, &[("free", &megabytes.to_string())]);
+    match overload {
+        Overload::Processor { percent } => {
+            painter.words.fill("header.overload_processor", &[("percent", &percent.to_string())])
+        }
+        Overload::Memory { free_megabytes } => free("header.overload_memory", free_megabytes),
+        Overload::ControlGroup { free_megabytes } => free("header.overload_group", free_megabytes),
+    }
 }
 
 /// The sign, the word and the colour of the proxy's state.
