@@ -114,7 +114,8 @@ const BEGINNINGS: &[[u8; 4]] = &[
     *b".jsp", *b".php", *b".asp", *b"/sam", *b"nmap", *b"acun", *b"aced", *b"/var", *b"ttpd",
 ];
 
-const fn slot(gram: u32) -> usize {
+/// Where four letters fall in a filter of 65,536 bits.
+pub(super) const fn slot(gram: u32) -> usize {
     // Multiplicative hash (Knuth, TAOCP 3, §6.4) to 16 bits.
     (gram.wrapping_mul(0x9E37_79B1) >> 16) as usize
 }

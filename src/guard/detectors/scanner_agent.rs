@@ -3,6 +3,7 @@
 
 use http::header::USER_AGENT;
 
+use super::head::slot;
 use super::{Sight, quoted};
 
 /// Programs whose purpose is to look for weaknesses, by the name that they send unless told otherwise. Words of the agent
@@ -32,7 +33,6 @@ const NAMES: &[&str] = &[
     "burpsuite",
     "burpcollaborator",
     "zaproxy",
-    "zap",
     "hydra",
     "metasploit",
     "msfconsole",
@@ -156,16 +156,13 @@ const NAMES: &[&str] = &[
     "rustscan",
     "kiterunner",
     "arjun",
-    "x8",
     "crlfuzz",
     "ghauri",
     "sstimap",
     "corsy",
     "smuggler",
     "cariddi",
-    "gau",
     "waybackurls",
-    "meg",
     "gospider",
     "hakrawler",
     "log4j-scan",
@@ -262,30 +259,53 @@ const PURPOSES: &[&str] = &[
     "vulnerability",
 ];
 
+/// Beginnings of every name, phrase and purpose: an agent that holds none of them is no scanner's, and most hold none.
+const FILTER: [u64; 1024] = {
+    let mut filter = [0; 1024];
+    let lists = [NAMES, PHRASES, PURPOSES, ENDINGS];
+    let mut list = 0;
+    while list < lists.len() {
+        let mut at = 0;
+        while at < lists[list].len() {
+            let slot = slot(beginning(lists[list][at].as_bytes()));
+            filter[slot / 64] |= 1 << (slot % 64);
+            at += 1;
+        }
+        list += 1;
+    }
+    filter
+};
+
+/// How a name ends that says what its program is for.
+const ENDINGS: &[&str] = &["-scan", "-scanner", "l9scan"];
+
+const fn beginning(text: &[u8]) -> u32 {
+    u32::from_be_bytes([text[0], text[1], text[2], text[3]])
+}
+
 /// Headers that scanners put into their requests.
-const HEADERS: &[&str] = &[
-    "acunetix-aspect",
-    "acunetix-aspect-password",
-    "acunetix-aspect-queries",
-    "acunetix-product",
-    "acunetix-scanning-agreement",
-    "x-scanner",
-    "x-scan-memo",
-    "x-wipp",
-    "x-wvs-id",
-    "x-ratproxy-loop",
-    "x-nikto",
-    "x-sqlmap",
-    "x-nuclei",
-    "x-burp",
-    "x-request-memo",
-    "x-netsparker",
-    "x-qualys-scan",
-    "x-arachni-scan-seed",
-];
+fn is_mark(name: &str) -> bool {
+    name.starts_with("acunetix-")
+        || matches!(
+            name,
+            "x-scanner"
+                | "x-scan-memo"
+                | "x-wipp"
+                | "x-wvs-id"
+                | "x-ratproxy-loop"
+                | "x-nikto"
+                | "x-sqlmap"
+                | "x-nuclei"
+                | "x-burp"
+                | "x-request-memo"
+                | "x-netsparker"
+                | "x-qualys-scan"
+                | "x-arachni-scan-seed"
+        )
+}
 
 pub(super) fn look(sight: &Sight<'_>) -> Option<String> {
-    if let Some(name) = HEADERS.iter().find(|name| sight.head.headers.contains_key(**name)) {
+    if let Some(name) = sight.head.headers.keys().find(|name| is_mark(name.as_str())) {
         return Some(format!("header {name}"));
     }
     let agent = sight.head.headers.get(USER_AGENT)?;
@@ -293,9 +313,24 @@ pub(super) fn look(sight: &Sight<'_>) -> Option<String> {
         .then(|| format!("user agent \"{}\"", quoted(&String::from_utf8_lossy(agent.as_bytes()))))
 }
 
+/// Whether some name may begin in an agent.
+fn may_hold_a_name(agent: &[u8]) -> bool {
+    let mut gram = 0_u32;
+    agent.iter().any(|byte| {
+        gram = gram << 8 | u32::from(byte.to_ascii_lowercase());
+        let slot = slot(gram);
+        FILTER[slot / 64] >> (slot % 64) & 1 == 1
+            && [NAMES, PHRASES, PURPOSES, ENDINGS].into_iter().flatten().any(|name| beginning(name.as_bytes()) == gram)
+    })
+}
+
 fn is_scanner(agent: &[u8]) -> bool {
     // An agent of ordinary length; the rest of a longer one is what was injected into it, which other rules see.
-    let agent = String::from_utf8_lossy(&agent[..agent.len().min(512)]).to_ascii_lowercase();
+    let agent = &agent[..agent.len().min(512)];
+    if !may_hold_a_name(agent) {
+        return false;
+    }
+    let agent = String::from_utf8_lossy(agent).to_ascii_lowercase();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
     agent.split(|c: char| !is_name(c)).filter(|word| !word.is_empty()).any(|word| {
         let word = word.trim_matches(['.', '-', '_']);
