@@ -32,7 +32,7 @@ pub(super) struct ChatArguments {
     /// A picture that belongs to it: PNG, JPEG, GIF or WebP; may be given again
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// The URL of a picture, fetched by FLM when media.fetch_remote allows it; may be given again
+    /// The URL of a picture, fetched by FLM when `media.fetch_remote` allows it; may be given again
     #[arg(long, value_name = "URL")]
     image_url: Vec<String>,
     /// Sound that belongs to it: WAV, MP3, FLAC or Ogg

@@ -30,7 +30,7 @@ pub(super) enum ProxyCommand {
     #[command(
         after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor"
     )]
-    Start(StartArguments),
+    Start(Box<StartArguments>),
     /// Stop a listener; streams get up to 30 s to end
     #[command(after_help = "Examples:\n  flm proxy stop --port 9000\n  flm proxy stop --all")]
     Stop {

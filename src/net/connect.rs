@@ -3,8 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
@@ -25,11 +28,84 @@ pub enum Stream {
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(egress: &Egress, upstream: &Upstream) -> Result<Stream, DialError> {
+pub async fn dial(egress: &Egress, upstream: &Upstream, trust: &Trust) -> Result<Stream, DialError> {
     let tcp = egress.open(&upstream.host, upstream.port, upstream.reach).await?;
     match upstream.scheme {
         Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => Ok(Stream::Tls(Box::new(secure(tcp, &upstream.host).await.map_err(DialError::Tls)?))),
+        Scheme::Https => Ok(Stream::Tls(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?))),
+    }
+}
+
+/// Whose certificate is accepted.
+#[derive(Debug, Clone, Default)]
+pub enum Trust {
+    /// One for the host's name that leads to one of the system's roots.
+    #[default]
+    System,
+    /// Exactly this one, whatever it says: the other side is this very process.
+    Pinned(Arc<ClientConfig>),
+}
+
+impl Trust {
+    /// Trusts the one certificate with this SHA-256 of its DER form. That the other side holds its key is still proved.
+    ///
+    /// # Errors
+    /// When the provider knows no version of TLS.
+    pub fn pinned(sha256: [u8; 32]) -> io::Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = OneCertificate { sha256, algorithms: provider.signature_verification_algorithms };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self::Pinned(Arc::new(config)))
+    }
+}
+
+/// Accepts one certificate.
+#[derive(Debug)]
+struct OneCertificate {
+    sha256: [u8; 32],
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for OneCertificate {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if Sha256::digest(end_entity.as_ref())[..] == self.sha256 {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -38,9 +114,17 @@ pub async fn dial(egress: &Egress, upstream: &Upstream) -> Result<Stream, DialEr
 /// # Errors
 /// When the name cannot be in a certificate, or the certificate is not trusted, or the other side does not speak TLS.
 pub async fn secure(tcp: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    agree(tcp, host, &Trust::System).await
+}
+
+async fn agree(tcp: TcpStream, host: &str, trust: &Trust) -> io::Result<TlsStream<TcpStream>> {
+    let config = match trust {
+        Trust::System => tls_config().await?,
+        Trust::Pinned(config) => config.clone(),
+    };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
-    TlsConnector::from(tls_config().await?).connect(name, tcp).await
+    TlsConnector::from(config).connect(name, tcp).await
 }
 
 /// The system's trusted roots, read once, off the runtime.

@@ -171,7 +171,7 @@ impl MediaFetcher {
         let fetched = tokio::time::timeout_at(deadline, async {
             let tcp = match self.checked(&url).await? {
                 Some(addresses) => self.connect(&addresses).await?,
-                None => self.network.connect_by_name(&url.host, url.port).await.map_err(refused)?,
+                None => self.network.connect_by_name(&url.host, url.port).await.map_err(|error| refused(&error))?,
             };
             let stream = secured(tcp, &url).await?;
             get(stream, &url, limit).await
@@ -207,8 +207,8 @@ impl MediaFetcher {
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, FetchError> {
         let mut failure = FetchError::Unresolved;
         for address in addresses.iter().take(MAX_TRIED) {
-            match self.network.connect(SocketAddr::new(canonical(address.ip()), address.port())).await.map_err(refused)
-            {
+            let address = SocketAddr::new(canonical(address.ip()), address.port());
+            match self.network.connect(address).await.map_err(|error| refused(&error)) {
                 Err(fault) if fault != FetchError::Forbidden => failure = fault,
                 decided => return decided,
             }
@@ -217,7 +217,7 @@ impl MediaFetcher {
     }
 }
 
-fn refused(error: io::Error) -> FetchError {
+fn refused(error: &io::Error) -> FetchError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => FetchError::Forbidden,
         _ => FetchError::Network(error.to_string()),

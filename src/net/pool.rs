@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::connect::{self, Stream};
+use super::connect::{self, Stream, Trust};
 use super::driven::Connection;
 use super::egress::{CONNECT_LIMIT, Egress};
 use super::upstream::Upstream;
@@ -75,6 +75,7 @@ pub struct Pool {
 struct Shared {
     config: PoolConfig,
     egress: Egress,
+    trust: Trust,
     tasks: Tasks,
     /// Only this worker's thread takes the lock, so it never waits.
     idle: Mutex<IdleConnections>,
@@ -98,7 +99,13 @@ impl Pool {
     /// An empty pool whose connections take the way of `egress`; `tasks` owns the task that closes idle ones.
     #[must_use]
     pub fn new(config: PoolConfig, egress: Egress, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { config, egress, tasks, idle: Mutex::default() }) }
+        Self::trusting(Trust::System, config, egress, tasks)
+    }
+
+    /// The same, with certificates of its own choice.
+    #[must_use]
+    pub fn trusting(trust: Trust, config: PoolConfig, egress: Egress, tasks: Tasks) -> Self {
+        Self { shared: Arc::new(Shared { config, egress, trust, tasks, idle: Mutex::default() }) }
     }
 
     /// How much longer than usual a first answer of this upstream may take, because a proxy is in between.
@@ -202,7 +209,7 @@ impl Shared {
     async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
         let handshake = async {
-            match connect::dial(&self.egress, upstream).await.map_err(|error| error.to_string())? {
+            match connect::dial(&self.egress, upstream, &self.trust).await.map_err(|error| error.to_string())? {
                 Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
                 Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
             }

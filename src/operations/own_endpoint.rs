@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::keys::draw_any;
 use crate::guard::minted_key::MintedKey;
+use crate::net::connect::Trust;
 use crate::net::egress::Egress;
 use crate::net::pool::{Pool, PoolConfig, SendError, UpstreamBody};
 use crate::net::upstream::Upstream;
@@ -56,11 +57,12 @@ impl OwnEndpoint {
     pub(super) fn open(context: &Context, label: &str) -> Outcome<Self> {
         let live = context.live()?;
         let listener = nearest(&live.host.status().listeners)?;
-        let (upstream, url) = client_of(&listener)?;
+        let (upstream, url) = client_of(&listener.config)?;
+        let trust = trust_in(&listener)?;
         let config = PoolConfig { idle_timeout: IDLE, ..PoolConfig::default() };
         Ok(Self {
             upstream,
-            pool: Pool::new(config, Egress::direct(), context.tasks.clone()),
+            pool: Pool::trusting(trust, config, Egress::direct(), context.tasks.clone()),
             key: MintedKey::new(&live.proxy.guard, draw_any()?, label, context.clock.wall()),
             url,
             clock: context.clock.clone(),
@@ -168,17 +170,37 @@ fn header(text: &str) -> Outcome<HeaderValue> {
 }
 
 /// The listener that this machine reaches best: loopback, then every address, then a single other one.
-fn nearest(listeners: &[ListenerStatus]) -> Outcome<ListenerConfig> {
+fn nearest(listeners: &[ListenerStatus]) -> Outcome<ListenerStatus> {
     let distance = |listener: &&ListenerStatus| match listener.config.bind {
         bind if bind.is_loopback() => 0,
         bind if bind.is_unspecified() => 1,
         _ => 2,
     };
     let running = listeners.iter().filter(|listener| matches!(listener.phase, ListenerPhase::Running));
-    running.min_by_key(distance).map(|listener| listener.config.clone()).ok_or_else(|| {
+    running.min_by_key(distance).cloned().ok_or_else(|| {
         Failure::new(ErrorCode::NotFound, "no listener runs that could be asked")
             .hint("start one with: flm proxy start")
     })
+}
+
+/// An encrypted listener is known by the very certificate that it shows now: it may be for other names than the loopback
+/// address that is dialled, and signed by nobody whom the system trusts.
+fn trust_in(listener: &ListenerStatus) -> Outcome<Trust> {
+    let Some(tls) = &listener.tls else { return Ok(Trust::System) };
+    let Some(certificate) = &tls.certificate else {
+        return Err(Failure::new(
+            ErrorCode::ProxyCertFailed,
+            "the listener has no certificate yet, so its port is closed",
+        )
+        .hint("see what it waits for with: flm proxy status"));
+    };
+    let mut sha256 = [0; 32];
+    let pairs = certificate.fingerprint.split(':').map(|pair| u8::from_str_radix(pair, 16));
+    for (byte, pair) in sha256.iter_mut().zip(pairs) {
+        *byte =
+            pair.map_err(|error| Failure::new(ErrorCode::Internal, format!("a fingerprint is unreadable: {error}")))?;
+    }
+    Trust::pinned(sha256).map_err(|error| Failure::new(ErrorCode::Internal, format!("TLS is not to be had: {error}")))
 }
 
 /// Where an own listener is for a client on this machine, and its base URL: the one place that knows how each mode is
@@ -189,11 +211,11 @@ fn client_of(listener: &ListenerConfig) -> Outcome<(Upstream, String)> {
         IpAddr::V6(bind) if bind.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         bind => bind,
     };
-    let scheme = match modes::find(&listener.mode.0).map(|mode| mode.privacy) {
-        Some(Privacy::Encrypted) => "https",
-        Some(Privacy::Clear) | None => "http",
+    let (scheme, port) = match modes::find(&listener.mode.0).map(|mode| mode.privacy) {
+        Some(Privacy::Encrypted) => ("https", listener.https_port.unwrap_or(listener.port)),
+        Some(Privacy::Clear) | None => ("http", listener.port),
     };
-    let url = format!("{scheme}://{}", SocketAddr::new(host, listener.port));
+    let url = format!("{scheme}://{}", SocketAddr::new(host, port));
     let upstream = Upstream::parse(&url).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
     Ok((upstream, url))
 }
@@ -223,7 +245,7 @@ mod tests {
         for (listeners, url) in
             [(&all[..], "http://127.0.0.1:4"), (&all[..3], "http://[::1]:3"), (&all[..2], "http://192.0.2.1:2")]
         {
-            assert_eq!(client_of(&nearest(listeners).expect("one")).expect("a client").1, url);
+            assert_eq!(client_of(&nearest(listeners).expect("one").config).expect("a client").1, url);
         }
         let none = nearest(&all[..1]).expect_err("none runs");
         assert_eq!((none.code, none.hint.as_deref()), (ErrorCode::NotFound, Some("start one with: flm proxy start")));

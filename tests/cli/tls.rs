@@ -121,3 +121,14 @@ fn bad_certificate_files_are_refused_with_the_reason_and_never_served_in_clear()
     assert_ne!(fingerprint(&status), before);
     assert_eq!(status["listeners"][0]["tls"]["last_error"], Value::Null);
 }
+
+#[test]
+fn flm_asks_its_own_endpoint_over_tls_and_trusts_nothing_but_the_certificate_that_it_shows_itself() {
+    let home = Home::new();
+    home.answer(&["proxy", "start", "--mode", "dev-selfsigned", "--port", "0"]);
+    // No engine runs: the endpoint is reached all the same, and says so under a request id.
+    let refused = run(&home, &["chat", "--model", "nowhere", "--prompt", "hi"]);
+    let error = refused.error();
+    assert_eq!((refused.code, error["code"].as_str()), (1, Some("NOT_FOUND")), "{}", refused.out);
+    assert!(error["request_id"].as_str().expect("an id").starts_with("req_"), "{error}");
+}
