@@ -304,7 +304,7 @@ async fn tls_goes_on_top_with_the_name_of_the_engine() {
         hello.truncate(length);
         hello
     };
-    let both = async { tokio::join!(server, connect::dial(&egress, &upstream)) };
+    let both = async { tokio::join!(server, connect::dial(&egress, &upstream, &connect::Trust::System)) };
     let (hello, dialed) = tokio::time::timeout(PATIENCE, both).await.expect("in time");
     assert_eq!(hello[0], 22, "a TLS handshake");
     assert!(hello.windows(11).any(|window| window == b"models.test"), "SNI names the engine");
