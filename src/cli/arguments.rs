@@ -10,6 +10,7 @@ use super::audit_logs::AuditCommand;
 use super::bench::BenchArguments;
 use super::chat::ChatArguments;
 use super::config::ConfigCommand;
+use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
 use super::engines::EnginesCommand;
 use super::firewall::FirewallCommand;
@@ -134,6 +135,9 @@ pub(super) enum FlmCommand {
     #[command(after_help = "Examples:\n  flm chat --model llama3.2:3b --prompt 'Why is the sky blue?' --stream\n  \
                             git diff | flm chat --model llama3.2:3b --stream")]
     Chat(ChatArguments),
+    /// Print the settings of a client program for the own endpoint, and try them
+    #[command(after_help = "Examples:\n  flm connect claude --model qwen3:8b\n  flm connect openai-python --test")]
+    Connect(ConnectArguments),
     /// Measure the own endpoint: time to first token, tokens per second, percentiles
     #[command(after_help = "Example:\n  flm bench --model llama3.2:3b --concurrency 4 --duration 30s")]
     Bench(BenchArguments),
@@ -178,6 +182,7 @@ impl FlmCommand {
             Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
             Self::Chat(arguments) => arguments.run(session).await,
+            Self::Connect(arguments) => arguments.run(session).await,
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,

@@ -12,6 +12,7 @@ mod bench;
 mod chat;
 mod comparisons;
 mod config;
+mod connect;
 mod console;
 mod csv;
 mod engines;

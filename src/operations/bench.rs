@@ -122,7 +122,7 @@ fn check(call: &Bench) -> Outcome<()> {
 }
 
 /// A model that chats: one in memory before the others, as loading is not what is measured.
-fn first_chat_model(context: &Context) -> Outcome<String> {
+pub(super) fn first_chat_model(context: &Context) -> Outcome<String> {
     let models = context.registry.models();
     let chats = || models.iter().filter(|model| model.available && model.capabilities.contains(&Capability::Chat));
     let loaded = chats().find(|model| model.loaded == Some(true));

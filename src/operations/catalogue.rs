@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, engines, firewall, keys, models, policy,
-    profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
+    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -23,6 +23,7 @@ use crate::types::calls::chat::{Bench, Chat};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
+use crate::types::calls::connect::Connect;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
@@ -103,6 +104,7 @@ operations! {
         AddNetwork => addresses::add_network,
         ArchiveAudit => audit_log::archive,
         ClearBlocks => addresses::clear_blocks,
+        Connect => connect::show,
         CreateKey => keys::create,
         DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,

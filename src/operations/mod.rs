@@ -13,6 +13,7 @@ pub mod bench;
 pub mod catalogue;
 pub mod chat;
 pub mod comparisons;
+pub mod connect;
 pub mod context;
 pub mod dispatch;
 pub mod egress;

@@ -22,7 +22,7 @@ use crate::net::upstream::Upstream;
 use crate::tls::modes::{self, Privacy};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus};
+use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, TlsMode};
 use crate::types::text::escape;
 
 /// How FLM names itself to itself.
@@ -164,6 +164,16 @@ fn hint(status: StatusCode, code: &str) -> Option<&'static str> {
     }
 }
 
+/// Base URL and mode of the listener that this machine reaches best.
+///
+/// # Errors
+/// As [`OwnEndpoint::open`].
+pub(super) fn address(context: &Context) -> Outcome<(String, TlsMode)> {
+    let listener = nearest(&context.live()?.host.status().listeners)?;
+    let (_, url) = client_of(&listener.config)?;
+    Ok((url, listener.config.mode))
+}
+
 fn header(text: &str) -> Outcome<HeaderValue> {
     HeaderValue::from_str(text)
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("a header cannot be written: {error}")))
@@ -223,7 +233,6 @@ fn client_of(listener: &ListenerConfig) -> Outcome<(Upstream, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::listener::TlsMode;
     use serde_json::json;
 
     fn listener(bind: &str, port: u16, phase: ListenerPhase) -> ListenerStatus {

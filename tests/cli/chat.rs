@@ -306,3 +306,54 @@ fn the_key_of_a_call_dies_with_it() {
     });
     assert_eq!(place.home.answer(&["api-keys", "list"]), json!([]));
 }
+
+#[test]
+fn settings_of_client_programs_are_told_and_tried() {
+    let streams = |asked: &crate::fake_engine::Asked| asked.json()["stream"] == true;
+    let place = place(scripts::llamacpp().first_when(
+        Method::POST,
+        "/v1/chat/completions",
+        streams,
+        says(&["Blue ", "light."]),
+    ));
+    let url = format!("http://127.0.0.1:{}", place.home.proxy_port().expect("a listener"));
+    for (client, base, tried) in [
+        ("claude", "", true),
+        ("codex", "/v1", true),
+        ("opencode", "/v1", true),
+        ("open-webui", "/v1", false),
+        ("continue", "/v1", false),
+        ("openai-python", "/v1", true),
+        ("openai-js", "/v1", true),
+        ("anthropic-python", "", true),
+        ("ollama-python", "", true),
+        ("curl", "", true),
+    ] {
+        let guide = place.home.answer(&["connect", client, "--test"]);
+        assert_eq!((&guide["base_url"], &guide["model"]), (&json!(format!("{url}{base}")), &json!(MODEL)), "{client}");
+        assert_eq!((&guide["trial"]["status"], guide["tried"].is_string()), (&json!(200), tried), "{client}");
+    }
+    assert_eq!(place.home.answer(&["api-keys", "list"]), json!([]));
+    let shown = text(&place.home, &["connect", "continue"]);
+    assert!(shown.starts_with(&format!("Continue at {url}/v1 (untested)\n")), "{shown}");
+    let shown: Vec<_> = ["claude", "codex", "opencode", "continue", "openai-python", "ollama-python", "curl"]
+        .map(|client| text(&place.home, &["connect", client]).replace(&url, "[url]"))
+        .into();
+    insta::assert_snapshot!("connect", shown.join("\n────\n"));
+
+    let key = place.home.answer(&["api-keys", "create", "--label", "laptop"]);
+    let id = key["view"]["id"].as_str().expect("an id");
+    let ended = run(&place.home, &["connect", "claude", "--key", id, "--format", "text"]);
+    assert!(ended.out.contains(&format!("flm_{id}_…")) && ended.err.contains("keeps only its hash"), "{}", ended.out);
+    place.home.answer(&["api-keys", "revoke", id]);
+    for (arguments, words) in [
+        (&["connect", "claude", "--key", id][..], "is in force"),
+        (&["connect", "emacs"], "no client program is known as"),
+        (&["connect", "curl", "--test", "--model", "nobody-has-it"], "404 model_not_found"),
+    ] {
+        let error = run(&place.home, arguments).error();
+        assert!(error["message"].as_str().expect("text").contains(words), "{error}");
+    }
+    let error = run(&Home::new(), &["connect", "curl"]).error();
+    assert_eq!(error["hint"], "start it with: flm proxy start");
+}

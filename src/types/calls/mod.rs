@@ -12,6 +12,7 @@ pub mod audit;
 pub mod authority;
 pub mod chat;
 pub mod comparisons;
+pub mod connect;
 pub mod engines;
 pub mod firewall;
 pub mod keys;
