@@ -278,17 +278,17 @@ impl Stage {
 
     fn with_keys(mut self) -> Self {
         let create = |label: &str, options: &[&str]| {
-            let created = self.home.answer(&[&["api-keys", "create", "--label", label], options].concat());
+            let created = self.home.answer(&[["api-keys", "create", "--label", label].as_slice(), options].concat());
             created["key"].as_str().expect("the key's text").to_owned()
         };
         let good = create("good", &["--rpm", "100000"]);
-        // Right in form, so that only its secret is wrong.
-        let mut other = create("revoked", &[]);
+        // Right in form: the guard has to look it up.
+        let other = create("revoked", &[]);
         let listed = self.home.answer(&["api-keys", "list"]);
         let of_label = |key: &&Value| key["label"] == "revoked";
         let id = listed.as_array().expect("a list").iter().find(of_label).expect("the key")["id"].clone();
         self.home.answer(&["api-keys", "revoke", id.as_str().expect("an id")]);
-        std::mem::swap(&mut other, &mut self.keys.entry("wrong-key").or_default());
+        self.keys.insert("wrong-key", other);
         self.keys.insert("forbidden", create("forbidden", &["--rpm", "100000", "--models", "flm://none/*"]));
         let rate = create("rate", &["--rpm", "1"]);
         // The burst passes, then a request per minute.
@@ -594,11 +594,16 @@ fn the_matrix_holds(client: &Client) {
         for (case, replies) in [("ok", [whole.as_str(), kind.stream]), ("tools", kind.tools)] {
             for (how, reply) in ["whole", "stream"].into_iter().zip(replies) {
                 let name = format!("{} {case} {how}", kind.name);
+                let reply = match (client.outcomes, name.as_str()) {
+                    // FLM asks for running counts here: message_start tells the prompt's tokens. That recording is shorter.
+                    ("anthropic", "vllm ok stream") => "vllm/0.32.0/chat_stream_usage_continuous",
+                    _ => reply,
+                };
                 let seen = &results[&name];
-                if let Some(direct) = results.get(&format!("{name} directly")) {
-                    if direct["said"].is_null() || direct["said"] != seen["said"] {
-                        faults.push(format!("{name}: directly {direct}, through FLM {seen}"));
-                    }
+                if let Some(direct) = results.get(&format!("{name} directly"))
+                    && (direct["said"].is_null() || direct["said"] != seen["said"])
+                {
+                    faults.push(format!("{name}: directly {direct}, through FLM {seen}"));
                 }
                 if case == "tools" && !kind.calls_with_an_object && client.speaks != Some(kind.speaks) {
                     continue;

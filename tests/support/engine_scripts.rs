@@ -175,7 +175,11 @@ pub(crate) fn ollama() -> Script {
         .post("/api/show", reply("api_show"))
         .post_when("/api/chat", |body| body["model"] != "tiny:latest", reply("chat_unknown_model"))
         .post_when("/api/chat", |body| body["stream"] == false, reply("chat"))
-        .post_when("/api/chat", |body| body["tools"].is_array(), reply("chat_stream_tools"))
+        .post_when(
+            "/api/chat",
+            |body| body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+            reply("chat_stream_tools"),
+        )
         .post("/api/chat", reply("chat_stream"))
         .post_when("/api/generate", |body| body["model"] == "embed:latest", reply("generate_not_supported"))
         .post_when("/api/generate", |body| body["model"] != "tiny:latest", reply("chat_unknown_model"))
@@ -248,4 +252,5 @@ pub(crate) fn openai() -> Script {
         .post_when(chat, unknown, reply("unknown_parameter"))
         .post_when(chat, streams, reply("chat_stream_usage"))
         .post(chat, reply("chat"))
+        .post("/v1/completions", reply("completions"))
 }
