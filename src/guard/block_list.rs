@@ -1,6 +1,6 @@
 //! The block list in memory: a million networks of any length, looked up below a microsecond (SPEC §5.3).
 //!
-//! Networks lie in shards by the beginning of their address, each a sorted list behind an [`ArcSwap`]: a reader loads
+//! Networks lie in shards by the beginning of their address, each a sorted list behind an [`arc_swap::ArcSwap`]: a reader loads
 //! one shard without a lock, a change copies one shard and nothing else. Networks that are too wide for a shard lie in
 //! a list of their own. A block costs 32 bytes for IPv4 and 48 for IPv6; its reason is kept once for all that share it.
 //!

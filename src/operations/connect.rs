@@ -1,6 +1,6 @@
 //! Settings of client programs for the own endpoint, and the request that each would send (SPEC §2 `flm connect`).
 //!
-//! [`CLIENTS`] is the one table: adding a program adds an entry. A version stands there only when that program was run
+//! `CLIENTS` is the one table: adding a program adds an entry. A version stands there only when that program was run
 //! against FLM unmodified; tests/fixtures/clients says what was seen.
 
 use http::{Method, StatusCode};

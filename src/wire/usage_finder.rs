@@ -1,7 +1,7 @@
 //! Finds the token counts in an answer of any engine's own API while it passes by.
 //!
 //! Called by `proxy` for pass-through and media, where no reader knows the answer's shape. Must never change a byte, and
-//! keeps no more than [`KEPT`] bytes of an answer.
+//! keeps no more than `KEPT` bytes of an answer.
 
 use memchr::memmem;
 

@@ -1,4 +1,4 @@
-//! Detectors: what in a request's head gives an attacker away (SPEC §5.4 to §5.6). One file for each; [`DETECTORS`] is the
+//! Detectors: what in a request's head gives an attacker away (SPEC §5.4 to §5.6). One file for each; `DETECTORS` is the
 //! list that everything walks.
 //!
 //! Called by `proxy` for every request of a public endpoint, and by `operations` for requests of a log. They look at
