@@ -15,6 +15,7 @@ mod aliases;
 mod anthropic;
 mod blocking;
 mod budgets;
+mod client_traps;
 mod connections;
 mod egress;
 mod hostile;
