@@ -7,7 +7,7 @@
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots; microsocks, tor, nftables and
+#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots, Prometheus; microsocks, tor, nftables and
 #     iproute2 for egress and firewall
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
@@ -90,7 +90,7 @@ command -v openssl >/dev/null || apt_install openssl
 command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
 # own rules, and tor's service stays off.
-for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2; do
+for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 promtool:prometheus; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core

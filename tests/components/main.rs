@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
 mod authority;
+mod connect;
 mod dialects;
 mod egress;
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -21,6 +22,7 @@ mod llama_server;
 mod matrix;
 mod media;
 mod namespace;
+mod prometheus;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]

@@ -22,6 +22,7 @@ mod hostile;
 mod keys;
 mod media;
 mod media_fetch;
+mod metrics;
 mod ollama_clients;
 mod owner;
 mod passthrough;
