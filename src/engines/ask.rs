@@ -7,11 +7,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::engines::adapter::{EngineError, Session};
-use crate::net::pool::UpstreamBody;
+use crate::net::pool::{Repeat, UpstreamBody};
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 use crate::wire::openai::ErrorDocument;
@@ -163,14 +163,14 @@ impl Session<'_> {
 
     /// Sends a question and waits for the head of its answer.
     async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<(Parts, UpstreamBody), EngineError> {
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|fault| EngineError::Api(format!("{path:?} is no path: {fault}")))?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         authorize(headers, self.api_key);
-        let sent = self.pool.send(self.upstream, request).await;
+        let sent = self.pool.send(self.upstream, request, Repeat::ByMethod).await;
         Ok(sent.map_err(|fault| EngineError::Network(fault.to_string()))?.into_parts())
     }
 }

@@ -10,16 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{self, Stream};
-use super::driven::Connection;
+use super::connection::Connection;
 use super::egress::{Egress, Reach};
+use super::message::{self, MessageFault};
 use super::upstream::Scheme;
 use crate::types::address::canonical;
 use crate::types::egress::EgressMode;
@@ -226,31 +225,26 @@ fn refused(error: &io::Error) -> FetchError {
 
 async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
     match url.scheme {
-        Scheme::Http => Ok(Stream::Plain(tcp)),
+        Scheme::Http => Ok(Box::new(tcp)),
         Scheme::Https => match connect::secure(tcp, &url.host).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(FetchError::Network(error.to_string())),
         },
     }
 }
 
 async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
-    let network = |error: hyper::Error| FetchError::Network(error.to_string());
-    let mut connection = match stream {
-        Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
-        Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
-    }
-    .map_err(network)?;
-    let mut request = Request::new(Full::new(Bytes::new()));
+    let network = |fault: MessageFault| FetchError::Network(fault.to_string());
+    let mut request = Request::new(());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.target.clone();
     let headers = request.headers_mut();
-    headers.insert(HOST, url.host_header.clone());
     headers.insert(ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
-    let response = connection.send(request).await.map_err(|error| network(error.into_error()))?;
-    let (head, mut body) = response.into_parts();
+    let written = message::write_request(&request.into_parts().0, &url.host_header, 0).map_err(network)?;
+    let mut connection = Connection::new(stream);
+    let head = connection.send(&Method::GET, &written, &Bytes::new()).await.map_err(|failed| network(failed.fault))?;
     if head.status.is_redirection() {
         return Err(FetchError::Redirect);
     }
@@ -261,13 +255,12 @@ async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, Fetc
     {
         return Err(FetchError::Encoded);
     }
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if connection.left().is_some_and(|length| length > limit as u64) {
         return Err(FetchError::TooLarge(limit));
     }
     let mut bytes = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
-        let Ok(data) = frame.map_err(network)?.into_data() else { continue };
+    while let Some(data) = std::future::poll_fn(|cx| connection.poll_body(cx)).await {
+        let data = data.map_err(network)?;
         if bytes.len() + data.len() > limit {
             return Err(FetchError::TooLarge(limit));
         }

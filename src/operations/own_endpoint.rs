@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::context::Context;
@@ -17,7 +17,7 @@ use super::keys::draw_any;
 use crate::guard::minted_key::MintedKey;
 use crate::net::connect::Trust;
 use crate::net::egress::Egress;
-use crate::net::pool::{Pool, PoolConfig, SendError, UpstreamBody};
+use crate::net::pool::{Pool, PoolConfig, Repeat, SendError, UpstreamBody};
 use crate::net::upstream::Upstream;
 use crate::tls::modes::{self, Privacy};
 use crate::types::clock::Clock;
@@ -83,7 +83,7 @@ impl OwnEndpoint {
         let unwritable = |error: http::Error| {
             Failure::new(ErrorCode::Internal, format!("the request for {path} cannot be written: {error}"))
         };
-        let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(unwritable)?;
+        let mut request = Request::builder().method(method).uri(path).body(body).map_err(unwritable)?;
         let map = request.headers_mut();
         map.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -91,7 +91,8 @@ impl OwnEndpoint {
         for (name, value) in headers {
             map.insert(*name, header(value)?);
         }
-        let response = self.pool.send(&self.upstream, request).await.map_err(|error| self.unreached(&error))?;
+        let response =
+            self.pool.send(&self.upstream, request, Repeat::ByMethod).await.map_err(|error| self.unreached(&error))?;
         let (parts, body) = Response::into_parts(response);
         Ok(OwnAnswer { status: parts.status, headers: parts.headers, body })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::engines::own_routes::{self, Effect, Found, OwnRoute};
 use crate::engines::registry::{self, Engine, InFlight};
 use crate::engines::resolution::Named;
 use crate::guard::key_table::KeyEntry;
-use crate::net::pool::SendError;
+use crate::net::pool::{Repeat, SendError};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::engine::EngineKind;
 use crate::types::ids::{CanonicalModel, EngineId};
@@ -309,7 +309,7 @@ async fn send(
     let id = &engine.record.id;
     let in_flight = InFlight::on(engine.clone());
     let has_body = !bytes.is_empty();
-    let mut request = Request::new(Full::new(bytes));
+    let mut request = Request::new(bytes);
     *request.method_mut() = route.method.clone();
     *request.uri_mut() =
         call.path.parse().map_err(|_| Refusal::internal("The engine's path could not be written as a URI."))?;
@@ -321,8 +321,9 @@ async fn send(
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     engine.authorize(headers);
     exchange.account.mark(Stage::Sent);
+    let repeat = if route.effect == Effect::Infers { Repeat::Harmless } else { Repeat::ByMethod };
     let patience = exchange.limits.engine_first_byte;
-    let sent = tokio::time::timeout(patience, worker.pool.send(&engine.upstream, request)).await;
+    let sent = tokio::time::timeout(patience, worker.pool.send(&engine.upstream, request, repeat)).await;
     let response = match sent {
         Err(_elapsed) => {
             return Err(Refusal::engine_timeout(format!(

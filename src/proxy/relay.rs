@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::account::Stage;
@@ -34,7 +34,7 @@ use crate::engines::residency::Brought;
 use crate::engines::resolution::Candidate;
 use crate::engines::slots::Slot;
 use crate::guard::key_table::KeyEntry;
-use crate::net::pool::{SendError, UpstreamBody};
+use crate::net::pool::{Repeat, SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::types::text::escape;
@@ -284,14 +284,15 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         Box::pin(load(order, candidate)).await?;
     }
     let Prepared { method, path, headers, body, reader } = prepared;
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() =
         path.parse().map_err(|_| Miss::Final(Refusal::internal("The engine's path could not be written as a URI.")))?;
     *request.headers_mut() = headers;
     trace.sent = Some(shared.clock.monotonic());
     let deadline = tokio::time::Instant::now() + order.first_byte;
-    let sent = tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request)).await;
+    let sent =
+        tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request, Repeat::Harmless)).await;
     let id = &engine.record.id;
     let response = match sent {
         Err(_elapsed) => {

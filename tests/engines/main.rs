@@ -19,13 +19,13 @@ use flm::engines::adapter::{Adapter, AnswerProgress, Delivery, EngineFault, Engi
 use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::net::egress::Egress;
-use flm::net::pool::{Pool, PoolConfig};
+use flm::net::pool::{Pool, PoolConfig, Repeat};
 use flm::net::upstream::Upstream;
 use flm::telemetry::tasks::Tasks;
 use flm::types::secret::Secret;
 use flm::wire::json_body::JsonBody;
 use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::fake_engine::FakeEngine;
@@ -102,12 +102,12 @@ pub(crate) async fn exchange(
         delivery,
         api_key: Some(&key),
     })?;
-    let mut request = Request::new(Full::new(prepared.body));
+    let mut request = Request::new(prepared.body);
     *request.method_mut() = prepared.method;
     *request.uri_mut() = prepared.path.parse().expect("a path");
     *request.headers_mut() = prepared.headers;
     let upstream = Upstream::parse(&engine.url()).expect("a URL");
-    let (head, mut incoming) = pool().send(&upstream, request).await.expect("an answer").into_parts();
+    let (head, mut incoming) = pool().send(&upstream, request, Repeat::ByMethod).await.expect("an answer").into_parts();
     let mut out: Vec<Bytes> = Vec::new();
     let mut fault = None;
     let mut whole = Vec::new();

@@ -48,7 +48,7 @@ use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
 use flm::net::egress::Egress;
 use flm::net::media_fetch::MediaFetcher;
-use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::pool::{Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
 use flm::proxy::profile::ProfileTable;
@@ -236,7 +236,9 @@ impl Proxy {
     }
 
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
-        tokio::time::timeout(PATIENCE, self.client.send(&self.upstream(), request))
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts, body.collect().await.expect("a body").to_bytes());
+        tokio::time::timeout(PATIENCE, self.client.send(&self.upstream(), request, Repeat::ByMethod))
             .await
             .expect("in time")
             .expect("an answer")

@@ -6,7 +6,7 @@ use flm::control::Operator;
 use flm::daemon::in_process::InProcess;
 use flm::daemon::owner::{OwnerOptions, Purpose};
 use flm::net::egress::Egress;
-use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::pool::{Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::operations::context::ContextOptions;
 use flm::telemetry::tasks::Tasks;
@@ -22,7 +22,7 @@ use flm::types::ids::{EngineId, KeyId};
 use flm::types::key::KeyLimits;
 use flm::types::listener::{ListenerConfig, OwnerKind};
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::Answer;
@@ -131,9 +131,9 @@ impl Running {
             .uri(path)
             .header("authorization", format!("Bearer {key}"))
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
+            .body(Bytes::from(body.to_string()))
             .expect("a request");
-        tokio::time::timeout(PATIENCE, self.client.send(&self.base, request))
+        tokio::time::timeout(PATIENCE, self.client.send(&self.base, request, Repeat::ByMethod))
             .await
             .expect("in time")
             .expect("an answer")
