@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::connection::Connection;
 use super::egress::{Egress, Reach};
 use super::message::{self, MessageFault};
 use super::upstream::Scheme;
-use crate::types::address::canonical;
+use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
 
 /// Longest address that is looked at.
@@ -28,9 +28,6 @@ const MAX_URL: usize = 4 << 10;
 
 /// Addresses of one name that are tried.
 const MAX_TRIED: usize = 3;
-
-/// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
-const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// A boxed future.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -319,55 +316,6 @@ fn is_numeric(host: &str) -> bool {
         || hexadecimal.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether an address belongs to the public internet (IANA's special-purpose registries for IPv4 and IPv6). What is not known to be
-/// public is not.
-#[must_use]
-pub fn is_public(address: IpAddr) -> bool {
-    match canonical(address) {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [first, second, third, _] = address.octets();
-    let special = match first {
-        // This network, private use, loopback, multicast, reserved, broadcast.
-        0 | 10 | 127 | 224.. => true,
-        // Shared between a provider and its customers (RFC 6598); some clouds put their metadata there.
-        100 => second & 0xc0 == 64,
-        // Link-local, which has most clouds' metadata (RFC 3927).
-        169 => second == 254,
-        172 => second & 0xf0 == 16,
-        // Protocol assignments, documentation, 6to4 relays, private use.
-        192 => matches!((second, third), (0, 0 | 2) | (88, 99) | (168, _)),
-        // Benchmarks (RFC 2544), documentation.
-        198 => matches!(second, 18 | 19) || (second, third) == (51, 100),
-        203 => (second, third) == (0, 113),
-        _ => false,
-    };
-    !special && address != AZURE_AGENT
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [first, second, third, ..] = address.segments();
-    // Global unicast is 2000::/3 alone: that leaves out loopback, unspecified, mapped and compatible IPv4, NAT64 (64:ff9b::/96),
-    // unique local, link-local, site-local and multicast.
-    let global = first & 0xe000 == 0x2000;
-    let special = match first {
-        // Protocol assignments with Teredo and benchmarks (2001::/23), documentation.
-        0x2001 => second < 0x200 || second == 0xdb8,
-        // 6to4 wraps any IPv4 address.
-        0x2002 => true,
-        // Documentation (RFC 9637): 3fff::/20.
-        0x3fff => second & 0xf000 == 0,
-        // Direct delegation for AS112, which answers for private names.
-        0x2620 => (second, third) == (0x4f, 0x8000),
-        _ => false,
-    };
-    global && !special
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,73 +393,6 @@ mod tests {
             }
         });
         (address, tasks)
-    }
-
-    #[test]
-    fn what_is_not_public_is_known() {
-        for address in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.255.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "198.19.255.255",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "168.63.129.16",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "100::1",
-            "2001::1",
-            "2001:10::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "3fff::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-        ] {
-            assert!(!is_public(ip(address)), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "93.184.216.34",
-            "100.63.255.255",
-            "100.128.0.1",
-            "172.15.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "198.17.0.1",
-            "223.255.255.254",
-            "169.253.1.1",
-            "2606:4700::1111",
-            "2a00:1450:4001::1",
-            "2001:4860:4860::8888",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(ip(address)), "{address}");
-        }
     }
 
     #[tokio::test]
