@@ -77,6 +77,8 @@ pub(super) struct Started {
     pub(super) body: UpstreamBody,
     /// What the client gets first.
     pub(super) out: Vec<Bytes>,
+    /// What is wrong with the answer after that.
+    pub(super) fault: Option<Refusal>,
     pub(super) gap: Duration,
     pub(super) in_flight: InFlight,
 }
@@ -191,7 +193,9 @@ async fn stream(exchange: &mut Exchange, order: Order, client: ClientWriter) -> 
 async fn attempt(order: Order) -> Result<Started, Failed> {
     let mut trace = Trace::default();
     match first_that_serves(&order, &mut trace, begin_stream).await {
-        Ok((reader, body, out, in_flight)) => Ok(Started { trace, reader, body, out, gap: order.gap, in_flight }),
+        Ok(Begun { reader, body, out, fault, in_flight }) => {
+            Ok(Started { trace, reader, body, out, fault, gap: order.gap, in_flight })
+        }
         Err(refusal) => Err(Failed { trace, refusal }),
     }
 }
@@ -489,14 +493,23 @@ async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) ->
     }
 }
 
-type Begun = (Box<dyn AnswerReader>, UpstreamBody, Vec<Bytes>, InFlight);
+/// A streamed answer that has begun.
+struct Begun {
+    reader: Box<dyn AnswerReader>,
+    body: UpstreamBody,
+    out: Vec<Bytes>,
+    fault: Option<Refusal>,
+    in_flight: InFlight,
+}
 
-/// Reads a streamed answer up to the first bytes for the client.
+/// Reads a streamed answer up to the first bytes for the client. A fault that came together with them is told after them,
+/// as it is when it comes later.
 async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Begun, Miss> {
     let Accepted200 { mut reader, mut body, in_flight, deadline, .. } = accepted;
     let id = in_flight.engine().record.id.clone();
     let clock = &order.worker.shared.clock;
     let mut out = Vec::with_capacity(4);
+    let mut read = Ok(());
     while out.is_empty() {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
             Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
@@ -505,16 +518,23 @@ async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -
             Ok(None) => None,
         };
         let Some(data) = frame else {
-            reader.finish(&mut out)?;
+            read = reader.finish(&mut out);
             break;
         };
         trace.first_byte.get_or_insert_with(|| clock.monotonic());
-        reader.push(data, &mut out)?;
+        read = reader.push(data, &mut out);
+        if read.is_err() {
+            break;
+        }
     }
+    let fault = match read {
+        Err(fault) if out.is_empty() => return Err(fault.into()),
+        read => read.err().map(Refusal::from),
+    };
     if reader.progress().deltas > 0 {
         trace.first_token = Some(clock.monotonic());
     }
-    Ok((reader, body, out, in_flight))
+    Ok(Begun { reader, body, out, fault, in_flight })
 }
 
 /// Places the key's or the route's prompt before the client's messages (SPEC §8.1).
