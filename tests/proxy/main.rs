@@ -81,6 +81,8 @@ pub(crate) struct Proxy {
     pub(crate) key_id: KeyId,
     pub(crate) audited: Collected,
     workers: Workers,
+    /// What runs on the workers' threads.
+    runtimes: Vec<tokio::runtime::RuntimeMetrics>,
     client: Pool,
     _tasks: Tasks,
 }
@@ -171,17 +173,23 @@ impl Proxy {
             affinity: Affinity::default(),
         });
         let (workers, runs) = Workers::new(2, &shared);
-        for run in runs {
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-                runtime.block_on(run.run());
-            });
-        }
+        let runtimes = runs.into_iter().map(|run| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            let metrics = runtime.metrics();
+            std::thread::spawn(move || runtime.block_on(run.run()));
+            metrics
+        });
+        let runtimes = runtimes.collect();
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
         let service = ProxyService::start(config, encryption, shared.clone(), &workers, &tasks).expect("listens");
         let (key_id, key) = add_key(&shared, "test", key_limits);
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
-        Self { shared, service, key, key_id, audited, workers, client, _tasks: tasks }
+        Self { shared, service, key, key_id, audited, workers, runtimes, client, _tasks: tasks }
+    }
+
+    /// Tasks that live on the workers' threads now.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtimes.iter().map(tokio::runtime::RuntimeMetrics::num_alive_tasks).sum()
     }
 
     /// Registers an engine and reads its models.
@@ -236,9 +244,14 @@ impl Proxy {
     }
 
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
+        self.open_by(&self.client, request).await
+    }
+
+    /// The same over connections of somebody else's.
+    pub(crate) async fn open_by(&self, client: &Pool, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts, body.collect().await.expect("a body").to_bytes());
-        tokio::time::timeout(PATIENCE, self.client.send(&self.upstream(), request, Repeat::ByMethod))
+        tokio::time::timeout(PATIENCE, client.send(&self.upstream(), request, Repeat::ByMethod))
             .await
             .expect("in time")
             .expect("an answer")
