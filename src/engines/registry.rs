@@ -78,9 +78,10 @@ pub struct InFlight {
 }
 
 impl Engine {
-    /// Puts the engine's own key into the headers of a request to it.
-    pub fn authorize(&self, headers: &mut http::HeaderMap) {
-        ask::authorize(headers, self.api_key.as_ref());
+    /// The field with the engine's own key, for a request to it.
+    #[must_use]
+    pub fn authorization(&self) -> Option<(http::HeaderName, http::HeaderValue)> {
+        ask::authorization(self.api_key.as_ref())
     }
 }
 

@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::connect::Stream;
 use super::decoder::{Decoded, Decoder};
-use super::message::{self, AnswerHead, Framing, MessageFault, Persistence};
+use super::message::{self, AnswerHead, Fields, Framing, MessageFault, Persistence};
 
 /// Most bytes that one read takes. It is room on the stack of the thread.
 const PIECE: usize = 16 << 10;
@@ -41,9 +41,9 @@ pub(super) struct Connection {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(super) struct Begun {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
 }
 
 /// Why no answer began.
@@ -86,7 +86,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is unusable then.
-    pub(super) async fn send(&mut self, method: &Method, head: &[u8], body: &Bytes) -> Result<Answered, Unanswered> {
+    pub(super) async fn send(&mut self, method: &Method, head: &[u8], body: &Bytes) -> Result<Begun, Unanswered> {
         // Until an answer has been read to its end.
         self.persistence = Persistence::Closes;
         let mut sending = Sending { head, body, sent: 0, seen: Vec::new(), looked_at: 0, interim: 0, ended: Ok(()) };
@@ -98,7 +98,7 @@ impl Connection {
         method: &Method,
         sending: &mut Sending<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Answered, Unanswered>> {
+    ) -> Poll<Result<Begun, Unanswered>> {
         sending.poll_write(&mut self.stream, cx);
         loop {
             let mut room = [const { MaybeUninit::uninit() }; PIECE];
@@ -116,7 +116,7 @@ impl Connection {
             }
             match self.begin(method, sending, piece.filled()) {
                 Ok(None) => {}
-                Ok(Some(answered)) => return Poll::Ready(Ok(answered)),
+                Ok(Some(begun)) => return Poll::Ready(Ok(begun)),
                 Err(fault) => return Poll::Ready(Err(Unanswered { fault, heard: Heard::Something })),
             }
         }
@@ -128,7 +128,7 @@ impl Connection {
         method: &Method,
         sending: &mut Sending<'_>,
         piece: &[u8],
-    ) -> Result<Option<Answered>, MessageFault> {
+    ) -> Result<Option<Begun>, MessageFault> {
         let mut kept = std::mem::take(&mut sending.seen);
         if !kept.is_empty() {
             kept.extend_from_slice(piece);
@@ -146,7 +146,7 @@ impl Connection {
                 sending.seen = kept;
                 return Ok(None);
             };
-            let AnswerHead { status, headers, framing, persistence, length } = head;
+            let AnswerHead { status, fields, framing, persistence, length } = head;
             at += length;
             sending.looked_at = 0;
             if status.is_informational() {
@@ -160,7 +160,7 @@ impl Connection {
             self.decoder = Decoder::new(framing);
             self.persistence = if sending.ended.is_ok() { persistence } else { Persistence::Closes };
             self.take(&bytes[at..]);
-            return Ok(Some(Answered { status, headers }));
+            return Ok(Some(Begun { status, fields }));
         }
     }
 

@@ -158,12 +158,12 @@ impl Decoder {
             }
             // Blanks are "bad whitespace", which recipients must take (RFC 9112 §7.1.1).
             (State::Size { size, begun: true } | State::Blank(size), b' ' | b'\t') => State::Blank(size),
-            (State::Size { size, begun: true } | State::Blank(size), b';') => State::Extension(size),
             (State::Size { size, begun: true } | State::Blank(size) | State::Extension(size), b'\r') => {
                 State::SizeEnd(size)
             }
             // Any other control character could be the end of a line to somebody.
-            (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => State::Extension(size),
+            (State::Size { size, begun: true } | State::Blank(size), b';')
+            | (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => State::Extension(size),
             (State::SizeEnd(size), b'\n') => {
                 self.overhead = 0;
                 if size == 0 { State::Trailers } else { State::Data(size) }
@@ -174,10 +174,9 @@ impl Decoder {
                 State::Size { size: 0, begun: false }
             }
             (State::Trailers, b'\r') => State::LastEnd,
-            // A blank would go on with the line before it, which is obsolete (RFC 9112 §5.2).
-            (State::Trailers, b'!'..=b'~') => State::Trailer,
             (State::Trailer, b'\r') => State::TrailerEnd,
-            (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => State::Trailer,
+            // A blank at the beginning would go on with the line before it, which is obsolete (RFC 9112 §5.2).
+            (State::Trailers, b'!'..=b'~') | (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => State::Trailer,
             (State::TrailerEnd, b'\n') => State::Trailers,
             (State::LastEnd, b'\n') => State::Length(0),
             _ => return Err(MessageFault::Chunk),

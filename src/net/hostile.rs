@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection::{Answered, Connection};
+use super::connection::{Begun, Connection};
 
 /// What came of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +80,11 @@ fn read(method: &Method, pieces: impl IntoIterator<Item = Bytes>, then: Then) ->
     let mut connection = Connection::new(Box::new(Script { pieces, then }));
     let exchange = async {
         let mut seen = Seen { head: None, body: Vec::new(), end: End::Refused };
-        let Ok(Answered { status, headers }) = connection.send(method, b"GET / HTTP/1.1\r\n\r\n", &Bytes::new()).await
+        let Ok(Begun { status, fields }) = connection.send(method, b"GET / HTTP/1.1\r\n\r\n", &Bytes::new()).await
         else {
             return seen;
         };
-        seen.head = Some((status, headers));
+        seen.head = Some((status, fields.map()));
         while let Some(data) = poll_fn(|cx| connection.poll_body(cx)).await {
             let Ok(data) = data else { return seen };
             assert!(!data.is_empty(), "a piece without a byte");

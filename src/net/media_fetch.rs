@@ -3,6 +3,7 @@
 //! Called by `proxy` when the setting `media.fetch_remote` is on. Must never connect to an address that it has not checked, follow a
 //! redirect, send anything of the client's, or read more than it was told to.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,14 +12,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{self, Stream};
 use super::connection::Connection;
 use super::egress::{Egress, Reach};
-use super::message::{self, MessageFault};
+use super::message::{self, MessageFault, Outgoing};
 use super::upstream::Scheme;
 use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
@@ -142,7 +143,8 @@ struct MediaUrl {
     host: String,
     port: u16,
     host_header: HeaderValue,
-    target: Uri,
+    /// Path and query.
+    target: String,
 }
 
 impl MediaFetcher {
@@ -232,23 +234,28 @@ async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
 
 async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
     let network = |fault: MessageFault| FetchError::Network(fault.to_string());
-    let mut request = Request::new(());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.target.clone();
-    let headers = request.headers_mut();
-    headers.insert(ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
-    let written = message::write_request(&request.into_parts().0, &url.host_header, 0).map_err(network)?;
+    let fields = [
+        (ACCEPT, "image/png, image/jpeg, image/webp"),
+        (ACCEPT_ENCODING, "identity"),
+        (USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))),
+    ];
+    let request = Outgoing {
+        method: Method::GET,
+        target: Cow::Owned(url.target.clone()),
+        fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
+        body: Bytes::new(),
+    };
+    let written = message::write_request(&request, &url.host_header).map_err(network)?;
     let mut connection = Connection::new(stream);
-    let head = connection.send(&Method::GET, &written, &Bytes::new()).await.map_err(|failed| network(failed.fault))?;
+    let sent = connection.send(&request.method, &written, &request.body).await;
+    let head = sent.map_err(|unanswered| network(unanswered.fault))?;
     if head.status.is_redirection() {
         return Err(FetchError::Redirect);
     }
     if head.status != StatusCode::OK {
         return Err(FetchError::Status(head.status.as_u16()));
     }
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    if head.fields.get(&CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(FetchError::Encoded);
     }
@@ -301,8 +308,7 @@ impl MediaUrl {
         }
         let host_header =
             HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not valid"))?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = target.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Ok(Self { scheme, host, port, host_header, target })
     }
 }

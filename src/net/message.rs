@@ -4,12 +4,12 @@
 //! differently is refused, because the next answer on the same connection would then begin at different places. Why this
 //! is not hyper's client: docs/adr/0012.
 
+use std::borrow::Cow;
 use std::io;
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use httparse::{Header, ParserConfig, Response, Status};
 
@@ -42,9 +42,6 @@ pub enum MessageFault {
     /// Longer than any engine's.
     #[error("the head of its answer is larger than {MAX_HEAD} bytes or {MAX_FIELDS} fields")]
     HeadTooLarge,
-    /// A name or value that no field may have.
-    #[error("the head of its answer has a field that is not valid")]
-    Field,
     /// Two lengths, or one that is no number (RFC 9112 §6.3).
     #[error("the length of its answer is not clear")]
     Length,
@@ -66,6 +63,53 @@ pub enum MessageFault {
     /// What FLM would have sent is no request.
     #[error("the request cannot be written: {0}")]
     Request(&'static str),
+}
+
+/// A request to an upstream. `Host`, `Content-Length` and what else belongs to a connection are set by the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Method.
+    pub method: Method,
+    /// Path and query, as they are written.
+    pub target: Cow<'static, str>,
+    /// Fields, each as it is written.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// The fields of an answer, as they came: most are never looked at, so they are found where one is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(Bytes);
+
+impl Fields {
+    /// The first field of that name.
+    #[must_use]
+    pub fn get(&self, name: &HeaderName) -> Option<HeaderValue> {
+        let (_, value) = self.lines().find(|(found, _)| found.eq_ignore_ascii_case(name.as_str().as_bytes()))?;
+        HeaderValue::from_bytes(value).ok()
+    }
+
+    /// All fields.
+    #[must_use]
+    pub fn map(&self) -> HeaderMap {
+        let fields = self.lines().filter_map(|(name, value)| {
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+        });
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(name, value);
+        }
+        map
+    }
+
+    /// Names and values. They were parsed once, so that nothing has to be checked again.
+    fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.split(|byte| *byte == b'\n').filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
 }
 
 /// How long the body of an answer is (RFC 9112 §6.3).
@@ -92,32 +136,31 @@ pub(super) enum Persistence {
 #[derive(Debug)]
 pub(super) struct AnswerHead {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
     pub(super) framing: Framing,
     pub(super) persistence: Persistence,
     /// How many bytes it took.
     pub(super) length: usize,
 }
 
-/// Writes the head of a request whose body has so many bytes. Fields that belong to the connection are set here, whatever
-/// `parts` says.
+/// Writes the head of a request.
 ///
 /// # Errors
-/// When the target of the request has characters that would end its line.
-pub(super) fn write_request(parts: &Parts, host: &HeaderValue, body: usize) -> Result<Vec<u8>, MessageFault> {
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+/// When its target has characters that would end its line.
+pub(super) fn write_request(request: &Outgoing, host: &HeaderValue) -> Result<Vec<u8>, MessageFault> {
+    let Outgoing { method, target, fields, body } = request;
     if !target.starts_with('/') || target.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(MessageFault::Request("its target is no path"));
     }
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let mut head = Vec::with_capacity(target.len() + host.len() + fields + 96);
-    head.extend_from_slice(parts.method.as_str().as_bytes());
+    let length: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let mut head = Vec::with_capacity(target.len() + host.len() + length + 96);
+    head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     head.extend_from_slice(host.as_bytes());
     head.extend_from_slice(b"\r\n");
-    for (name, value) in &parts.headers {
+    for (name, value) in fields {
         if [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) {
             continue;
         }
@@ -127,9 +170,9 @@ pub(super) fn write_request(parts: &Parts, host: &HeaderValue, body: usize) -> R
         head.extend_from_slice(b"\r\n");
     }
     // A method that is expected to have a body says so when it has none (RFC 9110 §8.6).
-    if body > 0 || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+    if !body.is_empty() || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
         head.extend_from_slice(b"content-length: ");
-        put_number(&mut head, body);
+        put_number(&mut head, body.len());
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
@@ -180,19 +223,14 @@ pub(super) fn read_answer(bytes: &[u8], looked_at: usize, method: &Method) -> Re
         return Err(MessageFault::Switched);
     }
     let mut about = About { length: None, chunked: false, closes: answer.version != Some(1) };
-    // The values share one copy of the head.
-    let copy = Bytes::copy_from_slice(&within[..length]);
-    let mut headers = HeaderMap::with_capacity(answer.headers.len());
     for field in answer.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| MessageFault::Field)?;
-        let begin = field.value.as_ptr().addr() - within.as_ptr().addr();
-        let value = if field.value.is_empty() { Bytes::new() } else { copy.slice(begin..begin + field.value.len()) };
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| MessageFault::Field)?;
-        about.note(&name, &value)?;
-        headers.append(name, value);
+        about.note(field.name, field.value)?;
     }
     let (framing, persistence) = about.decide(status, method)?;
-    Ok(Some(AnswerHead { status, headers, framing, persistence, length }))
+    // Without the line of the status.
+    let begin = answer.headers.first().map_or(length, |first| first.name.as_ptr().addr() - within.as_ptr().addr());
+    let fields = Fields(Bytes::copy_from_slice(&within[begin..length]));
+    Ok(Some(AnswerHead { status, fields, framing, persistence, length }))
 }
 
 /// Whether there is an empty line; bytes before `looked_at` were searched before.
@@ -213,23 +251,24 @@ struct About {
 }
 
 impl About {
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), MessageFault> {
-        if *name == CONTENT_LENGTH {
+    fn note(&mut self, name: &str, value: &[u8]) -> Result<(), MessageFault> {
+        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
+        if is(&CONTENT_LENGTH) {
             // The same length several times, in fields or in a list, is one length (RFC 9110 §8.6).
-            for part in value.as_bytes().split(|byte| *byte == b',') {
+            for part in value.split(|byte| *byte == b',') {
                 let length = number(part.trim_ascii()).ok_or(MessageFault::Length)?;
                 if self.length.replace(length).is_some_and(|other| other != length) {
                     return Err(MessageFault::Length);
                 }
             }
-        } else if *name == TRANSFER_ENCODING {
+        } else if is(&TRANSFER_ENCODING) {
             // FLM sends no TE field, so that nothing but `chunked`, once, may come.
-            if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            if self.chunked || !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
                 return Err(MessageFault::Coding);
             }
             self.chunked = true;
-        } else if *name == CONNECTION {
-            let mut options = value.as_bytes().split(|byte| *byte == b',');
+        } else if is(&CONNECTION) {
+            let mut options = value.split(|byte| *byte == b',');
             self.closes |= options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
         }
         Ok(())
@@ -269,10 +308,10 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use http::header::{ACCEPT, CONTENT_TYPE};
 
-    fn parts(method: Method, target: &str) -> Parts {
-        Request::builder().method(method).uri(target).body(()).expect("a request").into_parts().0
+    fn request(method: Method, target: &'static str) -> Outgoing {
+        Outgoing { method, target: Cow::Borrowed(target), fields: Vec::new(), body: Bytes::new() }
     }
 
     fn host() -> HeaderValue {
@@ -285,18 +324,19 @@ mod tests {
 
     #[test]
     fn a_request_is_written_with_the_fields_of_its_connection_and_no_others() {
-        let mut parts = parts(Method::POST, "/v1/chat/completions?a=b");
+        let mut request = request(Method::POST, "/v1/chat/completions?a=b");
+        request.body = Bytes::from(vec![b'x'; 1024]);
         for (name, value) in [
-            ("content-type", "application/json"),
-            ("host", "client.test"),
-            ("connection", "upgrade"),
-            ("transfer-encoding", "chunked"),
-            ("content-length", "7"),
-            ("accept", "*/*"),
+            (CONTENT_TYPE, "application/json"),
+            (HOST, "client.test"),
+            (CONNECTION, "upgrade"),
+            (TRANSFER_ENCODING, "chunked"),
+            (CONTENT_LENGTH, "7"),
+            (ACCEPT, "*/*"),
         ] {
-            parts.headers.insert(name, HeaderValue::from_static(value));
+            request.fields.push((name, HeaderValue::from_static(value)));
         }
-        let head = write_request(&parts, &host(), 1024).expect("is written");
+        let head = write_request(&request, &host()).expect("is written");
         assert_eq!(
             String::from_utf8(head).expect("text"),
             "POST /v1/chat/completions?a=b HTTP/1.1\r\nhost: engine:1\r\ncontent-type: application/json\r\n\
@@ -308,7 +348,7 @@ mod tests {
     fn only_methods_that_expect_a_body_tell_that_there_is_none() {
         for (method, says) in [(Method::POST, true), (Method::PUT, true), (Method::GET, false), (Method::DELETE, false)]
         {
-            let head = write_request(&parts(method.clone(), "/"), &host(), 0).expect("is written");
+            let head = write_request(&request(method.clone(), "/"), &host()).expect("is written");
             let head = String::from_utf8(head).expect("text");
             assert_eq!(head.contains("content-length: 0\r\n"), says, "{method}");
         }
@@ -316,7 +356,9 @@ mod tests {
 
     #[test]
     fn a_target_that_is_no_path_is_not_sent() {
-        assert!(write_request(&parts(Method::OPTIONS, "*"), &host(), 0).is_err());
+        for target in ["*", "", "http://other/", "/a b", "/a\r\nx: y", "/é"] {
+            assert!(write_request(&request(Method::GET, target), &host()).is_err(), "{target:?}");
+        }
     }
 
     #[test]
@@ -389,13 +431,26 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_found_whatever_their_case_and_come_in_order() {
+        let head = "HTTP/1.1 200 OK\r\nServer: a:b \r\ncontent-length:0\nX-One: \r\nx-one: 2\r\n\r\n";
+        let fields = read(head).expect("is read").fields;
+        let get = |name: &'static str| fields.get(&HeaderName::from_static(name));
+        assert_eq!(get("server").expect("a field"), "a:b");
+        assert_eq!(get("x-one").expect("a field"), "");
+        assert_eq!(get("x-two"), None);
+        let map = fields.map();
+        let all: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(all, [("server", &b"a:b"[..]), ("content-length", b"0"), ("x-one", b""), ("x-one", b"2")]);
+    }
+
+    #[test]
     fn a_head_has_limits() {
         let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD));
         assert!(matches!(read(&long), Err(MessageFault::HeadTooLarge)));
         let unended = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(MAX_HEAD));
         assert!(matches!(read(&unended), Err(MessageFault::HeadTooLarge)));
         let fields = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(count));
-        assert_eq!(read(&fields(MAX_FIELDS)).expect("fits").headers.len(), MAX_FIELDS);
+        assert_eq!(read(&fields(MAX_FIELDS)).expect("fits").fields.lines().count(), MAX_FIELDS);
         assert!(matches!(read(&fields(MAX_FIELDS + 1)), Err(MessageFault::HeadTooLarge)));
     }
 }

@@ -9,14 +9,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::connect::{self, Trust};
-use super::connection::{Answered, Connection, Heard, Unanswered};
+use super::connection::{Begun, Connection, Heard, Unanswered};
 use super::egress::{CONNECT_LIMIT, Egress};
-use super::message::{self, MessageFault};
+use super::message::{self, Fields, MessageFault, Outgoing};
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
 
@@ -59,6 +59,17 @@ pub enum SendError {
         /// What was seen.
         reason: String,
     },
+}
+
+/// An answer whose head has come.
+#[derive(Debug)]
+pub struct Answered {
+    /// Status, never an interim one.
+    pub status: StatusCode,
+    /// Fields of the head.
+    pub fields: Fields,
+    /// The body, as it comes.
+    pub body: UpstreamBody,
 }
 
 /// Whether a request may reach its upstream twice. An idle connection can turn out closed when the request is on its way: nobody
@@ -141,16 +152,11 @@ impl Pool {
     ///
     /// # Errors
     /// See [`SendError`]. There is no deadline for the head: the caller knows how long the engine may think.
-    pub async fn send(
-        &self,
-        upstream: &Upstream,
-        request: Request<Bytes>,
-        repeat: Repeat,
-    ) -> Result<Response<UpstreamBody>, SendError> {
+    pub async fn send(&self, upstream: &Upstream, request: Outgoing, repeat: Repeat) -> Result<Answered, SendError> {
         let broken =
             |fault: MessageFault| SendError::BeforeAnswer { upstream: upstream.address(), reason: fault.to_string() };
-        let (parts, body) = request.into_parts();
-        let head = message::write_request(&parts, &upstream.host_header, body.len()).map_err(broken)?;
+        let head = message::write_request(&request, &upstream.host_header).map_err(broken)?;
+        let Outgoing { method, body, .. } = request;
         let lane = self.shared.lane(upstream);
         let mut idle = self.shared.take_idle(&lane);
         loop {
@@ -159,16 +165,13 @@ impl Pool {
                 Some(connection) => connection,
                 None => self.shared.connect(upstream).await?,
             };
-            match connection.send(&parts.method, &head, &body).await {
-                Ok(Answered { status, headers }) => {
+            match connection.send(&method, &head, &body).await {
+                Ok(Begun { status, fields }) => {
                     let lease = Lease { connection, lane, shared: self.shared.clone() };
-                    let mut response = Response::new(UpstreamBody::new(lease));
-                    *response.status_mut() = status;
-                    *response.headers_mut() = headers;
-                    return Ok(response);
+                    return Ok(Answered { status, fields, body: UpstreamBody::new(lease) });
                 }
                 // On a new connection this time: the others may have been closed with this one.
-                Err(Unanswered { heard: Heard::Nothing, .. }) if reused && repeat.allows(&parts.method) => {}
+                Err(Unanswered { heard: Heard::Nothing, .. }) if reused && repeat.allows(&method) => {}
                 Err(Unanswered { fault, .. }) => return Err(broken(fault)),
             }
         }
@@ -371,12 +374,12 @@ mod tests {
         }
     }
 
-    fn request() -> Request<Bytes> {
-        Request::get("/").body(Bytes::new()).expect("a request")
+    fn request() -> Outgoing {
+        Outgoing { method: Method::GET, target: "/".into(), fields: Vec::new(), body: Bytes::new() }
     }
 
-    async fn text(response: Response<UpstreamBody>) -> String {
-        let bytes = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
+    async fn text(answered: Answered) -> String {
+        let bytes = tokio::time::timeout(PATIENCE, answered.body.collect()).await.expect("in time");
         String::from_utf8(bytes.expect("reads").to_bytes().to_vec()).expect("UTF-8")
     }
 
@@ -429,7 +432,7 @@ mod tests {
                 stream.write_all(b"1\r\nx\r\n").await.expect("writes");
             }
         });
-        let mut body = pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers").into_body();
+        let mut body = pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers").body;
         for _ in 0..20 {
             let frame = tokio::time::timeout(PATIENCE, async { tokio::join!(body.frame(), next.send(())).0 });
             let frame = frame.await.expect("woken in time").expect("a frame").expect("no error");

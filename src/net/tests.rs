@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::egress::Egress;
+use super::message::Outgoing;
 use super::pool::{Pool, PoolConfig, Repeat, SendError};
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
@@ -46,21 +47,21 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(seen).expect("text")
 }
 
-fn request(method: Method, body: Bytes) -> Request<Bytes> {
-    Request::builder().method(method).uri("/v1").body(body).expect("a request")
+fn request(method: Method, body: Bytes) -> Outgoing {
+    Outgoing { method, target: "/v1".into(), fields: Vec::new(), body }
 }
 
 /// Sends and reads to the end.
 async fn ask(
     pool: &Pool,
     upstream: &Upstream,
-    request: Request<Bytes>,
+    request: Outgoing,
     repeat: Repeat,
 ) -> Result<(StatusCode, Result<Bytes, String>), SendError> {
     let sent = async {
-        let (head, body) = pool.send(upstream, request, repeat).await?.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-        Ok((head.status, body.map_err(|fault| fault.to_string())))
+        let answered = pool.send(upstream, request, repeat).await?;
+        let body = answered.body.collect().await.map(http_body_util::Collected::to_bytes);
+        Ok((answered.status, body.map_err(|fault| fault.to_string())))
     };
     tokio::time::timeout(PATIENCE, sent).await.expect("in time")
 }
@@ -113,8 +114,8 @@ async fn an_answer_may_begin_while_the_request_is_still_sent() {
     })
     .await;
     let sent = pool.send(&upstream, request(Method::POST, large()), Repeat::ByMethod);
-    let response = tokio::time::timeout(PATIENCE, sent).await.expect("in time").expect("answers");
-    let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
+    let answered = tokio::time::timeout(PATIENCE, sent).await.expect("in time").expect("answers");
+    let body = tokio::time::timeout(PATIENCE, answered.body.collect()).await.expect("in time");
     assert_eq!(body.expect("reads").to_bytes(), "early late");
     assert_eq!(pool.idle(), 1, "everything was sent and read");
     let again = get(&pool, &upstream).await;
@@ -248,7 +249,7 @@ async fn an_unasked_answer_of_an_idle_connection_is_never_taken_for_one() {
 
 #[tokio::test]
 async fn every_hostile_answer_is_an_error_and_its_connection_is_closed() {
-    let endless_head = [&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'a'; 80 << 10]].concat();
+    let endless_head = [&b"HTTP/1.1 200 OK\r\nx: "[..], &b"a".repeat(80 << 10)].concat();
     let endless_interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
     let many_fields = [&b"HTTP/1.1 200 OK\r\n"[..], &b"a: b\r\n".repeat(101), b"\r\n"].concat();
     for (name, says) in [
@@ -298,7 +299,7 @@ async fn what_came_before_a_broken_end_is_given_before_the_error() {
     })
     .await;
     let sent = pool.send(&upstream, request(Method::GET, Bytes::new()), Repeat::ByMethod).await;
-    let mut body = sent.expect("answers").into_body();
+    let mut body = sent.expect("answers").body;
     assert_eq!(body.frame().await.expect("a frame").expect("data").into_data().expect("data"), "first");
     assert!(body.frame().await.expect("a frame").is_err());
     assert!(body.frame().await.is_none());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,8 @@ use crate::engines::residency::Brought;
 use crate::engines::resolution::Candidate;
 use crate::engines::slots::Slot;
 use crate::guard::key_table::KeyEntry;
-use crate::net::pool::{Repeat, SendError, UpstreamBody};
+use crate::net::message::Fields;
+use crate::net::pool::{Answered, Repeat, SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::types::text::escape;
@@ -219,7 +220,7 @@ impl From<EngineFault> for Miss {
 /// An engine's answer with status 200, and what reads it.
 struct Accepted200 {
     reader: Box<dyn AnswerReader>,
-    content_type: Option<HeaderValue>,
+    fields: Fields,
     body: UpstreamBody,
     in_flight: InFlight,
     deadline: tokio::time::Instant,
@@ -287,18 +288,13 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         // Boxed: it is rare, and every stream would carry its state else.
         Box::pin(load(order, candidate)).await?;
     }
-    let Prepared { method, path, headers, body, reader } = prepared;
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() =
-        path.parse().map_err(|_| Miss::Final(Refusal::internal("The engine's path could not be written as a URI.")))?;
-    *request.headers_mut() = headers;
+    let Prepared { request, reader } = prepared;
     trace.sent = Some(shared.clock.monotonic());
     let deadline = tokio::time::Instant::now() + order.first_byte;
     let sent =
         tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request, Repeat::Harmless)).await;
     let id = &engine.record.id;
-    let response = match sent {
+    let answered = match sent {
         Err(_elapsed) => {
             failed(order, candidate);
             return Err(Miss::Final(no_first_byte(id, order.first_byte)));
@@ -314,19 +310,19 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
             };
             return Err(Miss::Next(refusal));
         }
-        Ok(Ok(response)) => response,
+        Ok(Ok(answered)) => answered,
     };
-    if response.status() != StatusCode::OK {
-        return Err(read_fault(order, candidate, response, deadline).await);
+    if answered.status != StatusCode::OK {
+        // Boxed: it is rare, and every stream would carry its state else.
+        return Err(Box::pin(read_fault(order, candidate, answered, deadline)).await);
     }
     shared.registry.observed(id, Ok(()));
     candidate.target.circuit.succeeded();
     if let Some(conversation) = &order.resolved.conversation {
         shared.affinity.served(conversation, id);
     }
-    let (mut head, body) = response.into_parts();
-    let content_type = head.headers.remove(CONTENT_TYPE);
-    Ok(Accepted200 { reader, content_type, body, in_flight, deadline })
+    let Answered { fields, body, .. } = answered;
+    Ok(Accepted200 { reader, fields, body, in_flight, deadline })
 }
 
 /// Has the engine bring the model into memory; of all requests that need it at once, one asks.
@@ -366,20 +362,15 @@ fn failed(order: &Order, candidate: &Candidate) {
     }
 }
 
-async fn read_fault(
-    order: &Order,
-    candidate: &Candidate,
-    response: Response<UpstreamBody>,
-    deadline: tokio::time::Instant,
-) -> Miss {
-    let (parts, body) = response.into_parts();
+async fn read_fault(order: &Order, candidate: &Candidate, answered: Answered, deadline: tokio::time::Instant) -> Miss {
+    let Answered { status, fields, body } = answered;
     let limited = http_body_util::Limited::new(body, MAX_FAULT).collect();
     // An error document that does not come is an error all the same.
     let document = match tokio::time::timeout_at(deadline, limited).await {
         Ok(Ok(document)) => document.to_bytes(),
         Ok(Err(_)) | Err(_) => Bytes::new(),
     };
-    let fault = candidate.engine.adapter.fault(parts.status, &parts.headers, &document);
+    let fault = candidate.engine.adapter.fault(status, &fields.map(), &document);
     match (fault.status, fault.retry_after) {
         (429 | 503, Some(seconds)) => {
             let wish = Duration::from_secs(seconds.into());
@@ -467,7 +458,8 @@ const SOUNDS: &[&str] = &[
 
 /// Reads a sound up to its first bytes.
 async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Sound, Miss> {
-    let Accepted200 { content_type, mut body, in_flight, deadline, .. } = accepted;
+    let Accepted200 { fields, mut body, in_flight, deadline, .. } = accepted;
+    let content_type = fields.get(&CONTENT_TYPE);
     let id = in_flight.engine().record.id.clone();
     let told = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -48,7 +48,8 @@ use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
 use flm::net::egress::Egress;
 use flm::net::media_fetch::MediaFetcher;
-use flm::net::pool::{Pool, PoolConfig, Repeat, UpstreamBody};
+use flm::net::message::Outgoing;
+use flm::net::pool::{Answered, Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
 use flm::proxy::profile::ProfileTable;
@@ -113,6 +114,14 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
     }
+}
+
+/// An answer with its fields where tests look for them.
+pub(crate) fn answered(answered: Answered) -> http::Response<UpstreamBody> {
+    let mut response = http::Response::new(answered.body);
+    *response.status_mut() = answered.status;
+    *response.headers_mut() = answered.fields.map();
+    response
 }
 
 impl Proxy {
@@ -250,11 +259,14 @@ impl Proxy {
     /// The same over connections of somebody else's.
     pub(crate) async fn open_by(&self, client: &Pool, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
         let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts, body.collect().await.expect("a body").to_bytes());
-        tokio::time::timeout(PATIENCE, client.send(&self.upstream(), request, Repeat::ByMethod))
-            .await
-            .expect("in time")
-            .expect("an answer")
+        let outgoing = Outgoing {
+            method: parts.method,
+            target: parts.uri.to_string().into(),
+            fields: parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            body: body.collect().await.expect("a body").to_bytes(),
+        };
+        let sent = tokio::time::timeout(PATIENCE, client.send(&self.upstream(), outgoing, Repeat::ByMethod)).await;
+        answered(sent.expect("in time").expect("an answer"))
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
