@@ -8,6 +8,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
@@ -16,13 +17,13 @@ use tokio_rustls::client::TlsStream;
 use super::egress::{DialError, Egress};
 use super::upstream::{Scheme, Upstream};
 
+/// What bytes go over: TCP, or TLS over it.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
 /// An open connection.
-pub enum Stream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type Stream = Box<dyn Transport>;
 
 /// Dials an upstream. A straight connection has no deadline here.
 ///
@@ -31,8 +32,8 @@ pub enum Stream {
 pub async fn dial(egress: &Egress, upstream: &Upstream, trust: &Trust) -> Result<Stream, DialError> {
     let tcp = egress.open(&upstream.host, upstream.port, upstream.reach).await?;
     match upstream.scheme {
-        Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => Ok(Stream::Tls(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?))),
+        Scheme::Http => Ok(Box::new(tcp)),
+        Scheme::Https => Ok(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?)),
     }
 }
 

@@ -3,25 +3,25 @@
 //! Called by `proxy` when the setting `media.fetch_remote` is on. Must never connect to an address that it has not checked, follow a
 //! redirect, send anything of the client's, or read more than it was told to.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{self, Stream};
-use super::driven::Connection;
+use super::connection::Connection;
 use super::egress::{Egress, Reach};
+use super::message::{self, MessageFault, Outgoing};
 use super::upstream::Scheme;
-use crate::types::address::canonical;
+use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
 
 /// Longest address that is looked at.
@@ -29,9 +29,6 @@ const MAX_URL: usize = 4 << 10;
 
 /// Addresses of one name that are tried.
 const MAX_TRIED: usize = 3;
-
-/// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
-const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// A boxed future.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -146,7 +143,8 @@ struct MediaUrl {
     host: String,
     port: u16,
     host_header: HeaderValue,
-    target: Uri,
+    /// Path and query.
+    target: String,
 }
 
 impl MediaFetcher {
@@ -226,48 +224,47 @@ fn refused(error: &io::Error) -> FetchError {
 
 async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
     match url.scheme {
-        Scheme::Http => Ok(Stream::Plain(tcp)),
+        Scheme::Http => Ok(Box::new(tcp)),
         Scheme::Https => match connect::secure(tcp, &url.host).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(FetchError::Network(error.to_string())),
         },
     }
 }
 
 async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
-    let network = |error: hyper::Error| FetchError::Network(error.to_string());
-    let mut connection = match stream {
-        Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
-        Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
-    }
-    .map_err(network)?;
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.target.clone();
-    let headers = request.headers_mut();
-    headers.insert(HOST, url.host_header.clone());
-    headers.insert(ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
-    let response = connection.send(request).await.map_err(|error| network(error.into_error()))?;
-    let (head, mut body) = response.into_parts();
+    let network = |fault: MessageFault| FetchError::Network(fault.to_string());
+    let fields = [
+        (ACCEPT, "image/png, image/jpeg, image/webp"),
+        (ACCEPT_ENCODING, "identity"),
+        (USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))),
+    ];
+    let request = Outgoing {
+        method: Method::GET,
+        target: Cow::Owned(url.target.clone()),
+        fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
+        body: Bytes::new(),
+    };
+    let written = message::write_request(&request, &url.host_header).map_err(network)?;
+    let mut connection = Connection::new(stream);
+    let sent = connection.send(&request.method, &written, &request.body).await;
+    let head = sent.map_err(|unanswered| network(unanswered.fault))?;
     if head.status.is_redirection() {
         return Err(FetchError::Redirect);
     }
     if head.status != StatusCode::OK {
         return Err(FetchError::Status(head.status.as_u16()));
     }
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    if head.fields.get(&CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(FetchError::Encoded);
     }
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if connection.left().is_some_and(|length| length > limit as u64) {
         return Err(FetchError::TooLarge(limit));
     }
     let mut bytes = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
-        let Ok(data) = frame.map_err(network)?.into_data() else { continue };
+    while let Some(data) = std::future::poll_fn(|cx| connection.poll_body(cx)).await {
+        let data = data.map_err(network)?;
         if bytes.len() + data.len() > limit {
             return Err(FetchError::TooLarge(limit));
         }
@@ -311,8 +308,7 @@ impl MediaUrl {
         }
         let host_header =
             HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not valid"))?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = target.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Ok(Self { scheme, host, port, host_header, target })
     }
 }
@@ -324,55 +320,6 @@ fn is_numeric(host: &str) -> bool {
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     last.bytes().all(|b| b.is_ascii_digit())
         || hexadecimal.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// Whether an address belongs to the public internet (IANA's special-purpose registries for IPv4 and IPv6). What is not known to be
-/// public is not.
-#[must_use]
-pub fn is_public(address: IpAddr) -> bool {
-    match canonical(address) {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [first, second, third, _] = address.octets();
-    let special = match first {
-        // This network, private use, loopback, multicast, reserved, broadcast.
-        0 | 10 | 127 | 224.. => true,
-        // Shared between a provider and its customers (RFC 6598); some clouds put their metadata there.
-        100 => second & 0xc0 == 64,
-        // Link-local, which has most clouds' metadata (RFC 3927).
-        169 => second == 254,
-        172 => second & 0xf0 == 16,
-        // Protocol assignments, documentation, 6to4 relays, private use.
-        192 => matches!((second, third), (0, 0 | 2) | (88, 99) | (168, _)),
-        // Benchmarks (RFC 2544), documentation.
-        198 => matches!(second, 18 | 19) || (second, third) == (51, 100),
-        203 => (second, third) == (0, 113),
-        _ => false,
-    };
-    !special && address != AZURE_AGENT
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [first, second, third, ..] = address.segments();
-    // Global unicast is 2000::/3 alone: that leaves out loopback, unspecified, mapped and compatible IPv4, NAT64 (64:ff9b::/96),
-    // unique local, link-local, site-local and multicast.
-    let global = first & 0xe000 == 0x2000;
-    let special = match first {
-        // Protocol assignments with Teredo and benchmarks (2001::/23), documentation.
-        0x2001 => second < 0x200 || second == 0xdb8,
-        // 6to4 wraps any IPv4 address.
-        0x2002 => true,
-        // Documentation (RFC 9637): 3fff::/20.
-        0x3fff => second & 0xf000 == 0,
-        // Direct delegation for AS112, which answers for private names.
-        0x2620 => (second, third) == (0x4f, 0x8000),
-        _ => false,
-    };
-    global && !special
 }
 
 #[cfg(test)]
@@ -452,73 +399,6 @@ mod tests {
             }
         });
         (address, tasks)
-    }
-
-    #[test]
-    fn what_is_not_public_is_known() {
-        for address in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.255.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "198.19.255.255",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "168.63.129.16",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "100::1",
-            "2001::1",
-            "2001:10::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "3fff::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-        ] {
-            assert!(!is_public(ip(address)), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "93.184.216.34",
-            "100.63.255.255",
-            "100.128.0.1",
-            "172.15.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "198.17.0.1",
-            "223.255.255.254",
-            "169.253.1.1",
-            "2606:4700::1111",
-            "2a00:1450:4001::1",
-            "2001:4860:4860::8888",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(ip(address)), "{address}");
-        }
     }
 
     #[tokio::test]

@@ -4,9 +4,15 @@
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
 pub mod connect;
-mod driven;
+mod connection;
+mod decoder;
 pub mod egress;
+pub mod hostile;
 pub mod media_fetch;
+pub mod message;
 pub mod pool;
 pub mod socks5;
 pub mod upstream;
+
+#[cfg(test)]
+mod tests;

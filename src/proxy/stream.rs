@@ -163,6 +163,10 @@ impl Stream {
             self.deliver(first);
             return true;
         }
+        if let Some(fault) = started.fault.take() {
+            self.fail(&fault);
+            return true;
+        }
         let frame = match Pin::new(&mut started.body).poll_frame(cx) {
             Poll::Pending => return false,
             Poll::Ready(frame) => frame,

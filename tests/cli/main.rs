@@ -38,6 +38,7 @@ mod models;
 mod owners;
 mod profiles;
 mod settings;
+mod streams;
 mod tls;
 mod usage;
 
