@@ -9,6 +9,7 @@ use super::api_keys::KeysCommand;
 use super::audit_logs::AuditCommand;
 use super::bench::BenchArguments;
 use super::chat::ChatArguments;
+use super::check::CheckArguments;
 use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
@@ -147,6 +148,11 @@ pub(super) enum FlmCommand {
     /// Requests that the proxy served
     #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
     Logs(LogsCommand),
+    /// Look at everything that this home needs: databases, keys, modes, disk, listeners
+    #[command(
+        after_help = "Examples:\n  flm check\n  flm check --verbose --format json\n\nEnds with 0 when nothing failed, 2 when a database or the disk is at fault, else 1"
+    )]
+    Check(CheckArguments),
     /// What the machine's firewall would be told
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -186,6 +192,7 @@ impl FlmCommand {
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
+            Self::Check(arguments) => arguments.run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Version => {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::output::{self, Format, Output};
-use super::session::Session;
+use super::session::{Session, unlocked};
 use super::table::{Table, facts, time};
 use crate::control::Operator;
 use crate::control::launcher::{self, DaemonOrigin};
@@ -219,7 +219,8 @@ impl ProxyCommand {
 }
 
 async fn start(session: &Session, call: StartListener, settings: &BTreeMap<String, String>) -> Outcome<Output> {
-    let (operator, origin) = launcher::start_daemon(&session.home, Permission::Full, settings).await?;
+    let (operator, origin) =
+        launcher::start_daemon(&unlocked(&session.home).await?, Permission::Full, settings).await?;
     if origin == DaemonOrigin::AlreadyRan {
         refuse_other_settings(&operator, settings).await?;
     }

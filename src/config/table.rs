@@ -147,6 +147,8 @@ settings! {
     AUDIT_KEEP: Duration = "audit.keep", span(90 * DAY, DAY, 3_650 * DAY), "", Live;
     /// How large the audit log may become before its oldest rows are archived.
     AUDIT_SIZE: u64 = "audit.size", size(2_048 * MIB, MIB, 1_048_576 * MIB), "", Live;
+    /// Make a backup of both databases once a day; the home keeps the newest three.
+    BACKUP_DAILY: bool = "backup.daily", switch(true), "", Live;
     /// Draw with ASCII characters only: auto does so where the locale is not UTF-8.
     CONSOLE_ASCII: &'static str = "console.ascii", choice("auto", &["auto", "on", "off"]), "", Live;
     /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does.

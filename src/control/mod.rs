@@ -7,6 +7,7 @@
 pub mod dialer;
 pub mod exchange;
 pub mod launcher;
+pub mod offline;
 pub mod operator;
 pub mod ownership;
 pub mod protocol;

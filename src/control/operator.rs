@@ -20,6 +20,7 @@ use crate::operations::progress::{Line, Ongoing};
 use crate::types::calls::{Call, LongCall, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::LiveLine;
+use crate::types::secret::Secret;
 
 /// Where calls go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +78,19 @@ impl Operator {
     /// # Errors
     /// Of folders, lock and databases.
     pub async fn connect(paths: &HomePaths, permission: Permission) -> Outcome<Self> {
+        Self::connect_with(paths, permission, None).await
+    }
+
+    /// The same, with the passphrase of `security.db` for when the home is taken.
+    ///
+    /// # Errors
+    /// As [`Operator::connect`], and of the passphrase.
+    pub async fn connect_with(paths: &HomePaths, permission: Permission, passphrase: Option<Secret>) -> Outcome<Self> {
         let route = match ownership::claim(paths).await? {
             Claim::Owned(_probe) => Route::Socket(paths.clone()),
             Claim::Free(lock) => {
-                let context = Arc::new(Context::open(paths.clone(), ContextOptions::from_process()).await?);
+                let options = ContextOptions { passphrase, ..ContextOptions::from_process() };
+                let context = Arc::new(Context::open(paths.clone(), options).await?);
                 Route::Alone(Arc::new(Alone { context, _lock: lock }))
             }
         };

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::demo_engine::{self, CHAT_MODELS, EMBEDDING_MODEL};
 use super::random::Random;
 use crate::config::files;
-use crate::config::paths::PathOverrides;
+use crate::config::paths::{KeyOrigin, PathOverrides};
 use crate::control::request::Home;
 use crate::guard::key_text;
 use crate::operations::context::Context;
@@ -67,7 +67,9 @@ impl DemoHome {
         files::private_dir(&folder)?;
         let mut home = Home::resolve(PathOverrides { home: Some(folder.clone()), ..PathOverrides::default() })?;
         // Never the person's own database key, which the environment may name.
-        home.paths.key_file = home.paths.data_dir.join("keys").join("security.key");
+        home.paths.key_file = home.paths.keys_dir().join("security.key");
+        home.paths.key_origin = KeyOrigin::Home;
+        home.paths.passphrase_credential = None;
         Ok(Self { home, folder })
     }
 

@@ -63,7 +63,11 @@ async fn run(request: &DaemonRequest, report: impl FnOnce(&Outcome<ProxyStatus>)
     let options = OwnerOptions {
         paths: request.home.paths.clone(),
         kind: OwnerKind::Daemon,
-        context: ContextOptions { flags: request.settings.clone(), ..ContextOptions::from_process() },
+        context: ContextOptions {
+            flags: request.settings.clone(),
+            passphrase: request.home.passphrase.clone(),
+            ..ContextOptions::from_process()
+        },
         incoming: None,
         purpose: Purpose::Serve,
     };

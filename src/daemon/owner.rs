@@ -157,6 +157,7 @@ impl Owner {
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("audit head", keeper::note_audit_head(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
+        background.spawn_until_end("daily backup", keeper::back_up(context.clone()));
         background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
         background.spawn_until_end("egress proxy", egress_watch::watch(context.clone()));
         background.spawn_until_end("certificates", certificates::watch(hosting.clone()));

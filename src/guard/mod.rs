@@ -15,6 +15,7 @@ pub mod key_hash;
 pub mod key_table;
 pub mod key_text;
 pub mod minted_key;
+pub mod passphrase;
 mod pending;
 pub mod rates;
 pub mod suspects;

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
-    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, backup, bench, chat, check, comparisons, connect, engines, firewall,
+    keys, leak, lock, models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -19,7 +19,9 @@ use crate::types::calls::addresses::{
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
+use crate::types::calls::backup::{CreateBackup, ListBackups, ShowLock};
 use crate::types::calls::chat::{Bench, Chat};
+use crate::types::calls::check::Check;
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
@@ -28,7 +30,9 @@ use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::calls::firewall::PreviewFirewall;
-use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{
+    CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey, ShowKey,
+};
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -121,6 +125,7 @@ operations! {
         IssueCertificate => authority::issue,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
+        ListBackups => backup::list,
         ListBlocks => addresses::list_blocks,
         ListComparisons => comparisons::list,
         ListEngineKinds => engines::kinds,
@@ -134,6 +139,7 @@ operations! {
         ListRequests => requests::list,
         ListSettings => settings::list,
         PreviewFirewall => firewall::preview,
+        PreviewLeak => leak::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RefreshModels => models::refresh,
@@ -144,6 +150,7 @@ operations! {
         RemoveNetwork => addresses::remove_network,
         ReplayRequests => replay::replay,
         RevokeKey => keys::revoke,
+        RevokeLeaked => leak::revoke,
         RotateKey => keys::rotate,
         SaveComparison => comparisons::save,
         SaveProfile => profiles::save,
@@ -155,6 +162,7 @@ operations! {
         ShowAuthority => authority::show,
         ShowComparison => comparisons::show,
         ShowKey => keys::show,
+        ShowLock => lock::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,
         ShowPolicy => policy::show,
@@ -172,7 +180,9 @@ operations! {
     long {
         Bench => bench::run,
         Chat => chat::send,
+        Check => check::run,
         CompareModels => comparisons::run,
+        CreateBackup => backup::create,
         LoadModel => models::load,
         PullModel => models::pull,
     }

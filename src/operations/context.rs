@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
+use super::{backup, unlock};
 use crate::audit::{Acknowledgement, AuditLog};
 use crate::config::paths::HomePaths;
 use crate::config::settings::{SettingLayers, Settings};
@@ -20,10 +21,11 @@ use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
-use crate::types::clock::Clock;
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
 use crate::types::live::{LiveEvent, LiveSnapshot, Noun};
+use crate::types::secret::Secret;
 use crate::types::text::escape;
 
 /// How long tasks may take to end when a home is closed: they only have short things to finish.
@@ -146,6 +148,8 @@ pub struct ContextOptions {
     pub variables: Vec<(String, String)>,
     /// The time.
     pub clock: Clock,
+    /// The passphrase of `security.db`, when somebody typed it.
+    pub passphrase: Option<Secret>,
 }
 
 impl ContextOptions {
@@ -158,6 +162,7 @@ impl ContextOptions {
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             clock: Clock::system(),
+            passphrase: None,
         }
     }
 }
@@ -194,6 +199,8 @@ pub struct Context {
     audit_tasks: Tasks,
     /// Held by every change from its first look to its audit row, so that two changes never cross.
     changing: Mutex<()>,
+    /// Held while a backup is made.
+    pub(super) backing_up: Mutex<()>,
 }
 
 impl Context {
@@ -202,16 +209,10 @@ impl Context {
     /// # Errors
     /// When a folder, file or database cannot be used, or a setting is wrong; each says how to mend it.
     pub async fn open(paths: HomePaths, options: ContextOptions) -> Outcome<Self> {
-        let ContextOptions { flags, variables, clock } = options;
+        let ContextOptions { flags, variables, clock, passphrase } = options;
         let opened = {
-            let paths = paths.clone();
-            tokio::task::spawn_blocking(move || -> Outcome<_> {
-                let repaired = paths.prepare()?;
-                let config = ConfigStore::open(&paths.config_db)?;
-                let security = SecurityStore::open(&paths.security_db, &paths.key_file)?;
-                let file = SettingLayers::read_file(&paths.config_file())?;
-                Ok((repaired, Stores { config, security }, file))
-            })
+            let (paths, now) = (paths.clone(), clock.wall());
+            tokio::task::spawn_blocking(move || open_stores(&paths, passphrase.as_ref(), now))
         };
         let (repaired, stores, file) = opened.await.map_err(|_| blocking_panicked("opening the home"))??;
         let database = stores.config.settings().await?.into_iter().collect();
@@ -253,6 +254,7 @@ impl Context {
             audit_tasks,
             live: None,
             changing: Mutex::new(()),
+            backing_up: Mutex::new(()),
         };
         super::loading::load_engines(&context).await?;
         for repair in repaired {
@@ -283,10 +285,16 @@ impl Context {
     pub async fn begin_change(&self) -> Outcome<MutexGuard<'_, ()>> {
         if let Some(reason) = self.stores.security.read_only() {
             return Err(Failure::new(ErrorCode::ReadOnly, format!("this home is read-only: {reason}")).hint(
-                "running requests go on with the existing keys; free disk space or restore a backup, then restart",
+                "requests go on with the existing keys; free disk space, go back to the version of FLM that you had, or \
+                 restore a backup (flm security backup list), then restart",
             ));
         }
         Ok(self.changing.lock().await)
+    }
+
+    /// The same for what a home that only reads still does: starting a listener.
+    pub async fn begin_start(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The live half, for operations that need a running owner.
@@ -327,6 +335,35 @@ impl Context {
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
+}
+
+/// Opens both databases, after a backup when their schema is about to change. Answers what was repaired, and the layer of
+/// `flm.toml`.
+fn open_stores(
+    paths: &HomePaths,
+    passphrase: Option<&Secret>,
+    now: UnixMillis,
+) -> Outcome<(Vec<String>, Stores, BTreeMap<String, String>)> {
+    let mut repaired = paths.prepare()?;
+    let unlocked = unlock::unlock(paths, passphrase)?;
+    let withheld = match backup::before_migration(paths, &unlocked.key, now) {
+        Ok(Some(backup)) => {
+            tracing::info!(path = backup.path, "backup made before the databases are migrated");
+            None
+        }
+        Ok(None) => None,
+        Err(failure) => {
+            tracing::error!(%failure, hint = failure.hint, "no backup could be made, so nothing is migrated");
+            Some(format!("no backup could be made before it: {}", failure.message))
+        }
+    };
+    let config = ConfigStore::open_unless_withheld(&paths.config_db, withheld.as_deref())?;
+    let security = SecurityStore::open_with_key(&paths.security_db, unlocked.key, withheld.as_deref())?;
+    repaired.extend(unlocked.repaired);
+    repaired.extend(config.repaired().iter().cloned());
+    repaired.extend(security.repaired());
+    let file = SettingLayers::read_file(&paths.config_file())?;
+    Ok((repaired, Stores { config, security }, file))
 }
 
 /// Off the runtime, since it may read a file.

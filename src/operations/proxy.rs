@@ -26,7 +26,8 @@ const PORTS_TRIED: u16 = 64;
 /// `PROXY_INVALID_CONFIG` for a mode that this version lacks or plain HTTP on an open address.
 pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerStatus> {
     let live = context.live()?;
-    let _changing = context.begin_change().await?;
+    // Also a home that only reads serves its keys (SPEC §5.12).
+    let _changing = context.begin_start().await;
     let running = live.host.status().listeners;
     let mut config = match call.config {
         Some(config) => {
@@ -182,6 +183,10 @@ fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[Liste
 
 /// Makes the store hold exactly the listeners that run now: what the next plain start brings back.
 async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig) -> Outcome<()> {
+    if context.stores.config.read_only().is_some() || context.stores.security.read_only().is_some() {
+        // It serves as it is asked to, and remembers nothing.
+        return Ok(());
+    }
     let running = live.host.status().listeners;
     for stored in context.stores.config.listeners().await? {
         if running.iter().all(|listener| listener.config.port != stored.port) {

@@ -110,15 +110,11 @@ pub enum StorageError {
         /// What was tried.
         operation: &'static str,
     },
-    /// A backup that cannot be made, read or restored.
-    #[error("{}: {reason}", shown(.file))]
-    Backup {
-        /// The backup.
-        file: PathBuf,
-        /// What is wrong.
-        reason: String,
-        /// What to do about it.
-        hint: &'static str,
+    /// Whoever asked for it does not want it any more; nothing of it is kept.
+    #[error("{operation} was cancelled")]
+    Interrupted {
+        /// What was on its way.
+        operation: &'static str,
     },
     /// Anything else that `SQLite` says.
     #[error("{} failed ({operation}): {detail}", shown(.database))]
@@ -203,7 +199,8 @@ impl StorageError {
             Self::File(_) => ErrorCode::IoError,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::Migration { .. } => ErrorCode::MigrationFailed,
-            Self::Conflict { .. } | Self::Backup { .. } => ErrorCode::InvalidArgument,
+            Self::Conflict { .. } => ErrorCode::InvalidArgument,
+            Self::Interrupted { .. } => ErrorCode::Cancelled,
             _ => ErrorCode::DbError,
         }
     }
@@ -251,7 +248,7 @@ impl StorageError {
                 "check owner and mode of the file and its folder (ls -ld), and whether the disk is mounted read-only"
                     .to_owned()
             }
-            Self::Backup { hint, .. } => (*hint).to_owned(),
+            Self::Interrupted { .. } => "run the same command again".to_owned(),
             Self::Conflict { .. } | Self::Closed { .. } | Self::Sqlite { .. } => return None,
         })
     }

@@ -195,6 +195,7 @@ commands! {
     CreateKey "create-key" ["a"] "command.create_key" Keys Changes 99;
     RotateKey "rotate-key" ["o"] "command.rotate_key" Keys Dangerous 66;
     RevokeKey "revoke-key" ["x", "delete"] "command.revoke_key" Keys Dangerous 65;
+    RevokeLeaked "revoke-leaked" ["b"] "command.revoke_leaked" Keys Dangerous 64;
     UsageSpan "usage-span" ["t"] "command.usage_span" Usage Looks 97;
 
     PauseAudit "pause-events" ["p"] "command.pause" Security Looks 95;

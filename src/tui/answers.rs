@@ -8,7 +8,7 @@ use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, work};
 use crate::tui::state::State;
 use crate::tui::tab_prompts;
-use crate::tui::tab_proxy::usage;
+use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
@@ -89,6 +89,13 @@ pub fn take(state: &mut State, answer: Answer) {
             let label = escape(&key.label).into_owned();
             done(state, "toast.key_revoked", &[("label", &label)]);
             read_store(state, Noun::Keys);
+        }
+        Reply::PreviewLeak(call, Ok(report)) => leak::ask(state, &call, &report),
+        Reply::RevokeLeaked(_, Ok(answer)) => {
+            let (label, count) = (escape(&answer.key.label).into_owned(), answer.blocked.len().to_string());
+            done(state, "toast.leak_answered", &[("label", &label), ("count", &count)]);
+            read_store(state, Noun::Keys);
+            read_store(state, Noun::Blocklist);
         }
         Reply::AddBlock(_, Ok(entry)) => {
             done(state, "toast.blocked", &[("network", &entry.network.to_string())]);

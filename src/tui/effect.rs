@@ -19,7 +19,7 @@ use crate::types::calls::addresses::{
 };
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
-use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
+use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
@@ -206,8 +206,8 @@ requests! {
     short {
     AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
     ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
-    PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
-    SetSetting, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    PreviewLeak, PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
+    RotateKey, SaveProfile, SetPrompt, SetSetting, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
     }
     long { LoadModel, PullModel }
 }

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::tui::terminal::{Guard, Screen};
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::symbols::CharacterSet;
+use crate::types::calls::firewall::SshSession;
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
@@ -155,6 +157,8 @@ pub struct ConsoleOptions {
     pub refresh: u8,
     /// `--read-only`.
     pub access: ConsoleAccess,
+    /// Where the person sits who came over SSH.
+    pub ssh_peer: Option<IpAddr>,
     /// `console.on_hangup`.
     pub on_hangup: OnHangup,
     /// `engine.detect_at_start`.
@@ -179,6 +183,7 @@ impl ConsoleOptions {
             mouse: MouseUse::Console,
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
+            ssh_peer: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse).map(|ssh| ssh.from),
             on_hangup: OnHangup::Background,
             start_detection: StartDetection::On,
             panic_report: None,
@@ -264,6 +269,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.characters = options.characters;
     state.keymap = keymap;
     state.access = options.access;
+    state.ssh_peer = options.ssh_peer;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
     state.refresh = options.refresh.clamp(1, 60);

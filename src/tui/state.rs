@@ -4,6 +4,7 @@
 //! [`State::now`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::tui::effect::{Effect, MouseUse, Request, Ticket};
@@ -110,6 +111,8 @@ pub struct State {
     pub keymap: KeyMap,
     /// Whether this console may change anything.
     pub access: ConsoleAccess,
+    /// Where the person sits who came over SSH: never blocked from here.
+    pub ssh_peer: Option<IpAddr>,
     /// How the owner came to run, once it answered.
     pub origin: Option<OwnerOrigin>,
     /// Wall-clock time of this turn of the loop.
@@ -179,6 +182,7 @@ impl State {
             characters: CharacterSet::Unicode,
             keymap: KeyMap::default(),
             access: ConsoleAccess::Full,
+            ssh_peer: None,
             origin: None,
             now,
             size,

@@ -5,11 +5,14 @@
 use crate::tui::action::{Action, Command, Context, Safety, Wheel};
 use crate::tui::effect::{Effect, MouseUse};
 use crate::tui::geometry::Target;
+use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
 use crate::tui::tab_proxy::usage;
 use crate::tui::tabs::Tab;
+use crate::tui::text;
+use crate::tui::theme::Role;
 use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
 use crate::types::audit::Severity;
@@ -26,6 +29,9 @@ use crate::types::text::escape;
 
 /// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
 const BLOCKS_PAGE: u32 = 1000;
+
+/// Columns of the box that says why a home only reads; it fits 80.
+const READ_ONLY_WIDTH: usize = 68;
 
 /// Changes the state as the action asks and answers what the world outside must do.
 pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
@@ -309,7 +315,12 @@ fn take_first_steps(state: &mut State) {
     }
     state.first_steps = FirstSteps::Taken;
     let Some(status) = &state.world.status else { return };
-    if state.access == ConsoleAccess::ReadOnly || status.demo || status.read_only.is_some() {
+    let read_only = status.read_only.clone();
+    if let Some(why) = &read_only {
+        tell_read_only(state, why);
+    }
+    let Some(status) = &state.world.status else { return };
+    if state.access == ConsoleAccess::ReadOnly || status.demo {
         return;
     }
     let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
@@ -321,7 +332,23 @@ fn take_first_steps(state: &mut State) {
             state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));
         }
     }
-    state.read(EnsureFirstKey {});
+    if read_only.is_none() {
+        state.read(EnsureFirstKey {});
+    }
+}
+
+/// What a home that only reads still does, why it came to that, and the way out (SPEC §5.12). Read once; the mark in the
+/// header stays.
+fn tell_read_only(state: &mut State, why: &str) {
+    let mut lines = vec![(escape(why).into_owned(), Role::Error), (String::new(), Role::Popup)];
+    for key in ["read_only.serves", "read_only.refuses", "read_only.space", "read_only.version", "read_only.restore"] {
+        lines.push((state.words.say(key).into_owned(), Role::Popup));
+    }
+    let lines = lines
+        .into_iter()
+        .flat_map(|(line, role)| text::wrap(&line, READ_ONLY_WIDTH).into_iter().map(move |line| (line, role)));
+    let notice = Notice::new("read_only.title", lines.collect());
+    overlays::open(state, Overlay::Notice(notice));
 }
 
 /// Gives the mouse to the console or to the terminal.

@@ -21,6 +21,7 @@ use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
+pub mod leak;
 pub mod requests;
 pub mod usage;
 pub mod view;
@@ -205,6 +206,7 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::RotateKey => ask_about_key(state, KeyDeed::Rotate),
         Command::RevokeKey => ask_about_key(state, KeyDeed::Revoke),
+        Command::RevokeLeaked => leak::look(state),
         Command::PauseRequests => {
             state.proxy.frozen = if state.proxy.is_paused() { None } else { Some(state.world.requests.clone()) };
         }
