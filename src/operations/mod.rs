@@ -31,6 +31,7 @@ pub mod profiles;
 pub mod progress;
 pub mod prompts;
 pub mod proxy;
+pub mod publish;
 pub mod reload;
 pub mod replay;
 pub mod requests;
