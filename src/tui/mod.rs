@@ -48,6 +48,7 @@ pub mod geometry;
 pub mod keymap;
 pub mod launch;
 pub mod overlays;
+pub mod signs;
 pub mod state;
 pub mod tab_blocklist;
 pub mod tab_engines;
@@ -59,6 +60,7 @@ pub mod tabs;
 pub mod terminal;
 pub mod text;
 pub mod theme;
+mod theme_watch;
 pub mod update;
 pub mod view;
 pub mod widgets;
@@ -143,6 +145,8 @@ pub struct ConsoleOptions {
     pub theme: String,
     /// The user's theme files: name without `.toml`, and text.
     pub user_themes: BTreeMap<String, String>,
+    /// The folder of those files, watched for changes.
+    pub theme_folder: Option<PathBuf>,
     /// Text of `keymap.toml`, where there is one.
     pub keymap: Option<String>,
     /// Colours of the terminal; `Depth::detect` reads them from the environment.
@@ -161,6 +165,8 @@ pub struct ConsoleOptions {
     pub start_detection: StartDetection,
     /// Where a panic writes its report; a file in the log folder.
     pub panic_report: Option<PathBuf>,
+    /// Where files are written to when their name has no folder.
+    pub export_folder: PathBuf,
     /// Time zone of the times shown.
     pub zone: jiff::tz::TimeZone,
 }
@@ -173,6 +179,7 @@ impl ConsoleOptions {
             language: sys_locale::get_locale().unwrap_or_else(|| text::FALLBACK_LANGUAGE.to_owned()),
             theme: theme::DEFAULT_THEME.to_owned(),
             user_themes: BTreeMap::new(),
+            theme_folder: None,
             keymap: None,
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
@@ -182,6 +189,7 @@ impl ConsoleOptions {
             on_hangup: OnHangup::Background,
             start_detection: StartDetection::On,
             panic_report: None,
+            export_folder: PathBuf::new(),
             zone: jiff::tz::TimeZone::system(),
         }
     }
@@ -214,6 +222,7 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
     terminal::enter(io::stdout(), options.mouse).map_err(ConsoleError)?;
     let _guard = Guard;
     let on_hangup = options.on_hangup;
+    let theme_folder = options.theme_folder.clone();
     let mut state = open(options, size, &clock);
     let Ok(mut screen) = Screen::new(io::stdout(), size) else { return Ok(ConsoleEnd::TerminalGone(on_hangup)) };
     // The first frame waits for nobody.
@@ -224,6 +233,9 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
     let tasks = Tasks::new();
     let (answers, answers_in) = mpsc::channel(ANSWER_CHANNEL);
     let (live, live_in) = mpsc::channel(LIVE_CHANNEL);
+    if let Some(folder) = theme_folder {
+        tasks.spawn_until_end("console themes", theme_watch::watch(folder, live.clone()));
+    }
     let courier = Courier::start(tasks.clone(), clock.clone(), connect, answers, live);
     let mut console = Console {
         state,
@@ -264,6 +276,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.characters = options.characters;
     state.keymap = keymap;
     state.access = options.access;
+    state.export_folder = options.export_folder;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
     state.refresh = options.refresh.clamp(1, 60);
@@ -467,6 +480,7 @@ impl Console {
         match effect {
             Effect::Call { ticket, request } => self.courier.send(ticket, request),
             Effect::Leave(ticket) => self.courier.leave(ticket),
+            Effect::Write { ticket, path, content } => self.courier.write(ticket, path, content),
             Effect::Copy(text) => self.screen.copy(&text)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,
