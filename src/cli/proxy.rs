@@ -15,13 +15,16 @@ use crate::control::launcher::{self, DaemonOrigin};
 use crate::control::request::Stage;
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
+use crate::types::calls::publish::{CheckPublish, PortPurpose, PortState, PublishReport, WirePrivacy};
 use crate::types::calls::settings::ShowSetting;
 use crate::types::certificate::CertificateView;
 use crate::types::egress::{EgressState, EgressStatus, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
-    CertificateFiles, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
+    CertificateFiles, Exposure, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus,
+    TlsMode,
 };
+use crate::types::policy::{Mode, RuleName};
 use crate::types::text::escape;
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +34,9 @@ pub(super) enum ProxyCommand {
         after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor"
     )]
     Start(Box<StartArguments>),
+    /// Look whether a listener could be started like this and what would guard it, without starting it
+    #[command(after_help = "Example:\n  flm proxy check --mode packaged-ca --bind 0.0.0.0 --port 8484")]
+    Check(Box<StartArguments>),
     /// Stop a listener; streams get up to 30 s to end
     #[command(after_help = "Examples:\n  flm proxy stop --port 9000\n  flm proxy stop --all")]
     Stop {
@@ -188,6 +194,12 @@ impl ProxyCommand {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
             Self::Start(arguments) => start(session, arguments.call(), &arguments.egress.settings()).await,
+            Self::Check(arguments) => {
+                // Nothing said means what a plain start would take.
+                let config = arguments.call().config.unwrap_or_default();
+                let report = session.call(CheckPublish { config }).await?;
+                Ok(Output::new(&report, checked(&report)))
+            }
             Self::Stop { all: true, .. } => {
                 session.running().await?.call(EndOwner {}).await?;
                 Ok(Output::new(&serde_json::json!({ "ended": true }), "the proxy has ended"))
@@ -296,6 +308,63 @@ fn listening(listener: &ListenerStatus) -> String {
         _ => {}
     }
     text
+}
+
+fn checked(report: &PublishReport) -> String {
+    let list = |names: Vec<String>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
+    let ports = report.ports.iter().map(|finding| {
+        let purpose = match finding.purpose {
+            PortPurpose::Plain => "plain HTTP",
+            PortPurpose::Tls => "TLS",
+        };
+        let state = match &finding.state {
+            PortState::Free => "free".to_owned(),
+            PortState::Ours => "a listener of this home has it".to_owned(),
+            PortState::Held { by, free } => {
+                let by = by.as_deref().map_or_else(|| "another program".into(), escape);
+                free.map_or_else(|| format!("held by {by}"), |free| format!("held by {by}; {free} is free"))
+            }
+            PortState::Forbidden => {
+                "this user may not bind it: choose one from 1024 up, or give the right CAP_NET_BIND_SERVICE".to_owned()
+            }
+            PortState::Unusable { why } => format!("cannot be bound: {}", escape(why)),
+        };
+        format!("{} ({purpose}): {state}", finding.port)
+    });
+    let counts = |mode| RuleName::ALL.iter().filter(|rule| report.policy.rules.scoring(**rule).mode == mode).count();
+    facts([
+        (
+            "reached now",
+            match report.exposure {
+                Exposure::Local => "from this machine only".to_owned(),
+                Exposure::Public => "by others too".to_owned(),
+            },
+        ),
+        ("addresses", list(report.addresses.iter().map(ToString::to_string).collect(), "loopback only")),
+        ("names", list(report.names.iter().map(|name| escape(name).into_owned()).collect(), "-")),
+        ("ports", list(ports.collect(), "-")),
+        (
+            "on the way",
+            match report.privacy {
+                WirePrivacy::Kept => "nobody reads keys and prompts".to_owned(),
+                WirePrivacy::InClear => "keys and prompts in clear: choose another mode".to_owned(),
+            },
+        ),
+        ("API keys", report.keys.to_string()),
+        (
+            "allow list",
+            if report.allowed == 0 { "empty: everyone may connect".to_owned() } else { report.allowed.to_string() },
+        ),
+        (
+            "rules",
+            format!(
+                "{} enforce, {} simulate, {} off",
+                counts(Mode::Enforce),
+                counts(Mode::Simulate),
+                counts(Mode::Off)
+            ),
+        ),
+    ])
 }
 
 fn describe(status: &ProxyStatus) -> String {

@@ -231,6 +231,9 @@ fn counted(counts: &SecurityCounts) -> String {
     for (address, count) in &counts.sources {
         table.row(["address".to_owned(), address.to_string(), count.to_string()]);
     }
+    for hour in &counts.hours {
+        table.row(["hour".to_owned(), time(hour.start), hour.events.to_string()]);
+    }
     table.or("no events")
 }
 

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::progress::Reporter;
 use super::{
     addresses, aliases, audit_log, authority, backup, bench, chat, check, comparisons, connect, engines, firewall,
-    keys, leak, lock, models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -42,6 +42,7 @@ use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
 };
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
+use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::{ReplayRequests, SecurityStats};
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
@@ -107,6 +108,7 @@ operations! {
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
         ArchiveAudit => audit_log::archive,
+        CheckPublish => publish::check,
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
         CreateKey => keys::create,

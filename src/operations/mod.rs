@@ -36,6 +36,7 @@ pub mod profiles;
 pub mod progress;
 pub mod prompts;
 pub mod proxy;
+pub mod publish;
 pub mod rekey;
 pub mod reload;
 pub mod replay;

@@ -294,6 +294,6 @@ async fn port_in_use(bind: IpAddr, port: u16, for_tls: bool) -> Failure {
 }
 
 /// The next port above `taken` that can be bound now.
-fn next_free_port(bind: IpAddr, taken: u16) -> Option<u16> {
+pub(super) fn next_free_port(bind: IpAddr, taken: u16) -> Option<u16> {
     (1..=PORTS_TRIED).filter_map(|step| taken.checked_add(step)).find(|port| TcpListener::bind((bind, *port)).is_ok())
 }

@@ -3,16 +3,20 @@
 //!
 //! Called by `update`. Must never wait.
 
+use std::path::Path;
+
 use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, work};
+use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, wizard, work};
 use crate::tui::state::State;
 use crate::tui::tab_prompts;
 use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
+use crate::tui::{tab_models, tab_prompts};
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::comparisons::ListComparisons;
 use crate::types::calls::models::PullModel;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -24,6 +28,7 @@ use crate::types::text::escape;
 pub fn take(state: &mut State, answer: Answer) {
     let Answer { ticket, reply } = answer;
     state.pending.remove(&ticket);
+    let Some(reply) = wizard::take(state, ticket, reply) else { return };
     let asked_by_form = settle_form(state, ticket, reply.failure());
     match reply {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
@@ -44,6 +49,7 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Allow => state.world.allowed.take(outcome),
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
+        Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
         Reply::ListAudit(_, outcome) => state.world.add_older_audit(outcome),
         Reply::EngineHealth(call, outcome) => {
             if let Some(id) = call.id {
@@ -72,6 +78,15 @@ pub fn take(state: &mut State, answer: Answer) {
         | Reply::PullModel(..)
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
+        Reply::Chat(_, outcome) => tab_models::chat::answered(state, ticket, outcome),
+        Reply::CompareModels(_, outcome) => tab_models::compare::answered(state, ticket, outcome),
+        Reply::SaveComparison(_, outcome) => tab_models::compare::saved(state, ticket, outcome),
+        Reply::ShowComparison(_, Ok(comparison)) => tab_models::compare::show(state, comparison),
+        Reply::ListComparisons(_, outcome) => state.world.comparisons.take(outcome),
+        Reply::DeleteComparison(call, Ok(())) => {
+            done(state, "compare.deleted", &[("number", &call.id.to_string())]);
+            state.read(ListComparisons {});
+        }
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
@@ -138,6 +153,18 @@ pub fn take(state: &mut State, answer: Answer) {
                 state.complain(failure);
             }
         }
+    }
+}
+
+/// A file was written, or could not be.
+pub fn written(state: &mut State, ticket: Ticket, path: &Path, outcome: Outcome<()>) {
+    state.pending.remove(&ticket);
+    let asked_by_form = settle_form(state, ticket, outcome.as_ref().err());
+    match outcome {
+        Ok(()) => done(state, "toast.written", &[("path", &escape(&path.to_string_lossy()))]),
+        Err(failure) if asked_by_form == AskedBy::Person => state.complain(&failure),
+        // The form says it.
+        Err(_) => {}
     }
 }
 

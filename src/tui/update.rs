@@ -2,19 +2,23 @@
 //!
 //! Called by the loop for every action. No I/O, no clock, no terminal.
 
+use std::collections::BTreeMap;
+
 use crate::tui::action::{Action, Command, Context, Safety, Wheel};
-use crate::tui::effect::{Effect, MouseUse};
+use crate::tui::effect::{Effect, MouseUse, Progressed, Told};
 use crate::tui::geometry::Target;
 use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
 use crate::tui::tab_proxy::usage;
+use crate::tui::tab_security::overview;
 use crate::tui::tabs::Tab;
 use crate::tui::text;
 use crate::tui::theme::Role;
+use crate::tui::theme::ThemeShelf;
 use crate::tui::world::{Link, Touched};
-use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
+use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts};
 use crate::types::audit::Severity;
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
@@ -57,16 +61,29 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Focus(_) => {}
         Action::Attached(origin) => state.origin = Some(origin),
         Action::Lost { failure, attempt, retry_at } => {
-            state.world.link = Link::Lost { failure, attempt, retry_at };
             // Their answers will not come.
             state.pending.clear();
-            overlays::forget_calls(state);
+            overlays::forget_calls(state, &failure);
+            tab_models::forget_calls(state);
+            state.world.link = Link::Lost { failure, attempt, retry_at };
             state.soil(Dirty::Now);
         }
+        Action::Themes(themes) => take_themes(state, themes),
         Action::Live(line) => live(state, *line),
         Action::Progressed(progressed) => {
-            overlays::work::progressed(state, *progressed);
+            let Progressed { ticket, told } = *progressed;
+            match told {
+                Told::Transfer(progress) => overlays::work::progressed(state, ticket, progress),
+                Told::Chat(progress) => tab_models::chat::told(state, ticket, progress),
+                Told::Compare(progress) => tab_models::compare::told(state, ticket, progress),
+                // It tells no more than that it has begun.
+                Told::Load(_) => {}
+            }
             state.soil(Dirty::Data);
+        }
+        Action::Written { ticket, path, outcome } => {
+            answers::written(state, ticket, &path, outcome);
+            state.soil(Dirty::Now);
         }
         Action::Answered(answer) => {
             answers::take(state, *answer);
@@ -81,6 +98,20 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
     state.take_effects()
 }
 
+/// Takes the person's theme files as they are now; a faulty one is told, and the colours stay as they were.
+fn take_themes(state: &mut State, themes: BTreeMap<String, String>) {
+    state.shelf = ThemeShelf::new(themes);
+    let name = state.theme.name.clone();
+    match state.shelf.load(&name, state.depth) {
+        Ok(theme) if theme == state.theme => {}
+        Ok(theme) => {
+            state.theme = theme;
+            state.soil(Dirty::Now);
+        }
+        Err(error) => state.toast(Level::Error, escape(&error.to_string()).into_owned()),
+    }
+}
+
 /// Carries a command out, wherever it came from.
 pub fn run(state: &mut State, command: Command) {
     let row = command.row();
@@ -90,10 +121,9 @@ pub fn run(state: &mut State, command: Command) {
     }
     if row.context == Context::Global {
         run_global(state, command);
-    } else if row.context == Context::Editor {
-        tab_prompts::run_editor(state, command);
     } else {
         match command {
+            _ if row.context == Context::Editor => tab_prompts::run_editor(state, command),
             Command::Filter => {
                 state.detail = Detail::Closed;
                 state.filter_mut().typing = Typing::Yes;
@@ -118,11 +148,20 @@ fn run_global(state: &mut State, command: Command) {
         Command::PreviousTab => show_tab(state, state.tab.previous()),
         Command::Refresh if state.is_live() => {
             read_stores(state);
-            if state.proxy.view == crate::tui::tab_proxy::View::Usage {
+            if state.proxy.view.shows_usage() {
                 usage::read(state);
             }
             state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
         }
+        Command::ChatTester => {
+            show_tab(state, Tab::Models);
+            tab_models::chat::open(state);
+        }
+        Command::CompareModels => {
+            show_tab(state, Tab::Models);
+            tab_models::compare::open(state);
+        }
+        Command::GoPublic => overlays::wizard::open(state),
         Command::Repaint => state.ask(Effect::Repaint),
         Command::Suspend => state.ask(Effect::Suspend),
         _ => {}
@@ -151,8 +190,21 @@ pub fn show_tab(state: &mut State, tab: Tab) {
     state.detail = Detail::Closed;
     if tab == Tab::Security {
         state.unread_alerts = 0;
+        if state.is_live() {
+            overview::read(state);
+        }
     }
     state.soil(Dirty::Now);
+}
+
+/// Opens the chat tester and the choice of its model, with the one that was asked before in it.
+pub fn ask_another(state: &mut State, model: Option<String>) {
+    show_tab(state, Tab::Models);
+    if model.is_some() {
+        state.models.chat.model = model;
+    }
+    tab_models::chat::open(state);
+    run(state, Command::ChatModel);
 }
 
 fn type_key(state: &mut State, key: crossterm::event::KeyEvent) {
@@ -172,7 +224,7 @@ fn type_key(state: &mut State, key: crossterm::event::KeyEvent) {
             }
         }
     } else {
-        tab_prompts::type_key(state, key);
+        state.tab.type_key(state, key);
     }
 }
 
@@ -183,7 +235,7 @@ fn paste(state: &mut State, text: &str) {
     } else if state.filter().typing == Typing::Yes {
         state.filter_mut().input.insert(text);
     } else {
-        tab_prompts::paste(state, text);
+        state.tab.paste(state, text);
     }
 }
 
@@ -222,6 +274,12 @@ fn turn(state: &mut State, wheel: Wheel) {
 }
 
 fn live(state: &mut State, line: LiveLine) {
+    if let LiveLine::Event(numbered) = &line
+        && let LiveEvent::Audit(row) = &*numbered.event
+        && numbered.sequence > state.world.sequence
+    {
+        overview::count(state, &row.event);
+    }
     if let LiveLine::Event(numbered) = &line
         && let LiveEvent::Audit(row) = &*numbered.event
         && row.event.severity >= Severity::High
@@ -288,6 +346,9 @@ fn read_stores(state: &mut State) {
         [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Settings]
     {
         read_store(state, noun);
+    }
+    if state.tab == Tab::Security {
+        overview::read(state);
     }
     state.read(ListEngineKinds {});
     state.read(ListPromptRoutes {});

@@ -8,8 +8,10 @@ use crate::types::address::{BlockEntry, ListedNetwork};
 use crate::types::audit::AuditRow;
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::engines::EngineKindInfo;
+use crate::types::calls::replay::SecurityCounts;
 use crate::types::calls::settings::SettingView;
 use crate::types::clock::UnixMillis;
+use crate::types::comparison::ComparisonEntry;
 use crate::types::engine::{EngineLoad, EngineView, HealthPoint, ModelView};
 use crate::types::failure::{Failure, Outcome};
 use crate::types::gpu::GpuView;
@@ -116,6 +118,10 @@ pub struct World {
     pub prompts: Page<Vec<PromptView>>,
     /// Model profiles.
     pub profiles: Page<Vec<ProfileView>>,
+    /// Saved comparisons, once somebody asked for them.
+    pub comparisons: Page<Vec<ComparisonEntry>>,
+    /// Security events of the last day, counted.
+    pub security_counts: Page<SecurityCounts>,
     /// Sums of what was used, of the span that the Proxy tab shows.
     pub usage: BTreeMap<UsageBy, Page<UsageReport>>,
     /// Routes that take a prompt.
@@ -185,6 +191,8 @@ impl Default for World {
             keys: Page::default(),
             prompts: Page::default(),
             profiles: Page::default(),
+            comparisons: Page::default(),
+            security_counts: Page::default(),
             usage: BTreeMap::new(),
             prompt_routes: Page::default(),
             kinds: Page::default(),

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
-use crate::tui::overlays::profile_form;
+use crate::tui::overlays::{asking_forms, profile_form};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::types::address::parse_network;
@@ -38,9 +38,16 @@ pub enum FormKind {
     Profile(CanonicalModel),
     /// Fetch a model.
     Pull,
+    /// How the chat tester asks.
+    Chat,
+    /// How models are compared.
+    Compare,
+    /// Write a comparison to a file.
+    Export,
 }
 
-type Faults = Vec<(usize, String)>;
+/// What is wrong, with the number of the field.
+pub(super) type Faults = Vec<(usize, String)>;
 
 /// A form to register an engine.
 #[must_use]
@@ -192,6 +199,9 @@ impl FormKind {
             Self::Port(_) => "form.port.title",
             Self::Profile(_) => "form.profile.title",
             Self::Pull => "form.pull.title",
+            Self::Chat => "form.chat.title",
+            Self::Compare => "form.compare.title",
+            Self::Export => "form.export.title",
         }
     }
 
@@ -205,12 +215,17 @@ impl FormKind {
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
             Self::Profile(_) => "button.save",
+            Self::Chat | Self::Compare => "button.use",
+            Self::Export => "button.write",
             Self::Pull => "button.pull",
         }
     }
 
     /// A field was changed: fields that follow from it and are not the person's own yet follow.
     pub fn changed(&self, state: &State, field: usize, fields: &mut [Field]) {
+        if *self == Self::Export {
+            asking_forms::follow_kind(field, fields);
+        }
         if *self != Self::AddEngine || field != 0 {
             return;
         }
@@ -264,6 +279,9 @@ impl FormKind {
                 }
                 engine.map(|engine| Submit::Pull(PullModel { model: get(1).to_owned(), engine: Some(engine) }))
             }
+            Self::Chat => Some(asking_forms::chat(state, fields, &mut faults)),
+            Self::Compare => asking_forms::compare(state, fields, &mut faults),
+            Self::Export => asking_forms::export_file(state, fields, &mut faults),
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
             Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };
@@ -338,7 +356,7 @@ fn create_key_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &
     Some(Submit::Call(CreateKey { label: label.to_owned(), expires_in, limits }.into()))
 }
 
-fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {
+pub(super) fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {
     faults.push((field, state.words.say(key).into_owned()));
     None
 }
@@ -347,7 +365,7 @@ fn span(state: &State, field: usize, text: &str, faults: &mut Faults) -> Option<
     text::parse_span(text).or_else(|| fault(state, field, "form.span_rule", faults))
 }
 
-fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
+pub(super) fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
     state: &State,
     field: usize,
     text: &str,
@@ -358,7 +376,7 @@ fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
     parsed.or_else(|| fault(state, field, "form.number_rule", faults))
 }
 
-fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(
+pub(super) fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(
     state: &State,
     field: usize,
     text: &str,

@@ -7,13 +7,16 @@ use crate::tui::action::Command;
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
+use crate::tui::signs;
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::world::AuditEnd;
 use crate::types::audit::{AuditRow, Severity};
 use crate::types::calls::audit::ListAudit;
+use crate::types::clock::UnixMillis;
 
+pub mod overview;
 pub mod view;
 
 /// Rows of an older page.
@@ -26,11 +29,13 @@ pub struct SecurityTab {
     /// The least severity that is shown.
     pub least: Severity,
     frozen: Option<VecDeque<AuditRow>>,
+    /// When the counts of the last day were asked for.
+    pub counts_asked: Option<UnixMillis>,
 }
 
 impl Default for SecurityTab {
     fn default() -> Self {
-        Self { cursor: Cursor::following(), least: Severity::Low, frozen: None }
+        Self { cursor: Cursor::following(), least: Severity::Low, frozen: None, counts_asked: None }
     }
 }
 
@@ -59,7 +64,7 @@ pub fn rows(state: &State) -> Vec<&AuditRow> {
         event.severity >= state.security.least
             && (wanted.is_empty()
                 || has(&event.details)
-                || has(&state.words.say(view::kind(event.kind)))
+                || has(&state.words.say(signs::kind(event.kind)))
                 || event.address.is_some_and(|address| has(&address.to_string()))
                 || event.endpoint.as_deref().is_some_and(has)
                 || event.request_id.as_ref().is_some_and(|id| has(id.as_str()))

@@ -23,6 +23,7 @@ pub mod policy;
 pub mod profiles;
 pub mod prompts;
 pub mod proxy;
+pub mod publish;
 pub mod replay;
 pub mod requests;
 pub mod settings;
