@@ -85,14 +85,13 @@ async fn run(options: OwnerOptions, tell: oneshot::Sender<Outcome<Option<Cancell
 mod tests {
     use std::time::Duration;
 
-    use http_body_util::Full;
-
     use super::*;
     use crate::config::paths::{HomePaths, PathOverrides};
     use crate::control::{Attachment, Operator};
     use crate::daemon::owner::Purpose;
     use crate::net::egress::Egress;
-    use crate::net::pool::{Pool, PoolConfig};
+    use crate::net::message::Outgoing;
+    use crate::net::pool::{Pool, PoolConfig, Repeat};
     use crate::net::upstream::Upstream;
     use crate::operations::context::ContextOptions;
     use crate::storage::SecurityStore;
@@ -233,11 +232,15 @@ mod tests {
     async fn models(base: &Upstream, key: &str) -> http::StatusCode {
         let tasks = Tasks::new();
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
-        let request = http::Request::builder().uri("/v1/models").header("authorization", format!("Bearer {key}"));
-        let request = request.body(Full::new(bytes::Bytes::new())).expect("a request");
-        let answer =
-            tokio::time::timeout(BOUND, client.send(base, request)).await.expect("in time").expect("an answer");
-        answer.status()
+        let bearer = format!("Bearer {key}").parse().expect("a value");
+        let request = Outgoing {
+            method: http::Method::GET,
+            target: "/v1/models".into(),
+            fields: vec![(http::header::AUTHORIZATION, bearer)],
+            body: bytes::Bytes::new(),
+        };
+        let answer = client.send(base, request, Repeat::ByMethod);
+        tokio::time::timeout(BOUND, answer).await.expect("in time").expect("an answer").status
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, wizard, work};
 use crate::tui::state::State;
-use crate::tui::tab_prompts;
 use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
