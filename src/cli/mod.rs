@@ -18,6 +18,7 @@ mod csv;
 mod engines;
 mod firewall;
 mod logs;
+mod man;
 mod models;
 mod output;
 mod policy;
@@ -76,6 +77,10 @@ pub fn flm() -> Launch {
             output::completions(shell, &mut Flm::command(), "flm");
             Ok(Launch::Done(ExitCode::SUCCESS))
         }
+        FlmCommand::Man { output } => man::pages(Flm::command(), output.as_deref()).map(|output| {
+            output.print(format);
+            Launch::Done(ExitCode::SUCCESS)
+        }),
         command => {
             let home = arguments.place.home_arguments().resolve();
             let foreground = match &command {
@@ -129,12 +134,15 @@ fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outc
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no event queue: {error}")))?;
-    let output = runtime.block_on(command.run(&session))?;
-    output.print(format);
+    let output = runtime.block_on(command.run(&session));
+    // A command may end while it reads from a terminal at which nobody types.
+    runtime.shutdown_background();
+    output?.print(format);
     Ok(Launch::Done(ExitCode::SUCCESS))
 }
 
-/// Both programs run as a daemon when a front end starts them so; it is no command for people.
+/// Both programs run as a daemon when a front end starts them so, and do the step that changes the firewall; these are no
+/// commands for people.
 fn hidden_daemon() -> Option<Launch> {
     /// A daemon as a front end starts it.
     #[derive(Debug, Parser)]
@@ -147,7 +155,11 @@ fn hidden_daemon() -> Option<Launch> {
     }
     let mut words = std::env::args_os();
     let program = words.next()?;
-    if words.next()? != DAEMON_COMMAND {
+    let word = words.next()?;
+    if let Some(work) = firewall::hidden(&word) {
+        return Some(work);
+    }
+    if word != DAEMON_COMMAND {
         return None;
     }
     let words = std::iter::once(program).chain(words);

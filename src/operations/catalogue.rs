@@ -27,7 +27,7 @@ use crate::types::calls::connect::Connect;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
-use crate::types::calls::firewall::PreviewFirewall;
+use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
@@ -106,6 +106,7 @@ operations! {
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
         CreateKey => keys::create,
+        DecideFirewall => firewall::decide,
         DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,
         DeleteProfile => profiles::delete,
@@ -136,6 +137,7 @@ operations! {
         PreviewFirewall => firewall::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
+        RecordFirewall => firewall::note,
         RefreshModels => models::refresh,
         Reload => reload::reload,
         RemoveAlias => aliases::remove,
@@ -154,6 +156,7 @@ operations! {
         SetSetting => settings::set,
         ShowAuthority => authority::show,
         ShowComparison => comparisons::show,
+        ShowFirewall => firewall::show,
         ShowKey => keys::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,

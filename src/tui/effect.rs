@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::control::firewall::{self, Asking};
 use crate::control::{Operator, Step};
 use crate::telemetry::tasks::Tasks;
 use crate::tui::action::Action;
@@ -19,6 +20,7 @@ use crate::types::calls::addresses::{
 };
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
+use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
@@ -32,6 +34,7 @@ use crate::types::calls::{Access, Call, LongCall};
 use crate::types::clock::Clock;
 use crate::types::engine::TransferProgress;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::{FirewallDone, FirewallOrder};
 
 /// Names one call, so that a form knows its answer from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +142,8 @@ macro_rules! requests {
         pub enum Request {
             $(#[doc = concat!("See `", stringify!($name), "`.")] $name($name),)*
             $(#[doc = concat!("See `", stringify!($long), "`.")] $long($long),)*
+            /// The one step that root takes. No operation of the owner: this process asks for it.
+            FirewallOrder(FirewallOrder),
         }
 
         /// A call with its outcome.
@@ -146,6 +151,14 @@ macro_rules! requests {
         pub enum Reply {
             $(#[doc = concat!("Of `", stringify!($name), "`.")] $name($name, Outcome<<$name as Call>::Output>),)*
             $(#[doc = concat!("Of `", stringify!($long), "`.")] $long($long, Outcome<<$long as Call>::Output>),)*
+            /// Of a step that root took.
+            FirewallOrder(FirewallOrder, Outcome<FirewallDone>),
+        }
+
+        impl From<FirewallOrder> for Request {
+            fn from(order: FirewallOrder) -> Self {
+                Self::FirewallOrder(order)
+            }
         }
 
         $(impl From<$name> for Request {
@@ -163,7 +176,11 @@ macro_rules! requests {
             /// What it does to the home.
             #[must_use]
             pub fn access(&self) -> Access {
-                match self { $(Self::$name(_) => $name::ACCESS,)* $(Self::$long(_) => $long::ACCESS,)* }
+                match self {
+                    $(Self::$name(_) => $name::ACCESS,)*
+                    $(Self::$long(_) => $long::ACCESS,)*
+                    Self::FirewallOrder(_) => Access::Changes,
+                }
             }
 
             /// The reply when it could not even be sent.
@@ -172,6 +189,7 @@ macro_rules! requests {
                 match self {
                     $(Self::$name(call) => Reply::$name(call, Err(failure)),)*
                     $(Self::$long(call) => Reply::$long(call, Err(failure)),)*
+                    Self::FirewallOrder(order) => Reply::FirewallOrder(order, Err(failure)),
                 }
             }
 
@@ -185,6 +203,11 @@ macro_rules! requests {
                         let outcome = follow_call(operator, &call, ticket, answers).await;
                         Reply::$long(call, outcome)
                     })*
+                    Self::FirewallOrder(order) => {
+                        // The terminal shows the console: nobody can be asked for a password in it.
+                        let outcome = firewall::carry_out(&order, Asking::Nowhere).await;
+                        Reply::FirewallOrder(order, outcome)
+                    }
                 }
             }
         }
@@ -196,6 +219,7 @@ macro_rules! requests {
                 match self {
                     $(Self::$name(_, outcome) => outcome.as_ref().err(),)*
                     $(Self::$long(_, outcome) => outcome.as_ref().err(),)*
+                    Self::FirewallOrder(_, outcome) => outcome.as_ref().err(),
                 }
             }
         }
@@ -204,10 +228,10 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
+    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DecideFirewall, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
     ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
-    PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
-    SetSetting, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    PreviewFirewall, PreviewPrompt, PromptHistory, RecordFirewall, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
+    SetSetting, ShowFirewall, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
     }
     long { LoadModel, PullModel }
 }

@@ -39,6 +39,7 @@ use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::symbols::CharacterSet;
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::SshSession;
 
 pub mod action;
 pub mod answers;
@@ -155,6 +156,8 @@ pub struct ConsoleOptions {
     pub refresh: u8,
     /// `--read-only`.
     pub access: ConsoleAccess,
+    /// The SSH session that the terminal belongs to.
+    pub ssh: Option<SshSession>,
     /// `console.on_hangup`.
     pub on_hangup: OnHangup,
     /// `engine.detect_at_start`.
@@ -179,6 +182,7 @@ impl ConsoleOptions {
             mouse: MouseUse::Console,
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
+            ssh: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse),
             on_hangup: OnHangup::Background,
             start_detection: StartDetection::On,
             panic_report: None,
@@ -264,6 +268,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.characters = options.characters;
     state.keymap = keymap;
     state.access = options.access;
+    state.ssh = options.ssh;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
     state.refresh = options.refresh.clamp(1, 60);

@@ -11,6 +11,7 @@ use crate::tui::state::{Dirty, State};
 use crate::tui::widgets::painter::Painter;
 
 pub mod confirm;
+pub mod firewall;
 pub mod form;
 pub mod forms;
 pub mod key;
@@ -41,6 +42,8 @@ pub enum Overlay {
     Notice(notice::Notice),
     /// Something that takes long.
     Work(work::Work),
+    /// The machine's firewall.
+    Firewall(Box<firewall::Firewall>),
 }
 
 /// What becomes of a box after a key press.
@@ -80,6 +83,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Settings(settings) => settings.press(state, key),
             Overlay::Notice(notice) => notice.press(state, key),
             Overlay::Work(work) => work.press(state, key),
+            Overlay::Firewall(firewall) => firewall.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -99,7 +103,12 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Menu(menu) => menu.paste(text),
         Overlay::Confirm(confirm) => confirm.paste(text),
         Overlay::Form(form) => form.paste(state, text),
-        Overlay::Key(_) | Overlay::Quit(_) | Overlay::Settings(_) | Overlay::Notice(_) | Overlay::Work(_) => {}
+        Overlay::Key(_)
+        | Overlay::Quit(_)
+        | Overlay::Settings(_)
+        | Overlay::Notice(_)
+        | Overlay::Work(_)
+        | Overlay::Firewall(_) => {}
     }
     state.overlays.push(top);
 }
@@ -118,6 +127,7 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
         (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
         (Overlay::Work(work), Target::Button(_)) => work.leave(state),
+        (Overlay::Firewall(firewall), Target::Button(button)) => firewall.choose(state, button),
         _ => Stays::Open,
     };
     put_back(state, top, depth, stays);
@@ -126,7 +136,7 @@ pub fn click(state: &mut State, target: Target) {
 /// Scrolls the top box.
 pub fn scroll(state: &mut State, command: Command) {
     let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
-    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_))) {
+    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Firewall(_))) {
         type_key(state, KeyEvent::from(code));
     }
 }
@@ -156,6 +166,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Settings(settings) => settings.draw(state, painter, screen),
             Overlay::Notice(notice) => notice.draw(painter, screen),
             Overlay::Work(work) => work.draw(state, painter, screen),
+            Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
         }
     }
 }
