@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
 mod authority;
+mod deployment;
 mod dialects;
 mod egress;
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -14,6 +15,7 @@ mod engine_scripts;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
+mod firewall;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;
@@ -21,6 +23,7 @@ mod llama_server;
 mod matrix;
 mod media;
 mod namespace;
+mod packaging;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
