@@ -7,8 +7,9 @@
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench, fonts for the screenshots, Prometheus; microsocks, tor, nftables and
-#     iproute2 for egress and firewall
+#   system packages (as root, where missing): nginx for the bench and the deployment recipe, fonts for the screenshots,
+#     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
+#     the firewall; gnupg, binutils and systemd for packaging
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
 # into or shipped with FLM. Package sources are those that pip and apt are configured for.
@@ -89,8 +90,10 @@ command -v openssl >/dev/null || apt_install openssl
 [ -x /usr/bin/python3 ] || apt_install python3
 command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
-# own rules, and tor's service stays off.
-for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 promtool:prometheus; do
+# own rules, and every service stays off. ufw, firewalld and OpenSSH's server are configured by the tests, each for itself.
+for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 iptables:iptables ufw:ufw firewalld:firewalld \
+  dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux \
+  gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd promtool:prometheus; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core
@@ -98,49 +101,38 @@ done
 
 # --- Python: client, terminal emulator, model writer ------------------------------------------------------------
 
-packages_present() {
-  [ -x "$components/python/bin/python" ] \
-    && "$components/python/bin/python" - "${PYTHON_PACKAGES[@]}" <<'PYTHON' >/dev/null 2>&1
-import importlib.metadata, sys
-import anthropic, ollama, openai, pyte, PIL, gguf, numpy
-for wanted in sys.argv[1:]:
+# Whether the packages of an environment are there in their versions, and import.
+python_present() {
+  local environment=$1 modules=$2
+  shift 2
+  [ -x "$environment/bin/python" ] && "$environment/bin/python" - "$modules" "$@" <<'PYTHON' >/dev/null 2>&1
+import importlib, importlib.metadata, sys
+for module in sys.argv[1].split(","):
+    importlib.import_module(module)
+for wanted in sys.argv[2:]:
     name, version = wanted.split("==")
     assert importlib.metadata.version(name) == version, wanted
 PYTHON
 }
 
-if packages_present; then
-  say "python packages are there"
-else
-  say "python packages: ${PYTHON_PACKAGES[*]}"
-  rm -rf "$components/python"
-  "$python" -m venv "$components/python"
-  "$components/python/bin/pip" --disable-pip-version-check install --quiet "${PYTHON_PACKAGES[@]}" 9>&- \
-    || fail "pip could not install ${PYTHON_PACKAGES[*]}" "check the network and pip's configuration, then run this again"
-  packages_present || fail "the python packages do not import" "delete $components/python and run this again"
-fi
-
-old_packages_present() {
-  [ -x "$components/python-old/bin/python" ] \
-    && "$components/python-old/bin/python" - "${OLD_PYTHON_PACKAGES[@]}" <<'PYTHON' >/dev/null 2>&1
-import importlib.metadata, sys
-import openai
-for wanted in sys.argv[1:]:
-    name, version = wanted.split("==")
-    assert importlib.metadata.version(name) == version, wanted
-PYTHON
+# python_environment NAME WHAT MODULES PACKAGE==VERSION…: an environment with these packages, anew unless it is right.
+python_environment() {
+  local environment=$components/$1 what=$2 modules=$3
+  shift 3
+  if python_present "$environment" "$modules" "$@"; then
+    say "$what: there"
+    return
+  fi
+  say "$what: $*"
+  rm -rf "$environment"
+  "$python" -m venv "$environment"
+  "$environment/bin/pip" --disable-pip-version-check install --quiet "$@" 9>&- \
+    || fail "pip could not install $*" "check the network and pip's configuration, then run this again"
+  python_present "$environment" "$modules" "$@" || fail "$what: they do not import" "delete $environment and run this again"
 }
 
-if old_packages_present; then
-  say "the old OpenAI client is there"
-else
-  say "the old OpenAI client: ${OLD_PYTHON_PACKAGES[*]}"
-  rm -rf "$components/python-old"
-  "$python" -m venv "$components/python-old"
-  "$components/python-old/bin/pip" --disable-pip-version-check install --quiet "${OLD_PYTHON_PACKAGES[@]}" 9>&- \
-    || fail "pip could not install ${OLD_PYTHON_PACKAGES[*]}" "check the network and pip's configuration, then run this again"
-  old_packages_present || fail "the old OpenAI client does not import" "delete $components/python-old and run this again"
-fi
+python_environment python "python packages" anthropic,ollama,openai,pyte,PIL,gguf,numpy "${PYTHON_PACKAGES[@]}"
+python_environment python-old "the old OpenAI client" openai "${OLD_PYTHON_PACKAGES[@]}"
 
 # --- JavaScript: client, and what runs it -----------------------------------------------------------------------
 

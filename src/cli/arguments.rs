@@ -153,7 +153,7 @@ pub(super) enum FlmCommand {
         after_help = "Examples:\n  flm check\n  flm check --verbose --format json\n\nEnds with 0 when nothing failed, 2 when a database or the disk is at fault, else 1"
     )]
     Check(CheckArguments),
-    /// What the machine's firewall would be told
+    /// Show, apply and take back the machine's firewall rules for the listeners
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
     /// Open the console
@@ -164,6 +164,13 @@ pub(super) enum FlmCommand {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write those of all commands into a folder
+    #[command(after_help = "Examples:\n  flm man | man -l -\n  flm man --output ~/.local/share/man/man1")]
+    Man {
+        /// Write every page here: flm.1, flm-engines.1, …
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
     },
     /// Print the version
     #[command(after_help = "Example:\n  flm version --format json")]
@@ -195,7 +202,7 @@ impl FlmCommand {
             Self::Check(arguments) => arguments.run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
-            Self::Tui(_) | Self::Completions { .. } | Self::Version => {
+            Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => {
                 let version = serde_json::json!({ "version": protocol::VERSION });
                 Ok(Output::new(&version, format!("flm {}", protocol::VERSION)))
             }

@@ -21,6 +21,7 @@ mod engines;
 mod firewall;
 mod leak;
 mod logs;
+mod man;
 mod models;
 mod output;
 mod policy;
@@ -81,6 +82,10 @@ pub fn flm() -> Launch {
             output::completions(shell, &mut Flm::command(), "flm");
             Ok(Launch::Done(ExitCode::SUCCESS))
         }
+        FlmCommand::Man { output } => man::pages(Flm::command(), output.as_deref()).map(|output| {
+            output.print(format);
+            Launch::Done(ExitCode::SUCCESS)
+        }),
         command => {
             let home = arguments.place.home_arguments().resolve();
             let foreground = match &command {
@@ -136,8 +141,11 @@ fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outc
             .hint("use --format json or text; csv is for: flm security audit-logs export"));
     }
     let session = Session { home: home?, format };
-    let output = runtime()?.block_on(command.run(&session))?;
-    Ok(Launch::Done(output.print(format)))
+    let runtime = runtime()?;
+    let output = runtime.block_on(command.run(&session));
+    // A command may end while it reads from a terminal at which nobody types.
+    runtime.shutdown_background();
+    Ok(Launch::Done(output?.print(format)))
 }
 
 fn runtime() -> Outcome<tokio::runtime::Runtime> {
@@ -152,7 +160,8 @@ fn unlock(home: &Home) -> Outcome<Home> {
     runtime()?.block_on(unlocked(home))
 }
 
-/// Both programs run as a daemon when a front end starts them so; it is no command for people.
+/// Both programs run as a daemon when a front end starts them so, and do the step that changes the firewall; these are no
+/// commands for people.
 fn hidden_daemon() -> Option<Launch> {
     /// A daemon as a front end starts it.
     #[derive(Debug, Parser)]
@@ -168,7 +177,11 @@ fn hidden_daemon() -> Option<Launch> {
     }
     let mut words = std::env::args_os();
     let program = words.next()?;
-    if words.next()? != DAEMON_COMMAND {
+    let word = words.next()?;
+    if let Some(work) = firewall::hidden(&word) {
+        return Some(work);
+    }
+    if word != DAEMON_COMMAND {
         return None;
     }
     let words = std::iter::once(program).chain(words);

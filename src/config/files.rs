@@ -18,6 +18,8 @@ use crate::types::text::escape;
 pub const PRIVATE_FILE: u32 = 0o600;
 /// Mode of folders with secrets (SPEC §5.12).
 pub const PRIVATE_DIR: u32 = 0o700;
+/// Mode of folders through which a group comes to what it may use (SPEC §4.10).
+pub const PASSAGE_DIR: u32 = 0o710;
 /// Mode of files that everyone may read, before the umask.
 const SHARED_FILE: u32 = 0o644;
 
@@ -449,6 +451,18 @@ fn read_to_limit(file: File, path: &Path, limit: u64) -> Files<Vec<u8>> {
 /// # Errors
 /// Besides I/O errors, `PermissionDenied` when the folder belongs to another user (root may use any).
 pub fn private_dir(path: &Path) -> Files<Option<String>> {
+    own_dir(path, PRIVATE_DIR)
+}
+
+/// The same for a folder through which its group may pass without seeing what is in it (0710).
+///
+/// # Errors
+/// As [`private_dir`].
+pub fn passage_dir(path: &Path) -> Files<Option<String>> {
+    own_dir(path, PASSAGE_DIR)
+}
+
+fn own_dir(path: &Path, allowed: u32) -> Files<Option<String>> {
     make_dir(path)?;
     let metadata = fs::metadata(path).map_err(|e| FileError::new("look at", path, e))?;
     let me = rustix::process::geteuid().as_raw();
@@ -456,7 +470,7 @@ pub fn private_dir(path: &Path) -> Files<Option<String>> {
         let why = format!("it belongs to user {}, and FLM runs as user {me}", metadata.uid());
         return Err(FileError::new("use", path, io::Error::new(io::ErrorKind::PermissionDenied, why)));
     }
-    narrow(path, PRIVATE_DIR)
+    narrow(path, allowed)
 }
 
 /// Makes a folder and its parents with mode 0700; leaves one that is there as it is.

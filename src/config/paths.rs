@@ -60,6 +60,8 @@ pub struct HomePaths {
     pub key_origin: KeyOrigin,
     /// A passphrase that a systemd unit hands over, when there is one.
     pub passphrase_credential: Option<PathBuf>,
+    /// `FLM_CONTROL_GROUP`: the group whose members may use the control socket too, for the system unit (SPEC §4.10).
+    pub control_group: Option<String>,
 }
 
 /// What the command line says about paths.
@@ -141,6 +143,7 @@ impl HomePaths {
             config_dir: folders.config,
             data_dir: folders.data,
             log_dir: folders.logs,
+            control_group: variable("FLM_CONTROL_GROUP").and_then(|name| name.into_os_string().into_string().ok()),
         };
         let socket = paths.socket();
         let length = socket.as_os_str().as_bytes().len();
@@ -201,8 +204,10 @@ impl HomePaths {
     /// When a folder cannot be made, is a file, or belongs to another user.
     pub fn prepare(&self) -> Outcome<Vec<String>> {
         let mut repaired = Vec::new();
-        repaired.extend(files::private_dir(&self.data_dir)?);
-        repaired.extend(files::private_dir(&self.run_dir)?);
+        // The group passes through to the socket and lists nothing.
+        let own_dir = if self.control_group.is_some() { files::passage_dir } else { files::private_dir };
+        repaired.extend(own_dir(&self.data_dir)?);
+        repaired.extend(own_dir(&self.run_dir)?);
         if self.key_file.starts_with(&self.data_dir)
             && let Some(folder) = self.key_file.parent()
         {

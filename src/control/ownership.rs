@@ -39,6 +39,10 @@ pub enum Claim {
 /// # Errors
 /// When folders or lock cannot be made, or the home stays between two owners for too long.
 pub async fn claim(paths: &HomePaths) -> Outcome<Claim> {
+    // A member of the control group may use the socket of a home that is not theirs to prepare (SPEC §4.10).
+    if let Ok(Some(stream)) = connect(paths).await {
+        return Ok(Claim::Owned(stream));
+    }
     // Folders first: a home that cannot be written says so here, with its path.
     let prepared = paths.clone();
     tokio::task::spawn_blocking(move || prepared.prepare())

@@ -1,10 +1,12 @@
 //! Serves the control protocol over the Unix socket and over in-memory connections (SPEC §4.10).
 //!
-//! One connection carries one exchange. Only the user that runs the owner, or root, gets an answer.
+//! One connection carries one exchange. Only the user that runs the owner, or root, gets an answer; for the system unit
+//! the members of its control group do too.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::operations::progress::{Line, Ongoing};
 use crate::telemetry::tasks::Tasks;
 use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::text::escape;
 
 /// Largest arguments: a chat with 25 MB of sound and some pictures in base64. Only the operator gets here.
 const LARGEST_ARGUMENTS: usize = 64 << 20;
@@ -40,22 +43,66 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// Binds the control socket, mode 0600. The caller holds the home's lock, so a socket file there is stale.
+/// The control socket, and who may use it.
+pub(super) struct ControlSocket {
+    listener: UnixListener,
+    /// Group whose members may, besides this process's user and root.
+    group: Option<u32>,
+}
+
+/// Mode of a socket that a group may use.
+const SHARED_SOCKET: u32 = 0o660;
+
+/// Binds the control socket, mode 0600, or 0660 for a control group. The caller holds the home's lock, so a socket file
+/// there is stale.
 ///
 /// # Errors
-/// When the socket cannot be made.
-pub(super) fn bind(paths: &HomePaths) -> Outcome<UnixListener> {
+/// When the socket cannot be made, or the group is not known.
+pub(super) fn bind(paths: &HomePaths) -> Outcome<ControlSocket> {
     let socket = paths.socket();
+    let group = paths.control_group.as_deref().map(group_id).transpose()?;
     files::remove(&socket)?;
     let listener = UnixListener::bind(&socket).map_err(|error| FileError::new("listen on", &socket, error))?;
-    // The folder is 0700, so nobody else gets here in between.
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(PRIVATE_FILE))
-        .map_err(|error| FileError::new("set the mode of", &socket, error))?;
-    Ok(listener)
+    // The folder lets nobody else pass, so nobody else gets here in between.
+    let set = |path: &Path, mode: u32| {
+        let failed = |error| FileError::new("set the mode of", path, error);
+        if let Some(group) = group
+            && std::fs::metadata(path).map_err(failed)?.gid() != group
+        {
+            std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
+    };
+    if group.is_some() {
+        set(&socket, SHARED_SOCKET)?;
+        set(&paths.run_dir, files::PASSAGE_DIR)?;
+        set(&paths.data_dir, files::PASSAGE_DIR)?;
+    } else {
+        set(&socket, PRIVATE_FILE)?;
+    }
+    Ok(ControlSocket { listener, group })
+}
+
+/// The number of a group, from the machine's own list (group(5)).
+fn group_id(name: &str) -> Outcome<u32> {
+    let list = Path::new("/etc/group");
+    let text = files::read_to_string(list)?;
+    let id = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        fields.next().filter(|known| *known == name).and_then(|_| fields.nth(1)?.parse().ok())
+    });
+    id.ok_or_else(|| {
+        Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("FLM_CONTROL_GROUP names {:?}, which /etc/group does not know", escape(name)),
+        )
+        .hint(format!("make the group (groupadd --system {}), or leave the variable out", escape(name)))
+    })
 }
 
 /// Serves until `tasks` ends.
-pub(super) async fn serve(context: Arc<Context>, listener: UnixListener, mut incoming: Option<Incoming>, tasks: Tasks) {
+pub(super) async fn serve(context: Arc<Context>, socket: ControlSocket, mut incoming: Option<Incoming>, tasks: Tasks) {
+    let ControlSocket { listener, group } = socket;
     loop {
         let in_memory = async {
             match &mut incoming {
@@ -66,7 +113,7 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener, mut inc
         tokio::select! {
             () = tasks.ending().cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if is_operator(&stream) => start(&context, stream, &tasks),
+                Ok((stream, _)) if is_operator(&stream, group) => start(&context, stream, &tasks),
                 Ok(_) => tracing::warn!("another user's connection to the control socket was refused"),
                 Err(error) => {
                     tracing::error!(%error, "the control socket cannot accept");
@@ -81,10 +128,21 @@ pub(super) async fn serve(context: Arc<Context>, listener: UnixListener, mut inc
     }
 }
 
-fn is_operator(stream: &UnixStream) -> bool {
+fn is_operator(stream: &UnixStream, group: Option<u32>) -> bool {
     const ROOT: u32 = 0;
     let me = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == me || peer.uid() == ROOT)
+    stream.peer_cred().is_ok_and(|peer| {
+        peer.uid() == me
+            || peer.uid() == ROOT
+            || group.is_some_and(|group| peer.gid() == group || joins(peer.pid(), group))
+    })
+}
+
+/// Whether a process is in a group besides its own (proc(5), `Groups`). The socket's mode has asked the kernel the same.
+fn joins(pid: Option<i32>, group: u32) -> bool {
+    let status = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_ascii_whitespace().any(|id| id.parse() == Ok(group))
 }
 
 fn start(context: &Arc<Context>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, tasks: &Tasks) {

@@ -29,7 +29,7 @@ use crate::types::calls::connect::Connect;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
-use crate::types::calls::firewall::PreviewFirewall;
+use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{
     CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey, ShowKey,
 };
@@ -112,6 +112,7 @@ operations! {
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
         CreateKey => keys::create,
+        DecideFirewall => firewall::decide,
         DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,
         DeleteProfile => profiles::delete,
@@ -144,6 +145,7 @@ operations! {
         PreviewLeak => leak::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
+        RecordFirewall => firewall::note,
         RefreshModels => models::refresh,
         Reload => reload::reload,
         RemoveAlias => aliases::remove,
@@ -163,6 +165,7 @@ operations! {
         SetSetting => settings::set,
         ShowAuthority => authority::show,
         ShowComparison => comparisons::show,
+        ShowFirewall => firewall::show,
         ShowKey => keys::show,
         ShowLock => lock::show,
         ShowModel => models::show,

@@ -229,6 +229,7 @@ commands! {
     StartProxy "start-proxy" ["s"] "command.start_proxy" Proxy Changes 100;
     StopProxy "stop-proxy" ["S"] "command.stop_proxy" Proxy Dangerous 70;
     ReloadProxy "reload-proxy" ["r"] "command.reload_proxy" Proxy Changes 40;
+    Firewall "firewall" ["F"] "command.firewall" Proxy Looks 0;
     CopyAddress "copy-address" ["u"] "command.copy_address" Proxy Looks 58;
     PauseRequests "pause-requests" ["p"] "command.pause" Requests Looks 95;
     FollowRequests "follow-requests" ["f"] "command.follow" Requests Looks 0;

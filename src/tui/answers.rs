@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, forms, key::NewKey, notice::Notice, wizard, work};
+use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, wizard, work};
 use crate::tui::state::State;
 use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
@@ -33,6 +33,10 @@ pub fn take(state: &mut State, answer: Answer) {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
         Reply::ListPrompts(_, outcome) => state.world.prompts.take(outcome),
         Reply::ListProfiles(_, outcome) => state.world.profiles.take(outcome),
+        Reply::PreviewFirewall(_, outcome) => firewall::take_preview(state, outcome),
+        Reply::ShowFirewall(_, outcome) | Reply::RecordFirewall(_, outcome) => firewall::take_status(state, outcome),
+        Reply::DecideFirewall(call, outcome) => firewall::take_decision(state, call.decision, outcome),
+        Reply::FirewallOrder(_, outcome) => firewall::take_done(state, outcome),
         Reply::ShowUsage(call, outcome) => usage::take(state, &call, outcome),
         Reply::PreviewPrompt(call, outcome) => tab_prompts::preview::take(state, &call, outcome),
         Reply::ListPromptRoutes(_, outcome) => state.world.prompt_routes.take(outcome),

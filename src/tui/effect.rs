@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::files::{self, Audience};
+use crate::control::firewall::{self, Asking};
 use crate::control::{Operator, Step};
 use crate::telemetry::tasks::Tasks;
 use crate::tui::action::Action;
@@ -25,6 +26,7 @@ use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
+use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::policy::SetPolicy;
@@ -42,6 +44,7 @@ use crate::types::clock::Clock;
 use crate::types::comparison::CompareProgress;
 use crate::types::engine::TransferProgress;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::{FirewallDone, FirewallOrder};
 use crate::types::text::escape;
 
 /// Names one call, so that a form knows its answer from others.
@@ -175,6 +178,8 @@ macro_rules! requests {
         pub enum Request {
             $(#[doc = concat!("See `", stringify!($name), "`.")] $name($name),)*
             $(#[doc = concat!("See `", stringify!($long), "`.")] $long($long),)*
+            /// The one step that root takes. No operation of the owner: this process asks for it.
+            FirewallOrder(FirewallOrder),
         }
 
         /// A call with its outcome.
@@ -182,6 +187,14 @@ macro_rules! requests {
         pub enum Reply {
             $(#[doc = concat!("Of `", stringify!($name), "`.")] $name($name, Outcome<<$name as Call>::Output>),)*
             $(#[doc = concat!("Of `", stringify!($long), "`.")] $long($long, Outcome<<$long as Call>::Output>),)*
+            /// Of a step that root took.
+            FirewallOrder(FirewallOrder, Outcome<FirewallDone>),
+        }
+
+        impl From<FirewallOrder> for Request {
+            fn from(order: FirewallOrder) -> Self {
+                Self::FirewallOrder(order)
+            }
         }
 
         $(impl From<$name> for Request {
@@ -199,7 +212,11 @@ macro_rules! requests {
             /// What it does to the home.
             #[must_use]
             pub fn access(&self) -> Access {
-                match self { $(Self::$name(_) => $name::ACCESS,)* $(Self::$long(_) => $long::ACCESS,)* }
+                match self {
+                    $(Self::$name(_) => $name::ACCESS,)*
+                    $(Self::$long(_) => $long::ACCESS,)*
+                    Self::FirewallOrder(_) => Access::Changes,
+                }
             }
 
             /// The reply when it could not even be sent.
@@ -208,6 +225,7 @@ macro_rules! requests {
                 match self {
                     $(Self::$name(call) => Reply::$name(call, Err(failure)),)*
                     $(Self::$long(call) => Reply::$long(call, Err(failure)),)*
+                    Self::FirewallOrder(order) => Reply::FirewallOrder(order, Err(failure)),
                 }
             }
 
@@ -221,6 +239,11 @@ macro_rules! requests {
                         let outcome = follow_call(operator, &call, ticket, answers).await;
                         Reply::$long(call, outcome)
                     })*
+                    Self::FirewallOrder(order) => {
+                        // The terminal shows the console: nobody can be asked for a password in it.
+                        let outcome = firewall::carry_out(&order, Asking::Nowhere).await;
+                        Reply::FirewallOrder(order, outcome)
+                    }
                 }
             }
         }
@@ -232,6 +255,7 @@ macro_rules! requests {
                 match self {
                     $(Self::$name(_, outcome) => outcome.as_ref().err(),)*
                     $(Self::$long(_, outcome) => outcome.as_ref().err(),)*
+                    Self::FirewallOrder(_, outcome) => outcome.as_ref().err(),
                 }
             }
         }
@@ -240,11 +264,12 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DeleteComparison, DeleteModel, DeleteProfile, DeletePrompt,
-    DetectEngines, EngineHealth, EnsureFirstKey, ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListKeys, ListNetworks,
-    ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, PreviewLeak, PreviewPrompt, PromptHistory, RefreshModels, Reload,
-    RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked, RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy,
-    SetPrompt, SetSetting, ShowComparison, ShowUsage, StartListener, StopListener, UnloadModel,
+    AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison, DeleteModel,
+    DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey, ListAudit, ListBlocks, ListComparisons,
+    ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, PreviewFirewall,
+    PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork,
+    RevokeKey, RevokeLeaked, RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting,
+    ShowComparison, ShowFirewall, ShowUsage, StartListener, StopListener, UnloadModel,
     }
     long { Chat, CompareModels, LoadModel, PullModel }
 }

@@ -41,6 +41,7 @@ use crate::tui::widgets::symbols::CharacterSet;
 use crate::types::calls::firewall::SshSession;
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::SshSession;
 
 pub mod action;
 pub mod answers;
@@ -161,8 +162,8 @@ pub struct ConsoleOptions {
     pub refresh: u8,
     /// `--read-only`.
     pub access: ConsoleAccess,
-    /// Where the person sits who came over SSH.
-    pub ssh_peer: Option<IpAddr>,
+    /// The SSH session that the terminal belongs to.
+    pub ssh: Option<SshSession>,
     /// `console.on_hangup`.
     pub on_hangup: OnHangup,
     /// `engine.detect_at_start`.
@@ -190,7 +191,7 @@ impl ConsoleOptions {
             mouse: MouseUse::Console,
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
-            ssh_peer: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse).map(|ssh| ssh.from),
+            ssh: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse),
             on_hangup: OnHangup::Background,
             start_detection: StartDetection::On,
             panic_report: None,
@@ -281,7 +282,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.characters = options.characters;
     state.keymap = keymap;
     state.access = options.access;
-    state.ssh_peer = options.ssh_peer;
+    state.ssh = options.ssh;
     state.export_folder = options.export_folder;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;

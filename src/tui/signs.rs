@@ -29,6 +29,7 @@ pub fn kind(kind: AuditKind) -> &'static str {
         AuditKind::KeyChanged => "audit.key_changed",
         AuditKind::PolicyChanged => "audit.policy_changed",
         AuditKind::ListenerChanged => "audit.listener_changed",
+        AuditKind::FirewallChanged => "audit.firewall_changed",
         AuditKind::EngineChanged => "audit.engine_changed",
         AuditKind::RuleHit => "audit.rule_hit",
         AuditKind::Simulated => "audit.simulated",

@@ -29,6 +29,7 @@ use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection};
 use crate::types::calls::Access;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::Failure;
+use crate::types::firewall::SshSession;
 
 /// The smallest terminal on which the console draws more than a request for a larger one.
 pub const SMALLEST: (u16, u16) = (60, 15);
@@ -112,8 +113,8 @@ pub struct State {
     pub keymap: KeyMap,
     /// Whether this console may change anything.
     pub access: ConsoleAccess,
-    /// Where the person sits who came over SSH: never blocked from here.
-    pub ssh_peer: Option<IpAddr>,
+    /// The SSH session that this console runs in: no block and no firewall rule may shut it out.
+    pub ssh: Option<SshSession>,
     /// How the owner came to run, once it answered.
     pub origin: Option<OwnerOrigin>,
     /// Wall-clock time of this turn of the loop.
@@ -185,7 +186,7 @@ impl State {
             characters: CharacterSet::Unicode,
             keymap: KeyMap::default(),
             access: ConsoleAccess::Full,
-            ssh_peer: None,
+            ssh: None,
             origin: None,
             now,
             size,
@@ -349,7 +350,9 @@ impl State {
             .values()
             .any(|pending| pending.shown == PendingShown::Spinner)
             .then_some(crate::tui::SPINNER_STEP);
-        let countdown = (self.tab == Tab::Blocklist && self.blocklist.counts_down(self)).then(|| {
+        let counts_down = (self.tab == Tab::Blocklist && self.blocklist.counts_down(self))
+            || crate::tui::overlays::firewall::counts_down(self);
+        let countdown = counts_down.then(|| {
             // At the next full second, so that the countdown does not jump.
             Duration::from_millis(1000 - u64::try_from(self.now.0.rem_euclid(1000)).unwrap_or(0))
         });

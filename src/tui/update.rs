@@ -92,6 +92,7 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Tick => {
             let now = state.now;
             state.toasts.retain(|toast| toast.expires > now);
+            overlays::firewall::tick(state);
             state.soil(Dirty::Now);
         }
     }

@@ -51,6 +51,8 @@ pub enum AuditKind {
     ListenerChanged,
     /// A certificate was made, renewed, installed, removed, or could not be.
     CertificateChanged,
+    /// Rules of FLM were put in force in the machine's firewall, confirmed or taken back.
+    FirewallChanged,
     /// An engine was added, edited or removed.
     EngineChanged,
     /// A detector scored.

@@ -17,6 +17,7 @@ pub mod comparison;
 pub mod egress;
 pub mod engine;
 pub mod failure;
+pub mod firewall;
 pub mod gpu;
 pub mod ids;
 pub mod key;

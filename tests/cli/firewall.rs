@@ -34,3 +34,36 @@ fn a_backend_of_another_system_is_refused() {
     let ended = run(&home, &["firewall", "preview", "--os", "macos", "--backend", "ufw"]);
     assert_eq!((ended.code, ended.error()["code"].as_str()), (1, Some("NOT_FOUND")));
 }
+
+#[test]
+fn a_home_that_never_changed_the_firewall_says_so_and_has_nothing_to_confirm() {
+    let home = Home::new();
+    assert!(text(&home, &["firewall", "status"]).contains("has not changed"));
+    let status = home.answer(&["firewall", "status"]);
+    assert_eq!((&status["last"], &status["watch"]), (&serde_json::Value::Null, &serde_json::Value::from("unwatched")));
+    let ended = run(&home, &["firewall", "confirm"]);
+    assert_eq!((ended.code, ended.error()["code"].as_str()), (1, Some("NOT_FOUND")));
+    assert!(ended.error()["hint"].as_str().is_some_and(|hint| hint.contains("flm firewall status")));
+}
+
+#[test]
+fn the_privileged_step_takes_nothing_but_an_order() {
+    let home = Home::new();
+    // As root or not: it reads no order here, so it does nothing.
+    let ended = run(&home, &["__firewall-step"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("cannot be read"), "{}", ended.out);
+    assert_eq!(run(&home, &["__firewall-watch"]).code, 1, "a watchdog without an order watches over nothing");
+}
+
+#[test]
+fn man_pages_are_made_of_the_help() {
+    let home = Home::new();
+    let page = text(&home, &["man"]);
+    assert!(page.contains(".TH flm 1") && page.contains("firewall"), "{page}");
+    let folder = home.path().join("man");
+    home.answer(&["man", "--output", folder.to_str().expect("UTF-8")]);
+    let page = std::fs::read_to_string(folder.join("flm-firewall-apply.1")).expect("a page of each command");
+    assert!(page.contains("taken back after 60 seconds"), "{page}");
+    assert!(!folder.join("flm-__firewall-step.1").exists());
+}

@@ -25,18 +25,36 @@ class Engine(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.tell({"object": "list", "data": [{"id": "far-away", "object": "model", "owned_by": "world", "created": 1}]})
     def do_POST(self):
-        self.rfile.read(int(self.headers.get("content-length", 0)))
+        asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        said = "a picture" if b"data:image/png;base64," in asked and b"93.184.216.34" not in asked else "from afar"
         self.tell({"id": "c", "object": "chat.completion", "created": 1, "model": "far-away", "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "from afar"}, "finish_reason": "stop"}],
+            {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}})
 http.server.ThreadingHTTPServer(("10.88.0.1", 80), Engine).serve_forever()
 "#;
 
-/// Asks a proxy inside a namespace.
+/// A host of pictures in the world: at an address that is public, in a namespace that holds nothing of the public.
+const PICTURES: &str = r#"
+import base64, http.server
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+class Pictures(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-type", "image/png")
+        self.send_header("content-length", str(len(PNG)))
+        self.end_headers()
+        self.wfile.write(PNG)
+http.server.ThreadingHTTPServer(("93.184.216.34", 80), Pictures).serve_forever()
+"#;
+
+/// Asks a proxy inside a namespace, with a picture where one is named.
 const CLIENT: &str = r#"
 import json, sys, urllib.request, urllib.error
-url, key, model = sys.argv[1:]
-body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+url, key, model = sys.argv[1:4]
+content = "Hi"
+if len(sys.argv) > 4:
+    content = [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": sys.argv[4]}}]
+body = json.dumps({"model": model, "messages": [{"role": "user", "content": content}]}).encode()
 request = urllib.request.Request(url + "/v1/chat/completions", body,
     {"authorization": "Bearer " + key, "content-type": "application/json"})
 try:
@@ -61,97 +79,170 @@ fn flm_inside(namespace: &Namespace, home: &Home, arguments: &[&str], variables:
     (output.status.success(), answer)
 }
 
-fn ask(namespace: &Namespace, home: &Home, key: &str, model: &str) -> Value {
+fn ask(namespace: &Namespace, home: &Home, key: &str, picture: Option<&str>) -> Value {
     let port = home.proxy_port().expect("a listener");
     let url = format!("http://127.0.0.1:{port}");
-    let said = namespace.run(&python(), &["-c", CLIENT, &url, key, model]);
+    let words = ["-c", CLIENT, &url, key, "far-away"];
+    let said = namespace.run(&python(), &[&words[..], picture.as_slice()].concat());
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said:?}"))
 }
 
-/// What the rules of the near namespace counted: packets that wanted to leave it past the proxy.
-fn strays(near: &Namespace) -> u64 {
+/// What the rules of the near namespace counted under a name.
+fn counted(near: &Namespace, name: &str) -> u64 {
     let rules: Value =
-        serde_json::from_str(&near.run("nft", &["-j", "list", "counter", "inet", "watch", "strays"])).expect("JSON");
+        serde_json::from_str(&near.run("nft", &["-j", "list", "counter", "inet", "watch", name])).expect("JSON");
     let counter = rules["nftables"].as_array().expect("a list").iter().find_map(|item| item.get("counter"));
     counter.expect("the counter")["packets"].as_u64().expect("a number")
+}
+
+/// Packets that wanted to leave it past the proxy.
+fn strays(near: &Namespace) -> u64 {
+    counted(near, "strays")
+}
+
+/// Connections to the proxy's port that were begun.
+fn dials(near: &Namespace) -> u64 {
+    counted(near, "dials")
+}
+
+/// A machine from which only a SOCKS port is reachable, a world behind that, and FLM on the machine.
+struct World {
+    near: Namespace,
+    far: Option<Namespace>,
+    home: Home,
+    key: String,
+    names: [String; 2],
+}
+
+impl World {
+    fn new() -> Self {
+        let (near, mut far) = Namespace::joined();
+        for address in ["10.88.0.1/32", "93.184.216.34/32"] {
+            far.run("ip", &["address", "add", address, "dev", "lo"]);
+        }
+        let folders = [&far, &near].map(|namespace| format!("/etc/netns/{}", namespace.name));
+        for folder in &folders {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        // The world's own names: only the proxy knows them.
+        std::fs::write(format!("{}/hosts", folders[0]), "10.88.0.1 engine.test\n93.184.216.34 pictures.test\n")
+            .expect("writes");
+        std::fs::write(format!("{}/resolv.conf", folders[1]), "nameserver 10.77.0.2\n").expect("writes");
+        near.run("ip", &["route", "add", "default", "via", "10.77.0.2"]);
+        // Whatever its protocol; only what kernels tell their neighbours by themselves (MLD, neighbour discovery) is no
+        // packet of a program.
+        near.run(
+            "nft",
+            &["add table inet watch; add counter inet watch strays; add counter inet watch dials; \
+               add chain inet watch out { type filter hook output priority 0; policy accept; }; \
+               add rule inet watch out oif lo accept; \
+               add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 tcp flags & (syn | ack) == syn counter name dials accept; \
+               add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 accept; \
+               add rule inet watch out meta l4proto ipv6-icmp icmpv6 type { mld2-listener-report, nd-neighbor-solicit, \
+                 nd-router-solicit, nd-neighbor-advert } accept; \
+               add rule inet watch out counter name strays drop"],
+        );
+        // The watch itself works: something that does stray is counted, once.
+        let stray = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.88.0.1', 53))";
+        let _not_permitted = near.inside(Command::new(python()).args(["-c", stray])).output();
+        assert_eq!(strays(&near), 1, "the watch counts");
+        far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080", "-u", "ada", "-P", "lovelace"]);
+        far.start(&python(), &["-c", ENGINE]);
+        far.start(&python(), &["-c", PICTURES]);
+
+        let home = Home::new();
+        home.answer(&["config", "set", "media.fetch_remote", "true"]);
+        let start: Vec<_> =
+            "proxy start --port 0 --egress-mode socks5 --socks5-endpoint 10.77.0.2:1080 --socks5-user ada \
+            --socks5-password-env SOCKS_PASSWORD"
+                .split_ascii_whitespace()
+                .collect();
+        let (started, wrong) = flm_inside(&near, &home, &start, &[("SOCKS_PASSWORD", "byron")]);
+        assert!(!started && wrong.to_string().contains("refused user and password"), "{wrong}");
+        assert!(!wrong.to_string().contains("byron"), "{wrong}");
+        wait_until("microsocks listens and lets FLM in", PATIENCE, || {
+            flm_inside(&near, &home, &start, &[("SOCKS_PASSWORD", "lovelace")]).0
+        });
+        let status = home.answer(&["proxy", "status"]);
+        assert_eq!(status["egress"]["state"], "reached", "{status:#}");
+        home.answer(&["engines", "add", "--kind", "openai", "--id", "far", "--url", "http://engine.test"]);
+        let key = home.create_key("e2e");
+        let world = Self { near, far: Some(far), home, key, names: folders };
+        wait_until("the engine elsewhere answers", PATIENCE, || world.ask(None)["status"] == 200);
+        world
+    }
+
+    fn ask(&self, picture: Option<&str>) -> Value {
+        ask(&self.near, &self.home, &self.key, picture)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for names in &self.names {
+            let _gone = std::fs::remove_dir_all(names);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root, iproute2, nftables, microsocks and Python: run scripts/install-test-components.sh"]
+fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves() {
+    let world = World::new();
+    // Asking an engine, in a connection that is kept.
+    let answer = world.ask(None);
+    assert_eq!(answer["body"]["choices"][0]["message"]["content"], "from afar", "{answer:#}");
+    // Looking at its health and models.
+    let before = dials(&world.near);
+    world.home.answer(&["engines", "add", "--kind", "openai", "--id", "again", "--url", "http://10.88.0.1"]);
+    let health = world.home.answer(&["engines", "health", "again"]).to_string();
+    assert!(dials(&world.near) > before, "a connection of its own: {health}");
+    // Fetching a picture that a request names by its address.
+    let before = dials(&world.near);
+    let answer = world.ask(Some("http://93.184.216.34/a.png"));
+    assert_eq!(answer["body"]["choices"][0]["message"]["content"], "a picture", "{answer:#}");
+    assert!(dials(&world.near) > before, "the picture came through the proxy");
+    // By a name it is refused without a look-up: who resolves it could lead anywhere.
+    let refused = world.ask(Some("http://pictures.test/a.png"));
+    assert_eq!(refused["status"], 400, "{refused:#}");
+    assert!(refused.to_string().contains("send the image inline"), "{refused:#}");
+    // An engine that nobody knows, and one whose port is closed.
+    for (id, url) in [("nowhere", "http://nowhere.test"), ("closed", "http://10.88.0.1:81")] {
+        world.home.answer(&["engines", "add", "--kind", "openai", "--id", id, "--url", url]);
+    }
+    wait_until("both were looked for", PATIENCE, || {
+        let engines = world.home.answer(&["engines", "list"]);
+        let state = |id: &str| {
+            let engines = engines.as_array().expect("a list");
+            engines.iter().find(|engine| engine["record"]["id"] == id).map(|engine| engine["state"].to_string())
+        };
+        ["nowhere", "closed"].iter().all(|id| state(id).is_some_and(|state| !state.contains("unchecked")))
+    });
+    assert_eq!(strays(&world.near), 1, "packets left past the proxy");
 }
 
 #[test]
 #[ignore = "needs root, iproute2, nftables, microsocks and Python: run scripts/install-test-components.sh"]
 fn everything_leaves_through_the_socks_port_and_nothing_else_even_when_it_is_gone() {
-    let (near, mut far) = Namespace::joined();
-    far.run("ip", &["address", "add", "10.88.0.1/32", "dev", "lo"]);
-    // The world's own names: only the proxy knows them.
-    let names = format!("/etc/netns/{}", far.name);
-    std::fs::create_dir_all(&names).expect("a folder");
-    std::fs::write(format!("{names}/hosts"), "10.88.0.1 engine.test\n").expect("writes");
-    let near_names = format!("/etc/netns/{}", near.name);
-    std::fs::create_dir_all(&near_names).expect("a folder");
-    std::fs::write(format!("{near_names}/resolv.conf"), "nameserver 10.77.0.2\n").expect("writes");
-    near.run("ip", &["route", "add", "default", "via", "10.77.0.2"]);
-    near.run(
-        "nft",
-        &["add table inet watch; add counter inet watch strays; \
-           add chain inet watch out { type filter hook output priority 0; policy accept; }; \
-           add rule inet watch out oif lo accept; \
-           add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 accept; \
-           add rule inet watch out meta l4proto { tcp, udp } counter name strays drop"],
-    );
-    // The watch itself works: something that does stray is counted, once.
-    let stray = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.88.0.1', 53))";
-    let _not_permitted = near.inside(Command::new(python()).args(["-c", stray])).output();
-    assert_eq!(strays(&near), 1, "the watch counts");
-    far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080", "-u", "ada", "-P", "lovelace"]);
-    far.start(&python(), &["-c", ENGINE]);
-
-    let home = Home::new();
-    let start = [
-        "proxy",
-        "start",
-        "--port",
-        "0",
-        "--egress-mode",
-        "socks5",
-        "--socks5-endpoint",
-        "10.77.0.2:1080",
-        "--socks5-user",
-        "ada",
-        "--socks5-password-env",
-        "SOCKS_PASSWORD",
-    ];
-    let (started, wrong) = flm_inside(&near, &home, &start, &[("SOCKS_PASSWORD", "byron")]);
-    assert!(!started && wrong.to_string().contains("refused user and password"), "{wrong}");
-    assert!(!wrong.to_string().contains("byron"), "{wrong}");
-    wait_until("microsocks listens and lets FLM in", PATIENCE, || {
-        flm_inside(&near, &home, &start, &[("SOCKS_PASSWORD", "lovelace")]).0
-    });
-    let status = home.answer(&["proxy", "status"]);
-    assert_eq!(status["egress"]["state"], "reached", "{status:#}");
-    home.answer(&["engines", "add", "--kind", "openai", "--id", "far", "--url", "http://engine.test"]);
-    let key = home.create_key("e2e");
-    wait_until("the engine elsewhere answers", PATIENCE, || ask(&near, &home, &key, "far-away")["status"] == 200);
-    let answer = ask(&near, &home, &key, "far-away");
+    let mut world = World::new();
+    let answer = world.ask(None);
     assert_eq!(answer["body"]["choices"][0]["message"]["content"], "from afar", "{answer:#}");
-    assert!(home.answer(&["proxy", "status"])["egress"]["ready"].is_number());
-    assert_eq!(strays(&near), 1, "packets left past the proxy");
+    assert!(world.home.answer(&["proxy", "status"])["egress"]["ready"].is_number());
+    assert_eq!(strays(&world.near), 1, "packets left past the proxy");
 
     // The proxy goes away: requests fail, and still nothing goes past it.
-    drop(far);
+    drop(world.far.take());
     let began = Instant::now();
-    let answer = ask(&near, &home, &key, "far-away");
+    let answer = world.ask(None);
     assert!(answer["status"].as_u64().is_some_and(|status| status >= 500), "{answer:#}");
     assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
     wait_until("the outage is seen", PATIENCE, || {
-        home.answer(&["proxy", "status"])["egress"]["state"] == "unreachable"
+        world.home.answer(&["proxy", "status"])["egress"]["state"] == "unreachable"
     });
     wait_until("the outage is recorded", PATIENCE, || {
-        home.answer(&["security", "audit-logs", "list"]).to_string().contains("tor_unreachable")
+        world.home.answer(&["security", "audit-logs", "list"]).to_string().contains("tor_unreachable")
     });
-    assert_eq!(strays(&near), 1, "packets left past the proxy while it was away");
-    drop(home);
-    for names in [names, near_names] {
-        std::fs::remove_dir_all(names).expect("removes");
-    }
+    assert_eq!(strays(&world.near), 1, "packets left past the proxy while it was away");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod authority;
 mod connect;
+mod deployment;
 mod dialects;
 mod egress;
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -15,6 +16,7 @@ mod engine_scripts;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
+mod firewall;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;
@@ -22,6 +24,7 @@ mod llama_server;
 mod matrix;
 mod media;
 mod namespace;
+mod packaging;
 mod prometheus;
 #[path = "../support/stream.rs"]
 mod stream;

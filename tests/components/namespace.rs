@@ -3,6 +3,7 @@
 //! Needs root. Nothing in them can reach the machine's own network, and they are gone when the value is dropped.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One namespace.
 pub(crate) struct Namespace {
@@ -13,7 +14,10 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// With nothing but loopback.
     pub(crate) fn new(word: &str) -> Self {
-        let name = format!("flm-{word}-{}", std::process::id());
+        // Tests of one process run side by side.
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("flm-{word}-{}-{number}", std::process::id());
         run("ip", &["netns", "add", &name]);
         let namespace = Self { name, children: Vec::new() };
         namespace.run("ip", &["link", "set", "lo", "up"]);

@@ -3,6 +3,7 @@
 
 mod chat;
 mod compare;
+mod firewall;
 mod fixture;
 mod journeys;
 mod keys;

@@ -1,25 +1,39 @@
 //! What the machine's firewall is to be told, one file per backend (SPEC §2 `flm firewall`, §11).
 //!
-//! A backend turns a plan into text and nothing else: [`preview`] changes nothing and needs no right. Rules are named for
-//! FLM, so that they are known again. The rule for the operator's own SSH session comes first in every backend, and no
-//! backend sets a default that closes anything but FLM's own ports.
+//! A backend turns a plan into text, and has hands where FLM also changes the machine. [`preview`] changes nothing and needs
+//! no right. What changes the machine is no operation of the owner, which may have no right to and no terminal to ask for it
+//! in: it is the [`step`], run as root by a front end through `control`, with the [`watch`] that takes unconfirmed rules
+//! back. Rules are named for FLM, so that they are known again. The rules for SSH sessions come first in every backend, and
+//! no backend sets a default that closes anything but FLM's own ports.
 
 mod firewalld;
+mod hands;
 mod iptables;
 mod netsh;
 mod nftables;
 mod pf;
+mod record;
+mod sessions;
+pub mod step;
+mod system;
 mod ufw;
+pub mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::context::Context;
+use self::hands::Hands;
+use self::watch::Word;
+use super::context::{Context, blocking_panicked};
 use crate::types::address::canonical;
+use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::addresses::NetworkList;
-use crate::types::calls::firewall::{FirewallPlan, FirewallPreview, PreviewFirewall};
+use crate::types::calls::firewall::{
+    DecideFirewall, Decision, FirewallPreview, PreviewFirewall, RecordFirewall, ShowFirewall,
+};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::{Exactness, FirewallDone, FirewallPlan, FirewallStatus, SshSession, Watch};
 use crate::types::listener::ListenerConfig;
 use crate::types::text::escape;
 
@@ -27,9 +41,6 @@ use crate::types::text::escape;
 /// machine's rules where they are, so they come before the tools below them.
 static BACKENDS: &[&Backend] =
     &[&ufw::BACKEND, &firewalld::BACKEND, &nftables::BACKEND, &iptables::BACKEND, &pf::BACKEND, &netsh::BACKEND];
-
-/// Where system administration programs are, PATH or not.
-const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// One kind of firewall.
 struct Backend {
@@ -45,6 +56,95 @@ struct Backend {
     rollback: fn(&FirewallPlan) -> String,
     /// What to know before.
     notes: &'static [&'static str],
+    /// How it changes the machine; `None` where FLM only shows what to do.
+    hands: Option<Hands>,
+}
+
+/// Where the records of the firewall's changes are, in a home's data folder.
+pub fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join(record::FOLDER)
+}
+
+/// Shows what FLM did to the firewall.
+///
+/// # Errors
+/// When the records may not be read.
+pub async fn show(context: &Context, _call: ShowFirewall) -> Outcome<FirewallStatus> {
+    status(&context.paths.data_dir).await
+}
+
+/// What FLM did to the firewall of this machine, as the records in a data folder say; asks nobody but a watchdog.
+///
+/// # Errors
+/// When the records may not be read.
+pub async fn status(data_dir: &Path) -> Outcome<FirewallStatus> {
+    let status = recorded(data_dir).await?;
+    if status.pending_until().is_none() {
+        return Ok(status);
+    }
+    if watch::counts(&status.folder).await {
+        return Ok(FirewallStatus { watch: Watch::Watched, ..status });
+    }
+    // It may have ended since, and written down how.
+    recorded(data_dir).await
+}
+
+async fn recorded(data_dir: &Path) -> Outcome<FirewallStatus> {
+    let path = folder(data_dir);
+    let reading = tokio::task::spawn_blocking(move || record::status(&path)).await;
+    reading.map_err(|_| blocking_panicked("reading the firewall's records"))?
+}
+
+/// Keeps the rules of a pending change, or takes them back.
+///
+/// # Errors
+/// `NOT_FOUND` when none is pending, `IO_ERROR` when the watchdog could not do it.
+pub async fn decide(context: &Context, call: DecideFirewall) -> Outcome<FirewallStatus> {
+    let _changing = context.begin_change().await?;
+    let folder = folder(&context.paths.data_dir);
+    let done = match watch::decide(&folder, call.decision).await {
+        Some(Word::Kept) => "the firewall's new rules were confirmed",
+        Some(Word::Back { .. }) => "the firewall's new rules were taken back",
+        Some(Word::Stuck { why }) => {
+            return Err(Failure::new(ErrorCode::IoError, why)
+                .hint("see what is in force with 'flm firewall status'; 'flm firewall rollback' tries again"));
+        }
+        Some(Word::Armed | Word::Counting { .. }) | None => {
+            return Err(nothing_pending(&status(&context.paths.data_dir).await?, call.decision));
+        }
+    };
+    context.record(AuditKind::FirewallChanged, Severity::High, done).await;
+    status(&context.paths.data_dir).await
+}
+
+fn nothing_pending(status: &FirewallStatus, decision: Decision) -> Failure {
+    if status.pending_until().is_some() {
+        return Failure::new(ErrorCode::NotFound, "nothing watches over the pending rules any more: it was killed")
+            .hint("they stay until you take them back, as root: flm firewall rollback");
+    }
+    let failure = Failure::new(ErrorCode::NotFound, "no rules wait for a confirmation");
+    match decision {
+        Decision::Keep => failure.hint("see what became of them with: flm firewall status"),
+        Decision::TakeBack => failure.hint("take back what was confirmed with: flm firewall rollback"),
+    }
+}
+
+/// Writes into the audit log what the privileged step did.
+///
+/// # Errors
+/// `READ_ONLY` when this home takes no changes.
+pub async fn note(context: &Context, call: RecordFirewall) -> Outcome<FirewallStatus> {
+    let _changing = context.begin_change().await?;
+    let details = match call.done {
+        FirewallDone::Applied { .. } => "rules were put in force in the firewall and wait for their confirmation",
+        FirewallDone::TakenBack { exactness: Exactness::Exact } => "the firewall's rules of FLM were taken back",
+        FirewallDone::TakenBack { exactness: Exactness::OthersChanged } => {
+            "the firewall's rules of FLM were taken back; others changed theirs meanwhile"
+        }
+        FirewallDone::Unchanged | FirewallDone::NothingToTakeBack => return status(&context.paths.data_dir).await,
+    };
+    context.record(AuditKind::FirewallChanged, Severity::High, details).await;
+    status(&context.paths.data_dir).await
 }
 
 /// Writes down what a firewall would be told.
@@ -52,7 +152,7 @@ struct Backend {
 /// # Errors
 /// `NOT_FOUND` for an unknown system or backend, or when this machine has none of those that FLM knows.
 pub async fn preview(context: &Context, call: PreviewFirewall) -> Outcome<FirewallPreview> {
-    let backend = choose(&call)?;
+    let backend = choose(&call).await?;
     let mut ports: Vec<u16> = match &context.live {
         Some(live) => live.host.status().listeners.iter().map(|listener| listener.config.port).collect(),
         None => context.stores.config.listeners().await?.iter().map(|listener| listener.port).collect(),
@@ -64,8 +164,8 @@ pub async fn preview(context: &Context, call: PreviewFirewall) -> Outcome<Firewa
     ports.dedup();
     let listed = context.stores.security.networks(NetworkList::Allow).await?;
     let networks = IpNet::aggregate(&listed.into_iter().map(|entry| entry.network).collect());
-    let ssh = call.ssh.map(|ssh| crate::types::calls::firewall::SshSession { from: canonical(ssh.from), ..ssh });
-    let plan = FirewallPlan { ports, networks, ssh };
+    let ssh = call.ssh.map(|ssh| SshSession { from: canonical(ssh.from), ..ssh });
+    let plan = FirewallPlan { ports, networks, ssh: ssh.into_iter().collect() };
     Ok(FirewallPreview {
         backend: backend.name.to_owned(),
         system: backend.system.to_owned(),
@@ -76,7 +176,7 @@ pub async fn preview(context: &Context, call: PreviewFirewall) -> Outcome<Firewa
     })
 }
 
-fn choose(call: &PreviewFirewall) -> Outcome<&'static Backend> {
+async fn choose(call: &PreviewFirewall) -> Outcome<&'static Backend> {
     let names = |of: &str| {
         let fitting = BACKENDS.iter().filter(|backend| of.is_empty() || backend.system == of);
         fitting.map(|backend| backend.name).collect::<Vec<_>>().join(", ")
@@ -91,22 +191,34 @@ fn choose(call: &PreviewFirewall) -> Outcome<&'static Backend> {
         });
     }
     let system = call.system.as_deref().unwrap_or(here);
-    let mut fitting = BACKENDS.iter().copied().filter(|backend| backend.system == system).peekable();
-    let Some(first) = fitting.peek().copied() else {
+    let fitting: Vec<_> = BACKENDS.iter().copied().filter(|backend| backend.system == system).collect();
+    let Some(first) = fitting.first().copied() else {
         return Err(Failure::new(ErrorCode::NotFound, format!("FLM knows no firewall of {:?}", escape(system)))
             .hint("systems: linux, macos, windows"));
     };
     if system != here {
         return Ok(first);
     }
-    fitting.find(|backend| is_here(backend.program)).ok_or_else(|| {
+    let there: Vec<_> = fitting.into_iter().filter(|backend| system::find(backend.program).is_some()).collect();
+    for backend in &there {
+        if counts(backend.name).await {
+            return Ok(backend);
+        }
+    }
+    // None of them is in use: the rules can be looked at all the same.
+    there.first().copied().ok_or_else(|| {
         Failure::new(ErrorCode::NotFound, "this machine has no firewall program that FLM knows")
             .hint(format!("install one (apt-get install nftables), or name one to see its rules: {}", names(system)))
     })
 }
 
-fn is_here(program: &str) -> bool {
-    FOLDERS.iter().any(|folder| Path::new(folder).join(program).exists())
+/// Whether a backend's rules count now: ufw and firewalld may be there and not be in use.
+async fn counts(name: &str) -> bool {
+    match name {
+        "ufw" => ufw::is_active(),
+        "firewalld" => firewalld::is_active().await,
+        _ => true,
+    }
 }
 
 fn notes(backend: &Backend, plan: &FirewallPlan) -> Vec<String> {
@@ -118,8 +230,8 @@ fn notes(backend: &Backend, plan: &FirewallPlan) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if let Some(ssh) = plan.ssh {
-        notes.push(format!("the first rule keeps your SSH session from {} to port {} open", ssh.from, ssh.port));
+    for ssh in &plan.ssh {
+        notes.push(format!("the first rule keeps your SSH session from {ssh} open"));
     }
     notes
 }
@@ -149,13 +261,12 @@ fn sources(plan: &FirewallPlan) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::types::address::parse_network;
-    use crate::types::calls::firewall::SshSession;
 
     fn plan(networks: &[&str]) -> FirewallPlan {
         FirewallPlan {
             ports: vec![8484, 9000],
             networks: networks.iter().map(|text| parse_network(text).expect("a network")).collect(),
-            ssh: SshSession::parse("203.0.113.7 50022 198.51.100.1 2222"),
+            ssh: SshSession::parse("203.0.113.7 50022 198.51.100.1 2222").into_iter().collect(),
         }
     }
 
@@ -187,18 +298,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_unknown_backend_or_one_of_another_system_is_refused_with_those_that_there_are() {
+    #[tokio::test]
+    async fn an_unknown_backend_or_one_of_another_system_is_refused_with_those_that_there_are() {
         let call = |system: Option<&str>, backend: Option<&str>| PreviewFirewall {
             system: system.map(str::to_owned),
             backend: backend.map(str::to_owned),
             ssh: None,
         };
         for wrong in [call(None, Some("ipfw")), call(Some("macos"), Some("ufw")), call(Some("plan9"), None)] {
-            let failure = choose(&wrong).map(|backend| backend.name).expect_err("refused");
+            let failure = choose(&wrong).await.map(|backend| backend.name).expect_err("refused");
             assert_eq!(failure.code, ErrorCode::NotFound);
             assert!(failure.hint.is_some());
         }
-        assert_eq!(choose(&call(Some("windows"), None)).map(|backend| backend.name).ok(), Some("netsh"));
+        assert_eq!(choose(&call(Some("windows"), None)).await.map(|backend| backend.name).ok(), Some("netsh"));
     }
 }

@@ -1,7 +1,7 @@
 //! `netsh` of Windows: rules named `FLM …`. A preview, not tried on Windows.
 
 use super::{Backend, ports};
-use crate::types::calls::firewall::FirewallPlan;
+use crate::types::firewall::FirewallPlan;
 
 pub(super) static BACKEND: Backend = Backend {
     name: "netsh",
@@ -12,11 +12,12 @@ pub(super) static BACKEND: Backend = Backend {
     notes: &[
         "a preview: FLM does not apply it, and it was not tried on Windows; run it in a prompt of an administrator",
     ],
+    hands: None,
 };
 
 fn apply(plan: &FirewallPlan) -> String {
     let mut text = String::new();
-    if let Some(ssh) = plan.ssh {
+    for ssh in &plan.ssh {
         text.push_str(&rule("FLM ssh", &ssh.from.to_string(), &ssh.port.to_string()));
     }
     let networks: Vec<_> = plan.networks.iter().map(ToString::to_string).collect();
@@ -33,6 +34,7 @@ fn rule(name: &str, sources: &str, ports: &str) -> String {
 }
 
 fn rollback(plan: &FirewallPlan) -> String {
-    let ssh = plan.ssh.map(|_| "netsh advfirewall firewall delete rule name=\"FLM ssh\"\r\n");
+    // One command takes away every rule of that name.
+    let ssh = plan.ssh.first().map(|_| "netsh advfirewall firewall delete rule name=\"FLM ssh\"\r\n");
     ["netsh advfirewall firewall delete rule name=\"FLM\"\r\n"].into_iter().chain(ssh).collect()
 }

@@ -1,7 +1,7 @@
 //! `pf` of macOS: an anchor `com.flm`. A preview, not tried on a Mac.
 
 use super::{Backend, ports, sources};
-use crate::types::calls::firewall::FirewallPlan;
+use crate::types::firewall::FirewallPlan;
 
 pub(super) static BACKEND: Backend = Backend {
     name: "pf",
@@ -13,12 +13,13 @@ pub(super) static BACKEND: Backend = Backend {
         "a preview: FLM does not apply it, and it was not tried on a Mac",
         "pf reads the anchor only when /etc/pf.conf has the line: anchor \"com.flm\"",
     ],
+    hands: None,
 };
 
 fn apply(plan: &FirewallPlan) -> String {
     let ports = ports(plan, ", ");
     let mut rules = String::new();
-    if let Some(ssh) = plan.ssh {
+    for ssh in &plan.ssh {
         rules.push_str(&format!(
             "pass in quick proto tcp from {} to any port {} label \"flm-ssh\"\n",
             ssh.from, ssh.port

@@ -13,6 +13,7 @@ use crate::types::failure::Failure;
 
 pub mod asking_forms;
 pub mod confirm;
+pub mod firewall;
 pub mod form;
 pub mod forms;
 pub mod key;
@@ -53,6 +54,8 @@ pub enum Overlay {
     Saved(saved::Saved),
     /// Going public, step by step.
     Wizard(Box<wizard::Wizard>),
+    /// The machine's firewall.
+    Firewall(Box<firewall::Firewall>),
 }
 
 /// What becomes of a box after a key press.
@@ -98,6 +101,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Picker(picker) => picker.press(state, key),
             Overlay::Saved(saved) => saved.press(state, key),
             Overlay::Wizard(wizard) => wizard.press(state, key),
+            Overlay::Firewall(firewall) => firewall.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -126,7 +130,8 @@ pub fn paste(state: &mut State, text: &str) {
         | Overlay::Settings(_)
         | Overlay::Notice(_)
         | Overlay::Work(_)
-        | Overlay::Saved(_) => {}
+        | Overlay::Saved(_)
+        | Overlay::Firewall(_) => {}
     }
     state.overlays.push(top);
 }
@@ -149,6 +154,7 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
         (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
         (Overlay::Work(work), Target::Button(_)) => work.leave(state),
+        (Overlay::Firewall(firewall), Target::Button(button)) => firewall.choose(state, button),
         _ => Stays::Open,
     };
     put_back(state, top, depth, stays);
@@ -159,7 +165,7 @@ pub fn scroll(state: &mut State, command: Command) {
     let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
     if matches!(
         state.overlays.last(),
-        Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Picker(_) | Overlay::Saved(_))
+        Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Picker(_) | Overlay::Saved(_) | Overlay::Firewall(_))
     ) {
         type_key(state, KeyEvent::from(code));
     }
@@ -195,6 +201,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Picker(picker) => picker.draw(state, painter, screen),
             Overlay::Saved(saved) => saved.draw(state, painter, screen),
             Overlay::Wizard(wizard) => wizard.draw(state, painter, screen),
+            Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
         }
     }
 }

@@ -14,7 +14,7 @@ const NAMED: usize = 4;
 pub fn look(state: &mut State) {
     let rows = key_rows(state);
     let Some(id) = selected_key(state, &rows).map(|at| rows[at].id) else { return };
-    let operator = state.ssh_peer;
+    let operator = state.ssh.map(|ssh| ssh.from);
     state.call(PreviewLeak { id, operator });
 }
 

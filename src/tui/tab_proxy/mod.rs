@@ -206,6 +206,7 @@ pub fn run(state: &mut State, command: Command) {
         Command::ReloadProxy => {
             state.call(Reload { port: None });
         }
+        Command::Firewall => overlays::firewall::open(state),
         Command::CopyAddress => match state.world.base_url().map(str::to_owned) {
             Some(url) => {
                 let shown = escape(&url).into_owned();

@@ -1,31 +1,10 @@
-//! Operations on the machine's firewall (SPEC §2 `flm firewall`).
+//! Operations on the machine's firewall (SPEC §2 `flm firewall`). What changes the machine is no operation of the owner
+//! but a step of its own, in the operator's terminal and as root: `types::firewall`.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::call;
-
-/// The operator's own way in, which no rule may ever close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshSession {
-    /// Where the operator comes from.
-    pub from: IpAddr,
-    /// Port of the SSH server.
-    pub port: u16,
-}
-
-impl SshSession {
-    /// Reads `SSH_CONNECTION`: client address and port, server address and port (sshd(8)).
-    #[must_use]
-    pub fn parse(connection: &str) -> Option<Self> {
-        let mut words = connection.split_ascii_whitespace();
-        let from = words.next()?.parse().ok()?;
-        let port = words.nth(2)?.parse().ok()?;
-        Some(Self { from, port })
-    }
-}
+use crate::types::firewall::{FirewallDone, FirewallPlan, FirewallStatus, SshSession};
 
 /// Writes down what a firewall would be told, and does nothing. Fails with `NOT_FOUND` for an unknown backend.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -39,16 +18,36 @@ pub struct PreviewFirewall {
 }
 call!(PreviewFirewall, "firewall/preview", Reads, FirewallPreview);
 
-/// What is to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FirewallPlan {
-    /// Ports of the listeners, ascending.
-    pub ports: Vec<u16>,
-    /// Who may connect to them; empty is everyone.
-    pub networks: Vec<IpNet>,
-    /// The operator's SSH session.
-    pub ssh: Option<SshSession>,
+/// Shows what FLM did to the firewall.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ShowFirewall {}
+call!(ShowFirewall, "firewall/status", Reads, FirewallStatus);
+
+/// Answers a pending change. Fails with `NOT_FOUND` when none is pending or nobody watches over it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DecideFirewall {
+    /// The answer.
+    pub decision: Decision,
 }
+call!(DecideFirewall, "firewall/decide", Changes, FirewallStatus);
+
+/// What becomes of a pending change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Its rules stay.
+    Keep,
+    /// Its rules are taken back now.
+    TakeBack,
+}
+
+/// Writes into the audit log what the privileged step did, which knows no home.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecordFirewall {
+    /// What it did.
+    pub done: FirewallDone,
+}
+call!(RecordFirewall, "firewall/record", Changes, FirewallStatus);
 
 /// What a firewall would be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
