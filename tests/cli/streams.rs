@@ -88,7 +88,7 @@ fn five_hundred_streams_leave_no_memory_and_no_socket_behind() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let engine = runtime.block_on(FakeEngine::start(script));
     let home = Home::new();
-    home.answer(&["settings", "set", "limits.connections_per_address", "2000"]);
+    home.answer(&["config", "set", "limits.connections_per_address", "2000"]);
     let url = home.start_proxy();
     let address = url.strip_prefix("http://").expect("plain HTTP");
     let policy = home.path().join("policy.json");
