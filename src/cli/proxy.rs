@@ -36,7 +36,7 @@ pub(super) enum ProxyCommand {
     Start(Box<StartArguments>),
     /// Look whether a listener could be started like this and what would guard it, without starting it
     #[command(after_help = "Example:\n  flm proxy check --mode packaged-ca --bind 0.0.0.0 --port 8484")]
-    Check(Box<StartArguments>),
+    Check(CheckArguments),
     /// Stop a listener; streams get up to 30 s to end
     #[command(after_help = "Examples:\n  flm proxy stop --port 9000\n  flm proxy stop --all")]
     Stop {
@@ -60,6 +60,23 @@ pub(super) enum ProxyCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+/// What a listener would be started with, as far as it can be in the way.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// How clients would reach it
+    #[arg(long, default_value = TlsMode::LOCAL_HTTP)]
+    mode: String,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Port to listen on
+    #[arg(long, value_name = "N", default_value_t = ListenerConfig::DEFAULT_PORT)]
+    port: u16,
+    /// Port for TLS [default: the one after --port]
+    #[arg(long, value_name = "N")]
+    https_port: Option<u16>,
 }
 
 #[derive(Debug, Args)]
@@ -195,8 +212,9 @@ impl ProxyCommand {
         match self {
             Self::Start(arguments) => start(session, arguments.call(), &arguments.egress.settings()).await,
             Self::Check(arguments) => {
-                // Nothing said means what a plain start would take.
-                let config = arguments.call().config.unwrap_or_default();
+                let CheckArguments { mode, bind, port, https_port } = arguments;
+                let config =
+                    ListenerConfig { mode: TlsMode(mode), bind, port, https_port, ..ListenerConfig::default() };
                 let report = session.call(CheckPublish { config }).await?;
                 Ok(Output::new(&report, checked(&report)))
             }

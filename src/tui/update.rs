@@ -73,13 +73,15 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Progressed(progressed) => {
             let Progressed { ticket, told } = *progressed;
             match told {
-                Told::Transfer(progress) => overlays::work::progressed(state, ticket, progress),
+                Told::Transfer(progress) => {
+                    overlays::work::progressed(state, ticket, progress);
+                    state.soil(Dirty::Data);
+                }
                 Told::Chat(progress) => tab_models::chat::told(state, ticket, progress),
                 Told::Compare(progress) => tab_models::compare::told(state, ticket, progress),
                 // It tells no more than that it has begun.
                 Told::Load(_) => {}
             }
-            state.soil(Dirty::Data);
         }
         Action::Written { ticket, path, outcome } => {
             answers::written(state, ticket, &path, outcome);

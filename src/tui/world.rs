@@ -30,6 +30,9 @@ pub const KEPT_ROWS: usize = 500;
 /// Older pages of the audit log may add to what is kept, up to this.
 pub const KEPT_AUDIT_ROWS: usize = 10_000;
 
+/// Checks of an engine that are kept: a week, one every ten seconds.
+const KEPT_CHECKS: usize = 60_480;
+
 /// How the console stands to the owner of the home.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Link {
@@ -235,6 +238,20 @@ impl World {
         self.audit_end = AuditEnd::More;
     }
 
+    /// A history that was read goes on with the checks that come after it.
+    fn add_check(&mut self, view: &EngineView) {
+        let history = self.health.get_mut(&view.record.id).and_then(|page| page.value.as_mut());
+        let (Some(history), Some(at)) = (history, view.checked) else { return };
+        if history.last().is_none_or(|last| last.at < at) {
+            // One failure does not change the state yet; the newest of the short history tells, and 0 marks a failure.
+            let latency_ms = view.latency_history.last().copied().filter(|ms| *ms > 0);
+            let engine = view.record.id.clone();
+            history.push(HealthPoint { engine, at, latency_ms, reason: None });
+            let surplus = history.len().saturating_sub(KEPT_CHECKS);
+            history.drain(..surplus);
+        }
+    }
+
     /// How busy the engines are, and who waits for them.
     fn take_load(&mut self, load: Vec<EngineLoad>) {
         for told in &load {
@@ -248,6 +265,7 @@ impl World {
     fn apply_event(&mut self, event: LiveEvent) -> Touched {
         match event {
             LiveEvent::Engine(view) => {
+                self.add_check(&view);
                 match self.engines.binary_search_by(|known| known.record.id.cmp(&view.record.id)) {
                     Ok(index) => self.engines[index] = *view,
                     Err(index) => self.engines.insert(index, *view),

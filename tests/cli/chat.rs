@@ -311,11 +311,11 @@ fn the_key_of_a_call_dies_with_it() {
 fn what_the_model_is_told_before_goes_first_on_both_routes() {
     let place = place(chats(says(&["ok"])));
     let chat = ["chat", "--model", MODEL, "--prompt", "hi", "--system", "Be brief.", "--stream"];
-    place.home.answer(&chat);
+    text(&place.home, &chat);
     let asked = place.engine.seen().asked.last().expect("a request").json();
     let wanted = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]);
     assert_eq!(asked["messages"], wanted);
-    place.home.answer(&[chat.as_slice(), &["--responses"]].concat());
+    text(&place.home, &[chat.as_slice(), &["--responses"]].concat());
     let asked = place.engine.seen().asked.last().expect("a request").json();
     assert!(asked.to_string().contains("Be brief."), "{asked}");
 }

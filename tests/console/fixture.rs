@@ -369,7 +369,7 @@ pub(crate) fn usage(by: UsageBy) -> UsageReport {
 }
 
 /// Checks of an hour: calm, an outage of ten minutes, then slower than before.
-pub(crate) fn health(engine: EngineId) -> Vec<HealthPoint> {
+pub(crate) fn health(engine: &EngineId) -> Vec<HealthPoint> {
     (0..120_u32)
         .map(|number| {
             let down = (60..80).contains(&number) || number % 37 == 0;

@@ -452,3 +452,23 @@ fn the_palette_finds_commands_of_every_tab_and_goes_where_they_are_valid() {
     type_text(&mut state, "q is a letter here");
     assert_eq!(state.models.chat.input.text(), "q is a letter here");
 }
+
+#[test]
+fn a_history_that_was_read_goes_on_with_the_checks_that_come() {
+    let mut state = busy("en", (80, 24));
+    for (ticket, asked) in calls(press(&mut state, "1 enter")) {
+        let Request::EngineHealth(call) = asked else { continue };
+        let points = crate::fixture::health(call.id.as_ref().expect("one engine"));
+        answer(&mut state, ticket, Reply::EngineHealth(call, Ok(points)));
+    }
+    let mut engine = state.world.engines[0].clone();
+    let id = engine.record.id.clone();
+    let length = |state: &flm::tui::state::State| {
+        state.world.health.get(&id).and_then(|page| page.value.as_ref()).map_or(0, Vec::len)
+    };
+    let before = length(&state);
+    engine.checked = Some(NOW.plus(Duration::from_secs(1)));
+    happen(&mut state, LiveEvent::Engine(Box::new(engine.clone())));
+    happen(&mut state, LiveEvent::Engine(Box::new(engine)));
+    assert_eq!((before, length(&state)), (120, 121), "each check once");
+}

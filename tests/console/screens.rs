@@ -66,7 +66,7 @@ fn an_engine_shows_its_latency_and_its_errors_over_an_hour() {
             let mut state = busy(language, size);
             for (ticket, asked) in calls(press(&mut state, "1 j enter")) {
                 let Request::EngineHealth(call) = asked else { continue };
-                let points = fixture::health(call.id.clone().expect("one engine"));
+                let points = fixture::health(call.id.as_ref().expect("one engine"));
                 fixture::answer(&mut state, ticket, Reply::EngineHealth(call, Ok(points)));
             }
             check(&format!("engine_history_{language}_{}x{}", size.0, size.1), &mut state);

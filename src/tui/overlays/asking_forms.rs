@@ -108,14 +108,12 @@ pub(super) fn chat(state: &State, fields: &[Field], faults: &mut Faults) -> Subm
 pub(super) fn compare(state: &State, fields: &[Field], faults: &mut Faults) -> Option<Submit> {
     let typed = fields.first().map_or("", Field::get).parse::<u32>();
     let sampling = sampling(state, fields, faults);
-    match typed.ok().filter(|runs| (1..=MOST_RUNS).contains(runs)) {
-        Some(runs) => Some(Submit::Compare { runs, sampling }),
-        None => {
-            let values = [("least", "1"), ("most", &*MOST_RUNS.to_string())];
-            faults.push((0, state.words.fill("form.profile.whole_rule", &values)));
-            None
-        }
+    if let Some(runs) = typed.ok().filter(|runs| (1..=MOST_RUNS).contains(runs)) {
+        return Some(Submit::Compare { runs, sampling });
     }
+    let values = [("least", "1"), ("most", &*MOST_RUNS.to_string())];
+    faults.push((0, state.words.fill("form.profile.whole_rule", &values)));
+    None
 }
 
 /// What a correct form of an export does.

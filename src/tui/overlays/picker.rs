@@ -62,9 +62,8 @@ impl Picker {
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         let command = match key.code {
             KeyCode::Enter if self.purpose == Purpose::CompareModels && self.search.is_empty() => return Stays::Closed,
-            KeyCode::Enter => return self.choose(state, self.selected),
             // Names of models hold no spaces.
-            KeyCode::Char(' ') => return self.choose(state, self.selected),
+            KeyCode::Enter | KeyCode::Char(' ') => return self.choose(state, self.selected),
             KeyCode::Up | KeyCode::BackTab => Command::Up,
             KeyCode::Down | KeyCode::Tab => Command::Down,
             KeyCode::PageUp => Command::PageUp,

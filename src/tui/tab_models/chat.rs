@@ -13,6 +13,7 @@ use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, asking_forms};
 use crate::tui::state::{Dirty, State};
 use crate::tui::tab_models::{View, chat_view, chatting};
+use crate::tui::tabs::Tab;
 use crate::tui::widgets::text_area::TextBox;
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::chat::{ChatAnswer, ChatDelivery, ChatRoute, Said, Sampling, Speaker};
@@ -262,7 +263,9 @@ pub fn told(state: &mut State, ticket: Ticket, progress: ChatProgress) {
             turn.reasoning.push_str(&text);
         }
     }
-    state.soil(Dirty::Data);
+    if state.tab == Tab::Models && state.models.view == View::Chat {
+        state.soil(Dirty::Data);
+    }
 }
 
 /// Takes a whole answer, or why there is none; a question that failed is given back to be asked again.

@@ -13,6 +13,7 @@ use crate::tui::overlays::{self, Overlay, asking_forms};
 use crate::tui::state::{Dirty, State};
 use crate::tui::tab_models::chat::{Towards, scrolled};
 use crate::tui::tab_models::{View, compare_view};
+use crate::tui::tabs::Tab;
 use crate::tui::widgets::text_area::TextBox;
 use crate::types::calls::comparisons::{CompareModels, Keeping, ListComparisons, SaveComparison};
 use crate::types::chat::Sampling;
@@ -258,7 +259,9 @@ pub fn told(state: &mut State, ticket: Ticket, progress: CompareProgress) {
         }
         CompareTold::Ended(run) => lane.ended.push(run),
     }
-    state.soil(Dirty::Data);
+    if state.tab == Tab::Models && state.models.view == View::Compare {
+        state.soil(Dirty::Data);
+    }
 }
 
 /// Takes a whole comparison, or why there is none.
