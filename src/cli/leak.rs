@@ -6,9 +6,9 @@ use super::output::{self, Format, Output};
 use super::prompt::{self, Answer};
 use super::session::Session;
 use super::table::{Table, time};
-use crate::types::calls::firewall::SshSession;
 use crate::types::calls::keys::{LeakAddress, LeakAnswer, LeakReport, LeftOut, PreviewLeak, RevokeLeaked};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::firewall::SshSession;
 use crate::types::ids::KeyId;
 use crate::types::text::escape;
 

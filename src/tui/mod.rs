@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,7 +37,6 @@ use crate::tui::terminal::{Guard, Screen};
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::symbols::CharacterSet;
-use crate::types::calls::firewall::SshSession;
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::SshSession;
