@@ -14,6 +14,7 @@ mod engine_scripts;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
+mod full_disk;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;

@@ -4,6 +4,7 @@
 mod fixture;
 mod journeys;
 mod keys;
+mod leak;
 mod picture;
 mod screens;
 mod words;
