@@ -316,6 +316,13 @@ mod tests {
             assert!(failure.message.contains("passphrase"), "{}", failure.message);
         }
         assert_eq!(home.labels(Some(PASSPHRASE)).await, ["one"]);
+        // A service gets it handed over, with the line end that an editor left.
+        let mut served = TestHome { paths: home.paths.clone(), folder: tempfile::tempdir().expect("folder") };
+        let credential = served.folder.path().join("flm-db-passphrase");
+        files::replace(&credential, format!("{PASSPHRASE}\n").as_bytes(), files::Audience::Owner).expect("writes");
+        served.paths.passphrase_credential = Some(credential);
+        assert!(!unlock::passphrase_wanted(&served.paths).expect("looks"));
+        assert_eq!(served.labels(None).await, ["one"]);
 
         // Its backups open with the passphrase, also where nothing else is known.
         let context = home.open_with(Some(PASSPHRASE)).await.expect("opens");
