@@ -92,7 +92,7 @@ command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
 # own rules, and every service stays off. ufw, firewalld and OpenSSH's server are configured by the tests, each for itself.
 for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 iptables:iptables ufw:ufw firewalld:firewalld \
-  dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux \
+  dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux unshare:util-linux \
   gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd promtool:prometheus; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done

@@ -75,7 +75,8 @@ async fn create(session: &Session, output: Option<PathBuf>, with_key: bool) -> O
     let folder = output.map(|path| std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned());
     let passphrase = with_key.then(|| prompt::new_passphrase("Passphrase that seals the key: ")).transpose()?;
     let mut line = ProgressLine::new(session.format);
-    let made = session.follow(CreateBackup { folder, passphrase }, |progress| show(&mut line, &progress)).await;
+    let made =
+        session.follow(CreateBackup { folder, passphrase }, |progress| show(session, &mut line, &progress)).await;
     line.end();
     let view = made?;
     let key = &view.manifest.key;
@@ -100,7 +101,8 @@ async fn restore(session: &Session, file: PathBuf, key_file: Option<PathBuf>) ->
     restoration.passphrase = unlocked(home).await?.passphrase;
     let mut line = ProgressLine::new(session.format);
     let restored =
-        interruptible(|tell| offline::restore(home, restoration, tell), |progress| show(&mut line, &progress)).await;
+        interruptible(|tell| offline::restore(home, restoration, tell), |progress| show(session, &mut line, &progress))
+            .await;
     line.end();
     let restored = restored?;
     Ok(Output::new(&restored, replaced(&restored)).note("start the proxy again with: flm proxy start"))
@@ -118,8 +120,11 @@ pub(super) async fn rekey(session: &Session, to: Option<RekeyTo>) -> Outcome<Out
         RekeyTo::Passphrase => NewKey::Passphrase(prompt::new_passphrase("New passphrase of this home: ")?),
     };
     let mut line = ProgressLine::new(session.format);
-    let rekeyed =
-        interruptible(|tell| offline::rekey(home, new, passphrase, tell), |progress| show(&mut line, &progress)).await;
+    let rekeyed = interruptible(
+        |tell| offline::rekey(home, new, passphrase, tell),
+        |progress| show(session, &mut line, &progress),
+    )
+    .await;
     line.end();
     let rekeyed = rekeyed?;
     Ok(Output::new(&rekeyed, changed(&rekeyed)).note("start the proxy again with: flm proxy start"))
@@ -134,9 +139,12 @@ pub(super) async fn lock_status(session: &Session) -> Outcome<Output> {
     Ok(Output::new(&status, locked(&status)))
 }
 
-fn show(line: &mut ProgressLine, progress: &BackupProgress) {
+fn show(session: &Session, line: &mut ProgressLine, progress: &BackupProgress) {
+    if !session.tells_progress() {
+        return;
+    }
     let stage = progress.stage.to_string();
-    let percent = if progress.total == 0 { 0 } else { progress.done * 100 / progress.total };
+    let percent = (progress.done * 100).checked_div(progress.total).unwrap_or(0);
     line.show(progress, &stage, &format!("{stage} {percent} %"));
 }
 
@@ -208,7 +216,10 @@ fn replaced(restored: &RestoredBackup) -> String {
 fn changed(rekeyed: &Rekeyed) -> String {
     let mut lines = vec![
         format!("security.db is under a new key ({}), from: {}", rekeyed.fingerprint, rekeyed.source),
-        format!("backup under it: {}", escape(&rekeyed.backup)),
+        match &rekeyed.backup {
+            Some(backup) => format!("backup under it: {}", escape(backup)),
+            None => "no backup could be made under it: free some space, then flm security backup create".to_owned(),
+        },
     ];
     if !rekeyed.old_backups.is_empty() {
         lines.push("these backups open with the old key only:".to_owned());

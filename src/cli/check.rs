@@ -24,6 +24,9 @@ impl CheckArguments {
             Ok(operator) => {
                 let mut line = ProgressLine::new(session.format);
                 let mut told = |progress: CheckProgress| {
+                    if !session.tells_progress() {
+                        return ControlFlow::Continue(());
+                    }
                     line.show(&progress, &progress.check, &format!("checking {}", progress.check));
                     ControlFlow::Continue(())
                 };

@@ -51,9 +51,9 @@ impl Drop for Hidden {
 /// # Errors
 /// `CANCELLED` on Ctrl-C; `INVALID_ARGUMENT` without a terminal.
 pub(super) fn passphrase(question: &str) -> Outcome<Secret> {
-    let mut terminal = open()?;
-    terminal.write_all(question.as_bytes()).map_err(|error| no_terminal(&error))?;
-    let mut hidden = Hidden::begin(terminal)?;
+    // Hidden before it asks: a fast hand types as soon as it sees the question.
+    let mut hidden = Hidden::begin(open()?)?;
+    hidden.terminal.write_all(question.as_bytes()).map_err(|error| no_terminal(&error))?;
     // Reserved at once, so that no reallocation leaves a copy behind.
     let mut typed = Zeroizing::new(Vec::with_capacity(LONGEST));
     let mut byte = Zeroizing::new([0]);

@@ -74,6 +74,11 @@ impl Session {
         outcome
     }
 
+    /// Whether somebody wants to know how far a command is whose one JSON document is what programs read.
+    pub(super) fn tells_progress(&self) -> bool {
+        matches!(self.format, Format::Text | Format::Jsonl)
+    }
+
     /// An operator for more than one operation; close it at the end.
     pub(super) async fn operator(&self) -> Outcome<Operator> {
         let home = &self.home;

@@ -72,7 +72,11 @@ pub async fn restore(
     let options = ContextOptions { passphrase, ..ContextOptions::from_process() };
     let now = options.clock.wall();
     let restored = restore::restore(&home.paths, restoration, now, tell, lock.clone()).await?;
-    let context = Context::open(home.paths.clone(), options).await?;
+    let in_place = |failure: Failure| Failure {
+        message: format!("the backup is in place, but the home does not open: {}", failure.message),
+        ..failure
+    };
+    let context = Context::open(home.paths.clone(), options).await.map_err(in_place)?;
     let made = jiff::Timestamp::from_millisecond(restored.manifest.made.0).unwrap_or_default();
     let details = format!(
         "the backup {} of {made} took the place of the databases; {} revoked keys stay revoked",

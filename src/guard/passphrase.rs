@@ -206,12 +206,8 @@ mod tests {
         assert_eq!(*unseal(&sealed, "correct horse").expect("opens"), [7; 32]);
         assert_eq!(unseal(&sealed, "wrong"), Err(PassphraseFault::Wrong));
         let digit = sealed.len() - 70;
-        let changed = format!(
-            "{}{}{}",
-            &sealed[..digit],
-            if &sealed[digit..=digit] == "0" { 1 } else { 0 },
-            &sealed[digit + 1..]
-        );
+        let other = if &sealed[digit..=digit] == "0" { "1" } else { "0" };
+        let changed = format!("{}{other}{}", &sealed[..digit], &sealed[digit + 1..]);
         assert_eq!(unseal(&changed, "correct horse"), Err(PassphraseFault::Wrong));
         assert_eq!(unseal("nothing", "x"), Err(PassphraseFault::Damaged));
     }

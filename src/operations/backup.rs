@@ -481,7 +481,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::operations) fn reporter() -> Reporter<CreateBackup> {
-        Reporter::new(super::super::progress::lane().0)
+        Reporter::new(crate::operations::progress::lane().0)
     }
 
     pub(in crate::operations) async fn back_up(context: &Context, call: CreateBackup) -> Outcome<BackupView> {

@@ -18,7 +18,7 @@ use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::storage::{Contents, DatabaseFile, DatabaseKey, ReadAccess, newest_schema};
 use crate::types::calls::audit::VerifyAudit;
-use crate::types::calls::backup::{GuardedFile, ListBackups, LockState};
+use crate::types::calls::backup::{GuardedFile, ListBackups, LockState, ShowLock};
 use crate::types::calls::check::{Check, CheckItem, CheckProgress, CheckReport, Verdict};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -114,7 +114,7 @@ fn modes(paths: &HomePaths) -> CheckItem {
 
 async fn key(context: &Context) -> CheckItem {
     const NAME: &str = "key";
-    match lock::show(context, crate::types::calls::backup::ShowLock {}).await {
+    match lock::show(context, ShowLock {}).await {
         Err(failure) => failed(NAME, &failure),
         Ok(status) if status.change_pending => {
             CheckItem::new(NAME, Verdict::Warning, format!("{}; a change of it was broken off", status.source))

@@ -210,8 +210,8 @@ impl<'a> Judge<'a> {
         if self.trusted.iter().any(|trusted| trusted.contains(network) || network.contains(trusted)) {
             return Some(LeftOut::Trusted);
         }
-        let others = self.used.others.get(network).into_iter().flatten();
-        if let Some((id, label)) = others.filter_map(|id| self.valid.get_key_value(id)).next() {
+        let mut others = self.used.others.get(network).into_iter().flatten();
+        if let Some((id, label)) = others.find_map(|id| self.valid.get_key_value(id)) {
             return Some(LeftOut::OtherKey { id: *id, label: label.clone() });
         }
         self.blocked.iter().any(|blocked| blocked.contains(network)).then_some(LeftOut::Blocked)

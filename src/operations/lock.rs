@@ -50,10 +50,9 @@ pub fn closed(paths: &HomePaths) -> Outcome<LockStatus> {
     let failing = |reason: String| LockState::Failing { reason };
     let key = if files::exists(&paths.key_file)? { Some(DatabaseKey::read(&paths.key_file)) } else { None };
     status.state = match (&key, exists) {
-        (None, false) => LockState::Absent,
+        (None | Some(Ok(_)), false) => LockState::Absent,
         (None, true) => failing("its key file does not exist".to_owned()),
         (Some(Err(error)), _) => failing(error.to_string()),
-        (Some(Ok(_)), false) => LockState::Absent,
         (Some(Ok((key, _))), true) => match database(key).opens() {
             Ok(true) => LockState::Ready,
             Ok(false) if status.change_pending => {

@@ -105,10 +105,20 @@ fn run(
         }
     }
     // From here on the database is under the new key. What fails now, the next start does.
-    let source = change.promote(&rekeying.to)?;
+    let source = change.promote(&rekeying.to).map_err(|failure| Failure {
+        message: format!(
+            "{} is under the new key, which the next start puts in its place: {}",
+            shown(&paths.security_db),
+            failure.message
+        ),
+        ..failure
+    })?;
     let plan = Plan { reason: BackupReason::AfterRekey, ..plan };
     let new = change.new_key()?.clone();
-    let after = backup::write(&Originals { paths, key: &new }, &plan, told, stop)?;
+    let after = backup::write(&Originals { paths, key: &new }, &plan, told, stop);
+    if let Err(failure) = &after {
+        tracing::warn!(%failure, "no backup could be made under the new key");
+    }
     let listing = backup::listing(&folder, Some(&new.fingerprint()))?;
     let old_key = (old.source != KeySource::Passphrase).then(|| retired(&paths.key_file));
     Ok(Rekeyed {
@@ -116,7 +126,7 @@ fn run(
         fingerprint: new.fingerprint(),
         old_key: old_key.map(|file| file.to_string_lossy().into_owned()),
         old_backups: listing.backups.into_iter().filter(|backup| !backup.opens).map(|backup| backup.path).collect(),
-        backup: after.path,
+        backup: after.ok().map(|backup| backup.path),
     })
 }
 
@@ -306,6 +316,13 @@ mod tests {
             assert!(failure.message.contains("passphrase"), "{}", failure.message);
         }
         assert_eq!(home.labels(Some(PASSPHRASE)).await, ["one"]);
+        // A service gets it handed over, with the line end that an editor left.
+        let mut served = TestHome { paths: home.paths.clone(), folder: tempfile::tempdir().expect("folder") };
+        let credential = served.folder.path().join("flm-db-passphrase");
+        files::replace(&credential, format!("{PASSPHRASE}\n").as_bytes(), files::Audience::Owner).expect("writes");
+        served.paths.passphrase_credential = Some(credential);
+        assert!(!unlock::passphrase_wanted(&served.paths).expect("looks"));
+        assert_eq!(served.labels(None).await, ["one"]);
 
         // Its backups open with the passphrase, also where nothing else is known.
         let context = home.open_with(Some(PASSPHRASE)).await.expect("opens");

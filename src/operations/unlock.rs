@@ -193,9 +193,10 @@ fn discard_change(paths: &HomePaths) -> Outcome<Vec<String>> {
 pub(super) fn promote(paths: &HomePaths, to: KeySource) -> Outcome<()> {
     let (key_file, passphrase_file) = (&paths.key_file, &paths.passphrase_file());
     let retire = |file: &Path| -> Outcome<()> {
-        Ok(if files::exists(file)? {
-            files::put_in_place(file, &retired(file))?
-        })
+        if files::exists(file)? {
+            files::put_in_place(file, &retired(file))?;
+        }
+        Ok(())
     };
     if to == KeySource::Passphrase {
         retire(passphrase_file)?;

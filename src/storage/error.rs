@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode as Sqlite;
 
-use crate::config::files::FileError;
+use crate::config::files::{self, FileError};
 use crate::types::failure::{ErrorCode, Failure};
 use crate::types::text::escape;
 
@@ -152,6 +152,12 @@ fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy()).into_owned()
 }
 
+/// Whether its disk has no room even for the log's index, which grows by 32 KiB.
+fn is_full(database: &Path) -> bool {
+    const ROOM: u64 = 64 << 10;
+    files::free_space(database).is_ok_and(|free| free < ROOM)
+}
+
 /// A path as one word of a POSIX shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
@@ -185,6 +191,8 @@ impl StorageError {
                 Self::Locked { database, operation }
             }
             Some(Sqlite::DiskFull) => Self::DiskFull { database, operation },
+            // The files beside the database, its log's index above all, fail on a full disk with this.
+            Some(Sqlite::SystemIoFailure) if is_full(&database) => Self::DiskFull { database, operation },
             Some(Sqlite::ReadOnly | Sqlite::PermissionDenied) => {
                 Self::ReadOnly { database, reason: ReadOnlyReason::File }
             }

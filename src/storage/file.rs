@@ -235,6 +235,9 @@ impl DatabaseFile<'_> {
             checks.push("PRAGMA cipher_integrity_check".to_owned());
         }
         for check in checks {
+            if stop.load(Ordering::Relaxed) {
+                return Err(StorageError::Interrupted { operation: OPERATION });
+            }
             let lines = connection.prepare(&check).and_then(|mut statement| {
                 statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
             });
@@ -359,4 +362,106 @@ fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
 
 fn number_of(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::files::Audience;
+    use crate::storage::security_store::tests::store;
+    use crate::storage::{ConfigStore, SecurityStore};
+    use crate::types::address::ListedNetwork;
+    use crate::types::calls::addresses::NetworkList;
+
+    fn entry(number: u32) -> ListedNetwork {
+        let network = format!("10.{}.{}.{}/32", number >> 16, number >> 8 & 255, number & 255);
+        ListedNetwork { network: network.parse().expect("a network"), note: "x".repeat(2_000), created: UnixMillis(1) }
+    }
+
+    async fn fill(store: &SecurityStore, rows: u32) {
+        for number in 0..rows {
+            store.put_network(NetworkList::Allow, entry(number)).await.expect("writes");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_copy_is_one_moment_and_neither_holds_up_a_writer_nor_is_begun_anew_by_it() {
+        let (folder, store) = store();
+        fill(&store, 1_500).await;
+        let path = folder.path().join("copy.db");
+        let (written, key, original) = (store.clone(), store.key().clone(), store.path().to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let copying = tokio::task::spawn_blocking(move || {
+            let original = DatabaseFile { path: &original, contents: Contents::Security, key: Some(&key) };
+            let copy = DatabaseFile { path: &path, ..original };
+            let mut seen = Vec::new();
+            let mut told = |done, total| {
+                seen.push((done, total));
+                // A commit between every two steps.
+                let number = 100_000 + u32::try_from(seen.len()).expect("small");
+                runtime.block_on(written.put_network(NetworkList::Allow, entry(number))).expect("the writer goes on");
+                ControlFlow::Continue(())
+            };
+            original.copy_to(&copy, ReadAccess::Live, &mut told).expect("copies");
+            assert_eq!(
+                files::names(path.parent().expect("a folder"))
+                    .expect("lists")
+                    .iter()
+                    .filter(|name| name.starts_with("copy.db"))
+                    .count(),
+                1
+            );
+            let found = copy.inspect(ReadAccess::Finished, &Arc::default()).expect("looks");
+            assert_eq!(found, Soundness { schema: newest_schema(Contents::Security), faults: Vec::new() });
+            let rows: i64 = copy
+                .read(ReadAccess::Finished)
+                .and_then(|copy| {
+                    let count = copy.query_row("SELECT count(*) FROM ip_allowlist", [], |row| row.get(0));
+                    count.map_err(|error| original.fault("counting", &error))
+                })
+                .expect("counts");
+            (seen, rows)
+        });
+        let (seen, rows) = copying.await.expect("runs");
+        assert!(seen.len() >= 3, "{seen:?}");
+        assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "never begun anew: {seen:?}");
+        assert_eq!(rows, 1_500, "what came later is not in it");
+        let now = store.networks(NetworkList::Allow).await.expect("reads").len();
+        assert_eq!(now, 1_500 + seen.len());
+    }
+
+    #[tokio::test]
+    async fn a_changed_page_and_an_orphan_are_findings() {
+        let (folder, store) = store();
+        fill(&store, 200).await;
+        store.close().await.expect("closes");
+        let (path, key) = (store.path().to_owned(), store.key().clone());
+        let database = DatabaseFile { path: &path, contents: Contents::Security, key: Some(&key) };
+        assert!(database.opens().expect("reads"));
+        let mut content = files::read(&path).expect("reads");
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        files::replace(&path, &content, Audience::Owner).expect("damages");
+        let found = database.inspect(ReadAccess::Live, &Arc::default()).expect("looks");
+        assert!(!found.faults.is_empty());
+
+        let config = folder.path().join("config.db");
+        drop(ConfigStore::open(&config).expect("makes"));
+        let plain = Connection::open(&config).expect("opens");
+        plain.execute_batch("PRAGMA foreign_keys = OFF; INSERT INTO api_prompts VALUES ('chat', 7)").expect("writes");
+        drop(plain);
+        let database = DatabaseFile { path: &config, contents: Contents::Settings, key: None };
+        let found = database.inspect(ReadAccess::Live, &Arc::default()).expect("looks");
+        assert_eq!(found.faults, ["a row of api_prompts names no row of api_prompt_history"]);
+    }
+
+    #[tokio::test]
+    async fn looking_through_ends_when_nobody_waits() {
+        let (_folder, store) = store();
+        fill(&store, 50).await;
+        let database = DatabaseFile { path: store.path(), contents: Contents::Security, key: Some(store.key()) };
+        let stopped = Arc::new(AtomicBool::new(true));
+        let error = database.inspect(ReadAccess::Live, &stopped).expect_err("is broken off");
+        assert!(matches!(error, StorageError::Interrupted { .. }), "{error}");
+    }
 }

@@ -26,6 +26,7 @@ mod terminal;
 mod aliases;
 mod audit;
 mod authority;
+mod backup;
 mod chat;
 mod egress;
 mod faults;

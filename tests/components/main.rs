@@ -17,6 +17,7 @@ mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 mod firewall;
+mod full_disk;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;

@@ -7,6 +7,7 @@ mod firewall;
 mod fixture;
 mod journeys;
 mod keys;
+mod leak;
 mod monkey;
 mod picture;
 mod screens;

@@ -212,8 +212,8 @@ pub struct Rekeyed {
     pub old_key: Option<String>,
     /// Backups in the home's folder that only the old key opens.
     pub old_backups: Vec<String>,
-    /// The backup under the new key.
-    pub backup: String,
+    /// The backup under the new key; `None` when it could not be made.
+    pub backup: Option<String>,
 }
 
 /// Where the key of `security.db` comes from (SPEC §5.12).
