@@ -8,7 +8,7 @@
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench, fonts for the screenshots; microsocks, tor, nftables and
-#     iproute2 for egress and firewall
+#     iproute2 for egress and firewall; pebble and bind9 for certificates
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
 # into or shipped with FLM. Package sources are those that pip and apt are configured for.
@@ -89,8 +89,8 @@ command -v openssl >/dev/null || apt_install openssl
 [ -x /usr/bin/python3 ] || apt_install python3
 command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
-# own rules, and tor's service stays off.
-for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2; do
+# own rules, and tor's service stays off. Pebble and BIND for certificates listen on loopback only, and BIND's service stays off.
+for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 pebble:pebble named:bind9; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core

@@ -3,12 +3,14 @@
 //! Called by the binaries, which carry out what a [`Launch`] asks for. Must never decide anything that an operation
 //! decides: it only turns words into calls and results into text.
 
+mod acme;
 mod aliases;
 mod api_keys;
 mod arguments;
 mod audit_logs;
 mod authority;
 mod bench;
+mod certificate;
 mod chat;
 mod comparisons;
 mod config;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::audit_logs::{AuditCommand, AuditFilter};
 use super::authority::AuthorityCommand;
+use super::certificate::CertificateCommand;
 use super::output::Output;
 use super::policy::PolicyCommand;
 use super::session::Session;
@@ -61,6 +62,9 @@ pub(super) enum SecurityCommand {
     /// The certificate authority of this home (mode packaged-ca), and who trusts it
     #[command(subcommand, after_help = "Example:\n  flm security ca show")]
     Ca(AuthorityCommand),
+    /// The listeners' certificates
+    #[command(subcommand, after_help = "Example:\n  flm security certificate status")]
+    Certificate(CertificateCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +130,7 @@ impl SecurityCommand {
         match self {
             Self::Policy(command) => command.run(session).await,
             Self::Ca(command) => command.run(session).await,
+            Self::Certificate(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,

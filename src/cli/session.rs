@@ -41,25 +41,7 @@ impl Session {
         mut told: impl FnMut(C::Progress) -> ControlFlow<()>,
     ) -> Outcome<Option<C::Output>> {
         let operator = Operator::connect(&self.home.paths, Permission::Full).await?;
-        let outcome = async {
-            let mut following = operator.follow(&call).await?;
-            loop {
-                tokio::select! {
-                    step = following.next() => match step? {
-                        Step::Progress(progress) => if told(progress).is_break() {
-                            return Ok(None);
-                        },
-                        Step::Done(output) => return Ok(Some(output)),
-                    },
-                    interrupted = tokio::signal::ctrl_c() => {
-                        // Leaving it ends it.
-                        drop(following);
-                        return Err(cancelled(interrupted.is_err()));
-                    }
-                }
-            }
-        }
-        .await;
+        let outcome = follow_at(&operator, &call, &mut told).await;
         operator.close().await;
         outcome
     }
@@ -74,6 +56,30 @@ impl Session {
         Operator::attach(&self.home.paths, Permission::Full).await?.ok_or_else(|| {
             Failure::new(ErrorCode::NotFound, "no proxy runs for this home").hint("start it with: flm proxy start")
         })
+    }
+}
+
+/// Runs an operation that takes long and hands on how far it is, until `told` says that nobody reads any more; Ctrl-C ends it.
+pub(super) async fn follow_at<C: LongCall>(
+    operator: &Operator,
+    call: &C,
+    mut told: impl FnMut(C::Progress) -> ControlFlow<()>,
+) -> Outcome<Option<C::Output>> {
+    let mut following = operator.follow(call).await?;
+    loop {
+        tokio::select! {
+            step = following.next() => match step? {
+                Step::Progress(progress) => if told(progress).is_break() {
+                    return Ok(None);
+                },
+                Step::Done(output) => return Ok(Some(output)),
+            },
+            interrupted = tokio::signal::ctrl_c() => {
+                // Leaving it ends it.
+                drop(following);
+                return Err(cancelled(interrupted.is_err()));
+            }
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
 pub mod connect;
+pub mod dns;
 mod driven;
 pub mod egress;
 pub mod media_fetch;
 pub mod pool;
 pub mod socks5;
 pub mod upstream;
+pub mod web;

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
-    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, bench, certificates, chat, comparisons, connect, engines, firewall, keys,
+    models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -19,6 +19,7 @@ use crate::types::calls::addresses::{
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
+use crate::types::calls::certificates::RenewCertificate;
 use crate::types::calls::chat::{Bench, Chat};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
@@ -162,7 +163,6 @@ operations! {
         ShowSetting => settings::show,
         ShowUsage => usage::show,
         Snapshot => proxy::snapshot,
-        StartListener => proxy::start,
         Status => proxy::status,
         StopListener => proxy::stop,
         UnloadModel => models::unload,
@@ -175,6 +175,8 @@ operations! {
         CompareModels => comparisons::run,
         LoadModel => models::load,
         PullModel => models::pull,
+        RenewCertificate => certificates::renew,
+        StartListener => proxy::start,
     }
 }
 

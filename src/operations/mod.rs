@@ -11,6 +11,7 @@ pub mod audit_log;
 pub mod authority;
 pub mod bench;
 pub mod catalogue;
+pub mod certificates;
 pub mod chat;
 pub mod comparisons;
 pub mod connect;

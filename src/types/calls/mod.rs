@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod aliases;
 pub mod audit;
 pub mod authority;
+pub mod certificates;
 pub mod chat;
 pub mod comparisons;
 pub mod connect;
