@@ -3,6 +3,7 @@
 //! Called by the binaries, which carry out what a [`Launch`] asks for. Must never decide anything that an operation
 //! decides: it only turns words into calls and results into text.
 
+mod acme;
 mod aliases;
 mod api_keys;
 mod arguments;
@@ -10,6 +11,7 @@ mod audit_logs;
 mod authority;
 mod backup;
 mod bench;
+mod certificate;
 mod chat;
 mod check;
 mod comparisons;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::output::{self, Format, Output};
-use super::session::{Session, unlocked};
+use super::acme::{self, AcmeArguments};
+use super::output::{self, Format, Output, ProgressLine};
+use super::session::{self, Session, unlocked};
 use super::table::{Table, facts, time};
 use crate::control::Operator;
 use crate::control::launcher::{self, DaemonOrigin};
@@ -17,7 +19,7 @@ use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
 use crate::types::calls::publish::{CheckPublish, PortPurpose, PortState, PublishReport, WirePrivacy};
 use crate::types::calls::settings::ShowSetting;
-use crate::types::certificate::CertificateView;
+use crate::types::certificate::{CertificateProgress, CertificateView};
 use crate::types::egress::{EgressState, EgressStatus, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
@@ -31,7 +33,7 @@ use crate::types::text::escape;
 pub(super) enum ProxyCommand {
     /// Start the proxy in the background, or another listener of the one that runs
     #[command(
-        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor"
+        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor\n  flm proxy start --mode https-acme --acme-domain llm.example.org --acme-email you@example.org --acme-agree-tos"
     )]
     Start(Box<StartArguments>),
     /// Look whether a listener could be started like this and what would guard it, without starting it
@@ -81,13 +83,13 @@ pub(super) struct CheckArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct StartArguments {
-    /// How clients reach it: local-http, dev-selfsigned, packaged-ca or certificate-files
+    /// How clients reach it: local-http, dev-selfsigned, packaged-ca, https-acme or certificate-files
     #[arg(long)]
     mode: Option<String>,
-    /// Port to listen on [default: that of the last start, else 8484]
+    /// Port to listen on [default: that of the last start, else 8484; 80 for https-acme]
     #[arg(long)]
     port: Option<u16>,
-    /// Port for TLS; plain HTTP on --port then only shows the way there [default: the one after --port]
+    /// Port for TLS; plain HTTP on --port then only shows the way there [default: the one after --port, 443 after 80]
     #[arg(long, value_name = "N")]
     https_port: Option<u16>,
     /// Certificate chain (PEM) for the mode certificate-files
@@ -96,7 +98,7 @@ pub(super) struct StartArguments {
     /// Private key (PEM, mode 0600) of that certificate
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1]
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for https-acme]
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
     /// Allow plain HTTP on an address that other machines reach: keys and prompts travel in clear
@@ -105,6 +107,8 @@ pub(super) struct StartArguments {
     /// Stay in the foreground, for service managers and containers
     #[arg(long)]
     no_daemon: bool,
+    #[command(flatten)]
+    acme: AcmeArguments,
     #[command(flatten)]
     egress: EgressArguments,
 }
@@ -160,13 +164,22 @@ impl StartArguments {
             && self.https_port.is_none()
             && self.certificate.is_none()
             && self.bind.is_none()
+            && !self.acme.given()
             && !self.insecure_plain_http;
         if silent {
             return StartListener { config: None, unnamed: Vec::new() };
         }
         let default = ListenerConfig::default();
+        let certificate = self.certificate.as_ref().zip(self.key.as_ref());
+        // Whoever names a certificate, or how to get one, means it to be used.
+        let implied = match (certificate, self.acme.given()) {
+            (Some(_), _) => Some(TlsMode::CERTIFICATE_FILES),
+            (None, true) => Some(TlsMode::HTTPS_ACME),
+            (None, false) => None,
+        };
+        let implied = implied.map(|mode| TlsMode(mode.to_owned()));
         let unnamed = [
-            (self.mode.is_none() && self.certificate.is_none(), ListenerPart::Mode),
+            (self.mode.is_none() && implied.is_none(), ListenerPart::Mode),
             (self.bind.is_none(), ListenerPart::Bind),
             (self.port.is_none(), ListenerPart::Port),
             (self.https_port.is_none(), ListenerPart::HttpsPort),
@@ -174,9 +187,6 @@ impl StartArguments {
         ];
         // The daemon has another working directory.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let certificate = self.certificate.as_ref().zip(self.key.as_ref());
-        // Whoever names a certificate means it to be used.
-        let implied = certificate.map(|_| TlsMode(TlsMode::CERTIFICATE_FILES.to_owned()));
         let config = ListenerConfig {
             mode: self.mode.clone().map(TlsMode).or(implied).unwrap_or(default.mode),
             bind: self.bind.unwrap_or(default.bind),
@@ -203,14 +213,18 @@ impl ProxyCommand {
     /// Settings that it gives to the daemon.
     pub(super) fn settings(&self) -> BTreeMap<String, String> {
         match self {
-            Self::Start(arguments) => arguments.egress.settings(),
+            Self::Start(arguments) => {
+                let mut settings = arguments.egress.settings();
+                settings.extend(arguments.acme.settings());
+                settings
+            }
             _ => BTreeMap::new(),
         }
     }
 
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
-            Self::Start(arguments) => start(session, arguments.call(), &arguments.egress.settings()).await,
+            Self::Start(arguments) => start(session, &arguments).await,
             Self::Check(arguments) => {
                 let CheckArguments { mode, bind, port, https_port } = arguments;
                 let config =
@@ -248,13 +262,27 @@ impl ProxyCommand {
     }
 }
 
-async fn start(session: &Session, call: StartListener, settings: &BTreeMap<String, String>) -> Outcome<Output> {
-    let (operator, origin) =
-        launcher::start_daemon(&unlocked(&session.home).await?, Permission::Full, settings).await?;
+async fn start(session: &Session, arguments: &StartArguments) -> Outcome<Output> {
+    let settings = arguments.egress.settings();
+    let home = unlocked(&session.home).await?;
+    let (operator, origin) = launcher::start_daemon(&home, Permission::Full, &settings).await?;
     if origin == DaemonOrigin::AlreadyRan {
-        refuse_other_settings(&operator, settings).await?;
+        refuse_other_settings(&operator, &settings).await?;
     }
-    match operator.call(call).await {
+    let mut line = ProgressLine::new(session.format);
+    let outcome = async {
+        acme::keep(&operator, &arguments.acme.settings()).await?;
+        let told = |progress: CertificateProgress| {
+            line.show(&progress, &progress.message, &escape(&progress.message));
+            ControlFlow::Continue(())
+        };
+        let started = session::follow_at(&operator, &arguments.call(), told).await?;
+        // Nobody breaks it off.
+        started.ok_or_else(|| Failure::new(ErrorCode::Internal, "an operation was left"))
+    }
+    .await;
+    line.end();
+    match outcome {
         Ok(listener) => {
             let output = Output::new(&listener, listening(&listener));
             Ok(match settings.get("egress.mode") {
@@ -424,7 +452,7 @@ fn describe_certificate(certificate: &CertificateView) -> String {
 }
 
 /// What status says of a listener's certificate, a line each.
-fn certificate_lines(listener: &ListenerStatus) -> Vec<String> {
+pub(super) fn certificate_lines(listener: &ListenerStatus) -> Vec<String> {
     let Some(tls) = &listener.tls else { return Vec::new() };
     let port = listener.config.port;
     let certificate = tls.certificate.as_ref().map(describe_certificate);
@@ -456,6 +484,7 @@ fn egress(status: &EgressStatus) -> String {
 
 fn phase(phase: &ListenerPhase) -> String {
     match phase {
+        ListenerPhase::Obtaining => "obtaining certificate".to_owned(),
         ListenerPhase::Running => "running".to_owned(),
         ListenerPhase::Draining { connections } => format!("stopping, {connections} connections left"),
         ListenerPhase::Stopped => "stopped".to_owned(),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::audit_logs::{AuditCommand, AuditFilter};
 use super::authority::AuthorityCommand;
 use super::backup::{self, BackupCommand, RekeyTo};
+use super::certificate::CertificateCommand;
 use super::output::Output;
 use super::policy::PolicyCommand;
 use super::session::Session;
@@ -77,6 +78,9 @@ pub(super) enum SecurityCommand {
     /// The certificate authority of this home (mode packaged-ca), and who trusts it
     #[command(subcommand, after_help = "Example:\n  flm security ca show")]
     Ca(AuthorityCommand),
+    /// The listeners' certificates
+    #[command(subcommand, after_help = "Example:\n  flm security certificate status")]
+    Certificate(CertificateCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +149,7 @@ impl SecurityCommand {
             Self::Backup(command) => command.run(session).await,
             Self::Rekey { to } => backup::rekey(session, to).await,
             Self::LockStatus => backup::lock_status(session).await,
+            Self::Certificate(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,

@@ -51,25 +51,7 @@ impl Session {
         call: C,
         told: &mut dyn FnMut(C::Progress) -> ControlFlow<()>,
     ) -> Outcome<Option<C::Output>> {
-        let outcome = async {
-            let mut following = operator.follow(&call).await?;
-            loop {
-                tokio::select! {
-                    step = following.next() => match step? {
-                        Step::Progress(progress) => if told(progress).is_break() {
-                            return Ok(None);
-                        },
-                        Step::Done(output) => return Ok(Some(output)),
-                    },
-                    interrupted = tokio::signal::ctrl_c() => {
-                        // Leaving it ends it.
-                        drop(following);
-                        return Err(cancelled(interrupted.is_err()));
-                    }
-                }
-            }
-        }
-        .await;
+        let outcome = follow_at(&operator, &call, told).await;
         operator.close().await;
         outcome
     }
@@ -102,6 +84,30 @@ pub(super) async fn unlocked(home: &Home) -> Outcome<Home> {
         home.passphrase = Some(prompt::passphrase("Passphrase of this home: ")?);
     }
     Ok(home)
+}
+
+/// Runs an operation that takes long and hands on how far it is, until `told` says that nobody reads any more; Ctrl-C ends it.
+pub(super) async fn follow_at<C: LongCall>(
+    operator: &Operator,
+    call: &C,
+    mut told: impl FnMut(C::Progress) -> ControlFlow<()>,
+) -> Outcome<Option<C::Output>> {
+    let mut following = operator.follow(call).await?;
+    loop {
+        tokio::select! {
+            step = following.next() => match step? {
+                Step::Progress(progress) => if told(progress).is_break() {
+                    return Ok(None);
+                },
+                Step::Done(output) => return Ok(Some(output)),
+            },
+            interrupted = tokio::signal::ctrl_c() => {
+                // Leaving it ends it.
+                drop(following);
+                return Err(cancelled(interrupted.is_err()));
+            }
+        }
+    }
 }
 
 fn cancelled(unheard: bool) -> Failure {

@@ -103,8 +103,8 @@ impl Operator {
         Self { route: Route::Duplex(dialer), permission }
     }
 
-    /// Runs an operation. Dropping the future cancels an operation that only reads, and stops waiting for one that
-    /// changes something.
+    /// Runs an operation. Dropping the future cancels an operation that only reads or takes long, and stops waiting for
+    /// another one that changes something.
     ///
     /// # Errors
     /// The operation's own failure, or `IO_ERROR` with "the proxy's daemon is gone" when the owner vanished.
@@ -121,7 +121,9 @@ impl Operator {
         let path = format!("{}{}", protocol::PREFIX, C::NAME);
         let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
         let body = answer.whole().await.map_err(|error| vanished(&error))?;
-        protocol::read_answer(&body)
+        // Of an operation that takes long only how it ended: its last line.
+        let line = body.trim_ascii_end();
+        protocol::read_answer(memchr::memrchr(b'\n', line).map_or(line, |at| &line[at + 1..]))
     }
 
     /// Begins an operation that takes long. Dropping what is answered ends it.

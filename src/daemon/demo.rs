@@ -18,6 +18,7 @@ use crate::config::paths::{KeyOrigin, PathOverrides};
 use crate::control::request::Home;
 use crate::guard::key_text;
 use crate::operations::context::Context;
+use crate::operations::progress::Reporter;
 use crate::operations::{keys, proxy};
 use crate::telemetry::tasks::Tasks;
 use crate::types::calls::keys::CreateKey;
@@ -114,7 +115,10 @@ pub(super) async fn start(context: &Arc<Context>, seed: u64, tasks: &Tasks) -> O
     context.registry.check(&id, &context.pool).await;
 
     let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-    let listener = proxy::start(context, StartListener { config: Some(config), unnamed: Vec::new() }).await?;
+    let listener = {
+        let call = StartListener { config: Some(config), unnamed: Vec::new() };
+        proxy::start(context, call, Reporter::unheard()).await?
+    };
     let endpoint = SocketAddr::new(listener.config.bind, listener.config.port);
     let laptop = key(context, "laptop").await?;
     let agent = key(context, "coding agent").await?;

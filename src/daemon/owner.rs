@@ -37,6 +37,8 @@ use crate::types::live::LiveEvent;
 const LOG_QUEUE: usize = 64;
 /// How long tasks may take once they are told to end: none of them waits for a client any more.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long clean-ups in the world may take at the end: DNS providers answer within seconds.
+const CLEANING: Duration = Duration::from_secs(15);
 
 /// What an owner is started with.
 #[derive(Debug)]
@@ -201,6 +203,10 @@ impl Owner {
         end_tasks("listeners", &self.hosting.tasks).await;
         // The collector hands over its last batch and drops the sender; then the log's task ends by itself.
         end_tasks("background", &self.background).await;
+        // What was put into the world, such as a TXT record, is taken out again before the program is gone.
+        if let ShutdownEnd::TimedOut(left) = self.hosting.supply.cleanups.shutdown(CLEANING).await {
+            tracing::warn!(left, "not everything that was set for a certificate could be removed in time");
+        }
         end_tasks("request log", &self.log).await;
         keeper::store_pending(&self.context).await;
         if let Err(failure) = store_key_use(&self.context).await {
@@ -258,13 +264,19 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
 
 /// What gives listeners their certificates.
 fn supply(context: &Context) -> Supply {
-    let settings = context.settings.clone();
+    let (settings, variables) = (context.settings.clone(), context.variables.clone());
     Supply {
         store: context.stores.security.clone(),
         clock: context.clock.clone(),
         machine: Box::new(Machine::now),
         settings: Box::new(move || settings.load()),
         challenges: Arc::default(),
+        variable: Box::new(move |name| {
+            variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        }),
+        egress: context.egress.clone(),
+        cleanups: Tasks::new(),
+        ordering: tokio::sync::Mutex::new(()),
     }
 }
 

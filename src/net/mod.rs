@@ -6,6 +6,7 @@
 pub mod connect;
 mod connection;
 mod decoder;
+pub mod dns;
 pub mod egress;
 pub mod hostile;
 pub mod media_fetch;
@@ -13,6 +14,7 @@ pub mod message;
 pub mod pool;
 pub mod socks5;
 pub mod upstream;
+pub mod web;
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, backup, bench, chat, check, comparisons, connect, engines, firewall,
-    keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect, engines,
+    firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings,
+    usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -20,6 +21,7 @@ use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
 use crate::types::calls::backup::{CreateBackup, ListBackups, ShowLock};
+use crate::types::calls::certificates::RenewCertificate;
 use crate::types::calls::chat::{Bench, Chat};
 use crate::types::calls::check::Check;
 use crate::types::calls::comparisons::{
@@ -175,7 +177,6 @@ operations! {
         ShowSetting => settings::show,
         ShowUsage => usage::show,
         Snapshot => proxy::snapshot,
-        StartListener => proxy::start,
         Status => proxy::status,
         StopListener => proxy::stop,
         UnloadModel => models::unload,
@@ -190,6 +191,8 @@ operations! {
         CreateBackup => backup::create,
         LoadModel => models::load,
         PullModel => models::pull,
+        RenewCertificate => certificates::renew,
+        StartListener => proxy::start,
     }
 }
 

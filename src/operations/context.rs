@@ -21,6 +21,7 @@ use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::certificate::Occasion;
 use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
@@ -48,8 +49,16 @@ pub trait Host: Send + Sync + 'static {
     /// The state for a console's first frame.
     fn snapshot(&self) -> LiveSnapshot;
 
-    /// Binds and serves; the answered port is the real one. Checks of mode and address are done.
-    fn listen(&self, config: ListenerConfig) -> BoxFuture<'_, Result<ListenerStatus, ListenFault>>;
+    /// Takes the ports and serves the plain one; the answered ports are the real ones. Checks of mode and address are done.
+    /// With TLS its port stays closed until [`Host::certify`].
+    ///
+    /// # Errors
+    /// See [`ListenFault`].
+    fn open(&self, config: ListenerConfig) -> Result<ListenerStatus, ListenFault>;
+
+    /// Gives the listener on that port its certificate and opens its TLS port; `told` hears how far it is. May take minutes. A
+    /// listener without TLS has all it needs. Dropping the future ends it.
+    fn certify(&self, port: u16, occasion: Occasion, told: Told) -> BoxFuture<'_, Outcome<ListenerStatus>>;
 
     /// Refuses new connections on the port, waits for the running ones and forgets the listener.
     fn close(&self, port: u16) -> BoxFuture<'_, Outcome<()>>;
@@ -61,15 +70,23 @@ pub trait Host: Send + Sync + 'static {
     fn end(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Hears how far something is; must not wait.
+pub type Told = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Why a listener did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenFault {
     /// Some program holds this port.
     PortInUse(u16),
-    /// There is no usable certificate.
+    /// TLS cannot be set up.
     Certificate(Failure),
-    /// The system refused for another reason, in its words.
-    Refused(String),
+    /// The system refused this port for another reason, in its words.
+    Refused {
+        /// Which port.
+        port: u16,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The live half of an owner's context.

@@ -12,6 +12,7 @@ pub mod authority;
 pub mod backup;
 pub mod bench;
 pub mod catalogue;
+pub mod certificates;
 pub mod chat;
 pub mod check;
 pub mod comparisons;

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, UPGRADE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::answer::AnswerBody;
 use super::cors;
+use super::door;
 use super::exchange::{Answer, Exchange};
 use super::refusal::{Refusal, Retrying};
 use super::rules::{self, Sender};
@@ -161,6 +163,9 @@ fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
     {
         // Where Anthropic's client libraries look for it (anthropic-sdk-python `_exceptions.py`).
         headers.insert(HeaderName::from_static("request-id"), id);
+    }
+    if let Some(hsts) = door::hsts(&exchange.peer.door, exchange.limits.hsts) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
     }
     headers.extend(exchange.headers.iter().cloned());
     cors::put(headers, exchange.allowed_origin.clone());

@@ -234,6 +234,7 @@ pub fn proxy_signs(state: &State) -> (&'static str, &'static str, Role) {
         Link::Live => {}
     }
     match state.world.main_listener().map(|listener| &listener.phase) {
+        Some(ListenerPhase::Obtaining) => (symbols.running, "proxy.obtaining", Role::Info),
         Some(ListenerPhase::Running) => (symbols.ok, "proxy.running", Role::Ok),
         Some(ListenerPhase::Draining { .. }) => (symbols.warn, "proxy.draining", Role::Warn),
         Some(ListenerPhase::Failed { .. }) => (symbols.error, "proxy.failed", Role::Error),

@@ -4,6 +4,7 @@
 //! Called by every room. Must never do I/O, read a clock other than through [`clock::Clock`], or know
 //! another room.
 
+pub mod acme;
 pub mod address;
 pub mod alias;
 pub mod audit;

@@ -5,6 +5,7 @@
 //! `cargo test --test components -- --include-ignored`; a missing component is then a failure, not a pass.
 #![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
+mod acme;
 mod authority;
 mod connect;
 mod deployment;

@@ -1,7 +1,5 @@
 //! How the Proxy tab looks: the proxy's state above, requests, keys or usage below.
 
-use std::borrow::Cow;
-
 use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
@@ -116,9 +114,11 @@ fn mode_of(painter: &Painter<'_>, listener: &ListenerStatus) -> (String, Role) {
         };
         return (format!("{mode} ({})", painter.say(word)), role);
     };
+    if let Some(progress) = &tls.progress {
+        return (format!("{mode} ({})", escape(progress)), Role::Info);
+    }
     let Some(certificate) = &tls.certificate else {
-        let progress = tls.progress.as_deref().map_or(Cow::Borrowed(""), escape);
-        return (format!("{mode} ({progress})"), Role::Info);
+        return (format!("{mode} ({})", painter.say("proxy.no_certificate")), Role::Info);
     };
     let until = painter.words.date_time(certificate.not_after);
     let issuer = escape(&certificate.issuer);

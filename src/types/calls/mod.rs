@@ -11,6 +11,7 @@ pub mod aliases;
 pub mod audit;
 pub mod authority;
 pub mod backup;
+pub mod certificates;
 pub mod chat;
 pub mod check;
 pub mod comparisons;
