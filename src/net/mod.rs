@@ -8,5 +8,7 @@ mod driven;
 pub mod egress;
 pub mod media_fetch;
 pub mod pool;
+pub mod post;
 pub mod socks5;
 pub mod upstream;
+pub mod web_address;

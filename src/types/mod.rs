@@ -5,6 +5,7 @@
 //! another room.
 
 pub mod address;
+pub mod alert;
 pub mod alias;
 pub mod audit;
 pub mod bench;
