@@ -10,11 +10,15 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
-    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, alerts, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys,
+    models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
+};
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListDeliveries, ListInbox, MarkRead, RemoveAlertChannel,
+    TestAlertChannel,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
@@ -99,6 +103,7 @@ macro_rules! operations {
 
 operations! {
     short {
+        AddAlertChannel => alerts::add,
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
@@ -111,6 +116,7 @@ operations! {
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
         DetectEngines => engines::detect,
+        EditAlertChannel => alerts::edit,
         EditKey => keys::edit,
         EndOwner => proxy::end,
         EngineHealth => engines::health,
@@ -119,12 +125,15 @@ operations! {
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
+        ListAlertChannels => alerts::list,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBlocks => addresses::list_blocks,
         ListComparisons => comparisons::list,
+        ListDeliveries => alerts::deliveries,
         ListEngineKinds => engines::kinds,
         ListEngines => engines::list,
+        ListInbox => alerts::inbox,
         ListKeys => keys::list,
         ListModels => models::list,
         ListNetworks => addresses::list_networks,
@@ -133,11 +142,13 @@ operations! {
         ListPrompts => prompts::list,
         ListRequests => requests::list,
         ListSettings => settings::list,
+        MarkRead => alerts::mark_read,
         PreviewFirewall => firewall::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RefreshModels => models::refresh,
         Reload => reload::reload,
+        RemoveAlertChannel => alerts::remove,
         RemoveAlias => aliases::remove,
         RemoveBlock => addresses::remove_block,
         RemoveEngine => engines::remove,
@@ -165,6 +176,7 @@ operations! {
         StartListener => proxy::start,
         Status => proxy::status,
         StopListener => proxy::stop,
+        TestAlertChannel => alerts::test,
         UnloadModel => models::unload,
         ValidatePolicy => policy::validate,
         VerifyAudit => audit_log::verify,
