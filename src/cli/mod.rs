@@ -3,6 +3,7 @@
 //! Called by the binaries, which carry out what a [`Launch`] asks for. Must never decide anything that an operation
 //! decides: it only turns words into calls and results into text.
 
+mod alerts;
 mod aliases;
 mod api_keys;
 mod arguments;

@@ -13,6 +13,7 @@ use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::alerts::ChannelSettled;
 use crate::types::calls::models::PullModel;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -44,7 +45,13 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Allow => state.world.allowed.take(outcome),
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
-        Reply::ListAudit(_, outcome) => state.world.add_older_audit(outcome),
+        Reply::ListAudit(call, outcome) => crate::tui::tab_security::take_page(state, &call, outcome),
+        Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
+        Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
+        Reply::AddAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_added", settled),
+        Reply::EditAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_changed", settled),
+        Reply::RemoveAlertChannel(call, Ok(_)) => done(state, "toast.channel_removed", &[("id", call.id.as_str())]),
+        Reply::TestAlertChannel(call, Ok(_)) => done(state, "toast.channel_tested", &[("id", call.id.as_str())]),
         Reply::EngineHealth(call, outcome) => {
             if let Some(id) = call.id {
                 state.world.health.entry(id).or_default().take(outcome);
@@ -132,6 +139,15 @@ pub fn take(state: &mut State, answer: Answer) {
             }
         }
     }
+}
+
+/// A channel was added or changed; a secret that was made for it is shown this once.
+fn channel_settled(state: &mut State, key: &'static str, settled: ChannelSettled) {
+    done(state, key, &[("id", settled.view.id.as_str())]);
+    if let Some(secret) = settled.secret {
+        overlays::open(state, Overlay::Key(NewKey::signing(settled.view.id.as_str(), secret)));
+    }
+    read_store(state, Noun::Alerts);
 }
 
 /// Something was done with a model, or failed.

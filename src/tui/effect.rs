@@ -17,6 +17,9 @@ use crate::tui::{Attached, Connect, ConsoleEnd};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
+};
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
@@ -51,6 +54,8 @@ pub enum Effect {
     Leave(Ticket),
     /// Put text on the clipboard of the person's terminal (OSC 52).
     Copy(String),
+    /// Make the person's terminal call them (`console.notify`).
+    Notify(Notification),
     /// Draw everything anew.
     Repaint,
     /// Give the terminal back and stop until continued.
@@ -68,6 +73,24 @@ pub enum MouseUse {
     Console,
     /// The terminal: selecting text.
     Terminal,
+}
+
+/// What a terminal does to call its person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// A message of the desktop (OSC 9), which some terminals show; escaped.
+    pub message: Option<String>,
+    /// The bell.
+    pub bell: Bell,
+}
+
+/// Whether the bell rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bell {
+    /// It rings.
+    Rings,
+    /// It does not.
+    Silent,
 }
 
 /// An operation's answer.
@@ -204,10 +227,10 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
-    ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
-    PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
-    SetSetting, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    AddAlertChannel, AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey,
+    ListAlertChannels, ListAudit, ListBlocks, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
+    MarkRead, PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
+    SetSetting, ShowUsage, StartListener, StopListener, TestAlertChannel, DeleteModel, UnloadModel,
     }
     long { LoadModel, PullModel }
 }

@@ -468,6 +468,7 @@ impl Console {
             Effect::Call { ticket, request } => self.courier.send(ticket, request),
             Effect::Leave(ticket) => self.courier.leave(ticket),
             Effect::Copy(text) => self.screen.copy(&text)?,
+            Effect::Notify(notification) => self.screen.notify(&notification)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,
             Effect::Suspend => self.ask_to_suspend(),

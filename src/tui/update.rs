@@ -12,8 +12,8 @@ use crate::tui::tab_proxy::usage;
 use crate::tui::tabs::Tab;
 use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
-use crate::types::audit::Severity;
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
+use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
 use crate::types::calls::profiles::ListProfiles;
@@ -26,6 +26,9 @@ use crate::types::text::escape;
 
 /// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
 const BLOCKS_PAGE: u32 = 1000;
+
+/// Alerts read for the inbox.
+const INBOX_PAGE: u32 = 200;
 
 /// Changes the state as the action asks and answers what the world outside must do.
 pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
@@ -106,6 +109,7 @@ fn run_global(state: &mut State, command: Command) {
         Command::Help => overlays::open(state, Overlay::Menu(overlays::menu::Menu::help())),
         Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
         Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
+        Command::Alerts => overlays::open(state, Overlay::Alerts(overlays::alerts::Alerts::default())),
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),
@@ -143,9 +147,6 @@ fn back(state: &mut State) {
 pub fn show_tab(state: &mut State, tab: Tab) {
     state.tab = tab;
     state.detail = Detail::Closed;
-    if tab == Tab::Security {
-        state.unread_alerts = 0;
-    }
     state.soil(Dirty::Now);
 }
 
@@ -217,13 +218,10 @@ fn turn(state: &mut State, wheel: Wheel) {
 
 fn live(state: &mut State, line: LiveLine) {
     if let LiveLine::Event(numbered) = &line
-        && let LiveEvent::Audit(row) = &*numbered.event
-        && row.event.severity >= Severity::High
+        && let LiveEvent::Alert(alert) = &*numbered.event
         && numbered.sequence > state.world.sequence
-        && state.tab != Tab::Security
     {
-        state.unread_alerts = state.unread_alerts.saturating_add(1);
-        state.soil(Dirty::Data);
+        overlays::alerts::arrived(state, alert);
     }
     let before = fault(state);
     let touched = state.world.apply(line);
@@ -278,9 +276,16 @@ fn is_visible(state: &State, touched: Touched) -> bool {
 
 /// Reads every page that is not in the snapshot.
 fn read_stores(state: &mut State) {
-    for noun in
-        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Settings]
-    {
+    for noun in [
+        Noun::Keys,
+        Noun::Blocklist,
+        Noun::Allowlist,
+        Noun::Trusted,
+        Noun::Prompts,
+        Noun::Profiles,
+        Noun::Settings,
+        Noun::Alerts,
+    ] {
         read_store(state, noun);
     }
     state.read(ListEngineKinds {});
@@ -297,6 +302,10 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
         Noun::Profiles => state.read(ListProfiles::default()),
+        Noun::Alerts => {
+            state.read(ListInbox { limit: INBOX_PAGE });
+            state.read(ListAlertChannels {})
+        }
         Noun::Aliases | Noun::Policy => return,
     };
 }

@@ -23,6 +23,7 @@ mod stream;
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod terminal;
 
+mod alerts;
 mod aliases;
 mod audit;
 mod authority;

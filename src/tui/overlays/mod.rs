@@ -10,6 +10,8 @@ use crate::tui::geometry::Target;
 use crate::tui::state::{Dirty, State};
 use crate::tui::widgets::painter::Painter;
 
+pub mod alert_form;
+pub mod alerts;
 pub mod confirm;
 pub mod form;
 pub mod forms;
@@ -41,6 +43,8 @@ pub enum Overlay {
     Notice(notice::Notice),
     /// Something that takes long.
     Work(work::Work),
+    /// The inbox and the alert channels.
+    Alerts(alerts::Alerts),
 }
 
 /// What becomes of a box after a key press.
@@ -80,6 +84,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Settings(settings) => settings.press(state, key),
             Overlay::Notice(notice) => notice.press(state, key),
             Overlay::Work(work) => work.press(state, key),
+            Overlay::Alerts(alerts) => alerts.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -99,7 +104,12 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Menu(menu) => menu.paste(text),
         Overlay::Confirm(confirm) => confirm.paste(text),
         Overlay::Form(form) => form.paste(state, text),
-        Overlay::Key(_) | Overlay::Quit(_) | Overlay::Settings(_) | Overlay::Notice(_) | Overlay::Work(_) => {}
+        Overlay::Key(_)
+        | Overlay::Quit(_)
+        | Overlay::Settings(_)
+        | Overlay::Notice(_)
+        | Overlay::Work(_)
+        | Overlay::Alerts(_) => {}
     }
     state.overlays.push(top);
 }
@@ -112,6 +122,8 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Menu(menu), Target::OverlayRow(row)) => menu.choose(state, row),
         (Overlay::Form(form), Target::OverlayRow(row)) => form.focus_on(row),
         (Overlay::Settings(settings), Target::OverlayRow(row)) => settings.focus_on(state, row),
+        (Overlay::Alerts(alerts), Target::OverlayRow(row)) => alerts.click(state, row),
+        (Overlay::Alerts(alerts), Target::View(view)) => alerts.show(view),
         (Overlay::Confirm(confirm), Target::Button(button)) => confirm.choose(state, button),
         (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
@@ -126,7 +138,7 @@ pub fn click(state: &mut State, target: Target) {
 /// Scrolls the top box.
 pub fn scroll(state: &mut State, command: Command) {
     let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
-    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_))) {
+    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Alerts(_))) {
         type_key(state, KeyEvent::from(code));
     }
 }
@@ -156,6 +168,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Settings(settings) => settings.draw(state, painter, screen),
             Overlay::Notice(notice) => notice.draw(painter, screen),
             Overlay::Work(work) => work.draw(state, painter, screen),
+            Overlay::Alerts(alerts) => alerts.draw(state, painter, screen),
         }
     }
 }
