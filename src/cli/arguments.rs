@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::alerts::AlertsCommand;
 use super::aliases::AliasesCommand;
 use super::api_keys::KeysCommand;
 use super::audit_logs::AuditCommand;
@@ -123,6 +124,9 @@ pub(super) enum FlmCommand {
     /// Prompts that are put in front of requests
     #[command(subcommand, after_help = "Example:\n  flm api prompts list")]
     Api(ApiCommand),
+    /// Who is told of security events, and what became of it
+    #[command(subcommand, after_help = "Example:\n  flm alerts add ntfy --id phone --topic flm-4f9c2a71b0e8")]
+    Alerts(AlertsCommand),
     /// Names of your own for models: balanced over several, or one after the other
     #[command(subcommand, after_help = "Example:\n  flm aliases set fast ollama/llama3.2:3b")]
     Aliases(AliasesCommand),
@@ -191,6 +195,7 @@ impl FlmCommand {
             Self::ApiKeys(command) => command.run(session).await,
             Self::Security(command) => command.run(session).await,
             Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
+            Self::Alerts(command) => command.run(session).await,
             Self::Aliases(command) => command.run(session).await,
             Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,

@@ -95,7 +95,7 @@ pub(super) struct AuditFilter {
 }
 
 /// Parses a value by its name in JSON.
-fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     let name = text.to_ascii_lowercase().replace('-', "_");
     serde_json::from_value(serde_json::Value::String(name)).map_err(|error| error.to_string())
 }
@@ -326,7 +326,7 @@ fn cells(row: &AuditRow) -> [String; 6] {
 }
 
 /// The name under which a value is written in JSON.
-fn name(value: &impl serde::Serialize) -> String {
+pub(super) fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -4,6 +4,7 @@
 //! decides: it only turns words into calls and results into text.
 
 mod acme;
+mod alerts;
 mod aliases;
 mod api_keys;
 mod arguments;

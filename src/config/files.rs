@@ -170,6 +170,29 @@ pub fn stamp(path: &Path) -> Files<Option<Stamp>> {
     }
 }
 
+/// Why a file should not be started as a program: it is none, or others could put something else in its place. `None` when
+/// nothing speaks against it.
+pub fn program_fault(path: &Path) -> Files<Option<&'static str>> {
+    const EXECUTABLE: u32 = 0o111;
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
+    let file = match fs::metadata(path) {
+        Ok(file) => file,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Some("there is no such file"));
+        }
+        Err(e) => return Err(FileError::new("look at", path, e)),
+    };
+    Ok(if !file.is_file() {
+        Some("it is no file")
+    } else if file.mode() & EXECUTABLE == 0 {
+        Some("it is not executable")
+    } else if file.mode() & WRITABLE_BY_OTHERS != 0 {
+        Some("others may write to it")
+    } else {
+        None
+    })
+}
+
 /// Size of a file in bytes.
 pub fn size(path: &Path) -> Files<u64> {
     fs::metadata(path).map(|m| m.len()).map_err(|e| FileError::new("look at", path, e))

@@ -193,6 +193,8 @@ settings! {
     ACME_EAB_KEY_ID: String = "acme.eab.key_id", Kind::Text { default: "", rule: Rule::UserName }, "", Live;
     /// Ask Let's Encrypt for certificates that everybody trusts; its limits are tight, so try with the staging directory first.
     ACME_PRODUCTION: bool = "acme.production", switch(false), "", Live;
+    /// How long the inbox of the console and the list of deliveries keep alerts.
+    ALERTS_KEEP: Duration = "alerts.keep", span(30 * DAY, HOUR, 3_650 * DAY), "", Live;
     /// How long the audit log keeps its rows; older ones are archived: an anchor stands for them.
     AUDIT_KEEP: Duration = "audit.keep", span(90 * DAY, DAY, 3_650 * DAY), "", Live;
     /// How large the audit log may become before its oldest rows are archived.
@@ -203,6 +205,8 @@ settings! {
     CONSOLE_ASCII: &'static str = "console.ascii", choice("auto", &["auto", "on", "off"]), "", Live;
     /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does.
     CONSOLE_MOUSE: bool = "console.mouse", switch(true), "", Live;
+    /// How the console's terminal calls for an alert: the bell, a message of the desktop (OSC 9), both, or off.
+    CONSOLE_NOTIFY: &'static str = "console.notify", choice("both", &["off", "bell", "message", "both"]), "", Live;
     /// What happens to the proxy when the terminal goes away: it stays in the background, or it stops.
     CONSOLE_ON_HANGUP: &'static str = "console.on_hangup", choice("background", &["background", "stop"]), "", Live;
     /// Most frames the console draws in a second; it draws only when something changed.

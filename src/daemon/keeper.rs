@@ -136,6 +136,7 @@ pub(super) async fn trim(context: Arc<Context>) {
         let window = Duration::from_secs(window.map_or(24, |hours| u64::from(hours.get())) * 3600);
         told("forgetting failures", security.forget_failures(now.minus(window)).await);
         told("forgetting blocks", security.forget_lifted_blocks(now).await);
+        told("forgetting old alerts", security.trim_alerts(now, settings.get(table::ALERTS_KEEP)).await);
         told("archiving audit rows", retain_audit(&context).await);
     }
 }

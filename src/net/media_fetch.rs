@@ -12,20 +12,17 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::connect::{self, Stream};
+use super::connect::Stream;
 use super::connection::Connection;
 use super::egress::{Egress, Reach};
 use super::message::{self, MessageFault, Outgoing};
-use super::upstream::Scheme;
+use super::web_address::{AddressFault, WebAddress};
 use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
-
-/// Longest address that is looked at.
-const MAX_URL: usize = 4 << 10;
 
 /// Addresses of one name that are tried.
 const MAX_TRIED: usize = 3;
@@ -136,17 +133,6 @@ pub enum FetchError {
     Timeout,
 }
 
-/// An address that may be fetched from, as far as its text tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct MediaUrl {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-    host_header: HeaderValue,
-    /// Path and query.
-    target: String,
-}
-
 impl MediaFetcher {
     /// Fetches the way that the operator chose.
     #[must_use]
@@ -165,13 +151,13 @@ impl MediaFetcher {
     /// # Errors
     /// See [`FetchError`]. Dropping the future closes the connection.
     pub async fn fetch(&self, url: &str, limit: usize, deadline: Instant) -> Result<Bytes, FetchError> {
-        let url = MediaUrl::parse(url)?;
+        let url = WebAddress::parse(url)?;
         let fetched = tokio::time::timeout_at(deadline, async {
             let tcp = match self.checked(&url).await? {
                 Some(addresses) => self.connect(&addresses).await?,
                 None => self.network.connect_by_name(&url.host, url.port).await.map_err(|error| refused(&error))?,
             };
-            let stream = secured(tcp, &url).await?;
+            let stream = url.secure(tcp).await.map_err(|error| FetchError::Network(error.to_string()))?;
             get(stream, &url, limit).await
         });
         fetched.await.unwrap_or(Err(FetchError::Timeout))
@@ -179,7 +165,7 @@ impl MediaFetcher {
 
     /// Resolves once. One forbidden address among several condemns the name: it is made to get past a check. `None` when there
     /// are no addresses on this side to check.
-    async fn checked(&self, url: &MediaUrl) -> Result<Option<Vec<SocketAddr>>, FetchError> {
+    async fn checked(&self, url: &WebAddress) -> Result<Option<Vec<SocketAddr>>, FetchError> {
         let found = match url.host.parse::<IpAddr>() {
             Ok(address) => Found::Addresses(vec![SocketAddr::new(address, url.port)]),
             Err(_name) => self.network.resolve(&url.host, url.port).await.map_err(|error| {
@@ -222,17 +208,16 @@ fn refused(error: &io::Error) -> FetchError {
     }
 }
 
-async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
-    match url.scheme {
-        Scheme::Http => Ok(Box::new(tcp)),
-        Scheme::Https => match connect::secure(tcp, &url.host).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(FetchError::Network(error.to_string())),
-        },
+impl From<AddressFault> for FetchError {
+    fn from(fault: AddressFault) -> Self {
+        match fault {
+            AddressFault::Text(why) => Self::Url(why),
+            AddressFault::Disguised => Self::Forbidden,
+        }
     }
 }
 
-async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
+async fn get(stream: Stream, url: &WebAddress, limit: usize) -> Result<Bytes, FetchError> {
     let network = |fault: MessageFault| FetchError::Network(fault.to_string());
     let fields = [
         (ACCEPT, "image/png, image/jpeg, image/webp"),
@@ -241,7 +226,7 @@ async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, Fetc
     ];
     let request = Outgoing {
         method: Method::GET,
-        target: Cow::Owned(url.target.clone()),
+        target: Cow::Owned(url.target.to_string()),
         fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
         body: Bytes::new(),
     };
@@ -273,53 +258,6 @@ async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, Fetc
     Ok(bytes.freeze())
 }
 
-impl MediaUrl {
-    fn parse(text: &str) -> Result<Self, FetchError> {
-        if text.len() > MAX_URL {
-            return Err(FetchError::Url("its address is longer than 4096 bytes"));
-        }
-        // Without the fragment, which is never sent.
-        let text = text.trim_matches(' ').split('#').next().unwrap_or_default();
-        let uri: Uri = text.parse().map_err(|_| FetchError::Url("its address is not a valid URL"))?;
-        let (scheme, default_port) = match uri.scheme_str() {
-            Some("http") => (Scheme::Http, 80),
-            Some("https") => (Scheme::Https, 443),
-            _ => return Err(FetchError::Url("only http and https addresses are fetched")),
-        };
-        let authority = uri.authority().ok_or(FetchError::Url("its address names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(FetchError::Url("an address with a user name is not fetched"));
-        }
-        // `Authority::port` says None for a port out of range too.
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            None | Some("" | ":") => default_port,
-            Some(rest) => rest
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port != 0)
-                .ok_or(FetchError::Url("its port is not valid"))?,
-        };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_owned();
-        if host.is_empty() {
-            return Err(FetchError::Url("its address names no host"));
-        }
-        if host.parse::<IpAddr>().is_err() && is_numeric(&host) {
-            return Err(FetchError::Forbidden);
-        }
-        let host_header =
-            HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not valid"))?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Ok(Self { scheme, host, port, host_header, target })
-    }
-}
-
-/// Whether a host is an IPv4 address in disguise: resolvers read `2130706433`, `0177.0.0.1`, `0x7f.1` and `127.1` as addresses
-/// (WHATWG URL, "ends in a number").
-fn is_numeric(host: &str) -> bool {
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    last.bytes().all(|b| b.is_ascii_digit())
-        || hexadecimal.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

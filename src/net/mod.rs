@@ -12,9 +12,11 @@ pub mod hostile;
 pub mod media_fetch;
 pub mod message;
 pub mod pool;
+pub mod post;
 pub mod socks5;
 pub mod upstream;
 pub mod web;
+pub mod web_address;
 
 #[cfg(test)]
 mod tests;

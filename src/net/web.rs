@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt as _, Limited};
 
 use super::connect::Trust;
 use super::egress::{CONNECT_LIMIT, Egress};
-use super::pool::{Pool, PoolConfig};
+use super::message::Outgoing;
+use super::pool::{Answered, Pool, PoolConfig, Repeat};
 use super::upstream::{InvalidUpstream, Upstream};
 use crate::telemetry::tasks::Tasks;
 
@@ -79,23 +80,18 @@ impl Web {
     }
 
     async fn exchange(&self, upstream: &Upstream, request: Request<Bytes>) -> Result<Response<Bytes>, WebError> {
-        let (mut parts, body) = request.into_parts();
-        let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        parts.uri = path.parse().unwrap_or_default();
-        let repeatable = (parts.method == Method::GET || parts.method == Method::HEAD).then(|| parts.clone());
-        let first = self.pool.send(upstream, Request::from_parts(parts, Full::new(body))).await;
-        let response = match (first, repeatable) {
-            // The service closed the connection that had served the call before.
-            (Err(super::pool::SendError::BeforeAnswer { .. }), Some(parts)) => {
-                self.pool.send(upstream, Request::from_parts(parts, Full::default())).await?
-            }
-            (first, _) => first?,
-        };
-        let (parts, body) = response.into_parts();
+        let (parts, body) = request.into_parts();
+        let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        let fields = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let request = Outgoing { method: parts.method, target: target.into(), fields, body };
+        let Answered { status, fields, body } = self.pool.send(upstream, request, Repeat::ByMethod).await?;
         let collected = Limited::new(body, LARGEST).collect().await;
         let body =
             collected.map_err(|error| WebError::Broken { host: upstream.address(), reason: error.to_string() })?;
-        Ok(Response::from_parts(parts, body.to_bytes()))
+        let mut response = Response::new(body.to_bytes());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields.map();
+        Ok(response)
     }
 }
 

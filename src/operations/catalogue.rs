@@ -10,12 +10,14 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect, engines,
-    firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings,
-    usage,
+    addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect, engines, firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
+};
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListDeliveries, ListInbox, MarkRead, RemoveAlertChannel,
+    TestAlertChannel,
 };
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
@@ -106,6 +108,7 @@ macro_rules! operations {
 
 operations! {
     short {
+        AddAlertChannel => alerts::add,
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
@@ -120,6 +123,7 @@ operations! {
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
         DetectEngines => engines::detect,
+        EditAlertChannel => alerts::edit,
         EditKey => keys::edit,
         EndOwner => proxy::end,
         EngineHealth => engines::health,
@@ -128,13 +132,16 @@ operations! {
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
+        ListAlertChannels => alerts::list,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
         ListBackups => backup::list,
         ListBlocks => addresses::list_blocks,
         ListComparisons => comparisons::list,
+        ListDeliveries => alerts::deliveries,
         ListEngineKinds => engines::kinds,
         ListEngines => engines::list,
+        ListInbox => alerts::inbox,
         ListKeys => keys::list,
         ListModels => models::list,
         ListNetworks => addresses::list_networks,
@@ -143,6 +150,7 @@ operations! {
         ListPrompts => prompts::list,
         ListRequests => requests::list,
         ListSettings => settings::list,
+        MarkRead => alerts::mark_read,
         PreviewFirewall => firewall::preview,
         PreviewLeak => leak::preview,
         PreviewPrompt => prompts::preview,
@@ -150,6 +158,7 @@ operations! {
         RecordFirewall => firewall::note,
         RefreshModels => models::refresh,
         Reload => reload::reload,
+        RemoveAlertChannel => alerts::remove,
         RemoveAlias => aliases::remove,
         RemoveBlock => addresses::remove_block,
         RemoveEngine => engines::remove,
@@ -179,6 +188,7 @@ operations! {
         Snapshot => proxy::snapshot,
         Status => proxy::status,
         StopListener => proxy::stop,
+        TestAlertChannel => alerts::test,
         UnloadModel => models::unload,
         ValidatePolicy => policy::validate,
         VerifyAudit => audit_log::verify,

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use super::{backup, unlock};
+use crate::audit::alerts::Alerts;
 use crate::audit::{Acknowledgement, AuditLog};
 use crate::config::paths::HomePaths;
 use crate::config::settings::{SettingLayers, Settings};
@@ -95,6 +96,8 @@ pub struct Live {
     pub proxy: Arc<ProxyShared>,
     /// The owner itself.
     pub host: Arc<dyn Host>,
+    /// The running alert channels.
+    pub alerts: Alerts,
     /// Rung when a block was added, so that the keeper sets its clock anew.
     pub blocks_changed: Arc<Notify>,
 }

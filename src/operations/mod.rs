@@ -6,6 +6,7 @@
 //! know a front end, and its public functions name only `types`, `config` and items of this room.
 
 pub mod addresses;
+pub mod alerts;
 pub mod aliases;
 pub mod audit_log;
 pub mod authority;

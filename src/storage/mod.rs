@@ -4,6 +4,7 @@
 //! Called by `audit`, `operations` and `daemon`. Must never be called from `proxy`: no disk on the hot path.
 
 mod acme;
+mod alerts;
 mod aliases;
 mod api_keys;
 mod api_prompts;

@@ -154,6 +154,7 @@ commands! {
     Palette "palette" [":", "ctrl-p"] "command.palette" Global Looks 80;
     Quit "quit" ["q", "ctrl-c"] "command.quit" Global Looks 85;
     Settings "settings" ["f2"] "command.settings" Global Looks 20;
+    Alerts "alerts" ["!", "f3"] "command.alerts" Global Looks 0;
     Back "back" ["esc"] "command.back" Global Looks 0;
     Filter "filter" ["/"] "command.filter" List Looks 60;
     Copy "copy" ["y"] "command.copy" List Looks 50;

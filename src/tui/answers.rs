@@ -16,6 +16,7 @@ use crate::tui::update::read_store;
 use crate::tui::{tab_models, tab_prompts};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::comparisons::ListComparisons;
+use crate::types::calls::alerts::ChannelSettled;
 use crate::types::calls::models::PullModel;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -53,7 +54,13 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
         Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
-        Reply::ListAudit(_, outcome) => state.world.add_older_audit(outcome),
+        Reply::ListAudit(call, outcome) => crate::tui::tab_security::take_page(state, &call, outcome),
+        Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
+        Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
+        Reply::AddAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_added", settled),
+        Reply::EditAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_changed", settled),
+        Reply::RemoveAlertChannel(call, Ok(_)) => done(state, "toast.channel_removed", &[("id", call.id.as_str())]),
+        Reply::TestAlertChannel(call, Ok(_)) => done(state, "toast.channel_tested", &[("id", call.id.as_str())]),
         Reply::EngineHealth(call, outcome) => {
             if let Some(id) = call.id {
                 state.world.health.entry(id).or_default().take(outcome);
@@ -169,6 +176,15 @@ pub fn written(state: &mut State, ticket: Ticket, path: &Path, outcome: Outcome<
         // The form says it.
         Err(_) => {}
     }
+}
+
+/// A channel was added or changed; a secret that was made for it is shown this once.
+fn channel_settled(state: &mut State, key: &'static str, settled: ChannelSettled) {
+    done(state, key, &[("id", settled.view.id.as_str())]);
+    if let Some(secret) = settled.secret {
+        overlays::open(state, Overlay::Key(NewKey::signing(settled.view.id.as_str(), secret)));
+    }
+    read_store(state, Noun::Alerts);
 }
 
 /// Something was done with a model, or failed.

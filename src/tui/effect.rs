@@ -20,6 +20,9 @@ use crate::tui::{Attached, Connect, ConsoleEnd};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
+};
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::calls::comparisons::{
@@ -74,6 +77,8 @@ pub enum Effect {
         /// What it is to hold.
         content: String,
     },
+    /// Make the person's terminal call them (`console.notify`).
+    Notify(Notification),
     /// Draw everything anew.
     Repaint,
     /// Give the terminal back and stop until continued.
@@ -91,6 +96,24 @@ pub enum MouseUse {
     Console,
     /// The terminal: selecting text.
     Terminal,
+}
+
+/// What a terminal does to call its person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// A message of the desktop (OSC 9), which some terminals show; escaped.
+    pub message: Option<String>,
+    /// The bell.
+    pub bell: Bell,
+}
+
+/// Whether the bell rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bell {
+    /// It rings.
+    Rings,
+    /// It does not.
+    Silent,
 }
 
 /// An operation's answer.
@@ -264,12 +287,13 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison, DeleteModel,
-    DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey, ListAudit, ListBlocks, ListComparisons,
-    ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, PreviewFirewall,
-    PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork,
-    RevokeKey, RevokeLeaked, RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting,
-    ShowComparison, ShowFirewall, ShowUsage, StartListener, StopListener, UnloadModel,
+    AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison,
+    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ListAlertChannels,
+    ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes,
+    ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall,
+    RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked, RotateKey,
+    SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall, ShowUsage,
+    StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
     long { Chat, CompareModels, LoadModel, PullModel }
 }

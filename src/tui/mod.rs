@@ -487,6 +487,7 @@ impl Console {
             Effect::Leave(ticket) => self.courier.leave(ticket),
             Effect::Write { ticket, path, content } => self.courier.write(ticket, path, content),
             Effect::Copy(text) => self.screen.copy(&text)?,
+            Effect::Notify(notification) => self.screen.notify(&notification)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,
             Effect::Suspend => self.ask_to_suspend(),

@@ -134,8 +134,6 @@ pub struct State {
     pub geometry: Geometry,
     /// Calls on their way.
     pub pending: BTreeMap<Ticket, Pending>,
-    /// Security events of high severity that arrived unseen.
-    pub unread_alerts: u32,
     /// Who gets the mouse.
     pub mouse: MouseUse,
     /// Frames per second for data.
@@ -196,7 +194,6 @@ impl State {
             toasts: Vec::new(),
             geometry: Geometry::default(),
             pending: BTreeMap::new(),
-            unread_alerts: 0,
             mouse: MouseUse::Console,
             refresh: crate::tui::DEFAULT_REFRESH,
             engines: EnginesTab::default(),

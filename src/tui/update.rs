@@ -19,8 +19,8 @@ use crate::tui::theme::Role;
 use crate::tui::theme::ThemeShelf;
 use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts};
-use crate::types::audit::Severity;
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
+use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
 use crate::types::calls::profiles::ListProfiles;
@@ -36,6 +36,8 @@ const BLOCKS_PAGE: u32 = 1000;
 
 /// Columns of the box that says why a home only reads; it fits 80.
 const READ_ONLY_WIDTH: usize = 68;
+/// Alerts read for the inbox.
+const INBOX_PAGE: u32 = 200;
 
 /// Changes the state as the action asks and answers what the world outside must do.
 pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
@@ -145,6 +147,7 @@ fn run_global(state: &mut State, command: Command) {
         Command::Help => overlays::open(state, Overlay::Menu(overlays::menu::Menu::help())),
         Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
         Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
+        Command::Alerts => overlays::open(state, Overlay::Alerts(overlays::alerts::Alerts::default())),
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),
@@ -191,11 +194,8 @@ fn back(state: &mut State) {
 pub fn show_tab(state: &mut State, tab: Tab) {
     state.tab = tab;
     state.detail = Detail::Closed;
-    if tab == Tab::Security {
-        state.unread_alerts = 0;
-        if state.is_live() {
-            overview::read(state);
-        }
+    if tab == Tab::Security && state.is_live() {
+        overview::read(state);
     }
     state.soil(Dirty::Now);
 }
@@ -284,13 +284,10 @@ fn live(state: &mut State, line: LiveLine) {
         overview::count(state, &row.event);
     }
     if let LiveLine::Event(numbered) = &line
-        && let LiveEvent::Audit(row) = &*numbered.event
-        && row.event.severity >= Severity::High
+        && let LiveEvent::Alert(alert) = &*numbered.event
         && numbered.sequence > state.world.sequence
-        && state.tab != Tab::Security
     {
-        state.unread_alerts = state.unread_alerts.saturating_add(1);
-        state.soil(Dirty::Data);
+        overlays::alerts::arrived(state, alert);
     }
     let before = fault(state);
     let touched = state.world.apply(line);
@@ -345,9 +342,16 @@ fn is_visible(state: &State, touched: Touched) -> bool {
 
 /// Reads every page that is not in the snapshot.
 fn read_stores(state: &mut State) {
-    for noun in
-        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Settings]
-    {
+    for noun in [
+        Noun::Keys,
+        Noun::Blocklist,
+        Noun::Allowlist,
+        Noun::Trusted,
+        Noun::Prompts,
+        Noun::Profiles,
+        Noun::Settings,
+        Noun::Alerts,
+    ] {
         read_store(state, noun);
     }
     if state.tab == Tab::Security {
@@ -367,6 +371,10 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
         Noun::Profiles => state.read(ListProfiles::default()),
+        Noun::Alerts => {
+            state.read(ListInbox { limit: INBOX_PAGE });
+            state.read(ListAlertChannels {})
+        }
         Noun::Aliases | Noun::Policy => return,
     };
 }

@@ -179,8 +179,9 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     }
     let traffic = &state.world.traffic;
     let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
-    let mut alerts = label(state.unread_alerts.to_string(), "header.alerts");
-    if state.unread_alerts > 0 {
+    let unread = state.world.unread();
+    let mut alerts = label(text::count(unread), "header.alerts");
+    if unread > 0 {
         alerts[0].1 = Role::Error;
         out.push(Segment::new(1, alerts));
     } else {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::types::alert::{ChannelView, Inbox, InboxAlert};
 use crate::types::audit::AuditRow;
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::engines::EngineKindInfo;
@@ -135,6 +136,10 @@ pub struct World {
     pub settings: Page<Vec<SettingView>>,
     /// Health histories that were asked for.
     pub health: BTreeMap<EngineId, Page<Vec<HealthPoint>>>,
+    /// Alerts that came into the inbox.
+    pub inbox: Page<Inbox>,
+    /// Who else is alerted.
+    pub channels: Page<Vec<ChannelView>>,
 }
 
 /// Whether older audit rows exist.
@@ -161,7 +166,7 @@ pub enum Touched {
     Status,
     /// Requests.
     Requests,
-    /// Counters; the header shows them.
+    /// Counters or unread alerts; the header shows them.
     Traffic,
     /// Security events.
     Audit,
@@ -201,6 +206,8 @@ impl Default for World {
             kinds: Page::default(),
             settings: Page::default(),
             health: BTreeMap::new(),
+            inbox: Page::default(),
+            channels: Page::default(),
         }
     }
 }
@@ -318,12 +325,33 @@ impl World {
                 }
                 Touched::Audit
             }
+            LiveEvent::Alert(alert) => {
+                self.take_alert(*alert);
+                Touched::Traffic
+            }
             LiveEvent::Changed(noun) => Touched::Store(noun),
             LiveEvent::Ending => {
                 self.link = Link::Ending;
                 Touched::All
             }
         }
+    }
+
+    /// An alert came; reading the inbox again may have brought it already.
+    fn take_alert(&mut self, alert: InboxAlert) {
+        let inbox = self.inbox.value.get_or_insert_default();
+        if alert.number != 0 && inbox.alerts.iter().any(|known| known.number == alert.number) {
+            return;
+        }
+        inbox.unread = inbox.unread.saturating_add(1);
+        inbox.alerts.insert(0, alert);
+        inbox.alerts.truncate(KEPT_ROWS);
+    }
+
+    /// Alerts that nobody has read.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.inbox.value.as_ref().map_or(0, |inbox| inbox.unread)
     }
 
     /// Adds an older page of the audit log.

@@ -6,6 +6,7 @@
 
 pub mod acme;
 pub mod address;
+pub mod alert;
 pub mod alias;
 pub mod audit;
 pub mod bench;

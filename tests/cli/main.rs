@@ -26,6 +26,7 @@ mod stream;
 mod terminal;
 
 mod acme;
+mod alerts;
 mod aliases;
 mod audit;
 mod authority;

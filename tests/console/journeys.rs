@@ -172,16 +172,6 @@ fn a_block_that_ran_out_leaves_the_list_by_itself() {
 }
 
 #[test]
-fn alerts_are_counted_until_they_are_seen() {
-    let mut state = busy("en", (80, 24));
-    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(401, AuditKind::RuleHit, Severity::High, "x"))));
-    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(402, AuditKind::KeyChanged, Severity::Low, "y"))));
-    assert_eq!(state.unread_alerts, 1);
-    press(&mut state, "4");
-    assert_eq!(state.unread_alerts, 0);
-}
-
-#[test]
 fn a_changed_store_is_read_again() {
     let mut state = busy("en", (80, 24));
     let asked = calls(happen(&mut state, LiveEvent::Changed(Noun::Blocklist)));

@@ -4,6 +4,7 @@
 mod chat;
 mod compare;
 mod firewall;
+mod alerts;
 mod fixture;
 mod journeys;
 mod keys;

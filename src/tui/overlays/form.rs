@@ -14,6 +14,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
+use crate::types::alert::AlertKind;
 use crate::types::calls::models::PullModel;
 use crate::types::chat::Sampling;
 use crate::types::failure::Failure;
@@ -163,6 +164,8 @@ pub enum Submit {
         /// What it is to hold.
         content: String,
     },
+    /// Opens the form of a new alert channel of this kind.
+    NewChannel(AlertKind),
 }
 
 /// A form.
@@ -268,6 +271,11 @@ impl Form {
             }
             Some(Submit::EditPrompt(api_id)) => {
                 crate::tui::tab_prompts::edit(state, &api_id);
+                Stays::Closed
+            }
+            Some(Submit::NewChannel(kind)) => {
+                let form = crate::tui::overlays::alert_form::add(state, kind);
+                crate::tui::overlays::open(state, crate::tui::overlays::Overlay::Form(form));
                 Stays::Closed
             }
             Some(Submit::Pull(call)) => {

@@ -11,6 +11,8 @@ use crate::tui::state::{Dirty, State};
 use crate::tui::widgets::painter::Painter;
 use crate::types::failure::Failure;
 
+pub mod alert_form;
+pub mod alerts;
 pub mod asking_forms;
 pub mod confirm;
 pub mod firewall;
@@ -56,6 +58,8 @@ pub enum Overlay {
     Wizard(Box<wizard::Wizard>),
     /// The machine's firewall.
     Firewall(Box<firewall::Firewall>),
+    /// The inbox and the alert channels.
+    Alerts(alerts::Alerts),
 }
 
 /// What becomes of a box after a key press.
@@ -102,6 +106,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Saved(saved) => saved.press(state, key),
             Overlay::Wizard(wizard) => wizard.press(state, key),
             Overlay::Firewall(firewall) => firewall.press(state, key),
+            Overlay::Alerts(alerts) => alerts.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -131,7 +136,8 @@ pub fn paste(state: &mut State, text: &str) {
         | Overlay::Notice(_)
         | Overlay::Work(_)
         | Overlay::Saved(_)
-        | Overlay::Firewall(_) => {}
+        | Overlay::Firewall(_)
+        | Overlay::Alerts(_) => {}
     }
     state.overlays.push(top);
 }
@@ -148,6 +154,8 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Saved(saved), Target::OverlayRow(row)) => saved.choose(state, row),
         (Overlay::Wizard(wizard), Target::OverlayRow(row)) => wizard.focus_on(row),
         (Overlay::Wizard(wizard), Target::Button(button)) => wizard.choose(state, button),
+        (Overlay::Alerts(alerts), Target::OverlayRow(row)) => alerts.click(state, row),
+        (Overlay::Alerts(alerts), Target::View(view)) => alerts.show(view),
         (Overlay::Confirm(confirm), Target::Button(button)) => confirm.choose(state, button),
         (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
@@ -165,7 +173,14 @@ pub fn scroll(state: &mut State, command: Command) {
     let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
     if matches!(
         state.overlays.last(),
-        Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Picker(_) | Overlay::Saved(_) | Overlay::Firewall(_))
+        Some(
+            Overlay::Menu(_)
+                | Overlay::Notice(_)
+                | Overlay::Picker(_)
+                | Overlay::Saved(_)
+                | Overlay::Firewall(_)
+                | Overlay::Alerts(_)
+        )
     ) {
         type_key(state, KeyEvent::from(code));
     }
@@ -202,6 +217,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Saved(saved) => saved.draw(state, painter, screen),
             Overlay::Wizard(wizard) => wizard.draw(state, painter, screen),
             Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
+            Overlay::Alerts(alerts) => alerts.draw(state, painter, screen),
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub mod addresses;
+pub mod alerts;
 pub mod aliases;
 pub mod audit;
 pub mod authority;
