@@ -258,8 +258,6 @@ async fn get(stream: Stream, url: &WebAddress, limit: usize) -> Result<Bytes, Fe
     Ok(bytes.freeze())
 }
 
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

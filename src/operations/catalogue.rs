@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect, engines, firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests, settings, usage,
+    addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect,
+    engines, firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests,
+    settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,

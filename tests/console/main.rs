@@ -1,10 +1,10 @@
 //! The console without a terminal: journeys of actions, screens as text, keys and words.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
+mod alerts;
 mod chat;
 mod compare;
 mod firewall;
-mod alerts;
 mod fixture;
 mod journeys;
 mod keys;
