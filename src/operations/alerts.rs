@@ -331,7 +331,7 @@ fn check_url(url: &str, private: PrivateHosts) -> Outcome<()> {
         wrong(fault.to_string()).hint("write it as https://host/path")
     })?;
     let local = match address.host.parse() {
-        Ok(ip) => !crate::net::media_fetch::is_public(ip),
+        Ok(ip) => !crate::types::address::is_public(ip),
         Err(_name) => address.host.eq_ignore_ascii_case("localhost"),
     };
     if local && private == PrivateHosts::Refused {

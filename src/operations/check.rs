@@ -310,6 +310,8 @@ fn running_listener(listener: &ListenerStatus) -> CheckItem {
         ListenerPhase::Running => {
             CheckItem::new(name, Verdict::Fine, format!("serves {}", listener.addresses.join(", ")))
         }
+        ListenerPhase::Obtaining => CheckItem::new(name, Verdict::Warning, "waits for its first certificate")
+            .hint("flm security certificate status tells how far it is"),
         ListenerPhase::Draining { .. } => CheckItem::new(name, Verdict::Warning, "is being stopped"),
         ListenerPhase::Stopped => CheckItem::new(name, Verdict::Warning, "is stopped").hint("flm proxy start"),
         ListenerPhase::Failed { reason } => {

@@ -10,6 +10,7 @@ use crate::tui::overlays::alert_form::{self, kind_key};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays};
+use crate::tui::signs;
 use crate::tui::state::State;
 use crate::tui::tab_security;
 use crate::tui::text;
@@ -45,7 +46,7 @@ pub struct Alerts {
 
 /// An alert came: the header counts it, and the terminal calls, as the setting says.
 pub fn arrived(state: &mut State, alert: &InboxAlert) {
-    let what = state.words.say(tab_security::view::kind(alert.kind));
+    let what = state.words.say(signs::kind(alert.kind));
     let count = text::count(alert.events);
     let news = state.words.fill("alerts.news", &[("count", &count), ("what", &what)]);
     let level = if alert.severity == Severity::Critical { Level::Error } else { Level::Warn };
@@ -241,14 +242,14 @@ impl Alerts {
         };
         table::draw(painter, area, &table, |index, column| {
             let alert = &alerts[index];
-            let (word, role) = tab_security::view::severity(alert.severity);
+            let (word, role) = signs::severity(alert.severity);
             let plain = if alert.read.is_some() { Role::Muted } else { Role::Popup };
             match column {
                 0 => Cell::new(if alert.read.is_none() { new } else { " " }, Role::Accent),
                 1 => Cell::new(state.words.time(alert.at), Role::Muted),
                 2 => Cell::new(say(word), role),
                 3 => Cell::new(text::count(alert.events), plain),
-                4 => Cell::new(say(tab_security::view::kind(alert.kind)), plain),
+                4 => Cell::new(say(signs::kind(alert.kind)), plain),
                 5 => match alert.address {
                     Some(address) => Cell::new(address.to_string(), plain),
                     None => Cell::new(off, Role::Faint),
@@ -287,7 +288,7 @@ impl Alerts {
         table::draw(painter, area, &table, |index, column| {
             let channel = &channels[index];
             let on = channel.rules.state == ChannelState::On;
-            let (word, role) = tab_security::view::severity(channel.rules.severity);
+            let (word, role) = signs::severity(channel.rules.severity);
             match column {
                 0 => Cell::new(channel.id.to_string(), if on { Role::Popup } else { Role::Faint }),
                 1 => Cell::new(say(kind_key(channel.kind)), Role::Muted),
