@@ -131,19 +131,29 @@ async fn carry_out(session: &Session, step: FirewallStep) -> Outcome<FirewallDon
     Ok(done)
 }
 
+/// How far the firewall's changes are. Read here where this user may, so that nothing is opened each second; a member of
+/// the control group asks the owner.
+async fn status(session: &Session) -> Outcome<FirewallStatus> {
+    match firewall::status(&session.home.paths.data_dir).await {
+        Ok(status) => Ok(status),
+        Err(_not_ours) => session.call(ShowFirewall {}).await,
+    }
+}
+
 async fn apply(session: &Session, backend: Option<String>, deadline_seconds: u32) -> Outcome<Output> {
     let FirewallPreview { backend, plan, notes, .. } = preview(session, None, backend).await?;
     if is_attended(session) {
-        notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+        for note in notes {
+            output::note(&format!("note: {note}"));
+        }
     }
     let done = carry_out(session, FirewallStep::Apply { backend, plan, deadline_seconds }).await?;
-    let data_dir = &session.home.paths.data_dir;
     let FirewallDone::Applied { until } = done else {
-        let status = firewall::status(data_dir).await?;
+        let status = status(session).await?;
         return Ok(Output::new(&status, "these rules are in force already; nothing was changed"));
     };
     if !is_attended(session) {
-        let status = firewall::status(data_dir).await?;
+        let status = status(session).await?;
         let text = describe(&status);
         return Ok(Output::new(&status, text).note("keep them with: flm firewall confirm"));
     }
@@ -157,7 +167,6 @@ async fn apply(session: &Session, backend: Option<String>, deadline_seconds: u32
 
 /// Counts down and takes the answer of the person at the terminal, or whatever was decided elsewhere.
 async fn ask(session: &Session, until: UnixMillis) -> Outcome<FirewallStatus> {
-    let data_dir = &session.home.paths.data_dir;
     let clock = Clock::system();
     // What was typed before the question is no answer to it; a terminal that is gone has nothing typed.
     let _gone = rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush);
@@ -170,7 +179,7 @@ async fn ask(session: &Session, until: UnixMillis) -> Outcome<FirewallStatus> {
             _ = looking.tick() => {
                 let left = until.since(clock.wall()).as_secs();
                 line.show(&left, "countdown", &format!("taken back in {left:>2} s "));
-                let status = firewall::status(data_dir).await?;
+                let status = status(session).await?;
                 let late = clock.wall().since(until) > LATE;
                 if status.pending_until().is_none() || status.watch == Watch::Unwatched || late {
                     line.end();
@@ -205,8 +214,7 @@ async fn answer(typed: &mut Lines<BufReader<Stdin>>) -> Option<Decision> {
 }
 
 async fn rollback(session: &Session, reach: Reach) -> Outcome<Output> {
-    let data_dir = &session.home.paths.data_dir;
-    if firewall::status(data_dir).await?.watch == Watch::Watched {
+    if status(session).await?.watch == Watch::Watched {
         // The watchdog is root already.
         let status = session.call(DecideFirewall { decision: Decision::TakeBack }).await?;
         if reach == Reach::Last || status.in_force.is_none() {
@@ -214,7 +222,7 @@ async fn rollback(session: &Session, reach: Reach) -> Outcome<Output> {
         }
     }
     let done = carry_out(session, FirewallStep::Rollback { reach }).await?;
-    let status = firewall::status(data_dir).await?;
+    let status = status(session).await?;
     let text = match done {
         FirewallDone::NothingToTakeBack => "no rule of FLM is in force; nothing was changed".to_owned(),
         _ => describe(&status),
@@ -250,6 +258,9 @@ fn phase(last: &FirewallRecord, watch: Watch) -> String {
         }
         FirewallPhase::Pending { .. } => {
             "in force and never confirmed, and nothing watches over it any more: flm firewall rollback".to_owned()
+        }
+        FirewallPhase::Gone => {
+            "gone with a restart of the machine; put it in force again: flm firewall apply".to_owned()
         }
         FirewallPhase::InForce { since } => format!("in force, confirmed at {}", time(*since)),
         FirewallPhase::TakenBack { at, cause, exactness } => {

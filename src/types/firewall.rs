@@ -157,6 +157,8 @@ pub enum FirewallPhase {
         /// Whether the machine's rules were what they were before.
         exactness: Exactness,
     },
+    /// The machine was restarted, and rules of this backend do not outlive that.
+    Gone,
     /// It should have been taken back and could not be.
     Stuck {
         /// When it was given up.
@@ -177,6 +179,8 @@ pub struct FirewallRecord {
     pub plan: FirewallPlan,
     /// When it was put in force.
     pub applied: UnixMillis,
+    /// The start of the machine that it ends with; `None` when its rules outlive a restart.
+    pub boot: Option<String>,
     /// How far it is.
     #[serde(flatten)]
     pub phase: FirewallPhase,

@@ -44,7 +44,7 @@ fn preview() -> FirewallPreview {
 }
 
 fn record(phase: FirewallPhase) -> FirewallRecord {
-    FirewallRecord { id: "1".to_owned(), backend: "nftables".to_owned(), plan: plan(), applied: NOW, phase }
+    FirewallRecord { id: "1".to_owned(), backend: "nftables".to_owned(), plan: plan(), applied: NOW, boot: None, phase }
 }
 
 fn told(last: Option<FirewallPhase>, watch: Watch) -> FirewallStatus {
@@ -71,7 +71,7 @@ fn until() -> UnixMillis {
 }
 
 /// The box, with what it asked for answered.
-fn opened(language: &str, size: (u16, u16), now: FirewallStatus) -> State {
+fn opened(language: &str, size: (u16, u16), now: &FirewallStatus) -> State {
     let mut state = busy(language, size);
     state.ssh = SshSession::parse("203.0.113.7 50022 198.51.100.1 22");
     for (ticket, request) in calls(press(&mut state, "3 F")) {
@@ -107,7 +107,7 @@ fn every_state_of_the_firewall_is_readable() {
             ("in_force", (80, 24), told(Some(FirewallPhase::InForce { since: NOW }), Watch::Unwatched), Some("b")),
             ("log", (80, 24), told(Some(back.clone()), Watch::Unwatched), Some("l")),
         ] {
-            let mut state = opened(language, size, now);
+            let mut state = opened(language, size, &now);
             if let Some(keys) = keys {
                 press(&mut state, keys);
             }
@@ -118,7 +118,7 @@ fn every_state_of_the_firewall_is_readable() {
 
 #[test]
 fn applying_counts_down_and_y_keeps_the_rules() {
-    let mut state = opened("en", (80, 24), told(None, Watch::Unwatched));
+    let mut state = opened("en", (80, 24), &told(None, Watch::Unwatched));
     let (ticket, Request::FirewallOrder(order)) = only(&mut state, "a") else { panic!("a step for root") };
     assert_eq!(order.folder, PathBuf::from("/home/me/.local/share/flm/firewall"));
     let FirewallStep::Apply { backend, plan: asked, deadline_seconds } = &order.step else { panic!("applies") };
@@ -157,7 +157,7 @@ fn applying_counts_down_and_y_keeps_the_rules() {
 
 #[test]
 fn without_the_right_it_says_what_to_type_and_the_demo_changes_nothing() {
-    let mut state = opened("en", (120, 40), told(None, Watch::Unwatched));
+    let mut state = opened("en", (120, 40), &told(None, Watch::Unwatched));
     let (ticket, Request::FirewallOrder(order)) = only(&mut state, "a") else { panic!("a step for root") };
     let refused = Failure::new(ErrorCode::InvalidArgument, "changing the firewall takes root")
         .hint("run 'flm firewall apply' in a terminal");

@@ -1,6 +1,6 @@
 //! `firewalld`: rich rules of the default zone, those who may connect before everybody else.
 
-use super::hands::{Hands, Saved};
+use super::hands::{Hands, Lasts, Saved};
 use super::{Backend, nftables, sources, system};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::FirewallPlan;
@@ -17,11 +17,12 @@ pub(super) static BACKEND: Backend = Backend {
         "rich rules carry no name: those with the log prefix \"flm \" are FLM's",
     ],
     hands: Some(Hands {
+        lasts: Lasts::UntilRestart,
         ready: || Box::pin(ready()),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
         apply: |plan, _| Box::pin(change(rules(&plan))),
-        restore: |saved| Box::pin(change(saved.own.into_values().flat_map(lines).collect())),
+        restore: |saved| Box::pin(change(saved.own.values().flat_map(|text| lines(text)).collect())),
         own: || Box::pin(own()),
     }),
 };
@@ -83,24 +84,24 @@ async fn ready() -> Outcome<()> {
     })
 }
 
-fn lines(text: String) -> Vec<String> {
+fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
 /// All rich rules of the default zone, as firewalld writes them.
 async fn all() -> Outcome<Vec<String>> {
-    Ok(lines(system::run("firewall-cmd", &["--list-rich-rules"], None).await?))
+    Ok(lines(&system::run("firewall-cmd", &["--list-rich-rules"], None).await?))
 }
 
 async fn own() -> Outcome<String> {
     let own = all().await?.into_iter().filter(|rule| rule.contains("log prefix=\"flm "));
-    Ok(own.map(|rule| format!("{rule}\n")).collect())
+    Ok(own.map(|rule| format!("{rule}\n")).collect::<Vec<_>>().concat())
 }
 
 /// Makes FLM's rules these: what is new comes before what is old goes, and SSH sessions come first and go last. Each
 /// command is a transaction of firewalld.
 async fn change(wanted: Vec<String>) -> Outcome<()> {
-    let now = lines(own().await?);
+    let now = lines(&own().await?);
     let is_ssh = |rule: &&String| rule.contains("\"flm ssh \"");
     let (ssh, others): (Vec<_>, Vec<_>) = wanted.iter().filter(|rule| !now.contains(rule)).partition(is_ssh);
     for rule in ssh.into_iter().chain(others) {

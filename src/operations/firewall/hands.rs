@@ -20,8 +20,19 @@ pub(super) struct Saved {
     pub(super) own: BTreeMap<String, String>,
 }
 
+/// How long rules last by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasts {
+    /// Until the machine starts again.
+    UntilRestart,
+    /// They are in files of the firewall's own.
+    OverRestarts,
+}
+
 /// What a backend does to the machine. As root; each waits for programs.
 pub(super) struct Hands {
+    /// How long its rules last.
+    pub(super) lasts: Lasts,
     /// Whether its rules would count now; the failure says why not.
     pub(super) ready: fn() -> BoxFuture<'static, Outcome<()>>,
     /// The state now, with all that a rollback needs.

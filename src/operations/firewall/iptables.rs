@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::hands::{Hands, Saved};
+use super::hands::{Hands, Lasts, Saved};
 use super::{Backend, of_family, system};
 use crate::types::failure::Outcome;
 use crate::types::firewall::FirewallPlan;
@@ -17,6 +17,7 @@ pub(super) static BACKEND: Backend = Backend {
         "rules of iptables are gone after a restart of the machine, unless something such as iptables-persistent saves them",
     ],
     hands: Some(Hands {
+        lasts: Lasts::UntilRestart,
         ready: || Box::pin(async { Ok(()) }),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
@@ -217,7 +218,8 @@ pub(super) fn without_counts(table: &str) -> String {
     let lines = table.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| format!("{}\n", line.split(" [").next().filter(|_| line.starts_with(':')).unwrap_or(line)))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::hands::{Hands, Saved};
+use super::hands::{Hands, Lasts, Saved};
 use super::{Backend, of_family, ports, system};
 use crate::types::failure::Outcome;
 use crate::types::firewall::FirewallPlan;
@@ -21,6 +21,7 @@ pub(super) static BACKEND: Backend = Backend {
         "rules of nftables are gone after a restart of the machine; apply them again then",
     ],
     hands: Some(Hands {
+        lasts: Lasts::UntilRestart,
         ready: || Box::pin(async { Ok(()) }),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),

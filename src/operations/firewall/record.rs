@@ -45,6 +45,8 @@ pub(super) struct Change {
     pub(super) at: UnixMillis,
     pub(super) backend: String,
     pub(super) plan: FirewallPlan,
+    /// The start of the machine that it ends with; `None` when its rules outlive a restart.
+    pub(super) boot: Option<String>,
     /// The machine before it.
     pub(super) before: Saved,
     /// FLM's own rules once they were in force: whether they still are.
@@ -61,6 +63,7 @@ impl Change {
             backend: self.backend.clone(),
             plan: self.plan.clone(),
             applied: self.at,
+            boot: self.boot.clone(),
             phase,
         }
     }
@@ -219,13 +222,26 @@ pub(super) fn status(folder: &Path) -> Outcome<FirewallStatus> {
     let log = files::read_if_exists(&folder.join("log.jsonl"))?.unwrap_or_default();
     let lines: Vec<_> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let from = lines.len().saturating_sub(SHOWN_LINES);
+    let now = boot();
+    let is_gone = |record: &FirewallRecord| record.boot.as_ref().is_some_and(|boot| *boot != now);
+    let in_force_then =
+        |record: &FirewallRecord| matches!(record.phase, FirewallPhase::Pending { .. } | FirewallPhase::InForce { .. });
+    let last = shown.last.map(|last| {
+        let phase = if in_force_then(&last) && is_gone(&last) { FirewallPhase::Gone } else { last.phase };
+        FirewallRecord { phase, ..last }
+    });
     Ok(FirewallStatus {
-        last: shown.last,
-        in_force: shown.in_force,
+        last,
+        in_force: shown.in_force.filter(|record| !is_gone(record)),
         watch: Watch::Unwatched,
         log: lines.into_iter().skip(from).collect(),
         folder: folder.to_owned(),
     })
+}
+
+/// Names this start of the machine (random(4)); empty where the system does not tell.
+pub(super) fn boot() -> String {
+    files::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()
 }
 
 /// A file inside an open folder: a path that is short enough for a socket, and that nobody can bend.
@@ -289,6 +305,7 @@ mod tests {
             id: id.to_owned(),
             at: UnixMillis(1),
             backend: "nftables".to_owned(),
+            boot: Some(boot()),
             plan: FirewallPlan { ports: vec![8484], networks: Vec::new(), ssh: Vec::new() },
             before: Saved { snapshot: "rules".to_owned(), own: std::collections::BTreeMap::new() },
             own: None,
@@ -319,6 +336,24 @@ mod tests {
         assert_eq!(folder.changes().expect("reads"), [change("1")]);
         let _held = folder.lock().expect("free");
         assert!(folder.lock().expect_err("held").message.contains("under way"));
+    }
+
+    #[test]
+    fn rules_that_do_not_outlive_a_restart_are_gone_after_one() {
+        let data = tempfile::tempdir().expect("a folder");
+        let path = data.path().join(FOLDER);
+        let folder = Folder::prepare(&path).expect("a folder");
+        for (boot, phase) in [(Some("another start".to_owned()), FirewallPhase::Gone), (None, in_force())] {
+            let change = Change { boot, ..change("1") };
+            folder.show(change.record(in_force()), std::slice::from_ref(&change)).expect("writes");
+            let status = status(&path).expect("reads");
+            assert_eq!(status.in_force.is_some(), phase != FirewallPhase::Gone);
+            assert_eq!(status.last.expect("a change").phase, phase);
+        }
+    }
+
+    fn in_force() -> FirewallPhase {
+        FirewallPhase::InForce { since: UnixMillis(2) }
     }
 
     #[test]

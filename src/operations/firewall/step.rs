@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::hands::Hands;
+use super::hands::{Hands, Lasts};
 use super::record::{self, Change, Folder, KEPT_CHANGES};
 use super::watch::{SOCKET, WATCH_COMMAND, Watched, Word};
 use super::{BACKENDS, Backend, sessions, system};
@@ -106,6 +106,7 @@ async fn apply(
         at: now,
         backend: backend.name.to_owned(),
         plan: plan.clone(),
+        boot: (hands.lasts == Lasts::UntilRestart).then(record::boot),
         before: (hands.save)().await?,
         own: None,
         confirmed: None,
@@ -270,7 +271,7 @@ impl Watchdog {
             match Self::start(unit, watched).await {
                 Ok(watchdog) => return Ok(watchdog),
                 Err(failure) => {
-                    tracing::warn!(why = failure.message, "systemd does not run the watchdog; started without it")
+                    tracing::warn!(why = failure.message, "systemd does not run the watchdog; started without it");
                 }
             }
         }

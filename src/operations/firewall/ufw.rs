@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::hands::{Hands, Saved};
+use super::hands::{Hands, Lasts, Saved};
 use super::iptables::{self, FAMILIES, Family};
 use super::{Backend, EVERYONE, of_family, sources, system};
 use crate::config::files;
@@ -21,6 +21,7 @@ pub(super) static BACKEND: Backend = Backend {
     rollback,
     notes: &["rules count once ufw is active: ufw status"],
     hands: Some(Hands {
+        lasts: Lasts::OverRestarts,
         ready: || Box::pin(async { ready() }),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
@@ -42,14 +43,10 @@ fn apply(plan: &FirewallPlan) -> String {
         rules(plan).map(|(verb, rule)| format!("ufw prepend {verb} {rule} comment 'flm'\n")).collect();
     commands.reverse();
     // The session is let in before anything else changes.
-    let ssh: String = plan
-        .ssh
-        .iter()
-        .map(|ssh| {
-            format!("ufw prepend allow in proto tcp from {} to any port {} comment 'flm ssh'\n", ssh.from, ssh.port)
-        })
-        .collect();
-    format!("{ssh}{}", commands.concat())
+    let ssh = plan.ssh.iter().map(|ssh| {
+        format!("ufw prepend allow in proto tcp from {} to any port {} comment 'flm ssh'\n", ssh.from, ssh.port)
+    });
+    ssh.chain(commands).collect()
 }
 
 fn rollback(plan: &FirewallPlan) -> String {
@@ -154,7 +151,7 @@ fn is_commented(block: &str, comment: &str) -> bool {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// FLM's blocks of one family, in ufw's own form (`ufw/backend_iptables.py`, `_write_rules`).

@@ -274,6 +274,7 @@ impl Firewall {
         }
         match status.last.as_ref().map(|last| &last.phase) {
             None => (say("firewall.untouched"), Role::Popup),
+            Some(FirewallPhase::Gone) => (say("firewall.gone"), Role::Warn),
             Some(FirewallPhase::Pending { .. }) => (say("firewall.unwatched"), Role::Error),
             Some(FirewallPhase::Stuck { why, .. }) => {
                 (state.words.fill("firewall.stuck", &[("why", &escape(why))]), Role::Error)
