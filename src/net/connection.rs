@@ -237,10 +237,15 @@ impl Connection {
         std::mem::take(&mut self.arrived)
     }
 
+    /// Whether its last exchange has ended so that it could carry another one.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.persistence == Persistence::Keeps && self.unsent.is_empty() && self.has_ended()
+    }
+
     /// Whether it can take a request now: its last exchange has ended well, and the other side has neither closed it nor
     /// said anything since. Nobody is woken by it later.
     pub(super) fn rest(&mut self) -> bool {
-        if self.persistence == Persistence::Closes || !self.unsent.is_empty() || !self.has_ended() {
+        if !self.is_reusable() {
             return false;
         }
         let mut room = [const { MaybeUninit::uninit() }; 1];

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
 
 use super::connect::{self, Trust};
 use super::connection::{Begun, Connection, Heard, Unanswered};
@@ -23,12 +22,17 @@ use crate::telemetry::tasks::Tasks;
 /// How often idle connections are looked at: one that its engine has closed must not hold a socket for long.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How often a straight connection is tried that is not there in time. A burst can fill the backlog of an engine, whose
+/// system then drops the first packet; it is sent again after a second (RFC 6298 §2), when the deadline has passed.
+const CONNECT_TRIES: u32 = 2;
+
 /// Deadlines of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolConfig {
-    /// TCP (and TLS) connect; ENGINES.md §6: 1 s. Through an egress proxy its steps come on top (SPEC §7).
+    /// TCP (and TLS) connect; ENGINES.md §6: 1 s. What is not there by then is tried once more. Through an egress proxy its
+    /// steps come on top (SPEC §7).
     pub connect_timeout: Duration,
-    /// How long an idle connection is kept. Engines close theirs after 5 s (llama.cpp) to 75 s.
+    /// How long an idle connection is kept, give or take ten seconds. Engines close theirs after 5 s (llama.cpp) to 75 s.
     pub idle_timeout: Duration,
     /// Idle connections kept per upstream.
     pub idle_per_upstream: usize,
@@ -114,15 +118,28 @@ struct Lane {
     idle: Mutex<Vec<Idle>>,
 }
 
+/// A connection that idles. Its time is counted by those who look after it: a request asks no clock.
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
-    since: Instant,
+    /// How often it was looked at since it began to idle.
+    sweeps: u32,
 }
 
 impl Lane {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An idle connection that can be used.
+    fn take(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        while let Some(Idle { mut connection, .. }) = idle.pop() {
+            if connection.rest() {
+                return Some(connection);
+            }
+        }
+        None
     }
 }
 
@@ -158,12 +175,13 @@ impl Pool {
         let head = message::write_request(&request, &upstream.host_header).map_err(broken)?;
         let Outgoing { method, body, .. } = request;
         let lane = self.shared.lane(upstream);
-        let mut idle = self.shared.take_idle(&lane);
+        let mut idle = lane.take();
         loop {
             let reused = idle.is_some();
             let mut connection = match idle.take() {
                 Some(connection) => connection,
-                None => self.shared.connect(upstream).await?,
+                // Boxed: it is rare, and every request would carry the states of a handshake else.
+                None => Box::pin(self.shared.connect(upstream)).await?,
             };
             match connection.send(&method, &head, &body).await {
                 Ok(Begun { status, fields }) => {
@@ -204,23 +222,13 @@ impl Shared {
         lane
     }
 
-    fn take_idle(&self, lane: &Lane) -> Option<Connection> {
-        let mut idle = lane.idle();
-        while let Some(Idle { mut connection, since }) = idle.pop() {
-            if since.elapsed() < self.config.idle_timeout && connection.rest() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    fn give_back(self: &Arc<Self>, lane: &Lane, mut connection: Connection) {
-        if !connection.rest() {
+    fn give_back(self: &Arc<Self>, lane: &Lane, connection: Connection) {
+        if !connection.is_reusable() {
             return;
         }
         let mut idle = lane.idle();
         if idle.len() < self.config.idle_per_upstream {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, sweeps: 0 });
             drop(idle);
             if !std::mem::replace(&mut self.lanes().swept, true) {
                 self.tasks.spawn_until_end("idle upstream connections", self.clone().sweep());
@@ -230,12 +238,17 @@ impl Shared {
 
     /// Closes connections that idled too long, or that the engine has closed, as long as there are any.
     async fn sweep(self: Arc<Self>) {
+        let pause = self.config.idle_timeout.min(SWEEP);
+        let most = u32::try_from(self.config.idle_timeout.as_millis() / pause.as_millis().max(1)).unwrap_or(u32::MAX);
         loop {
-            tokio::time::sleep(self.config.idle_timeout.min(SWEEP)).await;
+            tokio::time::sleep(pause).await;
             let mut lanes = self.lanes();
             lanes.lanes.retain(|lane| {
                 let mut idle = lane.idle();
-                idle.retain_mut(|idle| idle.since.elapsed() < self.config.idle_timeout && idle.connection.rest());
+                idle.retain_mut(|idle| {
+                    idle.sweeps += 1;
+                    idle.sweeps <= most && idle.connection.rest()
+                });
                 // Whoever has a lane at hand will give a connection back to it.
                 !idle.is_empty() || Arc::strong_count(lane) > 1
             });
@@ -252,16 +265,19 @@ impl Shared {
 
     async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
-        let patience = match self.egress.allowance(&upstream.host, upstream.reach) {
-            Duration::ZERO => self.config.connect_timeout,
+        let (patience, tries) = match self.egress.allowance(&upstream.host, upstream.reach) {
+            Duration::ZERO => (self.config.connect_timeout, CONNECT_TRIES),
             // TLS over several relays takes seconds of its own.
-            allowance => allowance + CONNECT_LIMIT,
+            allowance => (allowance + CONNECT_LIMIT, 1),
         };
-        match tokio::time::timeout(patience, connect::dial(&self.egress, upstream, &self.trust)).await {
-            Ok(Ok(stream)) => Ok(Connection::new(stream)),
-            Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_elapsed) => Err(failed(format!("no connection within {patience:?}"))),
+        for _ in 0..tries {
+            match tokio::time::timeout(patience, connect::dial(&self.egress, upstream, &self.trust)).await {
+                Ok(Ok(stream)) => return Ok(Connection::new(stream)),
+                Ok(Err(error)) => return Err(failed(error.to_string())),
+                Err(_elapsed) => {}
+            }
         }
+        Err(failed(format!("no connection within {:?}", patience * tries)))
     }
 }
 

@@ -288,6 +288,59 @@ async fn every_hostile_answer_is_an_error_and_its_connection_is_closed() {
     }
 }
 
+/// Whether a connection to that port waits for its first answer (proc(5): state 02 is `SYN_SENT`).
+#[cfg(target_os = "linux")]
+fn is_dialling(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of sockets");
+    let remote = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let mut columns = line.split_whitespace().skip(2);
+        columns.next().is_some_and(|address| address.ends_with(&remote)) && columns.next() == Some("02")
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_burst_that_fills_an_engines_backlog_is_only_delayed() {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("binds");
+    socket.listen(1).expect("listens");
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().expect("an address");
+    let mut others = Vec::new();
+    while let Ok(other) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        others.push(other);
+        assert!(others.len() < 64, "the backlog has no end");
+    }
+    let upstream = Upstream::parse(&format!("http://{address}")).expect("a URL");
+    let config = PoolConfig { connect_timeout: Duration::from_millis(500), ..PoolConfig::default() };
+    let pool = Pool::new(config, Egress::direct(), Tasks::new());
+    let engine = tokio::task::spawn_blocking(move || {
+        use std::io::{Read as _, Write as _};
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while !is_dialling(address.port()) {
+            assert!(tokio::time::Instant::now() < until, "nobody dials");
+            std::thread::yield_now();
+        }
+        // The first packet is lost by now: there was no room for it.
+        listener.set_nonblocking(true).expect("may be asked");
+        loop {
+            assert!(tokio::time::Instant::now() < until, "nobody comes");
+            let Ok((mut stream, peer)) = listener.accept() else { continue };
+            stream.set_nonblocking(false).expect("may wait");
+            if others.iter().any(|other| other.local_addr().is_ok_and(|own| own == peer)) {
+                continue;
+            }
+            assert!(stream.read(&mut [0; 1024]).expect("reads") > 0);
+            stream.write_all(OK).expect("writes");
+            return stream;
+        }
+    });
+    assert_eq!(get(&pool, &upstream).await.expect("answers").0, StatusCode::OK);
+    drop(joined(engine).await);
+}
+
 #[tokio::test]
 async fn what_came_before_a_broken_end_is_given_before_the_error() {
     let (upstream, pool, engine) = engine(|listener| async move {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 
 use super::account::Stage;
 use super::exchange::{Authenticated, Exchange, Screened};
@@ -142,14 +142,14 @@ fn not_counted(exchange: &Exchange, label: &Arc<str>, state: &str) -> Refusal {
 /// The key that the request presents: Bearer or `x-api-key`; with both present they must be equal or exactly one
 /// must start with `flm_` (SPEC §4.4).
 pub(super) fn presented_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let bearer = match single(headers, AUTHORIZATION.as_str())? {
+    let bearer = match single(headers, &AUTHORIZATION)? {
         None => None,
-        Some(value) => match value.split_once(' ') {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Some(key.trim()),
+        Some(value) => match value.split_at_checked(BEARER.len()) {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case(BEARER) => Some(key.trim()),
             _ => return Err(Refusal::bad_request("The Authorization header must be 'Bearer' and the key.")),
         },
     };
-    let header = single(headers, "x-api-key")?.map(str::trim);
+    let header = single(headers, &X_API_KEY)?.map(str::trim);
     match (bearer, header) {
         (Some(one), Some(other)) if one != other => match (one.starts_with(PREFIX), other.starts_with(PREFIX)) {
             (true, false) => Ok(Some(one)),
@@ -161,7 +161,12 @@ pub(super) fn presented_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal
     }
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
+/// The scheme of keys, with the blank after it.
+const BEARER: &str = "bearer ";
+/// Where Anthropic's client libraries put the key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -204,6 +209,8 @@ mod tests {
         for pairs in [
             &[("authorization", "Basic dXNlcg==")][..],
             &[("authorization", "flm_a")],
+            &[("authorization", "Bearer")],
+            &[("authorization", "Bearerflm_a")],
             &[("authorization", "Bearer flm_a"), ("authorization", "Bearer flm_a")],
             &[("authorization", "Bearer flm_a"), ("x-api-key", "flm_b")],
             &[("authorization", "Bearer a"), ("x-api-key", "b")],

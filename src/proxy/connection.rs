@@ -146,18 +146,21 @@ async fn run(
     let culprit = own_doing.then_some(address);
     let peer = Arc::new(Peer { worker, address, door });
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
+        // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
+        // held open keeps its task's memory.
+        let accept = Box::pin(resolver.accept(stream));
         let shaken = tokio::select! {
-            shaken = tokio::time::timeout(limits.handshake, resolver.accept(stream)) => shaken??,
+            shaken = tokio::time::timeout(limits.handshake, accept) => shaken??,
             () = draining.cancelled() => return Ok(()),
         };
         return match shaken {
-            (stream, Application::Http2) => http2(stream, peer, &limits, tasks, draining).await,
-            (stream, Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
+            (stream, Application::Http2) => Box::pin(http2(stream, peer, &limits, tasks, draining)).await,
+            (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
         };
     }
     // HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from every client that means it.
     if &first == b"PRI " {
-        http2(stream, peer, &limits, tasks, draining).await
+        Box::pin(http2(stream, peer, &limits, tasks, draining)).await
     } else {
         http1(stream, peer, culprit, &limits, draining).await
     }

@@ -2,6 +2,7 @@
 //!
 //! Answers are built anew: no header of an engine reaches a client but the media type of what is passed through.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::header::{
@@ -36,12 +37,27 @@ const NO_LIMIT: HeaderValue = HeaderValue::from_static("2147483647");
 const NO_WAIT: HeaderValue = HeaderValue::from_static("0ms");
 
 /// Room for the headers of an ordinary answer.
-const HEADERS: usize = 14;
+const HEADERS: usize = 12;
+
+/// The headers of an answer in JSON to a key without limits. Those of every known key begin with a copy of them: putting eight
+/// headers together costs several times as much.
+static OF_KEYS: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(X_REQUEST_ID, HeaderValue::from_static(""));
+    for name in [LIMIT_REQUESTS, REMAINING_REQUESTS, LIMIT_TOKENS, REMAINING_TOKENS] {
+        headers.insert(name, NO_LIMIT);
+    }
+    for name in [RESET_REQUESTS, RESET_TOKENS] {
+        headers.insert(name, NO_WAIT);
+    }
+    headers
+});
 
 /// Turns an answer into a response and ends the account, or hands it to the stream.
 pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     rules::settle(&mut exchange, Sender::Stranger);
-    let mut response = match answer {
+    let response = match answer {
         Answer::Document { status, content_type, body } => {
             exchange.account.note(|row| {
                 row.status = status.as_u16();
@@ -49,20 +65,19 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             });
             let mut response = Response::new(AnswerBody::whole(body));
             *response.status_mut() = status;
-            response.headers_mut().reserve(HEADERS);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            *response.headers_mut() = head(&exchange, Some(HeaderValue::from_static(content_type)));
             response
         }
         Answer::Empty { status, headers } => {
             exchange.account.note(|row| row.status = status.as_u16());
             let mut response = Response::new(AnswerBody::empty());
             *response.status_mut() = status;
+            *response.headers_mut() = head(&exchange, None);
             response.headers_mut().extend(headers);
             response
         }
         Answer::Passed { status, content_type, mut body } => {
-            let mut head = HeaderMap::with_capacity(HEADERS);
-            put_head(&mut head, &exchange);
+            let head = head(&exchange, content_type);
             exchange.account.note(|row| row.status = status.as_u16());
             if exchange.account.is_stream() {
                 exchange.account.streams();
@@ -72,9 +87,6 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             *response.status_mut() = status;
             *response.headers_mut() = head;
             let headers = response.headers_mut();
-            if let Some(content_type) = content_type {
-                headers.insert(CONTENT_TYPE, content_type);
-            }
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             // The bytes are the engine's: no browser shall guess that they are a page of this origin.
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -82,21 +94,17 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
             return response;
         }
         Answer::Events(mut stream) => {
-            let mut head = HeaderMap::with_capacity(HEADERS);
-            put_head(&mut head, &exchange);
-            let media_type = stream.media_type();
+            let head = head(&exchange, Some(HeaderValue::from_static(stream.media_type())));
             stream.own(exchange.account);
             let mut response = Response::new(AnswerBody::events(stream));
             *response.headers_mut() = head;
             let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             // nginx and its like hold chunks back otherwise.
             headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
             return response;
         }
     };
-    put_head(response.headers_mut(), &exchange);
     exchange.account.end(RequestEnd::Completed);
     response
 }
@@ -108,10 +116,8 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     exchange.account.note(|row| row.bytes_out = document.len() as u64);
     let mut response = Response::new(AnswerBody::whole(document));
     *response.status_mut() = refusal.status;
+    *response.headers_mut() = head(&exchange, Some(HeaderValue::from_static("application/json")));
     let headers = response.headers_mut();
-    headers.reserve(HEADERS);
-    put_head(headers, &exchange);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -131,32 +137,29 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     response
 }
 
-/// Request id, rate limits and CORS.
-fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
+/// Media type, request id, rate limits and CORS.
+fn head(exchange: &Exchange, content_type: Option<HeaderValue>) -> HeaderMap {
+    let mut map = if exchange.rate.is_some() { OF_KEYS.clone() } else { HeaderMap::with_capacity(HEADERS) };
+    let headers = &mut map;
+    match content_type {
+        Some(content_type) => drop(headers.insert(CONTENT_TYPE, content_type)),
+        None => drop(headers.remove(CONTENT_TYPE)),
+    }
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(X_REQUEST_ID, id);
     }
     match exchange.rate {
         Some((limit, RateDecision::Allowed { remaining, reset })) => put_rate(headers, limit, remaining, reset),
         Some((limit, RateDecision::Limited { reset, .. })) => put_rate(headers, limit, 0, reset),
-        Some((_, RateDecision::Unlimited)) => {
-            headers.insert(LIMIT_REQUESTS, NO_LIMIT);
-            headers.insert(REMAINING_REQUESTS, NO_LIMIT);
-            headers.insert(RESET_REQUESTS, NO_WAIT);
-        }
-        None => {}
+        Some((_, RateDecision::Unlimited)) | None => {}
     }
-    if let Some(key) = &exchange.key {
-        if let Some(budget) = key.record.view.limits.tokens_per_day {
-            let day = key.counts.tokens.state(exchange.peer.worker.shared.clock.wall());
-            headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
-            headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(day.spent)));
-            put_text(headers, RESET_TOKENS, &duration(day.left));
-        } else {
-            headers.insert(LIMIT_TOKENS, NO_LIMIT);
-            headers.insert(REMAINING_TOKENS, NO_LIMIT);
-            headers.insert(RESET_TOKENS, NO_WAIT);
-        }
+    if let Some(key) = &exchange.key
+        && let Some(budget) = key.record.view.limits.tokens_per_day
+    {
+        let day = key.counts.tokens.state(exchange.peer.worker.shared.clock.wall());
+        headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
+        headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(day.spent)));
+        put_text(headers, RESET_TOKENS, &duration(day.left));
     }
     if exchange.errors == ErrorShape::Anthropic
         && let Some(id) = headers.get(X_REQUEST_ID).cloned()
@@ -169,6 +172,7 @@ fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
     }
     headers.extend(exchange.headers.iter().cloned());
     cors::put(headers, exchange.allowed_origin.clone());
+    map
 }
 
 fn put_rate(headers: &mut HeaderMap, limit: u32, remaining: u32, reset: Duration) {

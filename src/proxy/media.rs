@@ -55,11 +55,10 @@ impl Media {
 /// Refuses a client's body that names something to fetch, where nothing is fetched for it. Told before the body is translated, so that
 /// the path is the client's own.
 pub(super) fn refuse_remote(exchange: &Exchange, dialect: ClientDialect, body: &JsonBody) -> Result<(), Refusal> {
-    let text = text(body);
-    if fetches(exchange, dialect) || !remote_media::may_have(text) {
+    if fetches(exchange, dialect) || !body.may_name_places() {
         return Ok(());
     }
-    match remote_media::find(text) {
+    match remote_media::find(body.text()) {
         Some(path) => Err(Refusal::remote_media_off(path)),
         None => Ok(()),
     }
@@ -82,7 +81,7 @@ pub(super) fn check(
     if let Some(messages) = messages.filter(|messages| chat_images::may_hold(messages)) {
         held = chat_images::check(messages, exchange.limits.image_bytes)?;
     }
-    if fetches(exchange, dialect) && remote_media::may_have(text(body)) {
+    if fetches(exchange, dialect) && body.may_name_places() {
         if let Some(over) = held.remote.get(MAX_FETCHED) {
             let reason = format!("at most {MAX_FETCHED} images of one request are");
             return Err(Refusal::not_fetched(&over.path, &reason));
@@ -90,16 +89,11 @@ pub(super) fn check(
         // Whatever else is named would be the engine's to fetch.
         let without =
             messages.filter(|_| !held.remote.is_empty()).map(|messages| with_images(body, messages, &held.remote, &[]));
-        if let Some(path) = remote_media::find(text(without.as_ref().unwrap_or(body))) {
+        if let Some(path) = remote_media::find(without.as_ref().unwrap_or(body).text()) {
             return Err(Refusal::remote_reference(path));
         }
     }
     Ok(Media { files: Vec::new(), images: held.inline + held.remote.len(), audio: held.audio, remote: held.remote })
-}
-
-fn text(body: &JsonBody) -> &str {
-    // It was checked to be UTF-8 when it was parsed.
-    std::str::from_utf8(body.bytes()).unwrap_or_default()
 }
 
 /// The body with images in place of their addresses; empty ones for those that are not there yet.
@@ -111,10 +105,18 @@ fn with_images(body: &JsonBody, messages: &str, remote: &[RemoteImage], images: 
     body.with(&[Edit::Set("messages", chat_images::put_in(messages, remote, &images).into())])
 }
 
-/// Fetches the images that the request names and puts them into it.
-pub(super) async fn fetch(exchange: &Exchange, mut resolved: Resolved) -> Result<Resolved, Refusal> {
+/// Fetches the images that the request names, if any, and puts them into it.
+pub(super) async fn fetch(exchange: &Exchange, resolved: Resolved) -> Result<Resolved, Refusal> {
+    if resolved.media.remote.is_empty() {
+        return Ok(resolved);
+    }
+    // Boxed: it is rare, and every request would carry its state else.
+    Box::pin(fetch_all(exchange, resolved)).await
+}
+
+async fn fetch_all(exchange: &Exchange, mut resolved: Resolved) -> Result<Resolved, Refusal> {
     let remote = std::mem::take(&mut resolved.media.remote);
-    let Some(messages) = resolved.body.raw("messages").filter(|_| !remote.is_empty()) else { return Ok(resolved) };
+    let Some(messages) = resolved.body.raw("messages") else { return Ok(resolved) };
     let limits = &exchange.limits;
     let fetcher = &exchange.peer.worker.shared.fetcher;
     let deadline = tokio::time::Instant::now() + limits.fetch_timeout;

@@ -200,8 +200,7 @@ fn named_models(route: &OwnRoute, body: Option<&JsonBody>) -> Result<Vec<(&'stat
 /// Refuses what would make the engine connect to a place of the client's choice (SPEC §4.11).
 fn refuse_remote(route: &OwnRoute, body: Option<&JsonBody>, names: &[(&'static str, String)]) -> Result<(), Refusal> {
     let Some(body) = body else { return Ok(()) };
-    let text = std::str::from_utf8(body.bytes()).unwrap_or_default();
-    if let Some(path) = remote_media::find(text) {
+    if let Some(path) = body.may_name_places().then(|| remote_media::find(body.text())).flatten() {
         return Err(Refusal::remote_reference(path));
     }
     if route.effect != Effect::Manages {

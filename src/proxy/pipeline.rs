@@ -1,6 +1,7 @@
 //! A request's way through the proxy, one line per stage of SPEC §4.2, top to bottom.
 //!
-//! Called by `connection` for every request. The order never changes; the types of `exchange` enforce it.
+//! Called by `connection` for every request. The order never changes; the types of `exchange` enforce it. Ways that few requests
+//! take are boxed: every other request would carry their states along.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
     let authenticated = match authenticate::check(exchange, screened).await {
         Ok(authenticated) => authenticated,
         Err(refusal) => {
-            rules::refused_body(exchange, incoming).await;
+            Box::pin(rules::refused_body(exchange, incoming)).await;
             return Err(refusal);
         }
     };
@@ -63,16 +64,18 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
         Endpoint::Metrics => return Ok(metrics_page::answer(exchange)),
         Endpoint::OllamaTags => return Ok(ollama_api::tags(exchange, &routed)),
         Endpoint::OllamaPs => return Ok(ollama_api::ps(exchange, &routed)),
-        Endpoint::OllamaShow => return ollama_api::show(exchange, &routed, incoming).await,
+        Endpoint::OllamaShow => return Box::pin(ollama_api::show(exchange, &routed, incoming)).await,
         Endpoint::OllamaVersion => return Ok(ollama_api::version()),
-        Endpoint::Own(call) => return passthrough::answer(exchange, &routed.key, call.clone(), incoming).await,
+        Endpoint::Own(call) => {
+            return Box::pin(passthrough::answer(exchange, &routed.key, call.clone(), incoming)).await;
+        }
         Endpoint::Inference(inference) => *inference,
     };
     let parsed = body::read(exchange, routed, inference, incoming).await?;
     let resolved = resolve::model(exchange, parsed)?;
     if inference.dialect == ClientDialect::CountTokens {
         let resolved = media::fetch(exchange, resolved).await?;
-        return count_tokens::answer(exchange, resolved).await;
+        return Box::pin(count_tokens::answer(exchange, resolved)).await;
     }
     let resolved = budget::reserve(exchange, resolved)?;
     let resolved = media::fetch(exchange, resolved).await?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -403,7 +404,6 @@ async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> 
             Ok(Some(Err(error))) => return Err(Miss::Final(broke_off(&id, &error.to_string()))),
             Ok(Some(Ok(frame))) => frame,
         };
-        deadline = tokio::time::Instant::now() + order.gap;
         let Ok(data) = frame.into_data() else { continue };
         trace.first_byte.get_or_insert_with(|| order.worker.shared.clock.monotonic());
         if rest.len() + data.len() > MAX_ANSWER {
@@ -420,6 +420,11 @@ async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> 
                 rest.extend_from_slice(&data);
             }
         }
+        // Most answers come in one piece.
+        if body.is_end_stream() {
+            break;
+        }
+        deadline = tokio::time::Instant::now() + order.gap;
     }
     let whole = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
     let document = reader.whole(whole)?;

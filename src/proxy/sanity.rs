@@ -25,13 +25,15 @@ pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     if target > MAX_TARGET {
         return Err(Refusal::uri_too_long(MAX_TARGET));
     }
-    let named = named_host(&parts)?;
-    if let Some(host) = named.as_ref().map(Authority::host) {
-        if !is_this_machine(host) && exchange.peer.worker.shared.guard.exposure().notice() {
-            exchange.went_public("a request named a host that is not this machine");
-        }
-        if !is_own_name(host, &exchange.limits.allowed_hosts) {
-            return Err(Refusal::host_not_allowed(&cut(host, 100)));
+    if !names_loopback(&parts) {
+        let named = named_host(&parts)?;
+        if let Some(host) = named.as_ref().map(Authority::host) {
+            if !is_this_machine(host) && exchange.peer.worker.shared.guard.exposure().notice() {
+                exchange.went_public("a request named a host that is not this machine");
+            }
+            if !is_own_name(host, &exchange.limits.allowed_hosts) {
+                return Err(Refusal::host_not_allowed(&cut(host, 100)));
+            }
         }
     }
     if has_path_tricks(parts.uri.path()) {
@@ -39,6 +41,21 @@ pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     }
     exchange.account.mark(Stage::Screened);
     Ok(Screened { parts })
+}
+
+/// Whether the request names `127.0.0.1` or `localhost`, with a port or without, and no other host: most do, and need no
+/// parser to be known.
+fn names_loopback(parts: &Parts) -> bool {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (Some(host), None, None) = (hosts.next(), hosts.next(), parts.uri.authority()) else { return false };
+    let host = host.as_bytes();
+    let rest = host.strip_prefix(b"127.0.0.1").or_else(|| host.strip_prefix(b"localhost"));
+    rest.is_some_and(|rest| {
+        rest.is_empty()
+            || rest
+                .strip_prefix(b":")
+                .is_some_and(|port| (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit))
+    })
 }
 
 /// The one host that the request names: RFC 9112 §3.2 wants exactly one `Host` in HTTP/1.1, and an absolute-form
@@ -143,6 +160,31 @@ mod tests {
         {
             assert!(!has_path_tricks(path), "{path}");
         }
+    }
+
+    #[test]
+    fn loopback_is_known_without_a_parser_and_nothing_else_is() {
+        let request = |target: &str, hosts: &[&'static str]| {
+            let mut parts = http::Request::get(target).body(()).expect("a request").into_parts().0;
+            for host in hosts {
+                parts.headers.append(HOST, http::HeaderValue::from_static(host));
+            }
+            parts
+        };
+        for host in ["127.0.0.1", "127.0.0.1:8484", "localhost", "localhost:1"] {
+            let parts = request("/v1/models", &[host]);
+            assert!(names_loopback(&parts), "{host}");
+            let named = named_host(&parts).expect("valid").expect("a host");
+            assert!(is_this_machine(named.host()) && is_own_name(named.host(), &[]), "{host}");
+        }
+        for host in
+            ["127.0.0.10", "127.0.0.1.evil", "localhost.evil", "127.0.0.1:", "127.0.0.1:123456", "127.0.0.1:x", ""]
+        {
+            assert!(!names_loopback(&request("/v1/models", &[host])), "{host}");
+        }
+        assert!(!names_loopback(&request("/v1/models", &["localhost", "localhost"])));
+        assert!(!names_loopback(&request("/v1/models", &[])));
+        assert!(!names_loopback(&request("http://evil/v1/models", &["localhost"])));
     }
 
     #[test]

@@ -96,7 +96,12 @@ impl ImageFault {
 #[must_use]
 pub fn may_hold(messages: &str) -> bool {
     let bytes = messages.as_bytes();
-    ["image_url", "input_audio", "\\u00"].iter().any(|word| memchr::memmem::find(bytes, word.as_bytes()).is_some())
+    memchr::memchr2_iter(b'_', b'\\', bytes).any(|at| {
+        let (before, rest) = (&bytes[..at], &bytes[at..]);
+        rest.starts_with(b"\\u00")
+            || before.ends_with(b"image") && rest.starts_with(b"_url")
+            || before.ends_with(b"input") && rest.starts_with(b"_audio")
+    })
 }
 
 /// Finds and checks what messages hold. `limit` is the size of one decoded image in bytes.

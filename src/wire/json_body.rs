@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 
 use super::json_scan::{self, MAX_DEPTH, ScanFault, ScannedField};
+use super::remote_media;
 
 /// Top-level fields that are accepted: the largest API has about 40. Duplicates are looked for among all of them.
 const MAX_FIELDS: usize = 512;
@@ -20,6 +21,8 @@ pub struct JsonBody {
     /// Checked to be UTF-8 once.
     text: ByteString,
     fields: Vec<Field>,
+    /// Whether a key of any depth may be that of something to fetch.
+    may_name_places: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +83,8 @@ impl JsonBody {
         let text = ByteString::try_from(bytes)
             .map_err(|error| BodyFault::Malformed(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
         let mut fields: Vec<Field> = Vec::with_capacity(16);
-        json_scan::fields(text.as_bytes().as_ref(), |scanned| {
+        let mut may_name_places = false;
+        let each = |scanned: ScannedField| {
             if fields.len() == MAX_FIELDS {
                 return Err(BodyFault::TooManyFields);
             }
@@ -91,12 +95,32 @@ impl JsonBody {
             }
             fields.push(field);
             Ok(())
+        };
+        json_scan::fields_and_keys::<BodyFault>(text.as_bytes().as_ref(), each, |key, escaped| {
+            may_name_places |= escaped || remote_media::may_name_a_place(key);
         })?;
-        Ok(Self { text, fields })
+        Ok(Self { text, fields, may_name_places })
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether something in it may be there to be fetched; [`remote_media::find`] tells. Most requests have nothing, and know it
+    /// from being read.
+    #[must_use]
+    pub fn may_name_places(&self) -> bool {
+        self.may_name_places
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
-        self.fields.iter().find(|field| field.name(&self.text) == key)
+        let text = self.text.as_bytes();
+        self.fields.iter().find(|field| match &field.key {
+            Key::Plain(place) => place.len() == key.len() && text[place.clone()] == *key.as_bytes(),
+            Key::Unescaped(name) => **name == *key,
+        })
     }
 
     /// The raw JSON of a top-level field.
@@ -180,7 +204,8 @@ impl JsonBody {
                 Written::Added { key, entry, value } => Field { key: Key::Unescaped(key.into()), entry, value },
             });
         });
-        Self { text: text.into(), fields }
+        // What an edit puts in was not looked at.
+        Self { text: text.into(), fields, may_name_places: true }
     }
 
     fn write<'e>(&'e self, edits: &'e [Edit<'_>], mut note: impl FnMut(Written<'e>)) -> String {

@@ -41,9 +41,21 @@ pub(super) enum ScanFault {
 /// See [`ScanFault`]. Bytes above 127 are taken as they are: check UTF-8 before.
 pub(super) fn fields<E: From<ScanFault>>(
     text: &[u8],
-    mut each: impl FnMut(ScannedField) -> Result<(), E>,
+    each: impl FnMut(ScannedField) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut scan = Scan { text, at: 0 };
+    fields_and_keys(text, each, |_key, _escaped| {})
+}
+
+/// The same, and gives the keys of all depths to `key` on the way, between their quotes and with whether they have escapes.
+///
+/// # Errors
+/// As [`fields`].
+pub(super) fn fields_and_keys<E: From<ScanFault>>(
+    text: &[u8],
+    mut each: impl FnMut(ScannedField) -> Result<(), E>,
+    key: impl FnMut(&[u8], bool),
+) -> Result<(), E> {
+    let mut scan = Scan { text, at: 0, key };
     if scan.peek() != Some(b'{') {
         scan.value(0)?;
         scan.end()?;
@@ -72,12 +84,14 @@ pub(super) fn fields<E: From<ScanFault>>(
     scan.end().map_err(E::from)
 }
 
-struct Scan<'a> {
+struct Scan<'a, K> {
     text: &'a [u8],
     at: usize,
+    /// Hears of every key.
+    key: K,
 }
 
-impl Scan<'_> {
+impl<K: FnMut(&[u8], bool)> Scan<'_, K> {
     fn fault(&self, expected: &'static str) -> ScanFault {
         ScanFault::Syntax { at: self.at, expected }
     }
@@ -102,6 +116,7 @@ impl Scan<'_> {
     }
 
     /// A key with its colon; answers where it stands between its quotes, and whether it has escapes.
+    #[inline]
     fn key(&mut self) -> Result<(Range<usize>, bool), ScanFault> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("a key is expected"));
@@ -110,6 +125,7 @@ impl Scan<'_> {
         let begin = self.at;
         let escaped = self.string()?;
         let key = begin..self.at - 1;
+        (self.key)(&self.text[key.clone()], escaped);
         if self.peek() != Some(b':') {
             return Err(self.fault("a colon is expected"));
         }
@@ -217,7 +233,19 @@ impl Scan<'_> {
     }
 
     /// The rest of a string after its opening quote; answers whether it has escapes.
+    #[inline]
     fn string(&mut self) -> Result<bool, ScanFault> {
+        self.skip_plain();
+        if self.text.get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(false);
+        }
+        self.rest_of_string()
+    }
+
+    /// The same from a byte on that is not plain, or where the text ends. Few strings come here.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<bool, ScanFault> {
         let mut escaped = false;
         loop {
             self.skip_plain();
@@ -252,6 +280,7 @@ impl Scan<'_> {
     }
 
     /// To the next quote, backslash or control character, eight bytes at a time.
+    #[inline]
     fn skip_plain(&mut self) {
         const ONES: u64 = u64::from_ne_bytes([1; 8]);
         const HIGHS: u64 = ONES << 7;

@@ -239,10 +239,43 @@ pub fn read_whole(document: Document, body: Bytes) -> Result<(Bytes, Option<Toke
     if !list.starts_with('[') {
         return Err(wrong(format!("its answer has no list {list_name:?}")));
     }
-    let usage: Option<RawUsage> = serde_json::from_str(usage).map_err(|fault| no_document(&fault))?;
-    let usage = usage.as_ref().map(RawUsage::read);
+    let usage = if let Some(usage) = plain_usage(usage) {
+        Some(usage)
+    } else {
+        let usage: Option<RawUsage> = serde_json::from_str(usage).map_err(|fault| no_document(&fault))?;
+        usage.as_ref().map(RawUsage::read)
+    };
     let body = if document == Document::Chat { with_reasoning(&body, "message").unwrap_or(body) } else { body };
     Ok((body, usage))
+}
+
+/// Reads usage as most engines write it, under the names of OpenAI's chats. `None` for every other, which takes the longer way.
+fn plain_usage(usage: &str) -> Option<TokenUsage> {
+    let names = ["prompt_tokens", "completion_tokens", "prompt_tokens_details", "input_tokens", "output_tokens"];
+    let [prompt, completion, details, None, None] = raw_fields(usage, names)? else { return None };
+    let count = |raw: Option<&str>| raw.map_or(Some(0), |raw| raw.parse().ok());
+    let cached = match details {
+        None | Some("null") => 0,
+        Some(details) => {
+            let [cached] = raw_fields(details, ["cached_tokens"])?;
+            count(cached)?
+        }
+    };
+    Some(TokenUsage { prompt: count(prompt)?, completion: count(completion)?, cached, source: TokenSource::Engine })
+}
+
+/// Fields of an object, as they are written. `None` when the text is none, or one stands there twice, or a key has escapes.
+fn raw_fields<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Option<[Option<&'a str>; N]> {
+    let mut found = [None; N];
+    let read = json_scan::fields::<ScanFault>(object.as_bytes(), |field| {
+        let strange = ScanFault::Syntax { at: field.key.start, expected: "a plain key, once" };
+        if field.escaped {
+            return Err(strange);
+        }
+        let Some(place) = names.iter().position(|name| *name == &object[field.key.clone()]) else { return Ok(()) };
+        if found[place].replace(&object[field.value]).is_some() { Err(strange) } else { Ok(()) }
+    });
+    read.ok().map(|()| found)
 }
 
 /// Whether a JSON text may hold reasoning under a name other than [`REASONING_OUT`]. A quote inside a string is
@@ -370,6 +403,36 @@ mod tests {
         let (out, usage) = read_whole(Document::Chat, body.clone()).expect("an answer");
         assert_eq!(out, body);
         assert_eq!(usage, Some(TokenUsage { prompt: 3, completion: 2, cached: 1, source: TokenSource::Engine }));
+    }
+
+    #[test]
+    fn usage_read_the_short_way_is_what_the_long_way_reads() {
+        for (usage, short) in [
+            (r#"{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}"#, true),
+            (r#"{"completion_tokens":2}"#, true),
+            ("{}", true),
+            (r#"{ "prompt_tokens" : 3 , "prompt_tokens_details" : { "cached_tokens" : 1 , "x" : [] } }"#, true),
+            (
+                r#"{"prompt_tokens":3,"prompt_tokens_details":null,"completion_tokens_details":{"reasoning_tokens":7}}"#,
+                true,
+            ),
+            (r#"{"prompt_tokens":3,"prompt_tokens_details":{}}"#, true),
+            (r#"{"input_tokens":3,"output_tokens":2}"#, false),
+            (r#"{"prompt_tokens":null,"completion_tokens":2}"#, false),
+            (r#"{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":null}}"#, false),
+            (r#"{"prompt_tokens":3}"#, false),
+            (r#"{"prompt_tokens":3,"prompt_tokens":4}"#, false),
+            (r#"{"prompt_tokens":"3"}"#, false),
+            (r#"{"prompt_tokens":-3}"#, false),
+            (r#"{"prompt_tokens":3.5}"#, false),
+            ("null", false),
+            ("[]", false),
+        ] {
+            let long = serde_json::from_str::<RawUsage>(usage).ok().map(|usage| usage.read());
+            let read = plain_usage(usage);
+            assert_eq!(read.is_some(), short, "{usage}");
+            assert!(read.is_none() || read == long, "{usage}");
+        }
     }
 
     #[test]

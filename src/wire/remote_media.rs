@@ -20,19 +20,19 @@ pub fn find(json: &str) -> Option<String> {
     walk.found
 }
 
-/// Whether a text can hold a remote reference at all: a key that ends in `url` or `uri` or is one of the others, in any case or with
-/// escapes. Costs two passes without building anything, so that requests without media pay next to nothing.
+/// Whether a key without escapes can be that of a remote reference: it ends in `url`, `urls` or `uri`, or is one of the others, in
+/// any case. Every key of every request is asked, so it is a look at a few bytes.
 #[must_use]
-pub fn may_have(json: &str) -> bool {
-    let bytes = json.as_bytes();
-    let begins = |rest: &[u8], word: &[u8]| rest.len() >= word.len() && rest[..word.len()].eq_ignore_ascii_case(word);
-    memchr::memchr2_iter(b'u', b'U', bytes).any(|at| {
-        let rest = &bytes[at..];
-        // `\u00…` can spell any letter of a key.
-        begins(rest, b"url") || begins(rest, b"uri") || rest.starts_with(b"u00") && at > 0 && bytes[at - 1] == b'\\'
-    }) || memchr::memchr2_iter(b'm', b'M', bytes)
-        // `remote…` and `images`, from their m on, as beginnings of keys.
-        .any(|at| at > 1 && begins(&bytes[at - 1..], b"images\"") || at > 2 && begins(&bytes[at - 2..], b"remote"))
+pub(super) fn may_name_a_place(key: &[u8]) -> bool {
+    let ends = |word: &[u8]| key.len() >= word.len() && key[key.len() - word.len()..].eq_ignore_ascii_case(word);
+    match key.last() {
+        Some(b'l' | b'L') => ends(b"url"),
+        Some(b'i' | b'I') => ends(b"uri"),
+        Some(b's' | b'S') => ends(b"urls") || key.eq_ignore_ascii_case(b"images"),
+        Some(b'e' | b'E') => key.eq_ignore_ascii_case(b"remote"),
+        Some(b't' | b'T') => key.eq_ignore_ascii_case(b"remote_host"),
+        _ => false,
+    }
 }
 
 /// Whether a value names a place to fetch from: it has a scheme other than `data`, or none but a host.
@@ -185,6 +185,8 @@ impl<'de> Visitor<'de> for Value<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::json_body::{BodyFault, JsonBody};
+    use proptest::prelude::*;
 
     #[test]
     fn every_way_to_name_a_remote_thing_is_found_with_its_path() {
@@ -215,7 +217,8 @@ mod tests {
             (r#"{"image_uri":"http://a"}"#, "image_uri"),
         ] {
             assert_eq!(find(json).as_deref(), Some(path), "{json}");
-            assert!(may_have(json), "{json}");
+            let body = JsonBody::parse(json.as_bytes().into()).map(|body| body.may_name_places());
+            assert!(matches!(body, Ok(true) | Err(BodyFault::Duplicate(_))), "{json}");
         }
     }
 
@@ -237,10 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_media_are_known_by_one_look() {
-        assert!(!may_have(r#"{"messages":[{"role":"user","content":"a plain question, Uwe \u3042"}]}"#));
-        assert!(may_have(r#"{"x":{"Url":"data:"}}"#));
-        assert!(may_have(r#"{"x":{"\u0075rl":"data:"}}"#));
-        assert!(!may_have("u"));
+    fn requests_without_media_are_known_when_they_are_read() {
+        let may = |json: &'static str| JsonBody::parse(json.as_bytes().into()).expect("JSON").may_name_places();
+        assert!(!may(
+            r#"{"messages":[{"role":"user","content":"see http://url.example, \u00e9 \u3042"}],"model":"curl"}"#
+        ));
+        assert!(may(r#"{"x":{"Url":"data:"}}"#));
+        assert!(may(r#"{"x":[[{"\u0075rl":"data:"}]]}"#));
+        assert!(may(r#"{"image_URLS":[]}"#));
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_is_looked_for_that_reading_does_not_notice(key in "(im|remote_|server_|x|)(images|url|URLs|uri|Remote|host|input)") {
+            prop_assert!(under(&key) == Under::Plain || under(&key) == Under::Input || may_name_a_place(key.as_bytes()));
+        }
     }
 }
