@@ -27,7 +27,7 @@ use crate::types::calls::comparisons::{
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
-use crate::types::calls::policy::SetPolicy;
+use crate::types::calls::policy::{SetPolicy, ShowPolicy};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt,
@@ -243,7 +243,7 @@ requests! {
     AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DeleteComparison, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
     ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
     PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt,
-    SetSetting, ShowComparison, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    SetSetting, ShowComparison, ShowPolicy, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
     }
     long { Chat, CompareModels, LoadModel, PullModel }
 }

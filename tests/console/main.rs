@@ -8,6 +8,7 @@ mod journeys;
 mod keys;
 mod monkey;
 mod picture;
+mod policy;
 mod screens;
 mod wizard;
 mod words;

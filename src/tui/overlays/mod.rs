@@ -19,6 +19,7 @@ pub mod key;
 pub mod menu;
 pub mod notice;
 pub mod picker;
+pub mod policy;
 pub mod profile_form;
 pub mod quit;
 pub mod saved;
@@ -53,6 +54,8 @@ pub enum Overlay {
     Saved(saved::Saved),
     /// Going public, step by step.
     Wizard(Box<wizard::Wizard>),
+    /// The security policy.
+    Policy(Box<policy::Policy>),
 }
 
 /// What becomes of a box after a key press.
@@ -98,6 +101,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Picker(picker) => picker.press(state, key),
             Overlay::Saved(saved) => saved.press(state, key),
             Overlay::Wizard(wizard) => wizard.press(state, key),
+            Overlay::Policy(policy) => policy.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -107,8 +111,12 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
 fn put_back(state: &mut State, top: Overlay, depth: usize, stays: Stays) {
     if stays == Stays::Open {
         state.overlays.insert(depth.min(state.overlays.len()), top);
-    } else if let Overlay::Wizard(wizard) = top {
-        wizard::closed(state, wizard);
+    } else {
+        match top {
+            Overlay::Wizard(wizard) => wizard::closed(state, wizard),
+            Overlay::Policy(policy) => policy::closed(state, policy),
+            _ => {}
+        }
     }
 }
 
@@ -121,6 +129,7 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Form(form) => form.paste(state, text),
         Overlay::Picker(picker) => picker.paste(text),
         Overlay::Wizard(wizard) => wizard.paste(state, text),
+        Overlay::Policy(policy) => policy.paste(text),
         Overlay::Key(_)
         | Overlay::Quit(_)
         | Overlay::Settings(_)
@@ -141,6 +150,8 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Settings(settings), Target::OverlayRow(row)) => settings.focus_on(state, row),
         (Overlay::Picker(picker), Target::OverlayRow(row)) => picker.choose(state, row),
         (Overlay::Saved(saved), Target::OverlayRow(row)) => saved.choose(state, row),
+        (Overlay::Policy(policy), Target::OverlayRow(row)) => policy.focus_on(row),
+        (Overlay::Policy(policy), Target::Button(button)) => policy.choose(state, button),
         (Overlay::Wizard(wizard), Target::OverlayRow(row)) => wizard.focus_on(row),
         (Overlay::Wizard(wizard), Target::Button(button)) => wizard.choose(state, button),
         (Overlay::Confirm(confirm), Target::Button(button)) => confirm.choose(state, button),
@@ -172,6 +183,7 @@ pub fn forget_calls(state: &mut State, failure: &Failure) {
         match overlay {
             Overlay::Form(form) => form.waiting = None,
             Overlay::Wizard(wizard) => wizard::forget(wizard, failure),
+            Overlay::Policy(policy) => policy.forget(failure),
             _ => {}
         }
     }
@@ -195,6 +207,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Picker(picker) => picker.draw(state, painter, screen),
             Overlay::Saved(saved) => saved.draw(state, painter, screen),
             Overlay::Wizard(wizard) => wizard.draw(state, painter, screen),
+            Overlay::Policy(policy) => policy.draw(state, painter, screen),
         }
     }
 }
