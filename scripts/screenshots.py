@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Runs `flm-tui --demo` on a pseudo-terminal, shows each tab in each language, and paints what the screen shows.
+"""Runs `flm-tui --demo` on a pseudo-terminal, shows each tab and some journeys in each language, and paints what the screen
+shows. The English session is written as a recording too (asciicast v2: asciinema play FOLDER/../demo.cast).
 
 usage: screenshots.py FLM_TUI FOLDER        (called by scripts/screenshots.sh)
 """
 
+import codecs
 import fcntl
+import json
 import os
 import pty
 import select
@@ -23,6 +26,14 @@ from PIL import Image, ImageDraw, ImageFont
 COLUMNS, ROWS = 140, 36
 LANGUAGES = {"en": "en_US.UTF-8", "ja": "ja_JP.UTF-8"}
 TABS = ["engines", "models", "proxy", "security", "blocklist", "prompts"]
+F3, F7, ESCAPE, DOWN = "\x1bOR", "\x1b[18~", "\x1b", "\x1b[B"
+# Name, what is typed with the seconds that are watched after it.
+JOURNEYS = [
+    ("load", [("3", 1), ("v", 0.3), ("v", 0.3), ("v", 2)]),
+    ("chat", [("2", 1), ("c", 1), ("Why is the sky blue?", 1), ("\r", 7)]),
+    ("compare", [(F7, 1), (F3, 1), (" " + DOWN + DOWN + " " + DOWN + " ", 1), ("\r", 1), ("Why is the sky blue?", 1), ("\r", 8)]),
+    ("wizard", [(ESCAPE, 1), ("3", 1), ("w", 2), ("\r", 2)]),
+]
 # The demo's clients have sent enough by then for every list to have rows.
 DEMO_SECONDS = 12
 
@@ -80,6 +91,7 @@ class Terminal:
         self.home = tempfile.mkdtemp(prefix="flm-", dir="/tmp")
         self.screen = pyte.Screen(COLUMNS, ROWS)
         self.stream = pyte.ByteStream(self.screen)
+        self.began, self.written = time.monotonic(), []
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             environment = {
@@ -102,12 +114,31 @@ class Terminal:
                     if question in written:
                         os.write(self.terminal, answer)
                 self.stream.feed(written)
+                self.written.append((time.monotonic() - self.began, written))
+
+    def type(self, keys):
+        os.write(self.terminal, keys.encode())
+
+    def record(self, path):
+        """Writes what was shown so far as an asciicast."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        header = {"version": 2, "width": COLUMNS, "height": ROWS, "title": "flm-tui --demo"}
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(header) + "\n")
+            for at, written in self.written:
+                file.write(json.dumps([round(at, 3), "o", decoder.decode(written)], ensure_ascii=False) + "\n")
 
     def close(self):
         os.kill(self.pid, signal.SIGTERM)
         os.close(self.terminal)
         os.waitpid(self.pid, 0)
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def picture(terminal, folder, name, language):
+    path = os.path.join(folder, f"{name}-{language}.png")
+    paint(terminal.screen, path)
+    print(path)
 
 
 def main():
@@ -118,11 +149,16 @@ def main():
         try:
             terminal.watch(DEMO_SECONDS)
             for number, tab in enumerate(TABS, 1):
-                os.write(terminal.terminal, str(number).encode())
+                terminal.type(str(number))
                 terminal.watch(1.5)
-                path = os.path.join(folder, f"{tab}-{language}.png")
-                paint(terminal.screen, path)
-                print(path)
+                picture(terminal, folder, tab, language)
+            for name, steps in JOURNEYS:
+                for keys, seconds in steps:
+                    terminal.type(keys)
+                    terminal.watch(seconds)
+                picture(terminal, folder, name, language)
+            if language == "en":
+                terminal.record(os.path.join(folder, os.pardir, "demo.cast"))
         finally:
             terminal.close()
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Paints the screenshots of assets/screenshots/ from the real program: each tab of `flm-tui --demo`, in both languages.
+# Paints the screenshots of assets/screenshots/ from the real program, and records assets/demo.cast: each tab of
+# `flm-tui --demo`, a chat, a comparison and the wizard, in both languages.
 #
 #   scripts/screenshots.sh [FOLDER]
 #

@@ -227,6 +227,7 @@ commands! {
     NextView "next-view" ["v", "]"] "command.next_view" Proxy Looks 96;
     PreviousView "previous-view" ["["] "command.previous_view" Proxy Looks 0;
     SetUp "set-up" ["w"] "command.go_public" Proxy Changes 60;
+    EditPolicy "edit-policy" ["P"] "command.edit_policy" Proxy Looks 50;
     StartProxy "start-proxy" ["s"] "command.start_proxy" Proxy Changes 100;
     StopProxy "stop-proxy" ["S"] "command.stop_proxy" Proxy Dangerous 70;
     ReloadProxy "reload-proxy" ["r"] "command.reload_proxy" Proxy Changes 40;

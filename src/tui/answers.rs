@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, wizard, work};
+use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, policy, wizard, work};
 use crate::tui::state::State;
 use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
@@ -29,6 +29,7 @@ pub fn take(state: &mut State, answer: Answer) {
     let Answer { ticket, reply } = answer;
     state.pending.remove(&ticket);
     let Some(reply) = wizard::take(state, ticket, reply) else { return };
+    let Some(reply) = asked_or_guarded(state, ticket, reply) else { return };
     let asked_by_form = settle_form(state, ticket, reply.failure());
     match reply {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
@@ -88,15 +89,6 @@ pub fn take(state: &mut State, answer: Answer) {
         | Reply::PullModel(..)
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
-        Reply::Chat(_, outcome) => tab_models::chat::answered(state, ticket, outcome),
-        Reply::CompareModels(_, outcome) => tab_models::compare::answered(state, ticket, outcome),
-        Reply::SaveComparison(_, outcome) => tab_models::compare::saved(state, ticket, outcome),
-        Reply::ShowComparison(_, Ok(comparison)) => tab_models::compare::show(state, comparison),
-        Reply::ListComparisons(_, outcome) => state.world.comparisons.take(outcome),
-        Reply::DeleteComparison(call, Ok(())) => {
-            done(state, "compare.deleted", &[("number", &call.id.to_string())]);
-            state.read(ListComparisons {});
-        }
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
@@ -164,6 +156,30 @@ pub fn take(state: &mut State, answer: Answer) {
             }
         }
     }
+}
+
+/// Takes the answers of models, comparisons and the guard; answers back those of others, and failures that are told as
+/// everywhere.
+fn asked_or_guarded(state: &mut State, ticket: Ticket, reply: Reply) -> Option<Reply> {
+    match reply {
+        Reply::Chat(_, outcome) => tab_models::chat::answered(state, ticket, outcome),
+        Reply::CompareModels(_, outcome) => tab_models::compare::answered(state, ticket, outcome),
+        Reply::SaveComparison(_, outcome) => tab_models::compare::saved(state, ticket, outcome),
+        Reply::ShowComparison(_, Ok(comparison)) => tab_models::compare::show(state, comparison),
+        Reply::ListComparisons(_, outcome) => state.world.comparisons.take(outcome),
+        Reply::DeleteComparison(call, Ok(())) => {
+            done(state, "compare.deleted", &[("number", &call.id.to_string())]);
+            state.read(ListComparisons {});
+        }
+        Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
+        Reply::ShowPolicy(_, outcome) => {
+            // The box that asked may be closed.
+            let _nobody_waits = policy::take(state, ticket, outcome);
+        }
+        Reply::SetPolicy(_, outcome) => policy::saved(state, ticket, outcome),
+        other => return Some(other),
+    }
+    None
 }
 
 /// A file was written, or could not be.

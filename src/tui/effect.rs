@@ -32,7 +32,7 @@ use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListE
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
-use crate::types::calls::policy::SetPolicy;
+use crate::types::calls::policy::{SetPolicy, ShowPolicy};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt,
@@ -292,8 +292,8 @@ requests! {
     ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes,
     ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall,
     RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked, RotateKey,
-    SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall, ShowUsage,
-    StartListener, StopListener, TestAlertChannel, UnloadModel,
+    SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall, ShowPolicy,
+    ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
     long { Chat, CompareModels, LoadModel, PullModel }
 }

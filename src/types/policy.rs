@@ -393,25 +393,30 @@ impl Rules {
         Scoring { mode, points: points.get(), per_minute: per_minute.get() }
     }
 
+    /// Puts a rule in a mode; points and counts stay.
+    pub fn put(&mut self, rule: RuleName, mode: Mode) {
+        *match rule {
+            RuleName::SqlInjection => &mut self.sql_injection.mode,
+            RuleName::PathTraversal => &mut self.path_traversal.mode,
+            RuleName::CodeInjection => &mut self.code_injection.mode,
+            RuleName::ScannerAgent => &mut self.scanner_agent.mode,
+            RuleName::MissingAgent => &mut self.missing_agent.mode,
+            RuleName::UnusualMethod => &mut self.unusual_method.mode,
+            RuleName::ManyNotFound => &mut self.many_not_found.mode,
+            RuleName::RequestBurst => &mut self.request_burst.mode,
+            RuleName::OversizedBody => &mut self.oversized_body.mode,
+            RuleName::HeldOpen => &mut self.held_open.mode,
+            RuleName::UnknownEndpoint => &mut self.unknown_endpoint.mode,
+            RuleName::RepeatedBody => &mut self.repeated_body.mode,
+            RuleName::Honeypot => &mut self.honeypot.mode,
+        } = mode;
+    }
+
     /// The same with every rule in one mode; points and counts stay.
     #[must_use]
     pub fn all_in(mut self, mode: Mode) -> Self {
         for rule in RuleName::ALL {
-            *match rule {
-                RuleName::SqlInjection => &mut self.sql_injection.mode,
-                RuleName::PathTraversal => &mut self.path_traversal.mode,
-                RuleName::CodeInjection => &mut self.code_injection.mode,
-                RuleName::ScannerAgent => &mut self.scanner_agent.mode,
-                RuleName::MissingAgent => &mut self.missing_agent.mode,
-                RuleName::UnusualMethod => &mut self.unusual_method.mode,
-                RuleName::ManyNotFound => &mut self.many_not_found.mode,
-                RuleName::RequestBurst => &mut self.request_burst.mode,
-                RuleName::OversizedBody => &mut self.oversized_body.mode,
-                RuleName::HeldOpen => &mut self.held_open.mode,
-                RuleName::UnknownEndpoint => &mut self.unknown_endpoint.mode,
-                RuleName::RepeatedBody => &mut self.repeated_body.mode,
-                RuleName::Honeypot => &mut self.honeypot.mode,
-            } = mode;
+            self.put(rule, mode);
         }
         self
     }

@@ -11,6 +11,7 @@ mod keys;
 mod leak;
 mod monkey;
 mod picture;
+mod policy;
 mod screens;
 mod wizard;
 mod words;

@@ -266,6 +266,73 @@ fn a_chat_streams_and_is_left_and_two_models_are_compared_saved_and_exported() {
 }
 
 #[test]
+fn the_wizard_opens_a_second_listener_with_tls_and_leaves_the_first_alone() {
+    let home = Home::in_use();
+    let console = open_console(&home, 100, 30);
+    console.wait_for("Running http://", PATIENCE);
+    let before = home.proxy_port().expect("a listener");
+    // Held until just before they are needed.
+    let ports = [0; 2].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds"));
+    let [plain, https] = ports.each_ref().map(|held| held.local_addr().expect("an address").port());
+    console.send("3w");
+    console.wait_for("Now only this machine", PATIENCE);
+    console.send("\r");
+    console.wait_for("packaged-ca brings", PATIENCE);
+    console.send(&format!("\t\x15127.0.0.1\t\x15{plain}\t\x15{https}\r"));
+    console.wait_for("held by", PATIENCE);
+    drop(ports);
+    console.send("\r");
+    console.wait_for("Every rule acts", PATIENCE);
+    console.send("\r");
+    console.wait_for(&format!("127.0.0.1:{plain}, mode packaged-ca, TLS on port {https}"), PATIENCE);
+    console.send("\r");
+    console.wait_for("Clients connect to:", PATIENCE);
+    console.wait_for(&format!("https://127.0.0.1:{https}"), PATIENCE);
+    let status = home.answer(&["proxy", "status"]);
+    let mut running: Vec<_> =
+        status["listeners"].as_array().expect("listeners").iter().map(|one| one["config"]["port"].as_u64()).collect();
+    running.sort_unstable();
+    let mut wanted = vec![Some(u64::from(before)), Some(u64::from(plain))];
+    wanted.sort_unstable();
+    assert_eq!(running, wanted, "{status}");
+}
+
+#[test]
+fn a_key_is_made_a_prompt_is_written_and_language_and_theme_change() {
+    const F2: &str = "\x1bOQ";
+    const RIGHT: &str = "\x1b[C";
+    let home = Home::in_use();
+    let console = open_console(&home, 100, 30);
+    console.wait_for("Running http://", PATIENCE);
+    console.send("3va");
+    console.wait_for("Create an API key", PATIENCE);
+    console.send("laptop\r");
+    console.wait_for("New API key: laptop", PATIENCE);
+    console.send("q6a");
+    console.wait_for("New prompt", PATIENCE);
+    console.send("\r");
+    console.wait_for("are filled in", PATIENCE);
+    // Pasted text runs no commands.
+    console.send("\x1b[200~Be brief.\nq\x1b[201~\x13");
+    console.wait_for("saved as version 1", PATIENCE);
+    let prompts = home.answer(&["api", "prompts", "list"]).to_string();
+    assert!(prompts.contains("Be brief."), "{prompts}");
+    console.send("\x1b");
+    console.wait_for("New prompt", PATIENCE);
+    console.send(F2);
+    console.wait_for("Settings", PATIENCE);
+    console.send(RIGHT);
+    console.wait_for("設定", PATIENCE);
+    let before = console.screen().received.len();
+    console.send(&format!("\x1b[B{RIGHT}"));
+    console.wait_until("other colours are sent", PATIENCE, |screen| screen.received.len() > before + 1000);
+    wait_until("both are stored", PATIENCE, || {
+        let stored = |key| home.answer(&["config", "get", key])["value"].clone();
+        stored("preferred_language") == "ja" && stored("console.theme") != "dark"
+    });
+}
+
+#[test]
 fn a_daemon_that_was_killed_is_missed_and_reached_again() {
     let home = Home::in_use();
     let console = open_console(&home, 100, 30);

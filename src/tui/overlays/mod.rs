@@ -22,6 +22,7 @@ pub mod key;
 pub mod menu;
 pub mod notice;
 pub mod picker;
+pub mod policy;
 pub mod profile_form;
 pub mod quit;
 pub mod saved;
@@ -60,6 +61,8 @@ pub enum Overlay {
     Firewall(Box<firewall::Firewall>),
     /// The inbox and the alert channels.
     Alerts(alerts::Alerts),
+    /// The security policy.
+    Policy(Box<policy::Policy>),
 }
 
 /// What becomes of a box after a key press.
@@ -107,6 +110,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Wizard(wizard) => wizard.press(state, key),
             Overlay::Firewall(firewall) => firewall.press(state, key),
             Overlay::Alerts(alerts) => alerts.press(state, key),
+            Overlay::Policy(policy) => policy.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -116,8 +120,12 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
 fn put_back(state: &mut State, top: Overlay, depth: usize, stays: Stays) {
     if stays == Stays::Open {
         state.overlays.insert(depth.min(state.overlays.len()), top);
-    } else if let Overlay::Wizard(wizard) = top {
-        wizard::closed(state, wizard);
+    } else {
+        match top {
+            Overlay::Wizard(wizard) => wizard::closed(state, wizard),
+            Overlay::Policy(policy) => policy::closed(state, policy),
+            _ => {}
+        }
     }
 }
 
@@ -130,6 +138,7 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Form(form) => form.paste(state, text),
         Overlay::Picker(picker) => picker.paste(text),
         Overlay::Wizard(wizard) => wizard.paste(state, text),
+        Overlay::Policy(policy) => policy.paste(text),
         Overlay::Key(_)
         | Overlay::Quit(_)
         | Overlay::Settings(_)
@@ -152,6 +161,8 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Settings(settings), Target::OverlayRow(row)) => settings.focus_on(state, row),
         (Overlay::Picker(picker), Target::OverlayRow(row)) => picker.choose(state, row),
         (Overlay::Saved(saved), Target::OverlayRow(row)) => saved.choose(state, row),
+        (Overlay::Policy(policy), Target::OverlayRow(row)) => policy.focus_on(row),
+        (Overlay::Policy(policy), Target::Button(button)) => policy.choose(state, button),
         (Overlay::Wizard(wizard), Target::OverlayRow(row)) => wizard.focus_on(row),
         (Overlay::Wizard(wizard), Target::Button(button)) => wizard.choose(state, button),
         (Overlay::Alerts(alerts), Target::OverlayRow(row)) => alerts.click(state, row),
@@ -193,6 +204,7 @@ pub fn forget_calls(state: &mut State, failure: &Failure) {
         match overlay {
             Overlay::Form(form) => form.waiting = None,
             Overlay::Wizard(wizard) => wizard::forget(wizard, failure),
+            Overlay::Policy(policy) => policy.forget(failure),
             _ => {}
         }
     }
@@ -218,6 +230,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Wizard(wizard) => wizard.draw(state, painter, screen),
             Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
             Overlay::Alerts(alerts) => alerts.draw(state, painter, screen),
+            Overlay::Policy(policy) => policy.draw(state, painter, screen),
         }
     }
 }

@@ -39,8 +39,10 @@ pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let right = Rect { x: inside.x + half + 1, width: inside.width.saturating_sub(half + 1), ..inside };
     // The histogram has the most to say.
     let top = (inside.height * 3 / 5).max(LEAST.min(inside.height));
-    draw_histogram(state, painter, Rect { height: top, ..left });
-    draw_queue(state, painter, Rect { height: top, ..right });
+    // A blank row stands between the parts.
+    let above = top.saturating_sub(1);
+    draw_histogram(state, painter, Rect { height: above, ..left });
+    draw_queue(state, painter, Rect { height: above, ..right });
     draw_top(state, painter, below(left, top), UsageBy::Model);
     draw_top(state, painter, below(right, top), UsageBy::Key);
 }

@@ -65,6 +65,8 @@ pub struct ProxyTab {
     pub starting: Option<Ticket>,
     /// The setup wizard as it was left.
     pub wizard: Option<Box<overlays::wizard::Wizard>>,
+    /// The security policy as it was left, changed and not saved.
+    pub policy: Option<Box<overlays::policy::Policy>>,
     /// The sums of what was used.
     pub usage: usage::UsageView,
 }
@@ -78,6 +80,7 @@ impl Default for ProxyTab {
             frozen: None,
             starting: None,
             wizard: None,
+            policy: None,
             usage: usage::UsageView::default(),
         }
     }
@@ -200,6 +203,7 @@ pub fn run(state: &mut State, command: Command) {
             show_view(state, state.proxy.view as usize + View::ALL.len() - 1);
         }
         Command::UsageSpan => usage::next_span(state),
+        Command::EditPolicy => overlays::policy::open(state),
         Command::SetUp => overlays::wizard::open(state),
         Command::StartProxy => start(state),
         Command::StopProxy => ask_to_stop(state),

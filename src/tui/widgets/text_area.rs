@@ -62,6 +62,12 @@ impl TextBox {
         self.area.input(key);
     }
 
+    /// Moves the cursor to the beginning.
+    pub fn go_to_top(&mut self) {
+        self.area.move_cursor(CursorMove::Top);
+        self.area.move_cursor(CursorMove::Head);
+    }
+
     /// Begins a new line.
     pub fn break_line(&mut self) {
         self.area.insert_newline();
