@@ -100,11 +100,10 @@ fn it_looks_asks_and_does_what_the_summary_says_in_that_order() {
     assert_eq!((config.port, config.https_port, config.insecure_plain_http), (8494, Some(8495), false));
     answer(&mut state, *ticket, Reply::StartListener(call.clone(), Ok(started(config))));
     let text = screen_text(&draw(&mut state));
-    assert!(text.contains("https://192.168.1.20:8495/v1") && text.contains("flm firewall preview"), "{text}");
-    let copied = press(&mut state, "y");
-    assert!(copied.iter().any(|effect| matches!(effect, Effect::Copy(text) if text == "flm firewall preview")));
-    press(&mut state, "enter");
-    assert!(state.overlays.is_empty());
+    assert!(text.contains("https://192.168.1.20:8495/v1"), "{text}");
+    let asked = calls(press(&mut state, "enter"));
+    assert!(asked.iter().any(|(_, asked)| matches!(asked, Request::PreviewFirewall(_))), "{asked:?}");
+    assert!(matches!(state.overlays.as_slice(), [Overlay::Firewall(_)]), "the firewall's box takes the wizard's place");
 }
 
 #[test]

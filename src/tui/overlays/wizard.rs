@@ -275,7 +275,6 @@ impl Wizard {
             KeyCode::Left | KeyCode::Right if self.focus >= fields => {
                 self.focus = if self.focus == fields { fields + 1 } else { fields };
             }
-            KeyCode::Char('y') if self.page == Page::Done => copy_commands(state),
             _ => self.edit(state, key),
         }
         Stays::Open
@@ -364,7 +363,10 @@ impl Wizard {
             },
             Page::Policy => self.show(Page::Summary),
             Page::Summary => self.begin(state),
-            Page::Done => return Stays::Closed,
+            Page::Done => {
+                overlays::firewall::open(state);
+                return Stays::Closed;
+            }
         }
         Stays::Open
     }
@@ -497,14 +499,6 @@ impl Wizard {
         }
     }
 }
-
-fn copy_commands(state: &mut State) {
-    let what = state.words.say("wizard.the_commands");
-    state.copy(FIREWALL_COMMANDS.join("\n"), &what);
-}
-
-/// What lets the listener through the machine's firewall, for the operator to run.
-pub(super) const FIREWALL_COMMANDS: [&str; 1] = ["flm firewall preview"];
 
 /// How a port stands, in words.
 pub(super) fn port_words(state: &State, port: &PortState) -> String {

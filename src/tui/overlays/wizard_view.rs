@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ratatui::layout::Rect;
 
 use crate::tui::overlays::form::{self, Edited, spinner};
-use crate::tui::overlays::wizard::{self, Deed, DeedState, FIREWALL_COMMANDS, Page, Stance, Wizard, port_words};
+use crate::tui::overlays::wizard::{self, Deed, DeedState, Page, Stance, Wizard, port_words};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -43,7 +43,7 @@ impl Wizard {
             painter.say(if matches!(self.page, Page::Check | Page::Done) { "button.close" } else { "button.back" });
         let next = painter.say(match self.page {
             Page::Summary => "button.do_it",
-            Page::Done => "button.finish",
+            Page::Done => "button.firewall",
             _ => "button.next",
         });
         popup::buttons(painter, buttons, &[&back, &next], self.focus.checked_sub(self.shown().len()));
@@ -180,10 +180,6 @@ impl Wizard {
         }
         y += 1;
         y += painter.paragraph(below(area, y), &words.say("wizard.firewall"), Role::Popup);
-        for command in FIREWALL_COMMANDS {
-            painter.text(row(area, y), command, Role::Accent);
-            y += 1;
-        }
         painter.paragraph(below(area, y + 1), &words.say("wizard.router"), Role::Muted);
     }
 }
