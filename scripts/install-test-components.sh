@@ -7,9 +7,9 @@
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench and the deployment recipe, fonts for the screenshots;
-#     microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for the firewall;
-#     gnupg, binutils and systemd for packaging
+#   system packages (as root, where missing): nginx for the bench and the deployment recipe, fonts for the screenshots,
+#     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
+#     the firewall; pebble and bind9 for certificates; gnupg, binutils and systemd for packaging
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
 # into or shipped with FLM. Package sources are those that pip and apt are configured for.
@@ -90,10 +90,11 @@ command -v openssl >/dev/null || apt_install openssl
 [ -x /usr/bin/python3 ] || apt_install python3
 command -v nginx >/dev/null || apt_install nginx-light
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
-# own rules, and every service stays off. ufw, firewalld and OpenSSH's server are configured by the tests, each for itself.
+# own rules, and every service stays off. ufw, firewalld and OpenSSH's server are configured by the tests, each for itself;
+# Pebble and BIND for certificates listen on loopback only.
 for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 iptables:iptables ufw:ufw firewalld:firewalld \
-  dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux \
-  gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd; do
+  dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux unshare:util-linux \
+  gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd promtool:prometheus pebble:pebble named:bind9; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core

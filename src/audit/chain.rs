@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::head::SignedHead;
-use crate::storage::{AuditAnchor, ChainedRow, SecurityStore, StorageError};
+use crate::storage::{AuditAnchor, ChainedRow, DatabaseKey, SecurityStore, StorageError};
 use crate::types::audit::{AuditKind, AuditRow};
 use crate::types::calls::audit::AuditVerdict;
 use crate::types::clock::UnixMillis;
@@ -52,7 +52,11 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn of(store: &SecurityStore) -> Self {
-        Self { key: store.chain_key() }
+        Self::with(store.key())
+    }
+
+    pub(super) fn with(key: &DatabaseKey) -> Self {
+        Self { key: key.chain_key() }
     }
 
     fn hash(&self, form: &[u8], parts: &[&[u8]]) -> [u8; 32] {

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use subtle::ConstantTimeEq as _;
+
 use super::chain::{Chain, Head};
-use crate::storage::SecurityStore;
+use crate::storage::{DatabaseKey, SecurityStore};
 use crate::types::clock::UnixMillis;
 
 /// How the text of a head begins.
@@ -30,7 +32,19 @@ impl SignedHead {
     /// Signs a head with the key of the store.
     #[must_use]
     pub fn sign(store: &SecurityStore, head: Head, at: UnixMillis) -> Self {
-        Self { head, at, signature: Chain::of(store).sign(head, at) }
+        Self::sign_with(store.key(), head, at)
+    }
+
+    /// Signs a head with the key of a database that no store has open.
+    #[must_use]
+    pub fn sign_with(key: &DatabaseKey, head: Head, at: UnixMillis) -> Self {
+        Self { head, at, signature: Chain::with(key).sign(head, at) }
+    }
+
+    /// Whether the log that this key is for noted it.
+    #[must_use]
+    pub fn is_of(&self, key: &DatabaseKey) -> bool {
+        Chain::with(key).sign(self.head, self.at).ct_eq(&self.signature).into()
     }
 
     /// Every head in a text, such as a log file; whether they are genuine is for `verify` to say.

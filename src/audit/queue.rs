@@ -2,12 +2,12 @@
 //!
 //! Used by `Sink` and the writer. Must never wait: when it is full, the least severe event goes, and is counted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::types::audit::{AuditEvent, Severity};
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::audit::AuditHealth;
 
 /// Events that may wait; about 4 MB of memory when every one carries a long path.
@@ -43,6 +43,8 @@ struct State {
     /// Set when the writer ends: what comes later is counted and let go, so that nobody waits for it.
     closed: bool,
     health: AuditHealth,
+    /// All that were recorded, shed ones included.
+    recorded: BTreeMap<(AuditKind, Severity), u64>,
 }
 
 impl Queue {
@@ -62,6 +64,7 @@ impl Queue {
         let someone_waits = waiting.written.is_some();
         let length = {
             let mut state = self.state();
+            *state.recorded.entry((waiting.event.kind, waiting.event.severity)).or_default() += 1;
             if state.closed {
                 state.health.unwritten += 1;
                 return;
@@ -104,6 +107,11 @@ impl Queue {
 
     pub(super) fn length(&self) -> usize {
         self.state().waiting
+    }
+
+    /// How many events of each kind were recorded since the start, shed ones included.
+    pub(super) fn recorded(&self) -> BTreeMap<(AuditKind, Severity), u64> {
+        self.state().recorded.clone()
     }
 
     pub(super) fn health(&self) -> AuditHealth {

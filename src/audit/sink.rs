@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use super::queue::{CAPACITY, Queue, Waiting};
 use super::writer::BATCH;
-use crate::types::audit::AuditEvent;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::calls::audit::AuditHealth;
 
 /// How long a change waits until its event is on disk; after that it is told that the event waits. A change such as
 /// a revocation must not hang on a full disk.
@@ -54,6 +55,24 @@ impl Sink {
         self.queue.push(Waiting { event, written: None }, BATCH);
     }
 
+    /// How many events of each kind and severity were recorded since the start, in order; what was shed is counted too.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<(AuditKind, Severity, u64)> {
+        self.queue.recorded().into_iter().map(|((kind, severity), count)| (kind, severity, count)).collect()
+    }
+
+    /// Events that wait for the writer now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.length()
+    }
+
+    /// How the writer fares.
+    #[must_use]
+    pub fn health(&self) -> AuditHealth {
+        self.queue.health()
+    }
+
     /// Records an event and waits until it is on disk, at most 5 s: for changes of keys and policy. The event is
     /// never shed, also when the future is dropped.
     pub async fn record_acknowledged(&self, event: AuditEvent) -> Acknowledgement {
@@ -87,7 +106,6 @@ impl Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::audit::{AuditKind, Severity};
     use crate::types::clock::UnixMillis;
 
     #[tokio::test]

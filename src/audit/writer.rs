@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::Tap;
 use super::chain::{Chain, Head};
 use super::head::SignedHead;
 use super::queue::{CAPACITY, Queue, Waiting};
@@ -57,6 +58,8 @@ struct Shared {
     /// Newest last. Held for a push or a copy, never across an await.
     recent: Mutex<VecDeque<AuditRow>>,
     head: Mutex<Head>,
+    /// Where alerts begin.
+    tap: Tap,
 }
 
 impl fmt::Debug for AuditLog {
@@ -87,7 +90,7 @@ impl AuditLog {
         let recent: VecDeque<_> = store.audit_page(newest).await?.into_iter().rev().collect();
         let log = Self {
             queue: Arc::new(Queue::new(capacity)),
-            shared: Arc::new(Shared { recent: Mutex::new(recent), head: Mutex::new(head) }),
+            shared: Arc::new(Shared { recent: Mutex::new(recent), head: Mutex::new(head), tap: Tap::default() }),
         };
         let writer = Writer { log: log.clone(), chain: Chain::of(&store), store, hub, clock, head };
         let ending = tasks.ending().clone();
@@ -99,6 +102,12 @@ impl AuditLog {
     #[must_use]
     pub fn sink(&self) -> Sink {
         Sink::new(self.queue.clone())
+    }
+
+    /// Where alerts are told of rows that are on disk.
+    #[must_use]
+    pub fn tap(&self) -> Tap {
+        self.shared.tap.clone()
     }
 
     /// The newest rows, newest first, at most 500.
@@ -213,6 +222,7 @@ impl Writer {
             self.log.queue.set_failing(Some(error.to_string()));
             if first_failure {
                 tracing::error!(%error, rows = rows.len(), "the audit log cannot be written; trying again");
+                self.alert_of_failure(&error);
             }
             let hopeless = self.store.read_only().is_some() || matches!(error, StorageError::Closed { .. });
             if hopeless || (ending.is_cancelled() && tries >= LAST_TRIES) {
@@ -256,6 +266,13 @@ impl Writer {
         }
     }
 
+    /// Nobody may miss that the log stands still, so this one alert does not come out of the log. Once per failure.
+    fn alert_of_failure(&self, error: &StorageError) {
+        let details = format!("the audit log cannot be written: {error}");
+        let event = AuditEvent::new(self.clock.wall(), AuditKind::Maintenance, Severity::Critical, details);
+        self.log.shared.tap.offer(std::iter::once(&AuditRow { sequence: 0, event }));
+    }
+
     fn chained(&self, events: &[AuditEvent]) -> Vec<ChainedRow> {
         let mut last = self.head;
         let mut rows = Vec::with_capacity(events.len());
@@ -268,8 +285,9 @@ impl Writer {
         rows
     }
 
-    /// Puts rows where consoles see them: first into what snapshots hold, then onto the live lane.
+    /// Puts rows where alerts and consoles see them: first into what snapshots hold, then onto the live lane.
     fn tell(&self, rows: &[ChainedRow]) {
+        self.log.shared.tap.offer(rows.iter().map(|chained| &chained.row));
         {
             let mut recent = self.log.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.extend(rows.iter().map(|chained| chained.row.clone()));

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::leak::{self, Consent};
 use super::output::Output;
 use super::session::Session;
 use super::span;
@@ -49,11 +50,19 @@ pub(super) enum KeysCommand {
         limits: LimitArguments,
     },
     /// Revoke a key for good; its running streams end
-    #[command(after_help = "Example:\n  flm api-keys revoke Ab12Cd34")]
+    #[command(
+        after_help = "Examples:\n  flm api-keys revoke Ab12Cd34\n  flm api-keys revoke Ab12Cd34 --ban-addresses\n\nA key that leaked: --ban-addresses shows what it did and which addresses would be blocked, and asks;\nin scripts --yes agrees beforehand. Addresses that used another valid key within 7 days are left out."
+    )]
     Revoke {
         /// The 8 characters after flm_
         #[arg(value_parser = KeyId::parse)]
         id: KeyId,
+        /// Also block the addresses that used it, until lifted; shows them first and asks
+        #[arg(long)]
+        ban_addresses: bool,
+        /// Do not ask
+        #[arg(long, requires = "ban_addresses")]
+        yes: bool,
     },
     /// Make a new key with the same name and limits, and revoke the old one
     #[command(after_help = "Example:\n  flm api-keys rotate Ab12Cd34")]
@@ -202,7 +211,10 @@ impl KeysCommand {
                 let call = EditKey { id, label, limits: limits.over(&now.limits), expires: limits.expires };
                 Ok(shown(&session.call(call).await?))
             }
-            Self::Revoke { id } => {
+            Self::Revoke { id, ban_addresses: true, yes } => {
+                leak::revoke(session, id, if yes { Consent::Given } else { Consent::Asked }).await
+            }
+            Self::Revoke { id, .. } => {
                 let view = session.call(RevokeKey { id }).await?;
                 Ok(Output::new(&view, format!("key {id} is revoked")))
             }

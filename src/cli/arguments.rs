@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::alerts::AlertsCommand;
 use super::aliases::AliasesCommand;
 use super::api_keys::KeysCommand;
 use super::audit_logs::AuditCommand;
 use super::bench::BenchArguments;
 use super::chat::ChatArguments;
+use super::check::CheckArguments;
 use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
@@ -122,6 +124,9 @@ pub(super) enum FlmCommand {
     /// Prompts that are put in front of requests
     #[command(subcommand, after_help = "Example:\n  flm api prompts list")]
     Api(ApiCommand),
+    /// Who is told of security events, and what became of it
+    #[command(subcommand, after_help = "Example:\n  flm alerts add ntfy --id phone --topic flm-4f9c2a71b0e8")]
+    Alerts(AlertsCommand),
     /// Names of your own for models: balanced over several, or one after the other
     #[command(subcommand, after_help = "Example:\n  flm aliases set fast ollama/llama3.2:3b")]
     Aliases(AliasesCommand),
@@ -147,6 +152,11 @@ pub(super) enum FlmCommand {
     /// Requests that the proxy served
     #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
     Logs(LogsCommand),
+    /// Look at everything that this home needs: databases, keys, modes, disk, listeners
+    #[command(
+        after_help = "Examples:\n  flm check\n  flm check --verbose --format json\n\nEnds with 0 when nothing failed, 2 when a database or the disk is at fault, else 1"
+    )]
+    Check(CheckArguments),
     /// Show, apply and take back the machine's firewall rules for the listeners
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -185,6 +195,7 @@ impl FlmCommand {
             Self::ApiKeys(command) => command.run(session).await,
             Self::Security(command) => command.run(session).await,
             Self::Api(ApiCommand::Prompts(command)) => command.run(session).await,
+            Self::Alerts(command) => command.run(session).await,
             Self::Aliases(command) => command.run(session).await,
             Self::ModelProfiles(command) => command.run(session).await,
             Self::Config(command) => command.run(session).await,
@@ -193,6 +204,7 @@ impl FlmCommand {
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
+            Self::Check(arguments) => arguments.run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => {

@@ -33,18 +33,8 @@ pub(super) enum AuditCommand {
         /// The file; one that is there is replaced when the export is complete
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
-        /// Only this severity and above: low, medium, high or critical
-        #[arg(long, value_parser = named::<Severity>)]
-        severity: Option<Severity>,
-        /// Only this address
-        #[arg(long)]
-        ip: Option<IpAddr>,
-        /// Only this type, such as key-changed
-        #[arg(long = "type", value_parser = named::<AuditKind>)]
-        kind: Option<AuditKind>,
-        /// Only events of the last SPAN
-        #[arg(long, value_name = "SPAN", value_parser = span::parse)]
-        since: Option<Duration>,
+        #[command(flatten)]
+        wanted: WantedEvents,
     },
     /// Recompute the chain over every row, and compare it with the heads in the daemon's log and in the backups
     #[command(after_help = "Example:\n  flm security audit-logs verify")]
@@ -75,8 +65,9 @@ fn before(text: &str) -> Result<Before, String> {
     span::parse(text).map(Before::Ago).map_err(|rule| format!("write a day such as 2026-01-31, or an age: {rule}"))
 }
 
+/// Which events.
 #[derive(Debug, Args)]
-pub(super) struct AuditFilter {
+pub(super) struct WantedEvents {
     /// Only this severity and above: low, medium, high or critical
     #[arg(long, value_parser = named::<Severity>)]
     severity: Option<Severity>,
@@ -89,6 +80,12 @@ pub(super) struct AuditFilter {
     /// Only events of the last SPAN
     #[arg(long, value_name = "SPAN", value_parser = span::parse)]
     since: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditFilter {
+    #[command(flatten)]
+    wanted: WantedEvents,
     /// How many, at most 1000 [default: 100, of events 50]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -98,7 +95,7 @@ pub(super) struct AuditFilter {
 }
 
 /// Parses a value by its name in JSON.
-fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     let name = text.to_ascii_lowercase().replace('-', "_");
     serde_json::from_value(serde_json::Value::String(name)).map_err(|error| error.to_string())
 }
@@ -112,9 +109,10 @@ impl AuditCommand {
                 let rows = session.call(filter.call(100)).await?;
                 Ok(Output::new(&rows, listing(&rows)))
             }
-            Self::Export { output, severity, ip, kind, since } => {
-                let since = since.map(|span| Clock::system().wall().minus(span));
-                export(session, output, ExportAudit { after: 0, severity, address: ip, kind, since }).await
+            Self::Export { output, wanted } => {
+                let since = wanted.since();
+                let WantedEvents { severity, ip: address, kind, .. } = wanted;
+                export(session, output, ExportAudit { after: 0, severity, address, kind, since }).await
             }
             Self::Archive { before } => {
                 let before = match before {
@@ -132,23 +130,29 @@ impl AuditCommand {
     }
 }
 
+impl WantedEvents {
+    fn since(&self) -> Option<UnixMillis> {
+        self.since.map(|span| Clock::system().wall().minus(span))
+    }
+}
+
 impl AuditFilter {
     fn call(&self, limit: u32) -> ListAudit {
         ListAudit {
-            severity: self.severity,
-            address: self.ip,
-            kind: self.kind,
-            since: self.since.map(|span| Clock::system().wall().minus(span)),
+            severity: self.wanted.severity,
+            address: self.wanted.ip,
+            kind: self.wanted.kind,
+            since: self.wanted.since(),
             before: None,
             limit: self.limit.unwrap_or(limit),
         }
     }
 
     fn shows(&self, row: &AuditRow) -> bool {
-        let event = &row.event;
-        self.severity.is_none_or(|least| event.severity >= least)
-            && self.kind.is_none_or(|kind| event.kind == kind)
-            && self.ip.is_none_or(|ip| event.address == Some(ip))
+        let (event, wanted) = (&row.event, &self.wanted);
+        wanted.severity.is_none_or(|least| event.severity >= least)
+            && wanted.kind.is_none_or(|kind| event.kind == kind)
+            && wanted.ip.is_none_or(|ip| event.address == Some(ip))
     }
 
     /// The newest events in the order in which they happened, and what comes.
@@ -322,7 +326,7 @@ fn cells(row: &AuditRow) -> [String; 6] {
 }
 
 /// The name under which a value is written in JSON.
-fn name(value: &impl serde::Serialize) -> String {
+pub(super) fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -10,7 +10,7 @@ use super::output::{Format, Output, Piece, TextStream, for_stdout};
 use super::session::Session;
 use crate::config::files::{self, Audience};
 use crate::types::calls::chat::{Chat, ChatProgress};
-use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, Sampling};
+use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, Said, Sampling, Speaker};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::request::TokenSource;
 use crate::types::text::escape;
@@ -29,6 +29,9 @@ pub(super) struct ChatArguments {
     /// A file with the question
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
+    /// What the model is told before the question
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
     /// A picture that belongs to it: PNG, JPEG, GIF or WebP; may be given again
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
@@ -96,6 +99,7 @@ impl ChatArguments {
         let call = Chat {
             model: self.model,
             prompt,
+            earlier: self.system.map(|text| Said { by: Speaker::System, text }).into_iter().collect(),
             images,
             audio,
             modalities: self.modalities,

@@ -3,13 +3,18 @@
 //! Called by the binaries, which carry out what a [`Launch`] asks for. Must never decide anything that an operation
 //! decides: it only turns words into calls and results into text.
 
+mod acme;
+mod alerts;
 mod aliases;
 mod api_keys;
 mod arguments;
 mod audit_logs;
 mod authority;
+mod backup;
 mod bench;
+mod certificate;
 mod chat;
+mod check;
 mod comparisons;
 mod config;
 mod connect;
@@ -17,12 +22,14 @@ mod console;
 mod csv;
 mod engines;
 mod firewall;
+mod leak;
 mod logs;
 mod man;
 mod models;
 mod output;
 mod policy;
 mod profiles;
+mod prompt;
 mod prompts;
 mod proxy;
 mod security;
@@ -41,11 +48,12 @@ use self::arguments::{Flm, FlmCommand};
 use self::console::{FlmTui, console_request};
 use self::output::Format;
 pub use self::proxy::report_foreground;
-use self::session::Session;
-use crate::control::launcher::DAEMON_COMMAND;
-use crate::control::request::{ConsoleRequest, DaemonRequest, Home, Stage};
+use self::session::{Session, unlocked};
+use crate::control::launcher::{DAEMON_COMMAND, PASSPHRASE_FLAG};
+use crate::control::request::{ConsoleRequest, DaemonRequest, Home, OwnerChoice, Stage};
 use crate::telemetry::logging;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::secret::Secret;
 
 /// What is left for the binary to do.
 #[derive(Debug)]
@@ -88,7 +96,8 @@ pub fn flm() -> Launch {
                 _ => None,
             };
             if let Some((stage, settings)) = foreground {
-                home.map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage, settings })))
+                home.and_then(|home| unlock(&home))
+                    .map(|home| Launch::Daemon(Box::new(DaemonRequest { home, stage, settings })))
             } else {
                 logging::start_stderr();
                 run_command(home, format, command)
@@ -121,7 +130,12 @@ fn open_console(home: Outcome<Home>, options: &console::ConsoleArguments) -> Out
         return Err(Failure::new(ErrorCode::InvalidArgument, "the console needs a terminal for input and output")
             .hint("in scripts and services use the flm commands, such as: flm proxy start; flm help lists them"));
     }
-    Ok(Launch::Console(Box::new(console_request(home?, options))))
+    let mut request = console_request(home?, options);
+    if !matches!(request.owner, OwnerChoice::Demo { .. }) {
+        // Before the first frame: the console has the terminal for itself then.
+        request.home = unlock(&request.home)?;
+    }
+    Ok(Launch::Console(Box::new(request)))
 }
 
 fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outcome<Launch> {
@@ -130,15 +144,23 @@ fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outc
             .hint("use --format json or text; csv is for: flm security audit-logs export"));
     }
     let session = Session { home: home?, format };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no event queue: {error}")))?;
+    let runtime = runtime()?;
     let output = runtime.block_on(command.run(&session));
     // A command may end while it reads from a terminal at which nobody types.
     runtime.shutdown_background();
-    output?.print(format);
-    Ok(Launch::Done(ExitCode::SUCCESS))
+    Ok(Launch::Done(output?.print(format)))
+}
+
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no event queue: {error}")))
+}
+
+/// The home, after its passphrase was asked for where it is locked with one: for what runs without a command's session.
+fn unlock(home: &Home) -> Outcome<Home> {
+    runtime()?.block_on(unlocked(home))
 }
 
 /// Both programs run as a daemon when a front end starts them so, and do the step that changes the firewall; these are no
@@ -152,6 +174,9 @@ fn hidden_daemon() -> Option<Launch> {
         /// `key=value`, for as long as it runs.
         #[arg(long)]
         setting: Vec<String>,
+        /// The passphrase of `security.db` comes on standard input.
+        #[arg(long = PASSPHRASE_FLAG.trim_start_matches("--"))]
+        passphrase_from_stdin: bool,
     }
     let mut words = std::env::args_os();
     let program = words.next()?;
@@ -168,12 +193,23 @@ fn hidden_daemon() -> Option<Launch> {
         .and_then(|hidden| {
             let pairs = hidden.setting.iter().filter_map(|pair| pair.split_once('='));
             let settings = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-            Ok((hidden.home.resolve()?, settings))
+            let mut home = hidden.home.resolve()?;
+            if hidden.passphrase_from_stdin {
+                home.passphrase = Some(passphrase_from_stdin()?);
+            }
+            Ok((home, settings))
         });
     Some(match parsed {
         Ok((home, settings)) => Launch::Daemon(Box::new(DaemonRequest { home, stage: Stage::Background, settings })),
         Err(failure) => Launch::Done(output::fail(Format::Text, &failure)),
     })
+}
+
+fn passphrase_from_stdin() -> Outcome<Secret> {
+    let text = std::io::read_to_string(std::io::stdin()).map_err(|error| {
+        Failure::new(ErrorCode::IoError, format!("the passphrase did not arrive at the daemon: {error}"))
+    })?;
+    Ok(Secret::new(text))
 }
 
 /// Wrong usage ends with 1 (SPEC §2), not with clap's 2.

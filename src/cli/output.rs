@@ -54,6 +54,8 @@ pub(super) struct Output {
     note: Option<String>,
     /// Whether the data is printed as it is in every format.
     frame: Frame,
+    /// The exit status: of a report that tells of faults, not 0.
+    status: u8,
 }
 
 /// What stands around the data of a result.
@@ -78,6 +80,7 @@ impl Output {
             text: text.into(),
             note: None,
             frame: Frame::Versioned,
+            status: 0,
         }
     }
 
@@ -102,11 +105,22 @@ impl Output {
         self
     }
 
-    /// Prints it.
-    pub(super) fn print(self, format: Format) {
-        if self.frame == Frame::Unread {
-            return;
+    /// Ends the command with this status, although there is a result.
+    pub(super) fn exit(mut self, status: u8) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Prints it and answers the exit code.
+    pub(super) fn print(self, format: Format) -> ExitCode {
+        let code = ExitCode::from(self.status);
+        if self.frame != Frame::Unread {
+            self.write(format);
         }
+        code
+    }
+
+    fn write(self, format: Format) {
         match (format, self.data) {
             _ if self.frame == Frame::Document => line(for_stdout(&self.text).trim_end()),
             // What an export into a file tells is no table: it is told as JSON.

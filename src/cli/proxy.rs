@@ -2,35 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::output::{self, Format, Output};
-use super::session::Session;
+use super::acme::{self, AcmeArguments};
+use super::output::{self, Format, Output, ProgressLine};
+use super::session::{self, Session, unlocked};
 use super::table::{Table, facts, time};
 use crate::control::Operator;
 use crate::control::launcher::{self, DaemonOrigin};
 use crate::control::request::Stage;
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::{EndOwner, Reload, StartListener, Status, StopListener};
+use crate::types::calls::publish::{CheckPublish, PortPurpose, PortState, PublishReport, WirePrivacy};
 use crate::types::calls::settings::ShowSetting;
-use crate::types::certificate::CertificateView;
+use crate::types::certificate::{CertificateProgress, CertificateView};
 use crate::types::egress::{EgressState, EgressStatus, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
-    CertificateFiles, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus, TlsMode,
+    CertificateFiles, Exposure, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus,
+    TlsMode,
 };
+use crate::types::policy::{Mode, RuleName};
 use crate::types::text::escape;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProxyCommand {
     /// Start the proxy in the background, or another listener of the one that runs
     #[command(
-        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor"
+        after_help = "Examples:\n  flm proxy start\n  flm proxy start --port 9000 --no-daemon\n  flm proxy start --mode packaged-ca --bind 0.0.0.0\n  flm proxy start --egress-mode tor\n  flm proxy start --mode https-acme --acme-domain llm.example.org --acme-email you@example.org --acme-agree-tos"
     )]
     Start(Box<StartArguments>),
+    /// Look whether a listener could be started like this and what would guard it, without starting it
+    #[command(after_help = "Example:\n  flm proxy check --mode packaged-ca --bind 0.0.0.0 --port 8484")]
+    Check(CheckArguments),
     /// Stop a listener; streams get up to 30 s to end
     #[command(after_help = "Examples:\n  flm proxy stop --port 9000\n  flm proxy stop --all")]
     Stop {
@@ -56,15 +64,32 @@ pub(super) enum ProxyCommand {
     },
 }
 
+/// What a listener would be started with, as far as it can be in the way.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// How clients would reach it
+    #[arg(long, default_value = TlsMode::LOCAL_HTTP)]
+    mode: String,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Port to listen on
+    #[arg(long, value_name = "N", default_value_t = ListenerConfig::DEFAULT_PORT)]
+    port: u16,
+    /// Port for TLS [default: the one after --port]
+    #[arg(long, value_name = "N")]
+    https_port: Option<u16>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct StartArguments {
-    /// How clients reach it: local-http, dev-selfsigned, packaged-ca or certificate-files
+    /// How clients reach it: local-http, dev-selfsigned, packaged-ca, https-acme or certificate-files
     #[arg(long)]
     mode: Option<String>,
-    /// Port to listen on [default: that of the last start, else 8484]
+    /// Port to listen on [default: that of the last start, else 8484; 80 for https-acme]
     #[arg(long)]
     port: Option<u16>,
-    /// Port for TLS; plain HTTP on --port then only shows the way there [default: the one after --port]
+    /// Port for TLS; plain HTTP on --port then only shows the way there [default: the one after --port, 443 after 80]
     #[arg(long, value_name = "N")]
     https_port: Option<u16>,
     /// Certificate chain (PEM) for the mode certificate-files
@@ -73,7 +98,7 @@ pub(super) struct StartArguments {
     /// Private key (PEM, mode 0600) of that certificate
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1]
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for https-acme]
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
     /// Allow plain HTTP on an address that other machines reach: keys and prompts travel in clear
@@ -82,6 +107,8 @@ pub(super) struct StartArguments {
     /// Stay in the foreground, for service managers and containers
     #[arg(long)]
     no_daemon: bool,
+    #[command(flatten)]
+    acme: AcmeArguments,
     #[command(flatten)]
     egress: EgressArguments,
 }
@@ -137,13 +164,22 @@ impl StartArguments {
             && self.https_port.is_none()
             && self.certificate.is_none()
             && self.bind.is_none()
+            && !self.acme.given()
             && !self.insecure_plain_http;
         if silent {
             return StartListener { config: None, unnamed: Vec::new() };
         }
         let default = ListenerConfig::default();
+        let certificate = self.certificate.as_ref().zip(self.key.as_ref());
+        // Whoever names a certificate, or how to get one, means it to be used.
+        let implied = match (certificate, self.acme.given()) {
+            (Some(_), _) => Some(TlsMode::CERTIFICATE_FILES),
+            (None, true) => Some(TlsMode::HTTPS_ACME),
+            (None, false) => None,
+        };
+        let implied = implied.map(|mode| TlsMode(mode.to_owned()));
         let unnamed = [
-            (self.mode.is_none() && self.certificate.is_none(), ListenerPart::Mode),
+            (self.mode.is_none() && implied.is_none(), ListenerPart::Mode),
             (self.bind.is_none(), ListenerPart::Bind),
             (self.port.is_none(), ListenerPart::Port),
             (self.https_port.is_none(), ListenerPart::HttpsPort),
@@ -151,9 +187,6 @@ impl StartArguments {
         ];
         // The daemon has another working directory.
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let certificate = self.certificate.as_ref().zip(self.key.as_ref());
-        // Whoever names a certificate means it to be used.
-        let implied = certificate.map(|_| TlsMode(TlsMode::CERTIFICATE_FILES.to_owned()));
         let config = ListenerConfig {
             mode: self.mode.clone().map(TlsMode).or(implied).unwrap_or(default.mode),
             bind: self.bind.unwrap_or(default.bind),
@@ -180,14 +213,25 @@ impl ProxyCommand {
     /// Settings that it gives to the daemon.
     pub(super) fn settings(&self) -> BTreeMap<String, String> {
         match self {
-            Self::Start(arguments) => arguments.egress.settings(),
+            Self::Start(arguments) => {
+                let mut settings = arguments.egress.settings();
+                settings.extend(arguments.acme.settings());
+                settings
+            }
             _ => BTreeMap::new(),
         }
     }
 
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
-            Self::Start(arguments) => start(session, arguments.call(), &arguments.egress.settings()).await,
+            Self::Start(arguments) => start(session, &arguments).await,
+            Self::Check(arguments) => {
+                let CheckArguments { mode, bind, port, https_port } = arguments;
+                let config =
+                    ListenerConfig { mode: TlsMode(mode), bind, port, https_port, ..ListenerConfig::default() };
+                let report = session.call(CheckPublish { config }).await?;
+                Ok(Output::new(&report, checked(&report)))
+            }
             Self::Stop { all: true, .. } => {
                 session.running().await?.call(EndOwner {}).await?;
                 Ok(Output::new(&serde_json::json!({ "ended": true }), "the proxy has ended"))
@@ -218,12 +262,27 @@ impl ProxyCommand {
     }
 }
 
-async fn start(session: &Session, call: StartListener, settings: &BTreeMap<String, String>) -> Outcome<Output> {
-    let (operator, origin) = launcher::start_daemon(&session.home, Permission::Full, settings).await?;
+async fn start(session: &Session, arguments: &StartArguments) -> Outcome<Output> {
+    let settings = arguments.egress.settings();
+    let home = unlocked(&session.home).await?;
+    let (operator, origin) = launcher::start_daemon(&home, Permission::Full, &settings).await?;
     if origin == DaemonOrigin::AlreadyRan {
-        refuse_other_settings(&operator, settings).await?;
+        refuse_other_settings(&operator, &settings).await?;
     }
-    match operator.call(call).await {
+    let mut line = ProgressLine::new(session.format);
+    let outcome = async {
+        acme::keep(&operator, &arguments.acme.settings()).await?;
+        let told = |progress: CertificateProgress| {
+            line.show(&progress, &progress.message, &escape(&progress.message));
+            ControlFlow::Continue(())
+        };
+        let started = session::follow_at(&operator, &arguments.call(), told).await?;
+        // Nobody breaks it off.
+        started.ok_or_else(|| Failure::new(ErrorCode::Internal, "an operation was left"))
+    }
+    .await;
+    line.end();
+    match outcome {
         Ok(listener) => {
             let output = Output::new(&listener, listening(&listener));
             Ok(match settings.get("egress.mode") {
@@ -297,6 +356,63 @@ fn listening(listener: &ListenerStatus) -> String {
     text
 }
 
+fn checked(report: &PublishReport) -> String {
+    let list = |names: Vec<String>, none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
+    let ports = report.ports.iter().map(|finding| {
+        let purpose = match finding.purpose {
+            PortPurpose::Plain => "plain HTTP",
+            PortPurpose::Tls => "TLS",
+        };
+        let state = match &finding.state {
+            PortState::Free => "free".to_owned(),
+            PortState::Ours => "a listener of this home has it".to_owned(),
+            PortState::Held { by, free } => {
+                let by = by.as_deref().map_or_else(|| "another program".into(), escape);
+                free.map_or_else(|| format!("held by {by}"), |free| format!("held by {by}; {free} is free"))
+            }
+            PortState::Forbidden => {
+                "this user may not bind it: choose one from 1024 up, or give the right CAP_NET_BIND_SERVICE".to_owned()
+            }
+            PortState::Unusable { why } => format!("cannot be bound: {}", escape(why)),
+        };
+        format!("{} ({purpose}): {state}", finding.port)
+    });
+    let counts = |mode| RuleName::ALL.iter().filter(|rule| report.policy.rules.scoring(**rule).mode == mode).count();
+    facts([
+        (
+            "reached now",
+            match report.exposure {
+                Exposure::Local => "from this machine only".to_owned(),
+                Exposure::Public => "by others too".to_owned(),
+            },
+        ),
+        ("addresses", list(report.addresses.iter().map(ToString::to_string).collect(), "loopback only")),
+        ("names", list(report.names.iter().map(|name| escape(name).into_owned()).collect(), "-")),
+        ("ports", list(ports.collect(), "-")),
+        (
+            "on the way",
+            match report.privacy {
+                WirePrivacy::Kept => "nobody reads keys and prompts".to_owned(),
+                WirePrivacy::InClear => "keys and prompts in clear: choose another mode".to_owned(),
+            },
+        ),
+        ("API keys", report.keys.to_string()),
+        (
+            "allow list",
+            if report.allowed == 0 { "empty: everyone may connect".to_owned() } else { report.allowed.to_string() },
+        ),
+        (
+            "rules",
+            format!(
+                "{} enforce, {} simulate, {} off",
+                counts(Mode::Enforce),
+                counts(Mode::Simulate),
+                counts(Mode::Off)
+            ),
+        ),
+    ])
+}
+
 fn describe(status: &ProxyStatus) -> String {
     let owner = match status.owner {
         OwnerKind::Daemon => "daemon",
@@ -336,7 +452,7 @@ fn describe_certificate(certificate: &CertificateView) -> String {
 }
 
 /// What status says of a listener's certificate, a line each.
-fn certificate_lines(listener: &ListenerStatus) -> Vec<String> {
+pub(super) fn certificate_lines(listener: &ListenerStatus) -> Vec<String> {
     let Some(tls) = &listener.tls else { return Vec::new() };
     let port = listener.config.port;
     let certificate = tls.certificate.as_ref().map(describe_certificate);
@@ -368,6 +484,7 @@ fn egress(status: &EgressStatus) -> String {
 
 fn phase(phase: &ListenerPhase) -> String {
     match phase {
+        ListenerPhase::Obtaining => "obtaining certificate".to_owned(),
         ListenerPhase::Running => "running".to_owned(),
         ListenerPhase::Draining { connections } => format!("stopping, {connections} connections left"),
         ListenerPhase::Stopped => "stopped".to_owned(),

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 use super::audit_logs::{AuditCommand, AuditFilter};
 use super::authority::AuthorityCommand;
+use super::backup::{self, BackupCommand, RekeyTo};
+use super::certificate::CertificateCommand;
 use super::output::Output;
 use super::policy::PolicyCommand;
 use super::session::Session;
@@ -58,9 +60,27 @@ pub(super) enum SecurityCommand {
     /// The newest security events, oldest first, and what comes
     #[command(after_help = "Example:\n  flm security events --follow --severity high")]
     Events(AuditFilter),
+    /// Copies of both databases: make, list, restore
+    #[command(subcommand, after_help = "Example:\n  flm security backup create")]
+    Backup(BackupCommand),
+    /// Give security.db a new key; the proxy must not run
+    #[command(
+        after_help = "Examples:\n  flm proxy stop --all\n  flm security rekey\n  flm security rekey --to passphrase"
+    )]
+    Rekey {
+        /// Where the new key comes from [default: where the old one came from]
+        #[arg(long, value_enum, value_name = "SOURCE")]
+        to: Option<RekeyTo>,
+    },
+    /// Where the key of security.db comes from, whether it is open, and who may use the files
+    #[command(after_help = "Example:\n  flm security lock-status")]
+    LockStatus,
     /// The certificate authority of this home (mode packaged-ca), and who trusts it
     #[command(subcommand, after_help = "Example:\n  flm security ca show")]
     Ca(AuthorityCommand),
+    /// The listeners' certificates
+    #[command(subcommand, after_help = "Example:\n  flm security certificate status")]
+    Certificate(CertificateCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +146,10 @@ impl SecurityCommand {
         match self {
             Self::Policy(command) => command.run(session).await,
             Self::Ca(command) => command.run(session).await,
+            Self::Backup(command) => command.run(session).await,
+            Self::Rekey { to } => backup::rekey(session, to).await,
+            Self::LockStatus => backup::lock_status(session).await,
+            Self::Certificate(command) => command.run(session).await,
             Self::IpBlocklist(command) => command.run(session).await,
             Self::IpAllowlist(command) => command.run(session, NetworkList::Allow).await,
             Self::IpTrusted(command) => command.run(session, NetworkList::Trusted).await,
@@ -211,6 +235,9 @@ fn counted(counts: &SecurityCounts) -> String {
     }
     for (address, count) in &counts.sources {
         table.row(["address".to_owned(), address.to_string(), count.to_string()]);
+    }
+    for hour in &counts.hours {
+        table.row(["hour".to_owned(), time(hour.start), hour.events.to_string()]);
     }
     table.or("no events")
 }

@@ -170,6 +170,29 @@ pub fn stamp(path: &Path) -> Files<Option<Stamp>> {
     }
 }
 
+/// Why a file should not be started as a program: it is none, or others could put something else in its place. `None` when
+/// nothing speaks against it.
+pub fn program_fault(path: &Path) -> Files<Option<&'static str>> {
+    const EXECUTABLE: u32 = 0o111;
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
+    let file = match fs::metadata(path) {
+        Ok(file) => file,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Some("there is no such file"));
+        }
+        Err(e) => return Err(FileError::new("look at", path, e)),
+    };
+    Ok(if !file.is_file() {
+        Some("it is no file")
+    } else if file.mode() & EXECUTABLE == 0 {
+        Some("it is not executable")
+    } else if file.mode() & WRITABLE_BY_OTHERS != 0 {
+        Some("others may write to it")
+    } else {
+        None
+    })
+}
+
 /// Size of a file in bytes.
 pub fn size(path: &Path) -> Files<u64> {
     fs::metadata(path).map(|m| m.len()).map_err(|e| FileError::new("look at", path, e))
@@ -502,6 +525,53 @@ pub fn narrow(path: &Path, allowed: u32) -> Files<Option<String>> {
         escape(&path.to_string_lossy()),
         mode & allowed
     )))
+}
+
+/// Mode and owner of what a path leads to, without following a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// The lower nine bits of the mode, and the sticky ones.
+    pub mode: u32,
+    /// The owner's number.
+    pub owner: u32,
+    /// This user's.
+    pub me: u32,
+}
+
+/// Who may use what is at that path; `None` when there is nothing.
+pub fn ownership(path: &Path) -> Files<Option<Ownership>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(Ownership {
+            mode: metadata.mode() & 0o7777,
+            owner: metadata.uid(),
+            me: rustix::process::geteuid().as_raw(),
+        })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(FileError::new("look at", path, e)),
+    }
+}
+
+/// Bytes that this user may still write on the disk that holds a path.
+pub fn free_space(path: &Path) -> Files<u64> {
+    let disk = rustix::fs::statvfs(path).map_err(|e| FileError::new("measure the disk of", path, e.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Makes what was written to a file survive a power cut.
+pub fn sync(path: &Path) -> Files<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|e| FileError::new("flush", path, e))
+}
+
+/// Puts a file or folder that is complete and flushed in the place of another, so that it survives a power cut. Within
+/// one file system.
+pub fn put_in_place(complete: &Path, place: &Path) -> Files<()> {
+    fs::rename(complete, place).map_err(|e| FileError::new("replace", place, e))?;
+    sync_folder_of(place)
+}
+
+/// Gives a file a second name; both lead to the same content until one is replaced. Within one file system.
+pub fn link(file: &Path, name: &Path) -> Files<()> {
+    fs::hard_link(file, name).map_err(|e| FileError::new("keep a copy of", file, e))
 }
 
 /// Opens a file for reading.

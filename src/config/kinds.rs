@@ -83,6 +83,12 @@ pub enum Rule {
     Variable,
     /// An absolute path; may be empty.
     AbsolutePath,
+    /// A domain name that the world may know; the first label may be `*`.
+    Domain,
+    /// An address for mail.
+    Mail,
+    /// The URL of a service: http or https, without user, password, query and fragment; may be empty.
+    ServiceUrl,
 }
 
 /// A value that fits its kind.
@@ -204,6 +210,14 @@ impl Rule {
                     && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             }
             Self::AbsolutePath => text.is_empty() || (text.starts_with('/') && !text.chars().any(char::is_control)),
+            Self::Domain => is_domain(text.strip_prefix("*.").unwrap_or(text)),
+            Self::Mail => text.split_once('@').is_some_and(|(user, host)| {
+                // What would begin another address or a header of a `mailto:` URL is refused (RFC 6068 §2).
+                !user.is_empty()
+                    && user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$'*+-/=^_`{|}~.".contains(&byte))
+                    && is_domain(host)
+            }),
+            Self::ServiceUrl => text.is_empty() || is_service_url(text),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -223,6 +237,9 @@ impl Rule {
             Self::UserName => "up to 255 bytes without control characters",
             Self::Variable => "the name of an environment variable, such as SOCKS_PASSWORD, or empty",
             Self::AbsolutePath => "an absolute path, or empty",
+            Self::Domain => "a domain name such as llm.example.org or *.example.org",
+            Self::Mail => "a mail address such as ops@example.org",
+            Self::ServiceUrl => "a URL such as https://ca.example.org/acme/directory, or empty",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }
@@ -249,6 +266,27 @@ fn is_host(text: &str) -> bool {
         && text.len() <= 253
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         && !text.starts_with('.')
+}
+
+/// A name that a certificate can be for: labels of letters, digits and hyphens (RFC 1123 §2.1), at least two, and no address.
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253
+        && text.contains('.')
+        && text.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+        && text.parse::<std::net::IpAddr>().is_err()
+}
+
+fn is_service_url(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    matches!(scheme, "http" | "https")
+        && is_host(without_port(authority).unwrap_or_default())
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'<' | b'>'))
 }
 
 /// The host of `host[:port]`; `None` when the port is none.
@@ -362,6 +400,48 @@ mod tests {
             (":1", None),
         ] {
             assert_eq!(host_and_port(text), expected, "{text}");
+        }
+        for (rule, good, bad) in [
+            (
+                Rule::Domain,
+                &["llm.example.org", "*.example.org", "xn--bcher-kva.example"][..],
+                &[
+                    "example",
+                    "*",
+                    "*.*.example.org",
+                    "a.*.example",
+                    "192.0.2.1",
+                    "a_b.example",
+                    "-a.example",
+                    "a..b",
+                    "",
+                ][..],
+            ),
+            (
+                Rule::Mail,
+                &["ops@example.org", "a.b+c@example.org"],
+                &["", "@example.org", "ops", "ops@example", "a b@example.org", "a?cc=b@example.org", "a,b@example.org"],
+            ),
+            (
+                Rule::ServiceUrl,
+                &["", "https://ca.example.org/acme/directory", "http://127.0.0.1:4000", "https://[::1]:14000/dir"],
+                &[
+                    "ca.example.org",
+                    "ftp://a/",
+                    "https://",
+                    "https://u:p@a/",
+                    "https://a/?b",
+                    "https://a:99999/",
+                    "https://a/b c",
+                ],
+            ),
+        ] {
+            for text in good {
+                assert!(rule.holds(text), "{rule:?} {text:?}");
+            }
+            for text in bad {
+                assert!(!rule.holds(text), "{rule:?} {text:?}");
+            }
         }
         let hosts = Kind::List { rule: Rule::Host };
         for good in ["llm.example.org", "192.0.2.1", "::1", "[2001:db8::1]", "my_box"] {

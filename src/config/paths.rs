@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use directories::ProjectDirs;
 
-use crate::config::files;
+use crate::config::files::{self, PRIVATE_DIR};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::text::escape;
 
@@ -24,8 +24,20 @@ use crate::types::text::escape;
 /// macOS (`sys/un.h`).
 const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Name of the credential that a systemd unit hands over (SPEC §5.12).
+/// Names of the credentials that a systemd unit hands over: the key, or the passphrase that it is made from (SPEC §5.12).
 const CREDENTIAL: &str = "flm-db-key";
+const PASSPHRASE_CREDENTIAL: &str = "flm-db-passphrase";
+
+/// Where the path of the key file comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// `$CREDENTIALS_DIRECTORY/flm-db-key`: FLM cannot write it.
+    Credential,
+    /// `FLM_DB_KEY_FILE`.
+    Variable,
+    /// Neither names one: `keys/security.key`, or a passphrase when `keys/passphrase` is there.
+    Home,
+}
 
 /// Where everything of one home is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +56,10 @@ pub struct HomePaths {
     pub security_db: PathBuf,
     /// Its key file: a systemd credential, `FLM_DB_KEY_FILE`, or `keys/security.key` in the data folder.
     pub key_file: PathBuf,
+    /// Who named the key file.
+    pub key_origin: KeyOrigin,
+    /// A passphrase that a systemd unit hands over, when there is one.
+    pub passphrase_credential: Option<PathBuf>,
     /// `FLM_CONTROL_GROUP`: the group whose members may use the control socket too, for the system unit (SPEC §4.10).
     pub control_group: Option<String>,
 }
@@ -110,13 +126,20 @@ impl HomePaths {
                     .hint("name a folder with --home DIR or FLM_HOME")
             })?,
         };
-        let credential = variable("CREDENTIALS_DIRECTORY").map(|dir| dir.join(CREDENTIAL)).filter(|file| file.exists());
-        let key_file = credential.or_else(|| variable("FLM_DB_KEY_FILE").map(absolute));
+        let credential =
+            |name| variable("CREDENTIALS_DIRECTORY").map(|dir| dir.join(name)).filter(|file: &PathBuf| file.exists());
+        let (key_file, key_origin) = match (credential(CREDENTIAL), variable("FLM_DB_KEY_FILE")) {
+            (Some(file), _) => (file, KeyOrigin::Credential),
+            (None, Some(file)) => (absolute(file), KeyOrigin::Variable),
+            (None, None) => (folders.data.join("keys").join("security.key"), KeyOrigin::Home),
+        };
         let paths = Self {
             run_dir: folders.data.join("run"),
             config_db: overrides.config_db.clone().map_or_else(|| folders.data.join("config.db"), absolute),
             security_db: overrides.security_db.clone().map_or_else(|| folders.data.join("security.db"), absolute),
-            key_file: key_file.unwrap_or_else(|| folders.data.join("keys").join("security.key")),
+            key_file,
+            key_origin,
+            passphrase_credential: credential(PASSPHRASE_CREDENTIAL),
             config_dir: folders.config,
             data_dir: folders.data,
             log_dir: folders.logs,
@@ -155,6 +178,24 @@ impl HomePaths {
         self.run_dir.join("owner.lock")
     }
 
+    /// The folder of keys, apart from the databases so that copies of them leave it out.
+    #[must_use]
+    pub fn keys_dir(&self) -> PathBuf {
+        self.data_dir.join("keys")
+    }
+
+    /// How the key is made from a passphrase, when it is. Holds nothing secret.
+    #[must_use]
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.keys_dir().join("passphrase")
+    }
+
+    /// Backups that FLM makes by itself.
+    #[must_use]
+    pub fn backups_dir(&self) -> PathBuf {
+        self.data_dir.join("backups")
+    }
+
     /// Makes the folders with their modes and repairs wider ones; answers what it repaired.
     ///
     /// The folder of a database given by `--db-path-…` is made when absent, but never narrowed: it may be shared.
@@ -172,6 +213,7 @@ impl HomePaths {
         {
             repaired.extend(files::private_dir(folder)?);
         }
+        repaired.extend(files::narrow(&self.backups_dir(), PRIVATE_DIR)?);
         files::make_dir(&self.config_dir)?;
         files::make_dir(&self.log_dir)?;
         for database in [&self.config_db, &self.security_db] {
@@ -253,7 +295,9 @@ mod tests {
         let none = PathOverrides::default();
         assert_eq!(resolve(&none, &variables).expect("resolves").key_file, Path::new("/run/secrets/flm"));
         files::replace(&credentials.path().join(CREDENTIAL), b"", files::Audience::Owner).expect("writes");
-        assert_eq!(resolve(&none, &variables).expect("resolves").key_file, credentials.path().join(CREDENTIAL));
+        let paths = resolve(&none, &variables).expect("resolves");
+        assert_eq!((paths.key_file, paths.key_origin), (credentials.path().join(CREDENTIAL), KeyOrigin::Credential));
+        assert_eq!(paths.passphrase_credential, None);
     }
 
     #[test]

@@ -143,14 +143,70 @@ macro_rules! settings {
 }
 
 settings! {
+    /// Whether the terms of the ACME directory are accepted, which it wants (Let's Encrypt: letsencrypt.org/repository).
+    ACME_AGREE_TOS: bool = "acme.agree_tos", switch(false), "", Live;
+    /// Serve a self-signed certificate, with a loud warning, while the ACME directory has never given one.
+    ACME_ALLOW_SELFSIGNED: bool = "acme.allow_selfsigned", switch(false), "", Live;
+    /// File of root certificates (PEM) that the ACME directory is trusted by; empty takes the system's.
+    ACME_CA_FILE: String = "acme.ca_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Live;
+    /// How the directory checks the domains: by a request to port 80, or by a TXT record.
+    ACME_CHALLENGE: &'static str = "acme.challenge", choice("http-01", &["http-01", "dns-01"]), "", Live;
+    /// Mail addresses that the directory may write to about certificates.
+    ACME_CONTACT: Vec<String> = "acme.contact", Kind::List { rule: Rule::Mail }, "", Live;
+    /// URL of the ACME directory; empty is Let's Encrypt, whose staging directory is used unless acme.production is true.
+    ACME_DIRECTORY: String = "acme.directory", Kind::Text { default: "", rule: Rule::ServiceUrl }, "", Live;
+    /// Subdomain that the acme-dns server gave when the account there was made.
+    ACME_DNS_ACME_DNS_SUBDOMAIN: String =
+        "acme.dns.acme_dns_subdomain", Kind::Text { default: "", rule: Rule::UserName }, "", Live;
+    /// URL of the acme-dns server.
+    ACME_DNS_ACME_DNS_URL: String =
+        "acme.dns.acme_dns_url", Kind::Text { default: "", rule: Rule::ServiceUrl }, "", Live;
+    /// Program that sets and removes TXT records: called with present or cleanup, the record's name and its value.
+    ACME_DNS_COMMAND: String = "acme.dns.command", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Live;
+    /// How long the TXT record may take until the zone's name servers tell it.
+    ACME_DNS_PROPAGATION_TIMEOUT: Duration = "acme.dns.propagation_timeout", span(120, 1, HOUR), "", Live;
+    /// Who sets the TXT record of the challenge dns-01.
+    ACME_DNS_PROVIDER: &'static str =
+        "acme.dns.provider", choice("exec", &["exec", "rfc2136", "acme-dns", "cloudflare"]), "", Live;
+    /// Name servers that are asked whether the TXT record is there; empty asks those of the zone.
+    ACME_DNS_RESOLVERS: Vec<String> = "acme.dns.resolvers", Kind::List { rule: Rule::Endpoint }, "", Live;
+    /// Name server that takes signed changes (RFC 2136).
+    ACME_DNS_RFC2136_SERVER: String =
+        "acme.dns.rfc2136_server", Kind::Text { default: "", rule: Rule::Endpoint }, "", Live;
+    /// Environment variable with the secret of the DNS provider: TSIG key (base64), acme-dns password or Cloudflare token.
+    ACME_DNS_SECRET_ENV: String = "acme.dns.secret_env", Kind::Text { default: "", rule: Rule::Variable }, "", Live;
+    /// File whose first line is that secret; mode 0600.
+    ACME_DNS_SECRET_FILE: String =
+        "acme.dns.secret_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Live;
+    /// How changes by RFC 2136 are signed.
+    ACME_DNS_TSIG_ALGORITHM: &'static str =
+        "acme.dns.tsig_algorithm", choice("hmac-sha256", &["hmac-sha256", "hmac-sha512"]), "", Live;
+    /// Name of the TSIG key, or user at the acme-dns server.
+    ACME_DNS_USER: String = "acme.dns.user", Kind::Text { default: "", rule: Rule::UserName }, "", Live;
+    /// Domains that the certificate is for; a wildcard needs the challenge dns-01.
+    ACME_DOMAINS: Vec<String> = "acme.domains", Kind::List { rule: Rule::Domain }, "", Live;
+    /// Environment variable with the HMAC key (base64url) of the external account, for directories that want one.
+    ACME_EAB_HMAC_ENV: String = "acme.eab.hmac_env", Kind::Text { default: "", rule: Rule::Variable }, "", Live;
+    /// File whose first line is that HMAC key; mode 0600.
+    ACME_EAB_HMAC_FILE: String = "acme.eab.hmac_file", Kind::Text { default: "", rule: Rule::AbsolutePath }, "", Live;
+    /// Key id of the external account.
+    ACME_EAB_KEY_ID: String = "acme.eab.key_id", Kind::Text { default: "", rule: Rule::UserName }, "", Live;
+    /// Ask Let's Encrypt for certificates that everybody trusts; its limits are tight, so try with the staging directory first.
+    ACME_PRODUCTION: bool = "acme.production", switch(false), "", Live;
+    /// How long the inbox of the console and the list of deliveries keep alerts.
+    ALERTS_KEEP: Duration = "alerts.keep", span(30 * DAY, HOUR, 3_650 * DAY), "", Live;
     /// How long the audit log keeps its rows; older ones are archived: an anchor stands for them.
     AUDIT_KEEP: Duration = "audit.keep", span(90 * DAY, DAY, 3_650 * DAY), "", Live;
     /// How large the audit log may become before its oldest rows are archived.
     AUDIT_SIZE: u64 = "audit.size", size(2_048 * MIB, MIB, 1_048_576 * MIB), "", Live;
+    /// Make a backup of both databases once a day; the home keeps the newest three.
+    BACKUP_DAILY: bool = "backup.daily", switch(true), "", Live;
     /// Draw with ASCII characters only: auto does so where the locale is not UTF-8.
     CONSOLE_ASCII: &'static str = "console.ascii", choice("auto", &["auto", "on", "off"]), "", Live;
     /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does.
     CONSOLE_MOUSE: bool = "console.mouse", switch(true), "", Live;
+    /// How the console's terminal calls for an alert: the bell, a message of the desktop (OSC 9), both, or off.
+    CONSOLE_NOTIFY: &'static str = "console.notify", choice("both", &["off", "bell", "message", "both"]), "", Live;
     /// What happens to the proxy when the terminal goes away: it stays in the background, or it stops.
     CONSOLE_ON_HANGUP: &'static str = "console.on_hangup", choice("background", &["background", "stop"]), "", Live;
     /// Most frames the console draws in a second; it draws only when something changed.
@@ -265,6 +321,8 @@ settings! {
     TLS_CA_NETWORKS: Vec<String> = "tls.ca_networks", Kind::List { rule: Rule::Network }, "", Live;
     /// How long a client may take for the TLS handshake.
     TLS_HANDSHAKE_TIMEOUT: Duration = "tls.handshake_timeout", span(10, 1, HOUR), "", Live;
+    /// How long browsers are told to call this name by https only; in the mode https-acme on port 443. 0 tells nothing.
+    TLS_HSTS: Duration = "tls.hsts", span(0, 0, 2 * 366 * DAY), "", Live;
     /// Proxies in front of FLM that may tell the client's address; empty believes nobody.
     TRUSTED_PROXIES: Vec<String> = "trusted_proxies", Kind::List { rule: Rule::Network }, "", Live;
     /// Header in which a trusted proxy tells the client's address.

@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use super::operator::Operator;
 use super::request::Home;
 use crate::config::files;
-use crate::config::paths::{HomePaths, PathOverrides};
+use crate::config::paths::HomePaths;
 use crate::types::calls::Permission;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 
 /// The hidden command under which both programs run as a daemon.
 pub const DAEMON_COMMAND: &str = "__daemon";
+/// The hidden flag of a daemon that reads the passphrase of `security.db` from its standard input: neither its arguments
+/// nor its environment hide anything from other users.
+pub const PASSPHRASE_FLAG: &str = "--passphrase-from-stdin";
 /// Name of the file that takes what a daemon writes to stderr: its panics.
 const STDERR_FILE: &str = "daemon.stderr.log";
 
@@ -55,12 +58,12 @@ pub async fn start_daemon(
     permission: Permission,
     settings: &BTreeMap<String, String>,
 ) -> Outcome<(Operator, DaemonOrigin)> {
-    let Home { paths, overrides } = home;
+    let Home { paths, .. } = home;
     if let Some(operator) = Operator::attach(paths, permission).await? {
         return Ok((operator, DaemonOrigin::AlreadyRan));
     }
     paths.prepare()?;
-    let origin = match spawn(paths, overrides, settings).await? {
+    let origin = match spawn(home, settings).await? {
         Readiness::Ready { .. } => DaemonOrigin::StartedHere,
         Readiness::Owned => DaemonOrigin::AlreadyRan,
         Readiness::Failed(failure) => return Err(failure),
@@ -69,11 +72,8 @@ pub async fn start_daemon(
     Ok((operator, origin))
 }
 
-async fn spawn(
-    paths: &HomePaths,
-    overrides: &PathOverrides,
-    settings: &BTreeMap<String, String>,
-) -> Outcome<Readiness> {
+async fn spawn(home: &Home, settings: &BTreeMap<String, String>) -> Outcome<Readiness> {
+    let Home { paths, overrides, passphrase } = home;
     let program = std::env::current_exe().map_err(|error| {
         Failure::new(ErrorCode::IoError, format!("the path of this program cannot be found: {error}"))
             .hint("start the proxy with --no-daemon")
@@ -95,10 +95,20 @@ async fn spawn(
     for (key, value) in settings {
         command.arg(format!("--setting={key}={value}"));
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
+    let stdin = if passphrase.is_some() {
+        command.arg(PASSPHRASE_FLAG);
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    };
+    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
         Failure::new(ErrorCode::IoError, format!("{} cannot be started: {error}", program.display()))
             .hint("check that the file is still there and executable, or use --no-daemon")
     })?;
+    if let (Some(passphrase), Some(mut stdin)) = (passphrase, child.stdin.take()) {
+        // A child that ends before it reads tells why on its stdout, or by silence.
+        let _told_below = stdin.write_all(passphrase.expose().as_bytes()).await;
+    }
     let Some(stdout) = child.stdout.take() else { return Err(ended_silently(paths)) };
     let mut line = String::new();
     // Ends with the line or, when the child dies, with the pipe.

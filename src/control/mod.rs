@@ -8,6 +8,7 @@ pub mod dialer;
 pub mod exchange;
 pub mod firewall;
 pub mod launcher;
+pub mod offline;
 pub mod operator;
 pub mod ownership;
 pub mod protocol;

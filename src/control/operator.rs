@@ -20,6 +20,7 @@ use crate::operations::progress::{Line, Ongoing};
 use crate::types::calls::{Call, LongCall, Permission};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::LiveLine;
+use crate::types::secret::Secret;
 
 /// Where calls go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +78,19 @@ impl Operator {
     /// # Errors
     /// Of folders, lock and databases.
     pub async fn connect(paths: &HomePaths, permission: Permission) -> Outcome<Self> {
+        Self::connect_with(paths, permission, None).await
+    }
+
+    /// The same, with the passphrase of `security.db` for when the home is taken.
+    ///
+    /// # Errors
+    /// As [`Operator::connect`], and of the passphrase.
+    pub async fn connect_with(paths: &HomePaths, permission: Permission, passphrase: Option<Secret>) -> Outcome<Self> {
         let route = match ownership::claim(paths).await? {
             Claim::Owned(_probe) => Route::Socket(paths.clone()),
             Claim::Free(lock) => {
-                let context = Arc::new(Context::open(paths.clone(), ContextOptions::from_process()).await?);
+                let options = ContextOptions { passphrase, ..ContextOptions::from_process() };
+                let context = Arc::new(Context::open(paths.clone(), options).await?);
                 Route::Alone(Arc::new(Alone { context, _lock: lock }))
             }
         };
@@ -93,8 +103,8 @@ impl Operator {
         Self { route: Route::Duplex(dialer), permission }
     }
 
-    /// Runs an operation. Dropping the future cancels an operation that only reads, and stops waiting for one that
-    /// changes something.
+    /// Runs an operation. Dropping the future cancels an operation that only reads or takes long, and stops waiting for
+    /// another one that changes something.
     ///
     /// # Errors
     /// The operation's own failure, or `IO_ERROR` with "the proxy's daemon is gone" when the owner vanished.
@@ -111,7 +121,9 @@ impl Operator {
         let path = format!("{}{}", protocol::PREFIX, C::NAME);
         let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
         let body = answer.whole().await.map_err(|error| vanished(&error))?;
-        protocol::read_answer(&body)
+        // Of an operation that takes long only how it ended: its last line.
+        let line = body.trim_ascii_end();
+        protocol::read_answer(memchr::memrchr(b'\n', line).map_or(line, |at| &line[at + 1..]))
     }
 
     /// Begins an operation that takes long. Dropping what is answered ends it.

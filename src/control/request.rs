@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::config::paths::{HomePaths, PathOverrides};
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::StartListener;
+use crate::types::secret::Secret;
 
 /// Which home.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct Home {
     pub paths: HomePaths,
     /// What the command line said about it: handed on to a daemon that is started.
     pub overrides: PathOverrides,
+    /// The passphrase of `security.db`, when somebody typed it; for whoever becomes its owner.
+    pub passphrase: Option<Secret>,
 }
 
 impl Home {
@@ -22,7 +25,7 @@ impl Home {
     /// # Errors
     /// When the platform has no home folder, or the path is too long for a socket.
     pub fn resolve(overrides: PathOverrides) -> crate::types::failure::Outcome<Self> {
-        Ok(Self { paths: HomePaths::resolve(&overrides)?, overrides })
+        Ok(Self { paths: HomePaths::resolve(&overrides)?, overrides, passphrase: None })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::control::launcher::{self, DaemonOrigin};
 use crate::control::ownership::OwnerLock;
 use crate::control::request::{ConsoleRequest, Home, OwnerChoice};
 use crate::operations::context::ContextOptions;
-use crate::storage::ConfigStore;
+use crate::storage::{ConfigStore, StorageError};
 use crate::telemetry::logging::{self, LogGuard};
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::EndOwner;
@@ -200,7 +200,7 @@ impl Shared {
             *slot = InProcess::start(OwnerOptions {
                 paths: self.home.paths.clone(),
                 kind: OwnerKind::InProcess,
-                context: ContextOptions::from_process(),
+                context: ContextOptions { passphrase: self.home.passphrase.clone(), ..ContextOptions::from_process() },
                 incoming: None,
                 purpose,
             })
@@ -224,9 +224,15 @@ impl Shared {
         if files::exists(&paths.config_db)?
             && let Some(_lock) = OwnerLock::try_take(&paths.owner_lock())?
         {
-            let store = ConfigStore::open(&paths.config_db)?;
-            layers.database = store.settings().await?.into_iter().collect();
-            store.close().await?;
+            // One of an earlier version is for its owner to bring to this one, after a backup.
+            match ConfigStore::open_unless_withheld(&paths.config_db, Some("only its owner does")) {
+                Ok(store) => {
+                    layers.database = store.settings().await?.into_iter().collect();
+                    store.close().await?;
+                }
+                Err(StorageError::Migration { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(Settings::build(&layers)?.list())
     }

@@ -14,10 +14,11 @@ use tokio::time::{sleep, timeout};
 use super::demo_engine::{self, CHAT_MODELS, EMBEDDING_MODEL};
 use super::random::Random;
 use crate::config::files;
-use crate::config::paths::PathOverrides;
+use crate::config::paths::{KeyOrigin, PathOverrides};
 use crate::control::request::Home;
 use crate::guard::key_text;
 use crate::operations::context::Context;
+use crate::operations::progress::Reporter;
 use crate::operations::{keys, proxy};
 use crate::telemetry::tasks::Tasks;
 use crate::types::calls::keys::CreateKey;
@@ -67,7 +68,9 @@ impl DemoHome {
         files::private_dir(&folder)?;
         let mut home = Home::resolve(PathOverrides { home: Some(folder.clone()), ..PathOverrides::default() })?;
         // Never the person's own database key, which the environment may name.
-        home.paths.key_file = home.paths.data_dir.join("keys").join("security.key");
+        home.paths.key_file = home.paths.keys_dir().join("security.key");
+        home.paths.key_origin = KeyOrigin::Home;
+        home.paths.passphrase_credential = None;
         Ok(Self { home, folder })
     }
 
@@ -112,7 +115,10 @@ pub(super) async fn start(context: &Arc<Context>, seed: u64, tasks: &Tasks) -> O
     context.registry.check(&id, &context.pool).await;
 
     let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-    let listener = proxy::start(context, StartListener { config: Some(config), unnamed: Vec::new() }).await?;
+    let listener = {
+        let call = StartListener { config: Some(config), unnamed: Vec::new() };
+        proxy::start(context, call, Reporter::unheard()).await?
+    };
     let endpoint = SocketAddr::new(listener.config.bind, listener.config.port);
     let laptop = key(context, "laptop").await?;
     let agent = key(context, "coding agent").await?;

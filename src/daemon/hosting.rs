@@ -13,7 +13,7 @@ use crate::audit::{Acknowledgement, AuditLog};
 use crate::config::table;
 use crate::control::protocol;
 use crate::engines::adapter::BoxFuture;
-use crate::operations::context::{Host, ListenFault, SettingsInForce};
+use crate::operations::context::{Host, ListenFault, SettingsInForce, Told};
 use crate::proxy::service::{Encryption, ListenError, ProxyService};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
@@ -24,10 +24,11 @@ use crate::tls::modes;
 use crate::tls::resolver::Resolver;
 use crate::tls::supply::Supply;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::certificate::Occasion;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::gpu::GpuView;
-use crate::types::listener::{ListenerConfig, ListenerStatus, OwnerKind, ProxyStatus};
+use crate::types::listener::{ListenerConfig, ListenerStatus, OwnerKind, ProxyStatus, TlsMode};
 use crate::types::live::{LiveEvent, LiveSnapshot};
 
 /// Requests in a snapshot (see `LiveSnapshot`).
@@ -72,6 +73,15 @@ pub(super) struct Hosting {
 impl Hosting {
     pub(super) fn services(&self) -> Vec<Arc<ProxyService>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Names that the world knows the listener by.
+    fn names_of(&self, config: &ListenerConfig) -> Vec<String> {
+        if config.mode.0 != TlsMode::HTTPS_ACME {
+            return Vec::new();
+        }
+        let domains = self.settings.load().get(table::ACME_DOMAINS);
+        domains.into_iter().filter(|domain| !domain.starts_with("*.")).collect()
     }
 
     fn service(&self, port: u16) -> Option<Arc<ProxyService>> {
@@ -142,29 +152,36 @@ impl Host for Hosting {
         }
     }
 
-    fn listen(&self, config: ListenerConfig) -> BoxFuture<'_, Result<ListenerStatus, ListenFault>> {
+    fn open(&self, config: ListenerConfig) -> Result<ListenerStatus, ListenFault> {
+        if self.ending.is_cancelled() {
+            let reason = "the proxy is about to end".to_owned();
+            return Err(ListenFault::Refused { port: config.port, reason });
+        }
+        let encryption = match modes::find(&config.mode.0).and_then(|mode| mode.certify) {
+            None => None,
+            Some(_) => Some(Encryption {
+                resolver: Resolver::new().map_err(|error| ListenFault::Certificate(error.into()))?,
+                challenges: self.supply.challenges.clone(),
+                names: self.names_of(&config),
+            }),
+        };
+        let started = ProxyService::start(config, encryption, self.proxy.clone(), &self.workers, &self.tasks);
+        let service = started.map_err(|error| match error {
+            ListenError::PortInUse { port, .. } => ListenFault::PortInUse(port),
+            ListenError::Refused { port, reason, .. } => ListenFault::Refused { port, reason },
+        })?;
+        let status = service.status();
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).insert(status.config.port, Arc::new(service));
+        self.publish_status();
+        Ok(status)
+    }
+
+    fn certify(&self, port: u16, occasion: Occasion, told: Told) -> BoxFuture<'_, Outcome<ListenerStatus>> {
         Box::pin(async move {
-            if self.ending.is_cancelled() {
-                return Err(ListenFault::Refused("the proxy is about to end".to_owned()));
-            }
-            let encryption = match modes::find(&config.mode.0).and_then(|mode| mode.certify) {
-                None => None,
-                Some(_) => Some(Encryption {
-                    resolver: Resolver::new().map_err(|error| ListenFault::Certificate(error.into()))?,
-                    challenges: self.supply.challenges.clone(),
-                }),
-            };
-            let started = ProxyService::start(config, encryption, self.proxy.clone(), &self.workers, &self.tasks);
-            let service = started.map_err(|error| match error {
-                ListenError::PortInUse { port, .. } => ListenFault::PortInUse(port),
-                ListenError::Refused { reason, .. } => ListenFault::Refused(reason),
-            })?;
-            // Without a certificate there is no listener, and never one in clear instead (SPEC §6).
-            certificates::certify(self, &service).await.map_err(ListenFault::Certificate)?;
-            let status = service.status();
-            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.insert(status.config.port, Arc::new(service));
-            Ok(status)
+            let gone = || Failure::new(ErrorCode::NotFound, format!("no listener runs on port {port}"));
+            let service = self.service(port).ok_or_else(gone)?;
+            certificates::give(self, &service, occasion, &told).await?;
+            Ok(service.status())
         })
     }
 

@@ -89,7 +89,13 @@ mod tests {
     use crate::config::paths::{HomePaths, PathOverrides};
     use crate::control::{Attachment, Operator};
     use crate::daemon::owner::Purpose;
+    use crate::net::egress::Egress;
+    use crate::net::message::Outgoing;
+    use crate::net::pool::{Pool, PoolConfig, Repeat};
+    use crate::net::upstream::Upstream;
     use crate::operations::context::ContextOptions;
+    use crate::storage::SecurityStore;
+    use crate::telemetry::tasks::Tasks;
     use crate::types::address::parse_network;
     use crate::types::calls::Permission;
     use crate::types::calls::addresses::{AddBlock, ListBlocks};
@@ -214,5 +220,67 @@ mod tests {
         assert!(rows.iter().any(|row| row.event.details.contains(&second.config.port.to_string())), "{rows:?}");
         assert_eq!(alone.call(Status {}).await.expect_err("none runs").code, ErrorCode::NotFound);
         alone.close().await;
+    }
+
+    async fn listen(operator: &Operator) -> Upstream {
+        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
+        let call = StartListener { config: Some(config), unnamed: Vec::new() };
+        let listener = operator.call(call).await.expect("listens");
+        Upstream::parse(&listener.addresses[0]).expect("a URL")
+    }
+
+    async fn models(base: &Upstream, key: &str) -> http::StatusCode {
+        let tasks = Tasks::new();
+        let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
+        let bearer = format!("Bearer {key}").parse().expect("a value");
+        let request = Outgoing {
+            method: http::Method::GET,
+            target: "/v1/models".into(),
+            fields: vec![(http::header::AUTHORIZATION, bearer)],
+            body: bytes::Bytes::new(),
+        };
+        let answer = client.send(base, request, Repeat::ByMethod);
+        tokio::time::timeout(BOUND, answer).await.expect("in time").expect("an answer").status
+    }
+
+    #[tokio::test]
+    async fn after_a_migration_that_broke_half_way_existing_keys_are_served_and_changes_refused() {
+        let place = place();
+        let owner = start(&place, Purpose::Serve).await.expect("the home is free");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let call = CreateKey { label: "x".to_owned(), expires_in: None, limits: KeyLimits::default() };
+        let key = operator.call(call.clone()).await.expect("makes a key").key;
+        let base = listen(&operator).await;
+        assert_eq!(models(&base, key.expose()).await, http::StatusCode::OK);
+        tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
+
+        // As the version before left it, with something where the last step's last statement wants to be.
+        let store = SecurityStore::open(&place.paths.security_db, &place.paths.key_file).expect("opens");
+        store.tamper(SecurityStore::BACK_TO_VERSION_4).await.expect("ages");
+        store.tamper("CREATE TABLE alert_deliveries (a)").await.expect("stands in the way");
+        store.close().await.expect("closes");
+
+        let owner = start(&place, Purpose::Serve).await.expect("starts all the same");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        let why = operator.call(Status {}).await.expect("answers").read_only.expect("says why it only reads");
+        assert!(why.contains("from schema version 4 to 5"), "{why}");
+        let base = listen(&operator).await;
+        assert_eq!(models(&base, key.expose()).await, http::StatusCode::OK, "the key that is there");
+        assert_eq!(models(&base, "flm_wrong").await, http::StatusCode::UNAUTHORIZED);
+        let failure = operator.call(call).await.expect_err("refused");
+        assert_eq!(failure.code, ErrorCode::ReadOnly);
+        assert!(failure.hint.expect("hint").contains("flm security backup"));
+        tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
+
+        // Mended: the next start migrates, and everything is as it was.
+        let store = SecurityStore::open(&place.paths.security_db, &place.paths.key_file).expect("opens");
+        assert!(store.read_only().is_some());
+        store.tamper("DROP TABLE alert_deliveries").await.expect("mends");
+        store.close().await.expect("closes");
+        let owner = start(&place, Purpose::Serve).await.expect("starts");
+        let operator = Operator::in_process(owner.dialer(), Permission::Full);
+        assert_eq!(operator.call(Status {}).await.expect("answers").read_only, None);
+        assert_eq!(operator.call(ListKeys {}).await.expect("lists").len(), 1);
+        assert_eq!(operator.call(VerifyAudit {}).await.expect("verifies").broken_at, None);
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{interval, sleep};
 use crate::config::table;
 use crate::guard::PendingChanges;
 use crate::operations::audit_log::retain as retain_audit;
+use crate::operations::backup;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
@@ -26,6 +27,11 @@ const USAGE: Duration = Duration::from_secs(5);
 const USAGE_AGAIN: Duration = Duration::from_mins(1);
 /// How often the audit log's head is noted in the daemon's log: what a cut of the log can hide at most.
 const HEAD: Duration = Duration::from_mins(5);
+/// How long after the start the daily backup is thought of.
+const FIRST_BACKUP: Duration = Duration::from_mins(10);
+/// Least and most time until it is thought of again: a backup by hand puts it off, and so does a failure.
+const BACKUP_LOOK: Duration = Duration::from_mins(1);
+const BACKUP_AGAIN: Duration = Duration::from_hours(1);
 /// How often old rows are rolled up and trimmed.
 const TRIM: Duration = Duration::from_hours(1);
 
@@ -130,7 +136,39 @@ pub(super) async fn trim(context: Arc<Context>) {
         let window = Duration::from_secs(window.map_or(24, |hours| u64::from(hours.get())) * 3600);
         told("forgetting failures", security.forget_failures(now.minus(window)).await);
         told("forgetting blocks", security.forget_lifted_blocks(now).await);
+        told("forgetting old alerts", security.trim_alerts(now, settings.get(table::ALERTS_KEEP)).await);
         told("archiving audit rows", retain_audit(&context).await);
+    }
+}
+
+/// Makes a backup a day, unless the setting says no; beginning some minutes after the start, when a day has passed since the
+/// last: a start has enough to do.
+pub(super) async fn back_up(context: Arc<Context>) {
+    sleep(FIRST_BACKUP).await;
+    loop {
+        let due = backup::next_daily(&context).await.map(|at| at.since(context.clock.wall()));
+        let wait = match due {
+            Ok(wait) if wait.is_zero() && context.settings.load().get(table::BACKUP_DAILY) => {
+                match backup::daily(&context).await {
+                    Ok(made) => {
+                        tracing::info!(path = %escape(&made.path), "daily backup made");
+                        continue;
+                    }
+                    Err(failure) => {
+                        let details = format!("the daily backup could not be made: {}", failure.message);
+                        context.record(AuditKind::Maintenance, Severity::High, details).await;
+                        told::<(), _>("making the daily backup", Err(failure));
+                        BACKUP_AGAIN
+                    }
+                }
+            }
+            Ok(wait) => wait.clamp(BACKUP_LOOK, BACKUP_AGAIN),
+            Err(failure) => {
+                told::<(), _>("looking for the last backup", Err(failure));
+                BACKUP_AGAIN
+            }
+        };
+        sleep(wait).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use crate::config::paths::HomePaths;
 use crate::control::launcher::Readiness;
 use crate::control::request::{DaemonRequest, Stage};
 use crate::operations::context::{Context, ContextOptions};
+use crate::operations::progress::Reporter;
 use crate::operations::proxy;
 use crate::telemetry::logging::{self, LogFiles, LogGuard};
 use crate::telemetry::tasks::Tasks;
@@ -63,7 +65,11 @@ async fn run(request: &DaemonRequest, report: impl FnOnce(&Outcome<ProxyStatus>)
     let options = OwnerOptions {
         paths: request.home.paths.clone(),
         kind: OwnerKind::Daemon,
-        context: ContextOptions { flags: request.settings.clone(), ..ContextOptions::from_process() },
+        context: ContextOptions {
+            flags: request.settings.clone(),
+            passphrase: request.home.passphrase.clone(),
+            ..ContextOptions::from_process()
+        },
         incoming: None,
         purpose: Purpose::Serve,
     };
@@ -90,13 +96,13 @@ async fn run(request: &DaemonRequest, report: impl FnOnce(&Outcome<ProxyStatus>)
     code
 }
 
-async fn listen(context: &Context, call: StartListener) -> Outcome<ProxyStatus> {
-    proxy::start(context, call).await?;
+async fn listen(context: &Arc<Context>, call: StartListener) -> Outcome<ProxyStatus> {
+    proxy::start(context, call, Reporter::unheard()).await?;
     proxy::status(context, Status {}).await
 }
 
 /// SPEC §4.8: SIGTERM drains and ends, SIGHUP reloads. SIGINT is what Ctrl-C sends to a foreground daemon.
-fn watch_signals(tasks: &Tasks, context: std::sync::Arc<Context>, ending: CancellationToken) -> std::io::Result<()> {
+fn watch_signals(tasks: &Tasks, context: Arc<Context>, ending: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;

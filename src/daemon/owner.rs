@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
 use super::{certificates, control_server, demo, egress_watch, health, keeper, resources, settings_watch};
+use crate::audit::alerts::Alerts;
 use crate::config::files;
 use crate::config::paths::HomePaths;
 use crate::config::table;
@@ -21,7 +22,7 @@ use crate::net::media_fetch::MediaFetcher;
 use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
-use crate::operations::{egress, limits, loading, policy, reload};
+use crate::operations::{alerts as operations_alerts, egress, limits, loading, policy, reload};
 use crate::proxy::shared::ProxyShared;
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
@@ -32,11 +33,14 @@ use crate::types::calls::proxy::Reload;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::OwnerKind;
 use crate::types::live::LiveEvent;
+use crate::types::text::escape;
 
 /// Batches of ended requests that may wait for the disk before they are shed.
 const LOG_QUEUE: usize = 64;
 /// How long tasks may take once they are told to end: none of them waits for a client any more.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long clean-ups in the world may take at the end: DNS providers answer within seconds.
+const CLEANING: Duration = Duration::from_secs(15);
 
 /// What an owner is started with.
 #[derive(Debug)]
@@ -83,6 +87,8 @@ pub struct Owner {
     demo: Tasks,
     /// Health and keeper: end when the listeners have drained.
     background: Tasks,
+    /// Alert channels: end when nothing happens any more, before the store is closed.
+    alerting: Tasks,
     /// Writes the request log: ends when the last batch is written.
     log: Tasks,
     /// Control connections: end last, since they tell how everything else ended.
@@ -142,7 +148,14 @@ impl Owner {
             drained: CancellationToken::new(),
         });
         let blocks_changed = Arc::new(Notify::new());
-        context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), blocks_changed });
+        // One that this version cannot read must not keep the proxy from serving.
+        let channels = context.stores.security.alert_channels().await.unwrap_or_else(|error| {
+            tracing::error!(error = %escape(&error.to_string()), "nobody is alerted: the channels cannot be read");
+            Vec::new()
+        });
+        let alerting = Tasks::new();
+        let alerts = Alerts::start(context.audit.tap(), operations_alerts::tools(&context), &alerting, channels);
+        context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), alerts, blocks_changed });
         let context = Arc::new(context);
 
         let (demo, background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
@@ -157,6 +170,7 @@ impl Owner {
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("audit head", keeper::note_audit_head(context.clone()));
         background.spawn_until_end("trimming", keeper::trim(context.clone()));
+        background.spawn_until_end("daily backup", keeper::back_up(context.clone()));
         background.spawn_until_end("settings file", settings_watch::watch(context.clone()));
         background.spawn_until_end("egress proxy", egress_watch::watch(context.clone()));
         background.spawn_until_end("certificates", certificates::watch(hosting.clone()));
@@ -171,7 +185,18 @@ impl Owner {
         }
         control.spawn("control server", control_server::serve(context.clone(), listener, incoming, control.clone()));
         tracing::info!(home = %paths.home().display(), pid = std::process::id(), "owner started");
-        Ok(Start::Owner(Box::new(Self { context, hosting, workers, threads, demo, background, log, control, lock })))
+        Ok(Start::Owner(Box::new(Self {
+            context,
+            hosting,
+            workers,
+            threads,
+            demo,
+            background,
+            alerting,
+            log,
+            control,
+            lock,
+        })))
     }
 
     /// Everything an operation works on, for calls from within the process.
@@ -200,6 +225,11 @@ impl Owner {
         end_tasks("listeners", &self.hosting.tasks).await;
         // The collector hands over its last batch and drops the sender; then the log's task ends by itself.
         end_tasks("background", &self.background).await;
+        // What was put into the world, such as a TXT record, is taken out again before the program is gone.
+        if let ShutdownEnd::TimedOut(left) = self.hosting.supply.cleanups.shutdown(CLEANING).await {
+            tracing::warn!(left, "not everything that was set for a certificate could be removed in time");
+        }
+        end_tasks("alerts", &self.alerting).await;
         end_tasks("request log", &self.log).await;
         keeper::store_pending(&self.context).await;
         if let Err(failure) = store_key_use(&self.context).await {
@@ -257,13 +287,19 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
 
 /// What gives listeners their certificates.
 fn supply(context: &Context) -> Supply {
-    let settings = context.settings.clone();
+    let (settings, variables) = (context.settings.clone(), context.variables.clone());
     Supply {
         store: context.stores.security.clone(),
         clock: context.clock.clone(),
         machine: Box::new(Machine::now),
         settings: Box::new(move || settings.load()),
         challenges: Arc::default(),
+        variable: Box::new(move |name| {
+            variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        }),
+        egress: context.egress.clone(),
+        cleanups: Tasks::new(),
+        ordering: tokio::sync::Mutex::new(()),
     }
 }
 

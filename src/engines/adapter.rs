@@ -1,6 +1,5 @@
 //! What an engine adapter is: one file, one static, one line in `registry::ADAPTERS`.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{ManageError, Report};
 use crate::engines::own_routes::OwnRoute;
+use crate::net::message::Outgoing;
 use crate::net::pool::Pool;
 use crate::net::upstream::Upstream;
 use crate::types::engine::{Capability, EngineKind};
@@ -182,14 +182,8 @@ pub struct EngineRequest<'a> {
 
 /// A request ready to be sent to an engine, with the reader for its answer.
 pub struct Prepared {
-    /// Method.
-    pub method: Method,
-    /// Path and query on the engine.
-    pub path: Cow<'static, str>,
-    /// Content type, accept and the engine's own authorization.
-    pub headers: HeaderMap,
-    /// Body in the engine's dialect.
-    pub body: Bytes,
+    /// In the engine's dialect, with content type, accept and the engine's own authorization.
+    pub request: Outgoing,
     /// Reads the answer back into OpenAI's shape.
     pub reader: Box<dyn AnswerReader>,
 }

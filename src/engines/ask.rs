@@ -3,15 +3,17 @@
 //! Called by the adapters for identity, health, models and their management. Must never read more than [`ANSWER_LIMIT`] bytes, follow
 //! a redirect, or send a client's key.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::engines::adapter::{EngineError, Session};
-use crate::net::pool::UpstreamBody;
+use crate::net::message::Outgoing;
+use crate::net::pool::{Answered, Repeat};
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 use crate::wire::openai::ErrorDocument;
@@ -70,14 +72,16 @@ impl Answer {
 
 /// `Authorization: Bearer` with the engine's own key. A key with characters that no header can carry is left out and
 /// logged: the engine then answers 401, which names the setting.
-pub(super) fn authorize(headers: &mut HeaderMap, api_key: Option<&Secret>) {
-    let Some(key) = api_key else { return };
-    match HeaderValue::from_str(&format!("Bearer {}", key.expose())) {
+pub(super) fn authorization(api_key: Option<&Secret>) -> Option<(HeaderName, HeaderValue)> {
+    match HeaderValue::from_str(&format!("Bearer {}", api_key?.expose())) {
         Ok(mut value) => {
             value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            Some((AUTHORIZATION, value))
         }
-        Err(_invalid) => tracing::error!("an engine's API key has characters that no HTTP header can carry; not sent"),
+        Err(_invalid) => {
+            tracing::error!("an engine's API key has characters that no HTTP header can carry; not sent");
+            None
+        }
     }
 }
 
@@ -123,11 +127,12 @@ impl Session<'_> {
     ) -> Result<Answer, E> {
         let silent = |_elapsed| EngineError::Timeout(self.deadline);
         let begun = self.begin(Method::POST, path, Bytes::from(body.to_string()));
-        let (head, mut body) = tokio::time::timeout(self.deadline, begun).await.map_err(silent)??;
-        if head.status != StatusCode::OK {
-            let rest = tokio::time::timeout(self.deadline, whole(path, head, body)).await.map_err(silent)?;
+        let answered = tokio::time::timeout(self.deadline, begun).await.map_err(silent)??;
+        if answered.status != StatusCode::OK {
+            let rest = tokio::time::timeout(self.deadline, whole(path, answered)).await.map_err(silent)?;
             return Ok(rest?);
         }
+        let Answered { status, fields, mut body } = answered;
         let mut read = BytesMut::new();
         loop {
             let frame = tokio::time::timeout(self.deadline, body.frame()).await.map_err(silent)?;
@@ -144,7 +149,7 @@ impl Session<'_> {
             }
             if ended {
                 parse_line(&read, path, &mut line)?;
-                return Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() });
+                return Ok(Answer { status, headers: fields.map(), body: Bytes::new() });
             }
         }
     }
@@ -157,26 +162,24 @@ impl Session<'_> {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, EngineError> {
-        let (head, body) = self.begin(method, path, body).await?;
-        whole(path, head, body).await
+        let answered = self.begin(method, path, body).await?;
+        whole(path, answered).await
     }
 
     /// Sends a question and waits for the head of its answer.
-    async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<(Parts, UpstreamBody), EngineError> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().map_err(|fault| EngineError::Api(format!("{path:?} is no path: {fault}")))?;
-        let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        authorize(headers, self.api_key);
-        let sent = self.pool.send(self.upstream, request).await;
-        Ok(sent.map_err(|fault| EngineError::Network(fault.to_string()))?.into_parts())
+    async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<Answered, EngineError> {
+        let json = HeaderValue::from_static("application/json");
+        let mut fields = vec![(ACCEPT, json.clone()), (CONTENT_TYPE, json)];
+        fields.extend(authorization(self.api_key));
+        let request = Outgoing { method, target: Cow::Owned(path.to_owned()), fields, body };
+        let sent = self.pool.send(self.upstream, request, Repeat::ByMethod).await;
+        sent.map_err(|fault| EngineError::Network(fault.to_string()))
     }
 }
 
 /// Reads an answer to its end.
-async fn whole(path: &str, head: Parts, mut body: UpstreamBody) -> Result<Answer, EngineError> {
+async fn whole(path: &str, answered: Answered) -> Result<Answer, EngineError> {
+    let Answered { status, fields, mut body } = answered;
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(broken_off)?.into_data() {
@@ -186,7 +189,7 @@ async fn whole(path: &str, head: Parts, mut body: UpstreamBody) -> Result<Answer
             read.extend_from_slice(&data);
         }
     }
-    Ok(Answer { status: head.status, headers: head.headers, body: read.freeze() })
+    Ok(Answer { status, headers: fields.map(), body: read.freeze() })
 }
 
 fn broken_off(fault: impl std::fmt::Display) -> EngineError {

@@ -8,17 +8,18 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::{Map, Value};
 
 use crate::engines::adapter::{
     AdapterInfo, AnswerProgress, AnswerReader, Delivery, EngineError, EngineFault, EngineRequest, Identity,
     PrepareError, Prepared, Session,
 };
-use crate::engines::ask::{Answer, authorize};
+use crate::engines::ask::{Answer, authorization};
 use crate::engines::fault;
 use crate::engines::inference_route::{Answers, InferenceRoute, RouteFacts, Takes};
 use crate::engines::media::{Format, MediaReader};
+use crate::net::message::Outgoing;
 use crate::types::request::TokenUsage;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
@@ -63,18 +64,31 @@ pub(super) struct Dialect {
 /// Adds the edits for what a client of another dialect said. Not called for OpenAI's own clients.
 pub(super) type Words = for<'a> fn(&Extras, &'a JsonBody, Delivery, &mut Vec<Edit<'a>>) -> Result<(), PrepareError>;
 
-/// Headers of a request to an engine.
-pub(super) fn headers(delivery: Delivery, api_key: Option<&Secret>) -> HeaderMap {
-    let accept = match delivery {
+/// A request to an engine, with its key.
+pub(super) fn post(
+    path: &'static str,
+    content_type: HeaderValue,
+    accept: &'static str,
+    body: Bytes,
+    api_key: Option<&Secret>,
+) -> Outgoing {
+    let mut fields = Vec::with_capacity(3);
+    fields.push((CONTENT_TYPE, content_type));
+    fields.push((ACCEPT, HeaderValue::from_static(accept)));
+    fields.extend(authorization(api_key));
+    Outgoing { method: Method::POST, target: Cow::Borrowed(path), fields, body }
+}
+
+/// The media type of JSON.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What an engine is asked to answer with.
+fn accept(delivery: Delivery) -> &'static str {
+    match delivery {
         Delivery::Whole => "application/json",
         Delivery::Stream { .. } => "text/event-stream",
         Delivery::Bytes => "audio/*",
-    };
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static(accept));
-    authorize(&mut headers, api_key);
-    headers
+    }
 }
 
 /// Whether the client gets the usage chunk.
@@ -136,11 +150,9 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
             lmstudio_edits(body, &mut edits);
         }
     }
+    let body = if edits.is_empty() { body.bytes().clone() } else { body.edited(&edits) };
     Ok(Prepared {
-        method: Method::POST,
-        path: Cow::Borrowed(facts.path),
-        headers: headers(delivery, api_key),
-        body: if edits.is_empty() { body.bytes().clone() } else { body.edited(&edits) },
+        request: post(facts.path, JSON, accept(delivery), body, api_key),
         reader: reader(dialect, request, facts, choices)?,
     })
 }
@@ -179,18 +191,13 @@ fn form(
     let &EngineRequest { body, files, model, delivery, api_key, .. } = request;
     let (media_type, form, left_out) = spec.write(body, files, model, dialect.form_words, || fastrand::u128(..));
     warn_dropped(dialect.info.title, &left_out);
-    let mut headers = headers(delivery, api_key);
-    if let Ok(media_type) = HeaderValue::from_str(&media_type) {
-        headers.insert(CONTENT_TYPE, media_type);
-    }
-    if facts.answers == Answers::Transcript && delivery == Delivery::Whole {
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/plain, */*"));
-    }
+    let media_type = HeaderValue::from_str(&media_type).unwrap_or(JSON);
+    let accept = match (facts.answers, delivery) {
+        (Answers::Transcript, Delivery::Whole) => "application/json, text/plain, */*",
+        _ => accept(delivery),
+    };
     Ok(Prepared {
-        method: Method::POST,
-        path: Cow::Borrowed(facts.path),
-        headers,
-        body: form,
+        request: post(facts.path, media_type, accept, form, api_key),
         reader: reader(dialect, request, facts, 1)?,
     })
 }

@@ -3,13 +3,11 @@
 //!
 //! Called through `registry::ADAPTERS`. Must never answer a stream that ended without `done:true` as complete.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
@@ -260,32 +258,25 @@ fn prepare_native(
         OllamaCall::Embed => "/api/embed",
         OllamaCall::Embeddings => "/api/embeddings",
     };
+    let body = Bytes::from(body.to_string());
     Ok(Prepared {
-        method: Method::POST,
-        path: Cow::Borrowed(path),
-        headers: compatible::headers(request.delivery, request.api_key),
-        body: Bytes::from(body.to_string()),
+        request: compatible::post(path, compatible::JSON, "application/json", body, request.api_key),
         reader: Box::new(EmbedReader { model: request.model.to_owned(), usage: None }),
     })
 }
 
 fn chat_prepared(request: &EngineRequest<'_>, path: &'static str, body: &Value) -> Prepared {
     let delivery = request.delivery;
-    let mut headers = compatible::headers(delivery, request.api_key);
-    if delivery != Delivery::Whole {
-        headers.insert(ACCEPT, HeaderValue::from_static("application/x-ndjson"));
-    }
+    let accept = if delivery == Delivery::Whole { "application/json" } else { "application/x-ndjson" };
     // An Ollama client's dialect has words for the durations; OpenAI's has none.
     let timings = match request.extras.and_then(|extras| extras.ollama.as_ref()) {
         Some(_) => TimingsForClient::Tell,
         None => TimingsForClient::Leave,
     };
     let translator = ChatTranslator::new(answer_id(), compatible::usage_for_client(delivery)).with_timings(timings);
+    let body = Bytes::from(body.to_string());
     Prepared {
-        method: Method::POST,
-        path: Cow::Borrowed(path),
-        headers,
-        body: Bytes::from(body.to_string()),
+        request: compatible::post(path, compatible::JSON, accept, body, request.api_key),
         reader: Box::new(ChatReader(translator)),
     }
 }

@@ -20,7 +20,7 @@ use crate::engines::openai::OpenAi;
 use crate::engines::residency::InUse;
 use crate::engines::resolution::{self, Allowed, Named, Resolution, Target};
 use crate::engines::slots::{Slot, Slots};
-use crate::engines::state::{self, Event, Health, Thresholds, Witness};
+use crate::engines::state::{self, Event, Health, Thresholds};
 use crate::engines::table::{Entry, Table};
 use crate::engines::vllm::Vllm;
 use crate::net::egress::Reach;
@@ -78,9 +78,10 @@ pub struct InFlight {
 }
 
 impl Engine {
-    /// Puts the engine's own key into the headers of a request to it.
-    pub fn authorize(&self, headers: &mut http::HeaderMap) {
-        ask::authorize(headers, self.api_key.as_ref());
+    /// The field with the engine's own key, for a request to it.
+    #[must_use]
+    pub fn authorization(&self) -> Option<(http::HeaderName, http::HeaderValue)> {
+        ask::authorization(self.api_key.as_ref())
     }
 }
 
@@ -305,20 +306,18 @@ impl Registry {
         point
     }
 
-    /// Tells the state machine of a failure or success seen by the relay, so that a dead engine is known at once.
-    /// A success on an engine that serves costs one load of a pointer.
+    /// Tells the state machine of a failure or success seen by the relay, so that a dead engine is known before the next
+    /// check. A success on an engine without trouble costs one load of a pointer.
     pub fn observed(&self, id: &EngineId, seen: Result<(), &EngineError>) {
         let event = match seen {
             Ok(()) => {
-                let serves = self.shared.table.load().engines.get(id).is_none_or(|entry| entry.health.state.serves());
-                if serves {
+                let table = self.shared.table.load();
+                if table.engines.get(id).is_none_or(|entry| entry.health.is_untroubled()) {
                     return;
                 }
                 Event::Answered
             }
-            Err(EngineError::Network(reason)) => {
-                Event::Unreachable { reason: escape(reason).into_owned(), witness: Witness::Relay }
-            }
+            Err(EngineError::Network(reason)) => Event::Unreachable { reason: escape(reason).into_owned() },
             // One slow or refused request says little about the engine; the next check says more.
             Err(EngineError::Timeout(_) | EngineError::Busy { .. } | EngineError::Locked(_) | EngineError::Api(_)) => {
                 return;
@@ -471,12 +470,8 @@ fn is_due(read: Option<UnixMillis>, now: UnixMillis) -> bool {
 fn event_of(answer: Result<(), EngineError>, latency: Duration) -> Event {
     match answer {
         Ok(()) => Event::Good { latency },
-        Err(EngineError::Network(reason)) => {
-            Event::Unreachable { reason: escape(&reason).into_owned(), witness: Witness::Check }
-        }
-        Err(fault @ EngineError::Timeout(_)) => {
-            Event::Unreachable { reason: fault.to_string(), witness: Witness::Check }
-        }
+        Err(EngineError::Network(reason)) => Event::Unreachable { reason: escape(&reason).into_owned() },
+        Err(fault @ EngineError::Timeout(_)) => Event::Unreachable { reason: fault.to_string() },
         Err(fault @ EngineError::Busy { .. }) => Event::Busy { latency, reason: fault.to_string() },
         Err(fault @ (EngineError::Locked(_) | EngineError::Api(_))) => {
             Event::WrongShape { reason: escape(&fault.to_string()).into_owned() }
@@ -487,7 +482,7 @@ fn event_of(answer: Result<(), EngineError>, latency: Duration) -> Event {
 /// Latency and reason of a check as they are stored.
 fn outcome(event: &Event, health: &Health) -> (Option<u32>, Option<String>) {
     match (event, &health.state) {
-        (Event::Unreachable { reason, .. } | Event::WrongShape { reason }, _) => (None, Some(reason.clone())),
+        (Event::Unreachable { reason } | Event::WrongShape { reason }, _) => (None, Some(reason.clone())),
         (_, EngineState::RunningDegraded { latency_ms, reason }) => (Some(*latency_ms), Some(reason.clone())),
         (_, state) => (state.latency_ms(), None),
     }
@@ -608,7 +603,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_seen_by_the_relay_changes_the_state_at_once_and_is_told() {
+    async fn failures_seen_by_the_relay_count_up_to_the_threshold_and_the_change_is_told() {
         let hub = Hub::new();
         let registry = Registry::new(hub.clone(), Clock::stepped(UnixMillis(0)));
         let id = EngineId::parse("a").expect("an id");
@@ -617,7 +612,13 @@ mod tests {
         let before = hub.sequence();
         registry.observed(&id, Ok(()));
         assert_eq!(hub.sequence(), before, "a success on a serving engine is no news");
-        registry.observed(&id, Err(&EngineError::Network("refused".into())));
+        let failure = EngineError::Network("refused".into());
+        for seen in [Err(&failure), Err(&failure), Ok(()), Err(&failure), Err(&failure)] {
+            registry.observed(&id, seen);
+            assert_eq!(registry.state(&id), Some(HEALTHY));
+        }
+        assert_eq!(hub.sequence(), before, "nothing to see yet");
+        registry.observed(&id, Err(&failure));
         assert!(matches!(registry.state(&id), Some(EngineState::ErrorNetwork { .. })));
         // The engine, and its models that are not available any more.
         assert_eq!(hub.sequence(), before + 2);

@@ -25,15 +25,6 @@ impl Default for Thresholds {
     }
 }
 
-/// Who saw a connection fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Witness {
-    /// A health check: counted up to the threshold.
-    Check,
-    /// A request of a client: the engine counts as unreachable at once, so that the next one goes elsewhere.
-    Relay,
-}
-
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -49,19 +40,18 @@ pub enum Event {
         /// The status and the engine's words.
         reason: String,
     },
-    /// No answer.
+    /// No answer to a check, or no connection for a client's request. One says little, since a burst of new connections
+    /// can be more than an engine takes at once: they are counted up to the threshold.
     Unreachable {
         /// What the connection said.
         reason: String,
-        /// Who saw it.
-        witness: Witness,
     },
     /// An answer of the wrong shape.
     WrongShape {
         /// What was wrong.
         reason: String,
     },
-    /// A client's request was answered although the last checks failed.
+    /// A client's request was answered although something failed before.
     Answered,
 }
 
@@ -81,6 +71,12 @@ impl Health {
     #[must_use]
     pub fn starting(state: EngineState, now: UnixMillis) -> Self {
         Self { state, since: now, good_in_a_row: 0, network_failures: 0 }
+    }
+
+    /// Whether an answer to a client is no news: it serves, and nothing has failed since the last good answer.
+    #[must_use]
+    pub fn is_untroubled(&self) -> bool {
+        self.state.serves() && self.network_failures == 0
     }
 }
 
@@ -113,14 +109,13 @@ pub fn next(health: &Health, event: &Event, now: UnixMillis, thresholds: &Thresh
         Event::Busy { latency, reason } => {
             EngineState::RunningDegraded { latency_ms: millis(*latency), reason: reason.clone() }
         }
-        Event::Unreachable { reason, witness } => {
+        Event::Unreachable { reason } => {
             network_failures = health.network_failures.saturating_add(1);
             let never_seen_alive = !matches!(
                 health.state,
                 EngineState::RunningHealthy { .. } | EngineState::RunningDegraded { .. } | EngineState::ErrorApi { .. }
             );
-            let enough = network_failures >= thresholds.max_network_failures || *witness == Witness::Relay;
-            if enough || never_seen_alive {
+            if network_failures >= thresholds.max_network_failures || never_seen_alive {
                 EngineState::ErrorNetwork { reason: reason.clone(), failures: network_failures }
             } else {
                 health.state.clone()
@@ -156,10 +151,7 @@ mod tests {
         Event::Busy { latency: Duration::from_millis(2), reason: "503".into() }
     }
     fn dead() -> Event {
-        Event::Unreachable { reason: "refused".into(), witness: Witness::Check }
-    }
-    fn dead_for_a_client() -> Event {
-        Event::Unreachable { reason: "refused".into(), witness: Witness::Relay }
+        Event::Unreachable { reason: "refused".into() }
     }
     fn wrong() -> Event {
         Event::WrongShape { reason: "no list".into() }
@@ -205,8 +197,12 @@ mod tests {
                 "HHHHH",
             ),
             ("an engine never seen alive is unreachable at once", vec![dead()], "N"),
-            ("a failure seen by a client counts at once", vec![good(5), dead_for_a_client()], "HN"),
-            ("an answer to a client brings it back", vec![good(5), dead_for_a_client(), Event::Answered], "HND"),
+            ("an answer to a client brings it back", vec![good(5), dead(), dead(), dead(), Event::Answered], "HHHND"),
+            (
+                "an answer to a client between failures starts the count anew",
+                vec![good(5), dead(), dead(), Event::Answered, dead(), dead()],
+                "HHHHHH",
+            ),
             ("an unreachable one heals by three good checks", vec![dead(), good(5), good(5), good(5)], "NDDH"),
             ("a wrong shape is an error at once", vec![good(5), wrong(), good(5)], "HAD"),
             ("an answer to a client does not heal a degraded one", vec![busy(), Event::Answered], "DD"),

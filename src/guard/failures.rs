@@ -6,14 +6,14 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use quick_cache::sync::Cache;
 
-use crate::types::address::{canonical, counting_prefix};
+use crate::types::address::counting_prefix;
 use crate::types::clock::UnixMillis;
 use crate::types::policy::{FailedAuthentication, FailureStep};
 
@@ -179,22 +179,10 @@ pub fn network_of(address: IpAddr) -> IpNet {
     networks(address).0
 }
 
-/// Addresses that a permanent block must never hit (SPEC §5.3): private (RFC 1918, RFC 4193), shared by a provider
-/// (RFC 6598), link-local and loopback.
-#[must_use]
-pub fn is_private(address: IpAddr) -> bool {
-    match canonical(address) {
-        IpAddr::V4(v4) => {
-            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0b1100_0000 == 0b0100_0000;
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared || v4 == Ipv4Addr::UNSPECIFIED
-        }
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::address::is_private;
 
     const MINUTE: i64 = 60_000;
 
@@ -238,8 +226,6 @@ mod tests {
             let last = reached.into_iter().rfind(|r| r.failures == 20 && r.network == own).expect("the last step");
             assert_eq!(last.lasting, Some(LONGEST_FOR_OWN), "{address}");
         }
-        assert!(!is_private("100.128.0.1".parse().expect("address")));
-        assert!(!is_private("2001:db8::1".parse().expect("address")));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
@@ -16,13 +18,13 @@ use tokio_rustls::client::TlsStream;
 use super::egress::{DialError, Egress};
 use super::upstream::{Scheme, Upstream};
 
+/// What bytes go over: TCP, or TLS over it.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
 /// An open connection.
-pub enum Stream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type Stream = Box<dyn Transport>;
 
 /// Dials an upstream. A straight connection has no deadline here.
 ///
@@ -31,8 +33,8 @@ pub enum Stream {
 pub async fn dial(egress: &Egress, upstream: &Upstream, trust: &Trust) -> Result<Stream, DialError> {
     let tcp = egress.open(&upstream.host, upstream.port, upstream.reach).await?;
     match upstream.scheme {
-        Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => Ok(Stream::Tls(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?))),
+        Scheme::Http => Ok(Box::new(tcp)),
+        Scheme::Https => Ok(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?)),
     }
 }
 
@@ -44,6 +46,8 @@ pub enum Trust {
     System,
     /// Exactly this one, whatever it says: the other side is this very process.
     Pinned(Arc<ClientConfig>),
+    /// One for the host's name that leads to one of the operator's own roots.
+    Roots(Arc<ClientConfig>),
 }
 
 impl Trust {
@@ -61,6 +65,21 @@ impl Trust {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         Ok(Self::Pinned(Arc::new(config)))
+    }
+
+    /// Trusts the roots in this PEM text, and no others.
+    ///
+    /// # Errors
+    /// When there is no certificate in it, or one that cannot be a root.
+    pub fn roots(pem: &[u8]) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(pem) {
+            roots.add(root.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        }
+        if roots.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in it"));
+        }
+        trusting(roots).map(|config| Self::Roots(Arc::new(config)))
     }
 }
 
@@ -120,7 +139,7 @@ pub async fn secure(tcp: TcpStream, host: &str) -> io::Result<TlsStream<TcpStrea
 async fn agree(tcp: TcpStream, host: &str, trust: &Trust) -> io::Result<TlsStream<TcpStream>> {
     let config = match trust {
         Trust::System => tls_config().await?,
-        Trust::Pinned(config) => config.clone(),
+        Trust::Pinned(config) | Trust::Roots(config) => config.clone(),
     };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host name cannot be in a certificate"))?;
@@ -149,6 +168,10 @@ fn build_tls_config() -> io::Result<ClientConfig> {
     if added == 0 {
         return Err(io::Error::other("the system has no trusted root certificates (install ca-certificates)"));
     }
+    trusting(roots)
+}
+
+fn trusting(roots: RootCertStore) -> io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

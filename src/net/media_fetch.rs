@@ -3,35 +3,29 @@
 //! Called by `proxy` when the setting `media.fetch_remote` is on. Must never connect to an address that it has not checked, follow a
 //! redirect, send anything of the client's, or read more than it was told to.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::connect::{self, Stream};
-use super::driven::Connection;
+use super::connect::Stream;
+use super::connection::Connection;
 use super::egress::{Egress, Reach};
-use super::upstream::Scheme;
-use crate::types::address::canonical;
+use super::message::{self, MessageFault, Outgoing};
+use super::web_address::{AddressFault, WebAddress};
+use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
-
-/// Longest address that is looked at.
-const MAX_URL: usize = 4 << 10;
 
 /// Addresses of one name that are tried.
 const MAX_TRIED: usize = 3;
-
-/// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
-const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// A boxed future.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -139,16 +133,6 @@ pub enum FetchError {
     Timeout,
 }
 
-/// An address that may be fetched from, as far as its text tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct MediaUrl {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-    host_header: HeaderValue,
-    target: Uri,
-}
-
 impl MediaFetcher {
     /// Fetches the way that the operator chose.
     #[must_use]
@@ -167,13 +151,13 @@ impl MediaFetcher {
     /// # Errors
     /// See [`FetchError`]. Dropping the future closes the connection.
     pub async fn fetch(&self, url: &str, limit: usize, deadline: Instant) -> Result<Bytes, FetchError> {
-        let url = MediaUrl::parse(url)?;
+        let url = WebAddress::parse(url)?;
         let fetched = tokio::time::timeout_at(deadline, async {
             let tcp = match self.checked(&url).await? {
                 Some(addresses) => self.connect(&addresses).await?,
                 None => self.network.connect_by_name(&url.host, url.port).await.map_err(|error| refused(&error))?,
             };
-            let stream = secured(tcp, &url).await?;
+            let stream = url.secure(tcp).await.map_err(|error| FetchError::Network(error.to_string()))?;
             get(stream, &url, limit).await
         });
         fetched.await.unwrap_or(Err(FetchError::Timeout))
@@ -181,7 +165,7 @@ impl MediaFetcher {
 
     /// Resolves once. One forbidden address among several condemns the name: it is made to get past a check. `None` when there
     /// are no addresses on this side to check.
-    async fn checked(&self, url: &MediaUrl) -> Result<Option<Vec<SocketAddr>>, FetchError> {
+    async fn checked(&self, url: &WebAddress) -> Result<Option<Vec<SocketAddr>>, FetchError> {
         let found = match url.host.parse::<IpAddr>() {
             Ok(address) => Found::Addresses(vec![SocketAddr::new(address, url.port)]),
             Err(_name) => self.network.resolve(&url.host, url.port).await.map_err(|error| {
@@ -224,155 +208,54 @@ fn refused(error: &io::Error) -> FetchError {
     }
 }
 
-async fn secured(tcp: TcpStream, url: &MediaUrl) -> Result<Stream, FetchError> {
-    match url.scheme {
-        Scheme::Http => Ok(Stream::Plain(tcp)),
-        Scheme::Https => match connect::secure(tcp, &url.host).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-            Err(error) => Err(FetchError::Network(error.to_string())),
-        },
+impl From<AddressFault> for FetchError {
+    fn from(fault: AddressFault) -> Self {
+        match fault {
+            AddressFault::Text(why) => Self::Url(why),
+            AddressFault::Disguised => Self::Forbidden,
+        }
     }
 }
 
-async fn get(stream: Stream, url: &MediaUrl, limit: usize) -> Result<Bytes, FetchError> {
-    let network = |error: hyper::Error| FetchError::Network(error.to_string());
-    let mut connection = match stream {
-        Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
-        Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
-    }
-    .map_err(network)?;
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.target.clone();
-    let headers = request.headers_mut();
-    headers.insert(HOST, url.host_header.clone());
-    headers.insert(ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
-    let response = connection.send(request).await.map_err(|error| network(error.into_error()))?;
-    let (head, mut body) = response.into_parts();
+async fn get(stream: Stream, url: &WebAddress, limit: usize) -> Result<Bytes, FetchError> {
+    let network = |fault: MessageFault| FetchError::Network(fault.to_string());
+    let fields = [
+        (ACCEPT, "image/png, image/jpeg, image/webp"),
+        (ACCEPT_ENCODING, "identity"),
+        (USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))),
+    ];
+    let request = Outgoing {
+        method: Method::GET,
+        target: Cow::Owned(url.target.to_string()),
+        fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
+        body: Bytes::new(),
+    };
+    let written = message::write_request(&request, &url.host_header).map_err(network)?;
+    let mut connection = Connection::new(stream);
+    let sent = connection.send(&request.method, &written, &request.body).await;
+    let head = sent.map_err(|unanswered| network(unanswered.fault))?;
     if head.status.is_redirection() {
         return Err(FetchError::Redirect);
     }
     if head.status != StatusCode::OK {
         return Err(FetchError::Status(head.status.as_u16()));
     }
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    if head.fields.get(&CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(FetchError::Encoded);
     }
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if connection.left().is_some_and(|length| length > limit as u64) {
         return Err(FetchError::TooLarge(limit));
     }
     let mut bytes = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(&mut body, cx)).await {
-        let Ok(data) = frame.map_err(network)?.into_data() else { continue };
+    while let Some(data) = std::future::poll_fn(|cx| connection.poll_body(cx)).await {
+        let data = data.map_err(network)?;
         if bytes.len() + data.len() > limit {
             return Err(FetchError::TooLarge(limit));
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
-}
-
-impl MediaUrl {
-    fn parse(text: &str) -> Result<Self, FetchError> {
-        if text.len() > MAX_URL {
-            return Err(FetchError::Url("its address is longer than 4096 bytes"));
-        }
-        // Without the fragment, which is never sent.
-        let text = text.trim_matches(' ').split('#').next().unwrap_or_default();
-        let uri: Uri = text.parse().map_err(|_| FetchError::Url("its address is not a valid URL"))?;
-        let (scheme, default_port) = match uri.scheme_str() {
-            Some("http") => (Scheme::Http, 80),
-            Some("https") => (Scheme::Https, 443),
-            _ => return Err(FetchError::Url("only http and https addresses are fetched")),
-        };
-        let authority = uri.authority().ok_or(FetchError::Url("its address names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(FetchError::Url("an address with a user name is not fetched"));
-        }
-        // `Authority::port` says None for a port out of range too.
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            None | Some("" | ":") => default_port,
-            Some(rest) => rest
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port != 0)
-                .ok_or(FetchError::Url("its port is not valid"))?,
-        };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_owned();
-        if host.is_empty() {
-            return Err(FetchError::Url("its address names no host"));
-        }
-        if host.parse::<IpAddr>().is_err() && is_numeric(&host) {
-            return Err(FetchError::Forbidden);
-        }
-        let host_header =
-            HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not valid"))?;
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        let target = target.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
-        Ok(Self { scheme, host, port, host_header, target })
-    }
-}
-
-/// Whether a host is an IPv4 address in disguise: resolvers read `2130706433`, `0177.0.0.1`, `0x7f.1` and `127.1` as addresses
-/// (WHATWG URL, "ends in a number").
-fn is_numeric(host: &str) -> bool {
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    last.bytes().all(|b| b.is_ascii_digit())
-        || hexadecimal.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// Whether an address belongs to the public internet (IANA's special-purpose registries for IPv4 and IPv6). What is not known to be
-/// public is not.
-#[must_use]
-pub fn is_public(address: IpAddr) -> bool {
-    match canonical(address) {
-        IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [first, second, third, _] = address.octets();
-    let special = match first {
-        // This network, private use, loopback, multicast, reserved, broadcast.
-        0 | 10 | 127 | 224.. => true,
-        // Shared between a provider and its customers (RFC 6598); some clouds put their metadata there.
-        100 => second & 0xc0 == 64,
-        // Link-local, which has most clouds' metadata (RFC 3927).
-        169 => second == 254,
-        172 => second & 0xf0 == 16,
-        // Protocol assignments, documentation, 6to4 relays, private use.
-        192 => matches!((second, third), (0, 0 | 2) | (88, 99) | (168, _)),
-        // Benchmarks (RFC 2544), documentation.
-        198 => matches!(second, 18 | 19) || (second, third) == (51, 100),
-        203 => (second, third) == (0, 113),
-        _ => false,
-    };
-    !special && address != AZURE_AGENT
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [first, second, third, ..] = address.segments();
-    // Global unicast is 2000::/3 alone: that leaves out loopback, unspecified, mapped and compatible IPv4, NAT64 (64:ff9b::/96),
-    // unique local, link-local, site-local and multicast.
-    let global = first & 0xe000 == 0x2000;
-    let special = match first {
-        // Protocol assignments with Teredo and benchmarks (2001::/23), documentation.
-        0x2001 => second < 0x200 || second == 0xdb8,
-        // 6to4 wraps any IPv4 address.
-        0x2002 => true,
-        // Documentation (RFC 9637): 3fff::/20.
-        0x3fff => second & 0xf000 == 0,
-        // Direct delegation for AS112, which answers for private names.
-        0x2620 => (second, third) == (0x4f, 0x8000),
-        _ => false,
-    };
-    global && !special
 }
 
 #[cfg(test)]
@@ -452,73 +335,6 @@ mod tests {
             }
         });
         (address, tasks)
-    }
-
-    #[test]
-    fn what_is_not_public_is_known() {
-        for address in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.255.0.1",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.192",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.1.1",
-            "198.18.0.1",
-            "198.19.255.255",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "168.63.129.16",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "100::1",
-            "2001::1",
-            "2001:10::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "3fff::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-        ] {
-            assert!(!is_public(ip(address)), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "93.184.216.34",
-            "100.63.255.255",
-            "100.128.0.1",
-            "172.15.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "198.17.0.1",
-            "223.255.255.254",
-            "169.253.1.1",
-            "2606:4700::1111",
-            "2a00:1450:4001::1",
-            "2001:4860:4860::8888",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(ip(address)), "{address}");
-        }
     }
 
     #[tokio::test]

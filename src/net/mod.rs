@@ -4,9 +4,19 @@
 //! bypassed: no other room opens an outgoing connection (SPEC §7).
 
 pub mod connect;
-mod driven;
+mod connection;
+mod decoder;
+pub mod dns;
 pub mod egress;
+pub mod hostile;
 pub mod media_fetch;
+pub mod message;
 pub mod pool;
+pub mod post;
 pub mod socks5;
 pub mod upstream;
+pub mod web;
+pub mod web_address;
+
+#[cfg(test)]
+mod tests;

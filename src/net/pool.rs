@@ -3,24 +3,20 @@
 //! Called by `proxy` (one pool per worker) and by the daemon's health checks. Dropping what [`Pool::send`] gave
 //! closes the connection, so an engine always learns that its client has left (SPEC §4.3).
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{Request, Response};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::connect::{self, Stream, Trust};
-use super::driven::Connection;
+use super::connect::{self, Trust};
+use super::connection::{Begun, Connection, Heard, Unanswered};
 use super::egress::{CONNECT_LIMIT, Egress};
+use super::message::{self, Fields, MessageFault, Outgoing};
 use super::upstream::Upstream;
 use crate::telemetry::tasks::Tasks;
 
@@ -65,6 +61,27 @@ pub enum SendError {
     },
 }
 
+/// An answer whose head has come.
+#[derive(Debug)]
+pub struct Answered {
+    /// Status, never an interim one.
+    pub status: StatusCode,
+    /// Fields of the head.
+    pub fields: Fields,
+    /// The body, as it comes.
+    pub body: UpstreamBody,
+}
+
+/// Whether a request may reach its upstream twice. An idle connection can turn out closed when the request is on its way: nobody
+/// knows then whether it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// When its method means the same twice as once (RFC 9110 §9.2.2).
+    ByMethod,
+    /// It changes nothing, whatever its method: a model is asked.
+    Harmless,
+}
+
 /// Keep-alive connections of one worker. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -78,21 +95,35 @@ struct Shared {
     trust: Trust,
     tasks: Tasks,
     /// Only this worker's thread takes the lock, so it never waits.
-    idle: Mutex<IdleConnections>,
+    lanes: Mutex<Lanes>,
 }
 
 #[derive(Debug, Default)]
-struct IdleConnections {
-    /// Newest last.
-    by_upstream: HashMap<Upstream, Vec<Idle>>,
+struct Lanes {
+    /// Few: looking through them is cheaper than hashing what an upstream is.
+    lanes: Vec<Arc<Lane>>,
     /// Whether a task looks after them.
     swept: bool,
+}
+
+/// The way to one upstream.
+#[derive(Debug)]
+struct Lane {
+    upstream: Upstream,
+    /// Newest last. Only this worker's thread takes the lock.
+    idle: Mutex<Vec<Idle>>,
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
     since: Instant,
+}
+
+impl Lane {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pool {
@@ -105,7 +136,7 @@ impl Pool {
     /// The same, with certificates of its own choice.
     #[must_use]
     pub fn trusting(trust: Trust, config: PoolConfig, egress: Egress, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { config, egress, trust, tasks, idle: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { config, egress, trust, tasks, lanes: Mutex::default() }) }
     }
 
     /// How much longer than usual a first answer of this upstream may take, because a proxy is in between.
@@ -114,38 +145,34 @@ impl Pool {
         self.shared.egress.allowance(&upstream.host, upstream.reach)
     }
 
-    /// Sends a request and answers when its head has come. The pool sets `Host`; a request whose idle
-    /// connection turns out closed before anything was sent is sent again on a new one.
+    /// Sends a request and answers when the head of its answer has come. `Host` and the length are set here. A request whose idle
+    /// connection turns out closed before a byte of the answer is sent once more on a new one, where `repeat` lets it.
     ///
     /// Dropping the future, or the body before its end, closes the connection: the engine sees the client leave.
     ///
     /// # Errors
     /// See [`SendError`]. There is no deadline for the head: the caller knows how long the engine may think.
-    pub async fn send(
-        &self,
-        upstream: &Upstream,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<UpstreamBody>, SendError> {
-        request.headers_mut().insert(HOST, upstream.host_header.clone());
+    pub async fn send(&self, upstream: &Upstream, request: Outgoing, repeat: Repeat) -> Result<Answered, SendError> {
+        let broken =
+            |fault: MessageFault| SendError::BeforeAnswer { upstream: upstream.address(), reason: fault.to_string() };
+        let head = message::write_request(&request, &upstream.host_header).map_err(broken)?;
+        let Outgoing { method, body, .. } = request;
+        let lane = self.shared.lane(upstream);
+        let mut idle = self.shared.take_idle(&lane);
         loop {
-            let (mut connection, reused) = match self.shared.take_idle(upstream) {
-                Some(connection) => (connection, true),
-                None => (self.shared.connect(upstream).await?, false),
+            let reused = idle.is_some();
+            let mut connection = match idle.take() {
+                Some(connection) => connection,
+                None => self.shared.connect(upstream).await?,
             };
-            match connection.send(request).await {
-                Ok(response) => {
-                    let (parts, body) = response.into_parts();
-                    let lease = Lease { connection, upstream: upstream.clone(), shared: self.shared.clone() };
-                    return Ok(Response::from_parts(parts, UpstreamBody::new(body, lease)));
+            match connection.send(&method, &head, &body).await {
+                Ok(Begun { status, fields }) => {
+                    let lease = Lease { connection, lane, shared: self.shared.clone() };
+                    return Ok(Answered { status, fields, body: UpstreamBody::new(lease) });
                 }
-                Err(mut error) => match error.take_message() {
-                    // The engine closed the idle connection while the request was on its way to it.
-                    Some(unsent) if reused => request = unsent,
-                    _ => {
-                        let reason = describe(&error.into_error());
-                        return Err(SendError::BeforeAnswer { upstream: upstream.address(), reason });
-                    }
-                },
+                // On a new connection this time: the others may have been closed with this one.
+                Err(Unanswered { heard: Heard::Nothing, .. }) if reused && repeat.allows(&method) => {}
+                Err(Unanswered { fault, .. }) => return Err(broken(fault)),
             }
         }
     }
@@ -153,15 +180,33 @@ impl Pool {
     /// Idle connections kept now, for tests and status.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.shared.idle().by_upstream.values().map(Vec::len).sum()
+        self.shared.lanes().lanes.iter().map(|lane| lane.idle().len()).sum()
+    }
+}
+
+impl Repeat {
+    fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::ByMethod => method.is_idempotent(),
+            Self::Harmless => true,
+        }
     }
 }
 
 impl Shared {
-    fn take_idle(&self, upstream: &Upstream) -> Option<Connection> {
-        let mut idle = self.idle();
-        let list = idle.by_upstream.get_mut(upstream)?;
-        while let Some(Idle { mut connection, since }) = list.pop() {
+    fn lane(&self, upstream: &Upstream) -> Arc<Lane> {
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.lanes.iter().find(|lane| lane.upstream == *upstream) {
+            return lane.clone();
+        }
+        let lane = Arc::new(Lane { upstream: upstream.clone(), idle: Mutex::default() });
+        lanes.lanes.push(lane.clone());
+        lane
+    }
+
+    fn take_idle(&self, lane: &Lane) -> Option<Connection> {
+        let mut idle = lane.idle();
+        while let Some(Idle { mut connection, since }) = idle.pop() {
             if since.elapsed() < self.config.idle_timeout && connection.rest() {
                 return Some(connection);
             }
@@ -169,18 +214,15 @@ impl Shared {
         None
     }
 
-    fn give_back(self: &Arc<Self>, upstream: &Upstream, mut connection: Connection) {
+    fn give_back(self: &Arc<Self>, lane: &Lane, mut connection: Connection) {
         if !connection.rest() {
             return;
         }
-        let mut idle = self.idle();
-        let list = match idle.by_upstream.get_mut(upstream) {
-            Some(list) => list,
-            None => idle.by_upstream.entry(upstream.clone()).or_default(),
-        };
-        if list.len() < self.config.idle_per_upstream {
-            list.push(Idle { connection, since: Instant::now() });
-            if !std::mem::replace(&mut idle.swept, true) {
+        let mut idle = lane.idle();
+        if idle.len() < self.config.idle_per_upstream {
+            idle.push(Idle { connection, since: Instant::now() });
+            drop(idle);
+            if !std::mem::replace(&mut self.lanes().swept, true) {
                 self.tasks.spawn_until_end("idle upstream connections", self.clone().sweep());
             }
         }
@@ -190,114 +232,120 @@ impl Shared {
     async fn sweep(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.config.idle_timeout.min(SWEEP)).await;
-            let mut idle = self.idle();
-            idle.by_upstream.retain(|_, list| {
-                list.retain_mut(|idle| idle.since.elapsed() < self.config.idle_timeout && idle.connection.rest());
-                !list.is_empty()
+            let mut lanes = self.lanes();
+            lanes.lanes.retain(|lane| {
+                let mut idle = lane.idle();
+                idle.retain_mut(|idle| idle.since.elapsed() < self.config.idle_timeout && idle.connection.rest());
+                // Whoever has a lane at hand will give a connection back to it.
+                !idle.is_empty() || Arc::strong_count(lane) > 1
             });
-            if idle.by_upstream.is_empty() {
-                idle.swept = false;
+            if lanes.lanes.is_empty() {
+                lanes.swept = false;
                 return;
             }
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
-        let handshake = async {
-            match connect::dial(&self.egress, upstream, &self.trust).await.map_err(|error| error.to_string())? {
-                Stream::Plain(stream) => Connection::handshake(TokioIo::new(stream)).await,
-                Stream::Tls(stream) => Connection::handshake(TokioIo::new(stream)).await,
-            }
-            .map_err(|error| describe(&error))
-        };
         let patience = match self.egress.allowance(&upstream.host, upstream.reach) {
             Duration::ZERO => self.config.connect_timeout,
             // TLS over several relays takes seconds of its own.
             allowance => allowance + CONNECT_LIMIT,
         };
-        match tokio::time::timeout(patience, handshake).await {
-            Ok(result) => result.map_err(failed),
+        match tokio::time::timeout(patience, connect::dial(&self.egress, upstream, &self.trust)).await {
+            Ok(Ok(stream)) => Ok(Connection::new(stream)),
+            Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_elapsed) => Err(failed(format!("no connection within {patience:?}"))),
         }
     }
-}
-
-/// The error with its causes: hyper keeps the interesting part in the source.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A connection on loan to a body.
 #[derive(Debug)]
 struct Lease {
     connection: Connection,
-    upstream: Upstream,
+    lane: Arc<Lane>,
     shared: Arc<Shared>,
 }
 
-/// The body of an engine's answer; gives its connection back to the pool when read to the end.
+/// The body of an engine's answer; gives its connection back to the pool as soon as its end has come.
 #[derive(Debug)]
-pub struct UpstreamBody {
-    incoming: Incoming,
-    /// Gone once the end was read.
-    lease: Option<Lease>,
+pub struct UpstreamBody(State);
+
+#[derive(Debug)]
+enum State {
+    /// More is to come, or a fault is to be told.
+    Coming(Lease),
+    /// All of it has come; empty when it was given too.
+    Come(Bytes),
 }
 
 impl UpstreamBody {
-    fn new(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { incoming, lease: Some(lease) };
-        if body.incoming.is_end_stream() {
-            body.ended();
-        }
+    fn new(lease: Lease) -> Self {
+        let mut body = Self(State::Coming(lease));
+        body.settle();
         body
     }
 
-    fn ended(&mut self) {
-        if let Some(Lease { connection, upstream, shared }) = self.lease.take() {
-            shared.give_back(&upstream, connection);
+    /// Lets the connection go as soon as nothing has to be read from it.
+    fn settle(&mut self) {
+        let State::Coming(lease) = &mut self.0 else { return };
+        if !lease.connection.has_come() {
+            return;
+        }
+        let arrived = lease.connection.take_arrived();
+        if let State::Coming(Lease { connection, lane, shared }) = std::mem::replace(&mut self.0, State::Come(arrived))
+        {
+            shared.give_back(&lane, connection);
         }
     }
 }
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = MessageFault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, lease } = &mut *self;
-        let frame = ready!(match lease {
-            Some(lease) => lease.connection.poll_frame(incoming, cx),
-            // Everything was read.
-            None => Pin::new(incoming).poll_frame(cx),
-        });
-        match &frame {
-            None => self.ended(),
-            Some(Ok(_)) if self.incoming.is_end_stream() => self.ended(),
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, MessageFault>>> {
+        let lease = match &mut self.0 {
+            State::Come(rest) if rest.is_empty() => return Poll::Ready(None),
+            State::Come(rest) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(rest))))),
+            State::Coming(lease) => lease,
+        };
+        match ready!(lease.connection.poll_body(cx)) {
+            Some(Ok(data)) => {
+                self.settle();
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
             // A broken body closes its connection.
-            Some(Err(_)) => self.lease = None,
-            Some(Ok(_)) => {}
+            Some(Err(fault)) => {
+                self.0 = State::Come(Bytes::new());
+                Poll::Ready(Some(Err(fault)))
+            }
+            None => {
+                self.settle();
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.0 {
+            State::Coming(lease) => lease.connection.has_ended(),
+            State::Come(rest) => rest.is_empty(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let left = match &self.0 {
+            State::Coming(lease) => lease.connection.left(),
+            State::Come(rest) => Some(rest.len() as u64),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -326,12 +374,12 @@ mod tests {
         }
     }
 
-    fn request() -> Request<Full<Bytes>> {
-        Request::get("/").body(Full::default()).expect("a request")
+    fn request() -> Outgoing {
+        Outgoing { method: Method::GET, target: "/".into(), fields: Vec::new(), body: Bytes::new() }
     }
 
-    async fn text(response: Response<UpstreamBody>) -> String {
-        let bytes = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
+    async fn text(answered: Answered) -> String {
+        let bytes = tokio::time::timeout(PATIENCE, answered.body.collect()).await.expect("in time");
         String::from_utf8(bytes.expect("reads").to_bytes().to_vec()).expect("UTF-8")
     }
 
@@ -356,13 +404,13 @@ mod tests {
             second
         });
         for expected in ["first", "first"] {
-            assert_eq!(text(pool.send(&upstream, request()).await.expect("answers")).await, expected);
+            assert_eq!(text(pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers")).await, expected);
             assert_eq!(pool.idle(), 1);
         }
         close.send(()).expect("the engine waits");
-        let answer = match pool.send(&upstream, request()).await {
+        let answer = match pool.send(&upstream, request(), Repeat::ByMethod).await {
             // It was sent in the moment in which the engine closed: nobody can know whether it was read.
-            Err(SendError::BeforeAnswer { .. }) => pool.send(&upstream, request()).await,
+            Err(SendError::BeforeAnswer { .. }) => pool.send(&upstream, request(), Repeat::ByMethod).await,
             other => other,
         };
         assert_eq!(text(answer.expect("answers")).await, "second");
@@ -384,7 +432,7 @@ mod tests {
                 stream.write_all(b"1\r\nx\r\n").await.expect("writes");
             }
         });
-        let mut body = pool.send(&upstream, request()).await.expect("answers").into_body();
+        let mut body = pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers").body;
         for _ in 0..20 {
             let frame = tokio::time::timeout(PATIENCE, async { tokio::join!(body.frame(), next.send(())).0 });
             let frame = frame.await.expect("woken in time").expect("a frame").expect("no error");
@@ -409,7 +457,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.expect("writes");
             stream.read(&mut [0]).await
         });
-        drop(pool.send(&upstream, request()).await.expect("answers"));
+        drop(pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers"));
         let seen = tokio::time::timeout(PATIENCE, engine).await.expect("in time").expect("joins");
         assert!(matches!(seen, Ok(0) | Err(_)), "the engine sees the client leave");
     }
@@ -426,7 +474,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("writes");
             stream.read(&mut [0]).await.expect("reads")
         });
-        assert_eq!(text(pool.send(&upstream, request()).await.expect("answers")).await, "ok");
+        assert_eq!(text(pool.send(&upstream, request(), Repeat::ByMethod).await.expect("answers")).await, "ok");
         assert_eq!(tokio::time::timeout(PATIENCE, engine).await.expect("closed in time").expect("joins"), 0);
         assert_eq!(pool.idle(), 0);
     }

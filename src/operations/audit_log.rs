@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::backup;
 use super::context::{Context, blocking_panicked};
 use crate::audit::{self, SignedHead};
 use crate::config::{files, table};
@@ -45,10 +46,13 @@ pub async fn verify(context: &Context, _call: VerifyAudit) -> Outcome<AuditVerdi
 
 /// Heads that were kept outside the database.
 async fn noted_heads(context: &Context) -> Outcome<Vec<SignedHead>> {
-    let logs = context.paths.log_dir.clone();
-    tokio::task::spawn_blocking(move || heads_in_logs(&logs))
-        .await
-        .map_err(|_| blocking_panicked("reading the heads of the audit log"))
+    let (logs, backups) = (context.paths.log_dir.clone(), context.paths.backups_dir());
+    let read = move || {
+        let mut heads = heads_in_logs(&logs);
+        heads.extend(backup::heads(&backups));
+        heads
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|_| blocking_panicked("reading the heads of the audit log"))
 }
 
 fn heads_in_logs(folder: &Path) -> Vec<SignedHead> {

@@ -10,16 +10,24 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
-    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect,
+    engines, firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests,
+    settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListDeliveries, ListInbox, MarkRead, RemoveAlertChannel,
+    TestAlertChannel,
+};
 use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
+use crate::types::calls::backup::{CreateBackup, ListBackups, ShowLock};
+use crate::types::calls::certificates::RenewCertificate;
 use crate::types::calls::chat::{Bench, Chat};
+use crate::types::calls::check::Check;
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
@@ -28,7 +36,9 @@ use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
-use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{
+    CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey, ShowKey,
+};
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -38,6 +48,7 @@ use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt, ShowPrompt,
 };
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
+use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::{ReplayRequests, SecurityStats};
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
@@ -99,10 +110,12 @@ macro_rules! operations {
 
 operations! {
     short {
+        AddAlertChannel => alerts::add,
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
         ArchiveAudit => audit_log::archive,
+        CheckPublish => publish::check,
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
         CreateKey => keys::create,
@@ -112,6 +125,7 @@ operations! {
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
         DetectEngines => engines::detect,
+        EditAlertChannel => alerts::edit,
         EditKey => keys::edit,
         EndOwner => proxy::end,
         EngineHealth => engines::health,
@@ -120,12 +134,16 @@ operations! {
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
+        ListAlertChannels => alerts::list,
         ListAliases => aliases::list,
         ListAudit => audit_log::list,
+        ListBackups => backup::list,
         ListBlocks => addresses::list_blocks,
         ListComparisons => comparisons::list,
+        ListDeliveries => alerts::deliveries,
         ListEngineKinds => engines::kinds,
         ListEngines => engines::list,
+        ListInbox => alerts::inbox,
         ListKeys => keys::list,
         ListModels => models::list,
         ListNetworks => addresses::list_networks,
@@ -134,18 +152,22 @@ operations! {
         ListPrompts => prompts::list,
         ListRequests => requests::list,
         ListSettings => settings::list,
+        MarkRead => alerts::mark_read,
         PreviewFirewall => firewall::preview,
+        PreviewLeak => leak::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RecordFirewall => firewall::note,
         RefreshModels => models::refresh,
         Reload => reload::reload,
+        RemoveAlertChannel => alerts::remove,
         RemoveAlias => aliases::remove,
         RemoveBlock => addresses::remove_block,
         RemoveEngine => engines::remove,
         RemoveNetwork => addresses::remove_network,
         ReplayRequests => replay::replay,
         RevokeKey => keys::revoke,
+        RevokeLeaked => leak::revoke,
         RotateKey => keys::rotate,
         SaveComparison => comparisons::save,
         SaveProfile => profiles::save,
@@ -158,6 +180,7 @@ operations! {
         ShowComparison => comparisons::show,
         ShowFirewall => firewall::show,
         ShowKey => keys::show,
+        ShowLock => lock::show,
         ShowModel => models::show,
         ShowPaths => settings::paths,
         ShowPolicy => policy::show,
@@ -165,9 +188,9 @@ operations! {
         ShowSetting => settings::show,
         ShowUsage => usage::show,
         Snapshot => proxy::snapshot,
-        StartListener => proxy::start,
         Status => proxy::status,
         StopListener => proxy::stop,
+        TestAlertChannel => alerts::test,
         UnloadModel => models::unload,
         ValidatePolicy => policy::validate,
         VerifyAudit => audit_log::verify,
@@ -175,9 +198,13 @@ operations! {
     long {
         Bench => bench::run,
         Chat => chat::send,
+        Check => check::run,
         CompareModels => comparisons::run,
+        CreateBackup => backup::create,
         LoadModel => models::load,
         PullModel => models::pull,
+        RenewCertificate => certificates::renew,
+        StartListener => proxy::start,
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
+use super::{backup, unlock};
+use crate::audit::alerts::Alerts;
 use crate::audit::{Acknowledgement, AuditLog};
 use crate::config::paths::HomePaths;
 use crate::config::settings::{SettingLayers, Settings};
@@ -20,10 +22,12 @@ use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::live::Hub;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
-use crate::types::clock::Clock;
+use crate::types::certificate::Occasion;
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{ListenerConfig, ListenerStatus, ProxyStatus};
 use crate::types::live::{LiveEvent, LiveSnapshot, Noun};
+use crate::types::secret::Secret;
 use crate::types::text::escape;
 
 /// How long tasks may take to end when a home is closed: they only have short things to finish.
@@ -46,8 +50,16 @@ pub trait Host: Send + Sync + 'static {
     /// The state for a console's first frame.
     fn snapshot(&self) -> LiveSnapshot;
 
-    /// Binds and serves; the answered port is the real one. Checks of mode and address are done.
-    fn listen(&self, config: ListenerConfig) -> BoxFuture<'_, Result<ListenerStatus, ListenFault>>;
+    /// Takes the ports and serves the plain one; the answered ports are the real ones. Checks of mode and address are done.
+    /// With TLS its port stays closed until [`Host::certify`].
+    ///
+    /// # Errors
+    /// See [`ListenFault`].
+    fn open(&self, config: ListenerConfig) -> Result<ListenerStatus, ListenFault>;
+
+    /// Gives the listener on that port its certificate and opens its TLS port; `told` hears how far it is. May take minutes. A
+    /// listener without TLS has all it needs. Dropping the future ends it.
+    fn certify(&self, port: u16, occasion: Occasion, told: Told) -> BoxFuture<'_, Outcome<ListenerStatus>>;
 
     /// Refuses new connections on the port, waits for the running ones and forgets the listener.
     fn close(&self, port: u16) -> BoxFuture<'_, Outcome<()>>;
@@ -59,15 +71,23 @@ pub trait Host: Send + Sync + 'static {
     fn end(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Hears how far something is; must not wait.
+pub type Told = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Why a listener did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenFault {
     /// Some program holds this port.
     PortInUse(u16),
-    /// There is no usable certificate.
+    /// TLS cannot be set up.
     Certificate(Failure),
-    /// The system refused for another reason, in its words.
-    Refused(String),
+    /// The system refused this port for another reason, in its words.
+    Refused {
+        /// Which port.
+        port: u16,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The live half of an owner's context.
@@ -76,6 +96,8 @@ pub struct Live {
     pub proxy: Arc<ProxyShared>,
     /// The owner itself.
     pub host: Arc<dyn Host>,
+    /// The running alert channels.
+    pub alerts: Alerts,
     /// Rung when a block was added, so that the keeper sets its clock anew.
     pub blocks_changed: Arc<Notify>,
 }
@@ -146,6 +168,8 @@ pub struct ContextOptions {
     pub variables: Vec<(String, String)>,
     /// The time.
     pub clock: Clock,
+    /// The passphrase of `security.db`, when somebody typed it.
+    pub passphrase: Option<Secret>,
 }
 
 impl ContextOptions {
@@ -158,6 +182,7 @@ impl ContextOptions {
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             clock: Clock::system(),
+            passphrase: None,
         }
     }
 }
@@ -194,6 +219,8 @@ pub struct Context {
     audit_tasks: Tasks,
     /// Held by every change from its first look to its audit row, so that two changes never cross.
     changing: Mutex<()>,
+    /// Held while a backup is made.
+    pub(super) backing_up: Mutex<()>,
 }
 
 impl Context {
@@ -202,16 +229,10 @@ impl Context {
     /// # Errors
     /// When a folder, file or database cannot be used, or a setting is wrong; each says how to mend it.
     pub async fn open(paths: HomePaths, options: ContextOptions) -> Outcome<Self> {
-        let ContextOptions { flags, variables, clock } = options;
+        let ContextOptions { flags, variables, clock, passphrase } = options;
         let opened = {
-            let paths = paths.clone();
-            tokio::task::spawn_blocking(move || -> Outcome<_> {
-                let repaired = paths.prepare()?;
-                let config = ConfigStore::open(&paths.config_db)?;
-                let security = SecurityStore::open(&paths.security_db, &paths.key_file)?;
-                let file = SettingLayers::read_file(&paths.config_file())?;
-                Ok((repaired, Stores { config, security }, file))
-            })
+            let (paths, now) = (paths.clone(), clock.wall());
+            tokio::task::spawn_blocking(move || open_stores(&paths, passphrase.as_ref(), now))
         };
         let (repaired, stores, file) = opened.await.map_err(|_| blocking_panicked("opening the home"))??;
         let database = stores.config.settings().await?.into_iter().collect();
@@ -253,6 +274,7 @@ impl Context {
             audit_tasks,
             live: None,
             changing: Mutex::new(()),
+            backing_up: Mutex::new(()),
         };
         super::loading::load_engines(&context).await?;
         for repair in repaired {
@@ -283,10 +305,16 @@ impl Context {
     pub async fn begin_change(&self) -> Outcome<MutexGuard<'_, ()>> {
         if let Some(reason) = self.stores.security.read_only() {
             return Err(Failure::new(ErrorCode::ReadOnly, format!("this home is read-only: {reason}")).hint(
-                "running requests go on with the existing keys; free disk space or restore a backup, then restart",
+                "requests go on with the existing keys; free disk space, go back to the version of FLM that you had, or \
+                 restore a backup (flm security backup list), then restart",
             ));
         }
         Ok(self.changing.lock().await)
+    }
+
+    /// The same for what a home that only reads still does: starting a listener.
+    pub async fn begin_start(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The live half, for operations that need a running owner.
@@ -327,6 +355,35 @@ impl Context {
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
+}
+
+/// Opens both databases, after a backup when their schema is about to change. Answers what was repaired, and the layer of
+/// `flm.toml`.
+fn open_stores(
+    paths: &HomePaths,
+    passphrase: Option<&Secret>,
+    now: UnixMillis,
+) -> Outcome<(Vec<String>, Stores, BTreeMap<String, String>)> {
+    let mut repaired = paths.prepare()?;
+    let unlocked = unlock::unlock(paths, passphrase)?;
+    let withheld = match backup::before_migration(paths, &unlocked.key, now) {
+        Ok(Some(backup)) => {
+            tracing::info!(path = backup.path, "backup made before the databases are migrated");
+            None
+        }
+        Ok(None) => None,
+        Err(failure) => {
+            tracing::error!(%failure, hint = failure.hint, "no backup could be made, so nothing is migrated");
+            Some(format!("no backup could be made before it: {}", failure.message))
+        }
+    };
+    let config = ConfigStore::open_unless_withheld(&paths.config_db, withheld.as_deref())?;
+    let security = SecurityStore::open_with_key(&paths.security_db, unlocked.key, withheld.as_deref())?;
+    repaired.extend(unlocked.repaired);
+    repaired.extend(config.repaired().iter().cloned());
+    repaired.extend(security.repaired());
+    let file = SettingLayers::read_file(&paths.config_file())?;
+    Ok((repaired, Stores { config, security }, file))
 }
 
 /// Off the runtime, since it may read a file.

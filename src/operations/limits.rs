@@ -45,7 +45,9 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         connections_per_address: settings.get(table::LIMITS_CONNECTIONS_PER_ADDRESS),
         connections: settings.get(table::LIMITS_CONNECTIONS),
         cors_allowed_origins: settings.get(table::CORS_ALLOWED_ORIGINS),
-        allowed_hosts: settings.get(table::PROXY_ALLOWED_HOSTS),
+        // What the certificate is for is called by right.
+        allowed_hosts: [settings.get(table::PROXY_ALLOWED_HOSTS), settings.get(table::ACME_DOMAINS)].concat(),
+        hsts: settings.get(table::TLS_HSTS),
         trusted_proxies: trusted_proxies(settings),
         revoking: if settings.get(table::KEYS_REVOKE_ENDS_STREAMS) {
             Revoking::EndsStreams

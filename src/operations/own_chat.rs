@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::own_endpoint::{OwnAnswer, OwnEndpoint, refused};
 use crate::types::calls::chat::{Chat, ChatProgress};
-use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, ChatTiming};
+use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, ChatTiming, Speaker};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::wire::sse::{self, Splitter};
@@ -308,7 +308,10 @@ fn completions_body(chat: &Chat) -> Value {
         parts.extend(chat.audio.iter().map(|clip| json!({"type": "input_audio", "input_audio": clip})));
         Value::Array(parts)
     };
-    let mut body = json!({"model": chat.model, "messages": [{"role": "user", "content": content}]});
+    let mut messages: Vec<Value> =
+        chat.earlier.iter().map(|said| json!({"role": said.by.role(), "content": said.text})).collect();
+    messages.push(json!({"role": "user", "content": content}));
+    let mut body = json!({"model": chat.model, "messages": messages});
     if chat.delivery == ChatDelivery::Streamed {
         body["stream"] = true.into();
         body["stream_options"] = json!({"include_usage": true});
@@ -337,11 +340,13 @@ fn responses_body(chat: &Chat) -> Value {
     let mut parts = vec![json!({"type": "input_text", "text": chat.prompt})];
     parts.extend(chat.images.iter().map(|url| json!({"type": "input_image", "image_url": url})));
     parts.extend(chat.audio.iter().map(|clip| json!({"type": "input_audio", "input_audio": clip})));
-    let mut body = json!({
-        "model": chat.model,
-        "input": [{"type": "message", "role": "user", "content": parts}],
-        "store": false,
+    let earlier = chat.earlier.iter().map(|said| {
+        let kind = if said.by == Speaker::Assistant { "output_text" } else { "input_text" };
+        json!({"type": "message", "role": said.by.role(), "content": [{"type": kind, "text": said.text}]})
     });
+    let mut input: Vec<Value> = earlier.collect();
+    input.push(json!({"type": "message", "role": "user", "content": parts}));
+    let mut body = json!({"model": chat.model, "input": input, "store": false});
     if chat.delivery == ChatDelivery::Streamed {
         body["stream"] = true.into();
     }

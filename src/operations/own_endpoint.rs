@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::context::Context;
@@ -17,7 +17,8 @@ use super::keys::draw_any;
 use crate::guard::minted_key::MintedKey;
 use crate::net::connect::Trust;
 use crate::net::egress::Egress;
-use crate::net::pool::{Pool, PoolConfig, SendError, UpstreamBody};
+use crate::net::message::Outgoing;
+use crate::net::pool::{Answered, Pool, PoolConfig, Repeat, SendError, UpstreamBody};
 use crate::net::upstream::Upstream;
 use crate::tls::modes::{self, Privacy};
 use crate::types::clock::Clock;
@@ -80,20 +81,19 @@ impl OwnEndpoint {
         headers: &[(&'static str, &str)],
         body: Bytes,
     ) -> Outcome<OwnAnswer> {
-        let unwritable = |error: http::Error| {
-            Failure::new(ErrorCode::Internal, format!("the request for {path} cannot be written: {error}"))
-        };
-        let mut request = Request::builder().method(method).uri(path).body(Full::new(body)).map_err(unwritable)?;
-        let map = request.headers_mut();
-        map.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        map.insert(AUTHORIZATION, header(&format!("Bearer {}", self.key.text().expose()))?);
+        let bearer = header(&format!("Bearer {}", self.key.text().expose()))?;
+        let mut fields = vec![
+            (USER_AGENT, HeaderValue::from_static(AGENT)),
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (AUTHORIZATION, bearer),
+        ];
         for (name, value) in headers {
-            map.insert(*name, header(value)?);
+            fields.push((HeaderName::from_static(name), header(value)?));
         }
-        let response = self.pool.send(&self.upstream, request).await.map_err(|error| self.unreached(&error))?;
-        let (parts, body) = Response::into_parts(response);
-        Ok(OwnAnswer { status: parts.status, headers: parts.headers, body })
+        let request = Outgoing { method, target: path.to_owned().into(), fields, body };
+        let sent = self.pool.send(&self.upstream, request, Repeat::ByMethod).await;
+        let Answered { status, fields, body } = sent.map_err(|error| self.unreached(&error))?;
+        Ok(OwnAnswer { status, headers: fields.map(), body })
     }
 
     fn unreached(&self, error: &SendError) -> Failure {

@@ -27,6 +27,12 @@ impl<C: LongCall> Reporter<C> {
         Self { lane, call: PhantomData }
     }
 
+    /// An end that nobody listens to.
+    #[must_use]
+    pub fn unheard() -> Self {
+        Self::new(mpsc::channel(1).0)
+    }
+
     /// Tells what must not be lost, such as the words of an answer: waits until there is room for it.
     pub async fn send(&self, progress: impl std::borrow::Borrow<C::Progress>) {
         if let Ok(line) = serde_json::to_vec(progress.borrow()) {

@@ -1,14 +1,20 @@
 //! Listeners and the owner itself (SPEC §4.8, §6).
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 
-use super::context::{Context, ListenFault, Live};
+use tokio_util::sync::CancellationToken;
+
+use super::certificates;
+use super::context::{Context, ListenFault, Live, blocking_panicked};
 use super::port_holder::holder_of_port;
+use super::progress::Reporter;
 use crate::config::settings::Settings;
 use crate::config::table;
-use crate::tls::modes::{self, Mode, Privacy};
+use crate::tls::modes::{self, Mode, Privacy, Usual};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{EndOwner, Snapshot, StartListener, Status, StopListener};
+use crate::types::certificate::Occasion;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{
     CertificateFiles, ListenerConfig, ListenerPart, ListenerPhase, ListenerStatus, ProxyStatus, TlsMode,
@@ -19,14 +25,62 @@ use crate::types::text::escape;
 /// How many ports above a taken one are tried for the hint.
 const PORTS_TRIED: u16 = 64;
 
-/// Starts a listener.
+/// Starts a listener; with TLS it waits for the first certificate, outside of the lock on changes. Dropping the future
+/// ends that, and the listener with it.
 ///
 /// # Errors
 /// `PROXY_ALREADY_RUNNING`, `PROXY_PORT_IN_USE` that names the program holding the port and offers a free one,
-/// `PROXY_INVALID_CONFIG` for a mode that this version lacks or plain HTTP on an open address.
-pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerStatus> {
+/// `PROXY_INVALID_CONFIG` for a mode that this version lacks or plain HTTP on an open address, and what the mode says when there
+/// is no certificate.
+pub async fn start(
+    context: &Arc<Context>,
+    call: StartListener,
+    told: Reporter<StartListener>,
+) -> Outcome<ListenerStatus> {
+    let left = CancellationToken::new();
+    let _leaving = left.clone().drop_guard();
+    // A task of its own, so that what is begun under the lock is finished, or taken back, whoever leaves.
+    let starting = begin(context.clone(), call, told, left);
+    context.tasks.spawn("start of a listener", starting).await.map_err(|_| blocking_panicked("starting a listener"))?
+}
+
+async fn begin(
+    context: Arc<Context>,
+    call: StartListener,
+    told: Reporter<StartListener>,
+    left: CancellationToken,
+) -> Outcome<ListenerStatus> {
     let live = context.live()?;
-    let _changing = context.begin_change().await?;
+    let opened = open(&context, live, call).await?;
+    let port = opened.config.port;
+    let certified = tokio::select! {
+        biased;
+        certified = live.host.certify(port, Occasion::Start, certificates::told_to(told)) => certified,
+        () = left.cancelled() => Err(Failure::new(ErrorCode::Cancelled, "the start was broken off before there was a certificate")),
+    };
+    let kept = match certified {
+        Ok(status) => keep(&context, live, status).await,
+        Err(failure) => Err(failure),
+    };
+    context.status_changed();
+    match kept {
+        Ok(status) => Ok(status),
+        Err(failure) => {
+            // Without a certificate there is no listener, and never one in clear instead (SPEC §6). Somebody may have stopped it
+            // already.
+            let _gone_already = live.host.close(port).await;
+            let severity = if failure.code == ErrorCode::Cancelled { Severity::Low } else { Severity::Medium };
+            let details = format!("no listener on port {port}: {}", failure.message);
+            context.record(AuditKind::CertificateChanged, severity, details).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Decides what the listener is and takes its ports.
+async fn open(context: &Context, live: &Live, call: StartListener) -> Outcome<ListenerStatus> {
+    // Also a home that only reads serves its keys (SPEC §5.12).
+    let _changing = context.begin_start().await;
     let running = live.host.status().listeners;
     let mut config = match call.config {
         Some(config) => {
@@ -44,20 +98,18 @@ pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerSt
     if let Some(same) = running.iter().find(|listener| listener.config.port == config.port) {
         return Err(already_running(same));
     }
-    let status = match live.host.listen(config.clone()).await {
-        Ok(status) => status,
-        Err(ListenFault::PortInUse(port)) => return Err(port_in_use(config.bind, port, port != config.port).await),
-        Err(ListenFault::Certificate(failure)) => {
-            let details = format!("no listener on port {}: {}", config.port, failure.message);
-            context.record(AuditKind::CertificateChanged, Severity::Medium, details).await;
-            return Err(failure);
-        }
-        Err(ListenFault::Refused(reason)) => return Err(refused(&config, &reason)),
-    };
-    if let Err(failure) = store_profiles(context, live, &status.config).await {
-        live.host.close(status.config.port).await?;
-        return Err(failure);
+    match live.host.open(config.clone()) {
+        Ok(status) => Ok(status),
+        Err(ListenFault::PortInUse(port)) => Err(port_in_use(&config, port).await),
+        Err(ListenFault::Certificate(failure)) => Err(failure),
+        Err(ListenFault::Refused { port, reason }) => Err(refused(&config, port, &reason)),
     }
+}
+
+/// Stores a listener that serves, and tells of it.
+async fn keep(context: &Context, live: &Live, status: ListenerStatus) -> Outcome<ListenerStatus> {
+    let _changing = context.begin_change().await?;
+    store_profiles(context, live, &status.config).await?;
     let ListenerConfig { mode, bind, port, https_port, insecure_plain_http, .. } = &status.config;
     let (severity, warning) = match insecure_plain_http {
         true => (Severity::High, "; keys and prompts travel in clear (--insecure-plain-http)"),
@@ -66,7 +118,6 @@ pub async fn start(context: &Context, call: StartListener) -> Outcome<ListenerSt
     let tls = https_port.map_or_else(String::new, |port| format!(", TLS on port {port}"));
     let details = format!("listener on {} started, mode {}{tls}{warning}", SocketAddr::new(*bind, *port), mode.0);
     context.record(AuditKind::ListenerChanged, severity, details).await;
-    context.status_changed();
     Ok(status)
 }
 
@@ -144,14 +195,15 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
     }
 }
 
-/// The listener with what the settings say about parts that nobody named.
+/// The listener with what the settings, else its mode, say about parts that nobody named.
 fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[ListenerPart]) -> Outcome<ListenerConfig> {
     let wrong = |why: String| Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("see it with: flm config list");
+    if parts.contains(&ListenerPart::Mode) && settings.is_given(table::PROXY_MODE) {
+        config.mode = TlsMode(settings.get(table::PROXY_MODE));
+    }
+    let usual = modes::find(&config.mode.0).map_or(Usual::Home, |mode| mode.usual);
     for part in parts {
         match part {
-            ListenerPart::Mode if settings.is_given(table::PROXY_MODE) => {
-                config.mode = TlsMode(settings.get(table::PROXY_MODE));
-            }
             ListenerPart::Bind if settings.is_given(table::PROXY_BIND) => {
                 let bind = settings.get(table::PROXY_BIND);
                 let parsed = bind.parse();
@@ -174,7 +226,9 @@ fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[Liste
                     _ => return Err(wrong("proxy.certificate_file and proxy.key_file go together".to_owned())),
                 };
             }
-            ListenerPart::Mode | ListenerPart::Bind | ListenerPart::Port => {}
+            ListenerPart::Bind => config.bind = usual.bind(),
+            ListenerPart::Port => config.port = usual.port(),
+            ListenerPart::Mode => {}
         }
     }
     Ok(config)
@@ -182,6 +236,10 @@ fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[Liste
 
 /// Makes the store hold exactly the listeners that run now: what the next plain start brings back.
 async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig) -> Outcome<()> {
+    if context.stores.config.read_only().is_some() || context.stores.security.read_only().is_some() {
+        // It serves as it is asked to, and remembers nothing.
+        return Ok(());
+    }
     let running = live.host.status().listeners;
     for stored in context.stores.config.listeners().await? {
         if running.iter().all(|listener| listener.config.port != stored.port) {
@@ -226,12 +284,8 @@ fn settle_tls(config: &mut ListenerConfig, mode: &Mode) -> Outcome<()> {
     let wrong = |why: String| {
         Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("choose the port for TLS with --https-port N")
     };
-    let https_port = match (config.https_port, config.port) {
-        (Some(port), _) => port,
-        // A free port beside a free port.
-        (None, 0) => 0,
-        (None, port) => port.checked_add(1).ok_or_else(|| wrong("there is no port after 65535 for TLS".to_owned()))?,
-    };
+    let https_port = config.https_port.or_else(|| mode.usual.https_port(config.port));
+    let https_port = https_port.ok_or_else(|| wrong("there is no port after 65535 for TLS".to_owned()))?;
     if https_port == config.port && https_port != 0 {
         return Err(wrong(format!("port {https_port} cannot be both the plain port and the one for TLS")));
     }
@@ -249,6 +303,13 @@ fn tls_options_without_tls(config: &ListenerConfig) -> Failure {
 
 fn already_running(listener: &ListenerStatus) -> Failure {
     let ListenerStatus { config, phase, addresses, .. } = listener;
+    if *phase == ListenerPhase::Obtaining {
+        return Failure::new(
+            ErrorCode::ProxyAlreadyRunning,
+            format!("the listener on port {} is obtaining its certificate", config.port),
+        )
+        .hint("see how far it is with 'flm proxy status'; 'flm proxy stop' ends it");
+    }
     if matches!(phase, ListenerPhase::Draining { .. }) {
         return Failure::new(
             ErrorCode::ProxyAlreadyRunning,
@@ -261,25 +322,39 @@ fn already_running(listener: &ListenerStatus) -> Failure {
         .hint("see it with 'flm proxy status', or start another listener with --port N")
 }
 
-fn refused(config: &ListenerConfig, reason: &str) -> Failure {
-    let place = SocketAddr::new(config.bind, config.port);
+fn refused(config: &ListenerConfig, port: u16, reason: &str) -> Failure {
+    let place = SocketAddr::new(config.bind, port);
     let failure = Failure::new(ErrorCode::ProxyInvalidConfig, format!("cannot listen on {place}: {reason}"));
     // Unprivileged programs may not take ports below 1024 (ip(7), ip_unprivileged_port_start).
-    if config.port < 1024 {
-        return failure.hint("ports below 1024 need privileges: choose a port from 1024 up, such as --port 8484");
+    if port >= 1024 {
+        return failure.hint("choose an address of this machine with --bind, or leave it out for 127.0.0.1");
     }
-    failure.hint("choose an address of this machine with --bind, or leave it out for 127.0.0.1")
+    if config.mode.0 == TlsMode::HTTPS_ACME {
+        return failure.hint(
+            "ports below 1024 need a right: give it once with 'sudo setcap cap_net_bind_service=+ep FLM' (FLM: the path that \
+             'command -v flm' shows), or have the router forward 80 and 443 to --port 8080 --https-port 8443",
+        );
+    }
+    failure.hint("ports below 1024 need privileges: choose a port from 1024 up, such as --port 8484")
 }
 
-async fn port_in_use(bind: IpAddr, port: u16, for_tls: bool) -> Failure {
+async fn port_in_use(config: &ListenerConfig, port: u16) -> Failure {
+    let bind = config.bind;
     let looked = tokio::task::spawn_blocking(move || (holder_of_port(port), next_free_port(bind, port))).await;
     let (holder, free) = looked.unwrap_or((None, None));
     let who = match holder {
         Some(holder) => format!("{} (process {})", escape(&holder.program), holder.pid),
         None => "another program".to_owned(),
     };
-    let option = if for_tls { "--https-port" } else { "--port" };
+    let option = if port == config.port { "--port" } else { "--https-port" };
     let failure = Failure::new(ErrorCode::ProxyPortInUse, format!("port {port} on {bind} is held by {who}"));
+    if config.mode.0 == TlsMode::HTTPS_ACME && port == config.port {
+        // Any other port would do for FLM, and none for the directory, which calls port 80.
+        return failure.hint(
+            "the ACME directory calls port 80: end that program, or have it send /.well-known/acme-challenge/ to another --port; or \
+             prove the domain by DNS, with --acme-challenge dns-01 and any --port",
+        );
+    }
     match free {
         Some(free) => {
             failure.hint(format!("port {free} is free: flm proxy start {option} {free}")).suggest(free.to_string())
@@ -289,6 +364,6 @@ async fn port_in_use(bind: IpAddr, port: u16, for_tls: bool) -> Failure {
 }
 
 /// The next port above `taken` that can be bound now.
-fn next_free_port(bind: IpAddr, taken: u16) -> Option<u16> {
+pub(super) fn next_free_port(bind: IpAddr, taken: u16) -> Option<u16> {
     (1..=PORTS_TRIED).filter_map(|step| taken.checked_add(step)).find(|port| TcpListener::bind((bind, *port)).is_ok())
 }

@@ -11,7 +11,7 @@ use crate::types::live::Noun;
 use crate::types::text::escape;
 
 /// What a reload of everything reads, for people.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "settings",
     "security policy",
     "keys",
@@ -23,6 +23,7 @@ const PARTS: [&str; 11] = [
     "engines",
     "aliases",
     "certificates",
+    "alert channels",
 ];
 
 /// Reads settings, keys, lists, prompts, profiles and engines from file and stores again.
@@ -53,6 +54,7 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     let engines = context.stores.config.engines().await?;
     let aliases = context.stores.config.aliases().await?;
     let guard = loading::read_guard(context).await?;
+    let channels = context.stores.security.alert_channels().await?;
     // A certificate that is good is served whatever follows; one that is not leaves everything as it was.
     live.host.renew_certificates().await?;
     // From here on nothing fails.
@@ -62,6 +64,7 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     live.proxy.profiles.store(profiles);
     context.registry.set_aliases(aliases);
     loading::put_engines(context, engines);
+    live.alerts.set(channels);
     live.blocks_changed.notify_one();
     for noun in [
         Noun::Policy,
@@ -72,6 +75,7 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
         Noun::Prompts,
         Noun::Profiles,
         Noun::Aliases,
+        Noun::Alerts,
     ] {
         context.changed(noun);
     }

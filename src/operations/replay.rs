@@ -206,7 +206,7 @@ pub async fn stats(context: &Context, call: SecurityStats) -> Answer<SecurityCou
         let rows = context.stores.security.audit_page(page).await?;
         for row in &rows {
             let event = &row.event;
-            counts.count(event.kind, event.severity);
+            counts.count(event.at, event.kind, event.severity);
             let of_rule = matches!(event.kind, AuditKind::RuleHit | AuditKind::Simulated);
             let rule = event.details.split(':').next().filter(|_| of_rule).unwrap_or_default();
             if RuleName::ALL.iter().any(|known| known.as_str() == rule) {

@@ -70,17 +70,10 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
     // Before anything waits for an engine: a client that leaves does not take its score along.
     rules::settle(exchange, Sender::KeyHolder);
     let running = exchange.account.belongs_to(&key);
-    if let Some(limit) = key.record.view.limits.max_parallel
-        && running > limit
-    {
-        let refusal = Refusal::rate_limited(format!("This API key may run {limit} requests at once."), 1);
-        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "max_parallel".to_owned());
-        return Err(refusal);
-    }
-    Ok(Authenticated { parts: screened.parts, key })
+    Ok(Authenticated { parts: screened.parts, key, running })
 }
 
-/// Counts the request against its key (SPEC §5.7).
+/// Counts the request against its key: how fast, and how many at once (SPEC §5.7).
 pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Authenticated, Refusal> {
     let key = &authenticated.key;
     let shared = &exchange.peer.worker.shared;
@@ -91,6 +84,13 @@ pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) ->
         let message = format!("This API key may send {} requests a minute.", key.rate.per_minute);
         let refusal = Refusal::rate_limited(message, retry_after_seconds(retry_after));
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "per-key rate".to_owned());
+        return Err(refusal);
+    }
+    if let Some(limit) = key.record.view.limits.max_parallel
+        && authenticated.running > limit
+    {
+        let refusal = Refusal::rate_limited(format!("This API key may run {limit} requests at once."), 1);
+        exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "max_parallel".to_owned());
         return Err(refusal);
     }
     exchange.account.mark_at(Stage::Authenticated, now);

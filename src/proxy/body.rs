@@ -1,10 +1,12 @@
 //! Fifth stage: reads the body, capped before it is buffered, and parses what routing needs (SPEC §4.2, §4.6).
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Routed};
@@ -168,8 +170,29 @@ fn usage_wanted(body: &JsonBody) -> Result<bool, Refusal> {
     Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
 }
 
-/// Reads a body of at most `limit` bytes.
+/// How long the rest of a refused body is read, and how long without a byte (nginx's `lingering_time` and
+/// `lingering_timeout`).
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_IDLE: Duration = Duration::from_secs(5);
+
+/// Reads a body of at most `limit` bytes. Of one that is larger the rest is read and let go while the refusal is sent:
+/// closing would reset the connection, and clients that send before they read (Node's `fetch`) would see that instead
+/// of the refusal, and send it all again.
 pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let collected = collect_from(exchange, &mut incoming, limit).await;
+    let too_large = |refusal: &Refusal| refusal.status == StatusCode::PAYLOAD_TOO_LARGE;
+    // Only for clients with a key: a stranger's time is not waited for.
+    if exchange.key.is_some() && collected.as_ref().is_err_and(too_large) {
+        exchange.peer.worker.tasks.spawn_until_end("rest of a refused body", async move {
+            let rest =
+                async { while let Ok(Some(Ok(_))) = tokio::time::timeout(LINGER_IDLE, incoming.frame()).await {} };
+            drop(tokio::time::timeout(LINGER, rest).await);
+        });
+    }
+    collected
+}
+
+async fn collect_from(exchange: &Exchange, incoming: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
     let expected = incoming.size_hint();
     if expected.lower() > limit as u64 {
         return Err(Refusal::too_large(limit));
@@ -177,7 +200,7 @@ pub(super) async fn collect(exchange: &Exchange, mut incoming: Incoming, limit: 
     let mut first: Option<Bytes> = None;
     let mut buffer = BytesMut::new();
     // Most bodies come with their head, in one piece: the clock is only asked when one does not.
-    while let Some(frame) = next_frame(exchange, &mut incoming).await? {
+    while let Some(frame) = next_frame(exchange, incoming).await? {
         let Ok(data) = frame.into_data() else { continue };
         let so_far = first.as_ref().map_or(0, Bytes::len).max(buffer.len());
         if so_far + data.len() > limit {

@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use super::limits::ProxyLimits;
 use super::preface::PrefaceInTime;
 use super::rules::{self, Misdeed};
 use super::service::Open;
+use super::watched::{Watch, Watched};
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
 use crate::telemetry::tasks::{Tasks, until_cancelled};
@@ -179,7 +180,7 @@ where
         .max_header_list_size(HTTP2_HEAD)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
-    let stream = PrefaceInTime::new(stream, limits.head);
+    let stream = Watched::new(stream, PrefaceInTime::new(limits.head));
     Ok(drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?)
 }
 
@@ -195,7 +196,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let timed = TimedStream::new(stream, activity.clone(), limits);
+    let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits));
     let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
     let service = service_fn(move |request| {
         activity.request();
@@ -207,7 +208,7 @@ where
     });
     let mut builder = http1::Builder::new();
     builder
-        // TimedStream keeps the deadlines.
+        // HeadInTime keeps the deadlines.
         .header_read_timeout(None)
         .max_buf_size(limits.head_bytes.max(8 << 10));
     let ended = drive(builder.serve_connection(TokioIo::new(timed), service), draining).await;
@@ -253,9 +254,8 @@ where
     }
 }
 
-/// A stream that ends with an error when a head or the next request does not come in time.
-struct TimedStream<S> {
-    stream: S,
+/// Ends a stream whose head or next request does not come in time.
+struct HeadInTime {
     activity: Arc<Activity>,
     head: Duration,
     idle: Duration,
@@ -264,11 +264,10 @@ struct TimedStream<S> {
     timer: Pin<Box<Sleep>>,
 }
 
-impl<S> TimedStream<S> {
-    fn new(stream: S, activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
+impl HeadInTime {
+    fn new(activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
         let deadline = Instant::now() + limits.head;
         Self {
-            stream,
             activity,
             head: limits.head,
             idle: limits.keep_alive_idle,
@@ -288,12 +287,20 @@ impl<S> TimedStream<S> {
             _ => Some(self.activity.idle_since() + self.idle),
         }
     }
+}
 
-    /// Ready when the deadline has passed.
-    ///
+impl Watch for HeadInTime {
+    fn came(&mut self, bytes: usize) {
+        let number = self.activity.requests();
+        let begun = self.reading.is_some_and(|(reading, _)| reading == number);
+        if bytes > 0 && !begun && !self.activity.busy() {
+            self.reading = Some((number, Instant::now() + self.head));
+        }
+    }
+
     /// hyper does not read again when an answer ends, because a read is waiting already: so the timer is kept
     /// running while a request is answered, and looks again when it fires. It is not set anew for every request.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let deadline = self.deadline();
             if let Some(deadline) = deadline
@@ -316,51 +323,5 @@ impl<S> TimedStream<S> {
                 }
             }
         }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(result) => {
-                let number = self.activity.requests();
-                let begun = self.reading.is_some_and(|(reading, _)| reading == number);
-                if buffer.filled().len() > before && !begun && !self.activity.busy() {
-                    self.reading = Some((number, Instant::now() + self.head));
-                }
-                Poll::Ready(result)
-            }
-            Poll::Pending => match self.poll_deadline(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            },
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -4,6 +4,7 @@
 //! where to go. A key that came in clear may have been read on the way: it is flagged, and never logged itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION};
@@ -26,6 +27,8 @@ pub(super) enum Door {
     Encrypted {
         /// Certificate and handshake.
         resolver: Arc<Resolver>,
+        /// Whether browsers may be told to come back encrypted only.
+        hsts: Hsts,
     },
     /// Nothing but the way to the TLS port, in clear.
     Signpost {
@@ -34,6 +37,25 @@ pub(super) enum Door {
         /// What a certificate authority that checks a name is answered.
         challenges: Arc<Challenges>,
     },
+}
+
+/// Whether browsers are told to call a name by https only (RFC 6797).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hsts {
+    /// They are not.
+    Never,
+    /// For as long as the setting `tls.hsts` says.
+    BySetting,
+}
+
+/// The header that tells browsers to come back encrypted only; `None` where that is not wanted.
+pub(super) fn hsts(door: &Door, span: Duration) -> Option<HeaderValue> {
+    match door {
+        Door::Encrypted { hsts: Hsts::BySetting, .. } if !span.is_zero() => {
+            HeaderValue::from_str(&format!("max-age={}", span.as_secs())).ok()
+        }
+        _ => None,
+    }
 }
 
 /// Answers a certificate authority that checks a name; `None` for all other requests. Comes first: the authority
@@ -116,6 +138,17 @@ mod tests {
         let request =
             http::Request::builder().method(method).uri(path).header("accept", accept).header("host", "box:80");
         request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn browsers_are_told_to_come_back_encrypted_only_where_it_is_set_and_the_certificate_is_trusted() {
+        let year = Duration::from_hours(365 * 24);
+        let resolver = Resolver::new().expect("TLS");
+        let by_setting = Door::Encrypted { resolver: resolver.clone(), hsts: Hsts::BySetting };
+        assert_eq!(hsts(&by_setting, year).expect("told"), "max-age=31536000");
+        assert_eq!(hsts(&by_setting, Duration::ZERO), None);
+        assert_eq!(hsts(&Door::Encrypted { resolver, hsts: Hsts::Never }, year), None);
+        assert_eq!(hsts(&Door::Clear, year), None);
     }
 
     #[test]

@@ -160,6 +160,8 @@ pub(super) struct Screened {
 pub(super) struct Authenticated {
     pub(super) parts: Parts,
     pub(super) key: Arc<KeyEntry>,
+    /// Requests of the key that run now, this included.
+    pub(super) running: u32,
 }
 
 /// The key may use the route.

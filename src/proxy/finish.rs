@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, UPGRADE, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::answer::AnswerBody;
 use super::cors;
+use super::door;
 use super::exchange::{Answer, Exchange};
 use super::refusal::{Refusal, Retrying};
 use super::rules::{self, Sender};
@@ -27,8 +29,14 @@ const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-toke
 const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
 const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 
+/// What keys without a limit are told, since the headers are on every authenticated answer (SPEC §4.4): more than any client
+/// reaches, and a number to every language. Zero would tell client libraries to wait.
+const NO_LIMIT: HeaderValue = HeaderValue::from_static("2147483647");
+/// Nothing has to be waited for.
+const NO_WAIT: HeaderValue = HeaderValue::from_static("0ms");
+
 /// Room for the headers of an ordinary answer.
-const HEADERS: usize = 12;
+const HEADERS: usize = 14;
 
 /// Turns an answer into a response and ends the account, or hands it to the stream.
 pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
@@ -131,21 +139,33 @@ fn put_head(headers: &mut HeaderMap, exchange: &Exchange) {
     match exchange.rate {
         Some((limit, RateDecision::Allowed { remaining, reset })) => put_rate(headers, limit, remaining, reset),
         Some((limit, RateDecision::Limited { reset, .. })) => put_rate(headers, limit, 0, reset),
-        Some((_, RateDecision::Unlimited)) | None => {}
+        Some((_, RateDecision::Unlimited)) => {
+            headers.insert(LIMIT_REQUESTS, NO_LIMIT);
+            headers.insert(REMAINING_REQUESTS, NO_LIMIT);
+            headers.insert(RESET_REQUESTS, NO_WAIT);
+        }
+        None => {}
     }
-    if let Some(key) = &exchange.key
-        && let Some(budget) = key.record.view.limits.tokens_per_day
-    {
-        let day = key.counts.tokens.state(exchange.peer.worker.shared.clock.wall());
-        headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
-        headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(day.spent)));
-        put_text(headers, RESET_TOKENS, &duration(day.left));
+    if let Some(key) = &exchange.key {
+        if let Some(budget) = key.record.view.limits.tokens_per_day {
+            let day = key.counts.tokens.state(exchange.peer.worker.shared.clock.wall());
+            headers.insert(LIMIT_TOKENS, HeaderValue::from(budget));
+            headers.insert(REMAINING_TOKENS, HeaderValue::from(budget.saturating_sub(day.spent)));
+            put_text(headers, RESET_TOKENS, &duration(day.left));
+        } else {
+            headers.insert(LIMIT_TOKENS, NO_LIMIT);
+            headers.insert(REMAINING_TOKENS, NO_LIMIT);
+            headers.insert(RESET_TOKENS, NO_WAIT);
+        }
     }
     if exchange.errors == ErrorShape::Anthropic
         && let Some(id) = headers.get(X_REQUEST_ID).cloned()
     {
         // Where Anthropic's client libraries look for it (anthropic-sdk-python `_exceptions.py`).
         headers.insert(HeaderName::from_static("request-id"), id);
+    }
+    if let Some(hsts) = door::hsts(&exchange.peer.door, exchange.limits.hsts) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
     }
     headers.extend(exchange.headers.iter().cloned());
     cors::put(headers, exchange.allowed_origin.clone());

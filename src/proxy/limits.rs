@@ -89,6 +89,8 @@ pub struct ProxyLimits {
     pub cors_allowed_origins: Vec<String>,
     /// Host names beyond the own names and addresses (SPEC §4.4).
     pub allowed_hosts: Vec<String>,
+    /// How long browsers are told to call a name by https only; zero tells nothing (SPEC §6).
+    pub hsts: Duration,
     /// Proxies that may tell the client's address (SPEC §5, head).
     pub trusted_proxies: TrustedProxies,
     /// What revoking a key does to its streams.
@@ -121,6 +123,7 @@ impl Default for ProxyLimits {
             connections: 4096,
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            hsts: Duration::ZERO,
             trusted_proxies: TrustedProxies::default(),
             revoking: Revoking::EndsStreams,
         }

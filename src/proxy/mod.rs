@@ -59,6 +59,7 @@ mod screen;
 pub mod service;
 pub mod shared;
 mod stream;
+mod watched;
 pub mod worker;
 
 pub use self::route::knows_route;

@@ -4,12 +4,13 @@
 //! never reaches it; nor does the client's key, query or address, a header that is not named here, or a URL that the
 //! engine would fetch.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,8 @@ use crate::engines::own_routes::{self, Effect, Found, OwnRoute};
 use crate::engines::registry::{self, Engine, InFlight};
 use crate::engines::resolution::Named;
 use crate::guard::key_table::KeyEntry;
-use crate::net::pool::SendError;
+use crate::net::message::Outgoing;
+use crate::net::pool::{Answered, Repeat, SendError};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::engine::EngineKind;
 use crate::types::ids::{CanonicalModel, EngineId};
@@ -61,7 +63,7 @@ pub(super) struct OwnCall {
     /// Path on the engine.
     pub(super) path: String,
     /// The client's headers that go with it.
-    headers: HeaderMap,
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl OwnCall {
@@ -82,11 +84,9 @@ impl OwnCall {
         if engine.is_none() && matches!(own_routes::find(ollama_routes(), &method, path), Found::Nothing) {
             return None;
         }
-        let mut headers = HeaderMap::new();
-        for name in PASSED_HEADERS {
-            headers.extend(parts.headers.get(&name).cloned().map(|value| (name, value)));
-        }
-        Some(Self { engine, method, path: path.to_owned(), headers })
+        let field = |name: HeaderName| Some((name.clone(), parts.headers.get(name)?.clone()));
+        let fields = PASSED_HEADERS.into_iter().filter_map(field).collect();
+        Some(Self { engine, method, path: path.to_owned(), fields })
     }
 }
 
@@ -308,22 +308,18 @@ async fn send(
     let worker = exchange.peer.worker.clone();
     let id = &engine.record.id;
     let in_flight = InFlight::on(engine.clone());
-    let has_body = !bytes.is_empty();
-    let mut request = Request::new(Full::new(bytes));
-    *request.method_mut() = route.method.clone();
-    *request.uri_mut() =
-        call.path.parse().map_err(|_| Refusal::internal("The engine's path could not be written as a URI."))?;
-    let headers = request.headers_mut();
-    *headers = call.headers;
-    if has_body {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut fields = call.fields;
+    if !bytes.is_empty() {
+        fields.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     }
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    engine.authorize(headers);
+    fields.push((ACCEPT, HeaderValue::from_static("*/*")));
+    fields.extend(engine.authorization());
+    let request = Outgoing { method: route.method.clone(), target: Cow::Owned(call.path), fields, body: bytes };
     exchange.account.mark(Stage::Sent);
+    let repeat = if route.effect == Effect::Infers { Repeat::Harmless } else { Repeat::ByMethod };
     let patience = exchange.limits.engine_first_byte;
-    let sent = tokio::time::timeout(patience, worker.pool.send(&engine.upstream, request)).await;
-    let response = match sent {
+    let sent = tokio::time::timeout(patience, worker.pool.send(&engine.upstream, request, repeat)).await;
+    let answered = match sent {
         Err(_elapsed) => {
             return Err(Refusal::engine_timeout(format!(
                 "The engine '{id}' sent nothing for {} s.",
@@ -340,34 +336,35 @@ async fn send(
                 SendError::BeforeAnswer { .. } => Refusal::engine_error(format!("The engine '{id}' failed: {reason}.")),
             });
         }
-        Ok(Ok(response)) => response,
+        Ok(Ok(answered)) => answered,
     };
     exchange.account.mark(Stage::FirstByte);
-    let (head, mut upstream) = response.into_parts();
-    if head.status.is_redirection() {
-        let place = head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Answered { status, fields, body: mut upstream } = answered;
+    if status.is_redirection() {
+        let place = fields.get(&LOCATION);
+        let place = place.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
         tracing::warn!(engine = %id, location = %escape(&cut(place, 200)), "an engine redirects; not followed");
         return Err(Refusal::engine_error(format!(
             "The engine '{id}' answered with a redirect, which FLM does not follow."
         )));
     }
-    if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         // The client's key was right: it is FLM's own for the engine that is not, and the engine could quote it.
         let limited = http_body_util::Limited::new(&mut upstream, MAX_FAULT).collect();
         let document = match tokio::time::timeout(patience, limited).await {
             Ok(Ok(document)) => document.to_bytes(),
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
-        return Err(engine.adapter.fault(head.status, &head.headers, &document).into());
+        return Err(engine.adapter.fault(status, &fields.map(), &document).into());
     }
     worker.shared.registry.observed(id, Ok(()));
     let revoked = match exchange.limits.revoking {
         Revoking::EndsStreams => key.counts.ended.clone(),
         Revoking::LetsStreamsEnd => CancellationToken::new(),
     };
-    let content_type = head.headers.get(CONTENT_TYPE).filter(|value| value.len() <= MAX_CONTENT_TYPE).cloned();
+    let content_type = fields.get(&CONTENT_TYPE).filter(|value| value.len() <= MAX_CONTENT_TYPE);
     let passed = Passed::new(upstream, in_flight, route.effect, exchange.limits.engine_gap, revoked);
-    Ok(Answer::Passed { status: head.status, content_type, body: Box::new(passed) })
+    Ok(Answer::Passed { status, content_type, body: Box::new(passed) })
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::account::Stage;
@@ -34,7 +34,8 @@ use crate::engines::residency::Brought;
 use crate::engines::resolution::Candidate;
 use crate::engines::slots::Slot;
 use crate::guard::key_table::KeyEntry;
-use crate::net::pool::{SendError, UpstreamBody};
+use crate::net::message::Fields;
+use crate::net::pool::{Answered, Repeat, SendError, UpstreamBody};
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::types::text::escape;
@@ -77,6 +78,8 @@ pub(super) struct Started {
     pub(super) body: UpstreamBody,
     /// What the client gets first.
     pub(super) out: Vec<Bytes>,
+    /// What is wrong with the answer after that.
+    pub(super) fault: Option<Refusal>,
     pub(super) gap: Duration,
     pub(super) in_flight: InFlight,
 }
@@ -191,7 +194,9 @@ async fn stream(exchange: &mut Exchange, order: Order, client: ClientWriter) -> 
 async fn attempt(order: Order) -> Result<Started, Failed> {
     let mut trace = Trace::default();
     match first_that_serves(&order, &mut trace, begin_stream).await {
-        Ok((reader, body, out, in_flight)) => Ok(Started { trace, reader, body, out, gap: order.gap, in_flight }),
+        Ok(Begun { reader, body, out, fault, in_flight }) => {
+            Ok(Started { trace, reader, body, out, fault, gap: order.gap, in_flight })
+        }
         Err(refusal) => Err(Failed { trace, refusal }),
     }
 }
@@ -215,7 +220,7 @@ impl From<EngineFault> for Miss {
 /// An engine's answer with status 200, and what reads it.
 struct Accepted200 {
     reader: Box<dyn AnswerReader>,
-    content_type: Option<HeaderValue>,
+    fields: Fields,
     body: UpstreamBody,
     in_flight: InFlight,
     deadline: tokio::time::Instant,
@@ -283,17 +288,13 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         // Boxed: it is rare, and every stream would carry its state else.
         Box::pin(load(order, candidate)).await?;
     }
-    let Prepared { method, path, headers, body, reader } = prepared;
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() =
-        path.parse().map_err(|_| Miss::Final(Refusal::internal("The engine's path could not be written as a URI.")))?;
-    *request.headers_mut() = headers;
+    let Prepared { request, reader } = prepared;
     trace.sent = Some(shared.clock.monotonic());
     let deadline = tokio::time::Instant::now() + order.first_byte;
-    let sent = tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request)).await;
+    let sent =
+        tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request, Repeat::Harmless)).await;
     let id = &engine.record.id;
-    let response = match sent {
+    let answered = match sent {
         Err(_elapsed) => {
             failed(order, candidate);
             return Err(Miss::Final(no_first_byte(id, order.first_byte)));
@@ -309,19 +310,19 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
             };
             return Err(Miss::Next(refusal));
         }
-        Ok(Ok(response)) => response,
+        Ok(Ok(answered)) => answered,
     };
-    if response.status() != StatusCode::OK {
-        return Err(read_fault(order, candidate, response, deadline).await);
+    if answered.status != StatusCode::OK {
+        // Boxed: it is rare, and every stream would carry its state else.
+        return Err(Box::pin(read_fault(order, candidate, answered, deadline)).await);
     }
     shared.registry.observed(id, Ok(()));
     candidate.target.circuit.succeeded();
     if let Some(conversation) = &order.resolved.conversation {
         shared.affinity.served(conversation, id);
     }
-    let (mut head, body) = response.into_parts();
-    let content_type = head.headers.remove(CONTENT_TYPE);
-    Ok(Accepted200 { reader, content_type, body, in_flight, deadline })
+    let Answered { fields, body, .. } = answered;
+    Ok(Accepted200 { reader, fields, body, in_flight, deadline })
 }
 
 /// Has the engine bring the model into memory; of all requests that need it at once, one asks.
@@ -361,20 +362,15 @@ fn failed(order: &Order, candidate: &Candidate) {
     }
 }
 
-async fn read_fault(
-    order: &Order,
-    candidate: &Candidate,
-    response: Response<UpstreamBody>,
-    deadline: tokio::time::Instant,
-) -> Miss {
-    let (parts, body) = response.into_parts();
+async fn read_fault(order: &Order, candidate: &Candidate, answered: Answered, deadline: tokio::time::Instant) -> Miss {
+    let Answered { status, fields, body } = answered;
     let limited = http_body_util::Limited::new(body, MAX_FAULT).collect();
     // An error document that does not come is an error all the same.
     let document = match tokio::time::timeout_at(deadline, limited).await {
         Ok(Ok(document)) => document.to_bytes(),
         Ok(Err(_)) | Err(_) => Bytes::new(),
     };
-    let fault = candidate.engine.adapter.fault(parts.status, &parts.headers, &document);
+    let fault = candidate.engine.adapter.fault(status, &fields.map(), &document);
     match (fault.status, fault.retry_after) {
         (429 | 503, Some(seconds)) => {
             let wish = Duration::from_secs(seconds.into());
@@ -462,7 +458,8 @@ const SOUNDS: &[&str] = &[
 
 /// Reads a sound up to its first bytes.
 async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Sound, Miss> {
-    let Accepted200 { content_type, mut body, in_flight, deadline, .. } = accepted;
+    let Accepted200 { fields, mut body, in_flight, deadline, .. } = accepted;
+    let content_type = fields.get(&CONTENT_TYPE);
     let id = in_flight.engine().record.id.clone();
     let told = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -488,14 +485,23 @@ async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) ->
     }
 }
 
-type Begun = (Box<dyn AnswerReader>, UpstreamBody, Vec<Bytes>, InFlight);
+/// A streamed answer that has begun.
+struct Begun {
+    reader: Box<dyn AnswerReader>,
+    body: UpstreamBody,
+    out: Vec<Bytes>,
+    fault: Option<Refusal>,
+    in_flight: InFlight,
+}
 
-/// Reads a streamed answer up to the first bytes for the client.
+/// Reads a streamed answer up to the first bytes for the client. A fault that came together with them is told after them,
+/// as it is when it comes later.
 async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -> Result<Begun, Miss> {
     let Accepted200 { mut reader, mut body, in_flight, deadline, .. } = accepted;
     let id = in_flight.engine().record.id.clone();
     let clock = &order.worker.shared.clock;
     let mut out = Vec::with_capacity(4);
+    let mut read = Ok(());
     while out.is_empty() {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
             Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
@@ -504,16 +510,23 @@ async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -
             Ok(None) => None,
         };
         let Some(data) = frame else {
-            reader.finish(&mut out)?;
+            read = reader.finish(&mut out);
             break;
         };
         trace.first_byte.get_or_insert_with(|| clock.monotonic());
-        reader.push(data, &mut out)?;
+        read = reader.push(data, &mut out);
+        if read.is_err() {
+            break;
+        }
     }
+    let fault = match read {
+        Err(fault) if out.is_empty() => return Err(fault.into()),
+        read => read.err().map(Refusal::from),
+    };
     if reader.progress().deltas > 0 {
         trace.first_token = Some(clock.monotonic());
     }
-    Ok((reader, body, out, in_flight))
+    Ok(Begun { reader, body, out, fault, in_flight })
 }
 
 /// Places the key's or the route's prompt before the client's messages (SPEC §8.1).

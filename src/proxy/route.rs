@@ -91,7 +91,7 @@ pub(super) fn known_path(path: &str) -> Option<&'static str> {
 
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.
 pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Routed, Refusal> {
-    let Authenticated { parts, key } = authenticated;
+    let Authenticated { parts, key, .. } = authenticated;
     let (endpoint, boundary) = endpoint(&parts)?;
     let (name, right) = match &endpoint {
         Endpoint::Models => ("models", Right::Infer),

@@ -79,7 +79,13 @@ fn is_own_name(host: &str, allowed: &[String]) -> bool {
         return true;
     }
     let own = machine_name();
-    let is = |name: &str| !name.is_empty() && host.eq_ignore_ascii_case(name);
+    let is = |name: &str| match name.strip_prefix("*.") {
+        // As a wildcard certificate has it: exactly one label in its place (RFC 6125 §6.4.3).
+        Some(above) => {
+            host.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest.eq_ignore_ascii_case(above))
+        }
+        None => !name.is_empty() && host.eq_ignore_ascii_case(name),
+    };
     is(own)
         || host.strip_suffix(".local").is_some_and(|stem| stem.eq_ignore_ascii_case(own))
         || allowed.iter().any(|name| is(name))

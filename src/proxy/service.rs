@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Incoming;
-use super::door::Door;
+use super::door::{Door, Hsts};
 use super::sanity::machine_name;
 use super::shared::ProxyShared;
 use super::worker::Workers;
@@ -20,7 +20,7 @@ use crate::tls::resolver::Resolver;
 use crate::types::address::url_host;
 use crate::types::certificate::TlsStatus;
 use crate::types::clock::UnixMillis;
-use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus};
+use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, TlsMode};
 
 /// Connections that the system may hold before they are accepted.
 const BACKLOG: u32 = 1024;
@@ -62,6 +62,8 @@ pub struct Encryption {
     pub resolver: Arc<Resolver>,
     /// What the plain port answers to a certificate authority.
     pub challenges: Arc<Challenges>,
+    /// Names that clients call, for the status; the system knows its own.
+    pub names: Vec<String>,
 }
 
 /// The TLS side of a listener.
@@ -133,9 +135,11 @@ impl ProxyService {
     ) -> Result<Self, ListenError> {
         let listener = listen(bind(config.bind, config.port)?, config.bind, config.port)?;
         config.port = port_of(&config, listener.local_addr())?;
+        let mut names = Vec::new();
         let (door, encrypted) = match encryption {
             None => (Door::Clear, None),
-            Some(Encryption { resolver, challenges }) => {
+            Some(Encryption { resolver, challenges, names: known }) => {
+                names = known;
                 let socket = bind(config.bind, config.https_port.unwrap_or(0))?;
                 let https_port = port_of(&config, socket.local_addr())?;
                 config.https_port = Some(https_port);
@@ -146,8 +150,8 @@ impl ProxyService {
         };
         let service = Self {
             addresses: match (&encrypted, config.https_port) {
-                (Some(_), Some(port)) => usable_addresses("https", SocketAddr::new(config.bind, port)),
-                _ => usable_addresses("http", SocketAddr::new(config.bind, config.port)),
+                (Some(_), Some(port)) => usable_addresses("https", SocketAddr::new(config.bind, port), &names),
+                _ => usable_addresses("http", SocketAddr::new(config.bind, config.port), &names),
             },
             encrypted,
             started: shared.clock.wall(),
@@ -174,7 +178,8 @@ impl ProxyService {
         let held = encrypted.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(socket) = held {
             let listener = listen(socket, self.config.bind, self.config.https_port.unwrap_or(0))?;
-            self.accept(listener, Door::Encrypted { resolver: encrypted.resolver.clone() });
+            let hsts = hsts_of(&self.config);
+            self.accept(listener, Door::Encrypted { resolver: encrypted.resolver.clone(), hsts });
         }
         Ok(())
     }
@@ -186,6 +191,18 @@ impl ProxyService {
         let news = *told != status;
         *told = status;
         news
+    }
+
+    /// Tells what is being done to obtain a certificate.
+    pub fn tell_progress(&self, step: &str) {
+        if let Some(encrypted) = &self.encrypted {
+            encrypted.status.lock().unwrap_or_else(PoisonError::into_inner).progress = Some(step.to_owned());
+        }
+    }
+
+    /// Waits until it is told to stop.
+    pub async fn stopping(&self) {
+        self.draining.cancelled().await;
     }
 
     fn accept(&self, listener: TcpListener, door: Door) {
@@ -207,6 +224,8 @@ impl ProxyService {
     pub fn status(&self) -> ListenerStatus {
         let phase = if self.draining.is_cancelled() {
             ListenerPhase::Draining { connections: self.open.count.load(Ordering::Acquire) }
+        } else if self.encrypted.as_ref().is_some_and(|encrypted| encrypted.resolver.certificate().is_none()) {
+            ListenerPhase::Obtaining
         } else {
             ListenerPhase::Running
         };
@@ -361,14 +380,20 @@ fn not_listening(bind: IpAddr, port: u16, error: &std::io::Error) -> ListenError
     }
 }
 
-/// Base URLs that a person can use (SPEC §4.10): never an unspecified address.
-fn usable_addresses(scheme: &str, local: SocketAddr) -> Vec<String> {
+/// SPEC §6: only with a certificate that browsers trust, and on the port that the header speaks about (RFC 6797 §8.3).
+fn hsts_of(config: &ListenerConfig) -> Hsts {
+    if config.mode.0 == TlsMode::HTTPS_ACME && config.https_port == Some(443) { Hsts::BySetting } else { Hsts::Never }
+}
+
+/// Base URLs that a person can use (SPEC §4.10): never an unspecified address. Names that others know come first.
+fn usable_addresses(scheme: &str, local: SocketAddr, names: &[String]) -> Vec<String> {
     let port = match (scheme, local.port()) {
         ("http", 80) | ("https", 443) => String::new(),
         (_, port) => format!(":{port}"),
     };
     let url = |host: &str| format!("{scheme}://{host}{port}");
-    match local.ip() {
+    let mut addresses: Vec<String> = names.iter().map(|name| url(name)).collect();
+    addresses.extend(match local.ip() {
         ip if ip.is_loopback() => vec![url(&url_host(ip))],
         ip if ip.is_unspecified() => {
             let mut addresses = vec![url("localhost")];
@@ -380,7 +405,8 @@ fn usable_addresses(scheme: &str, local: SocketAddr) -> Vec<String> {
             addresses
         }
         ip => vec![url(&url_host(ip))],
-    }
+    });
+    addresses
 }
 
 /// The own address towards the world. Connecting a UDP socket chooses a route and sends nothing; the addresses
@@ -416,10 +442,10 @@ mod tests {
 
     #[test]
     fn addresses_are_ones_that_a_person_can_use() {
-        let of = |text: &str| usable_addresses("http", text.parse().expect("address"));
+        let of = |text: &str| usable_addresses("http", text.parse().expect("address"), &[]);
         assert_eq!(of("127.0.0.1:8484"), ["http://127.0.0.1:8484"]);
         assert_eq!(of("[::1]:8484"), ["http://[::1]:8484"]);
-        let encrypted = |text: &str| usable_addresses("https", text.parse().expect("address"));
+        let encrypted = |text: &str| usable_addresses("https", text.parse().expect("address"), &[]);
         assert_eq!(encrypted("127.0.0.1:443"), ["https://127.0.0.1"]);
         assert_eq!(encrypted("[::1]:8485"), ["https://[::1]:8485"]);
         let all = of("0.0.0.0:8484");

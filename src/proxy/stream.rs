@@ -19,6 +19,10 @@ use crate::types::ids::RequestId;
 use crate::types::request::RequestEnd;
 use crate::wire::client::ClientWriter;
 
+/// How long an engine's body may stay open after its answer was complete. The end is waited for because the connection
+/// can be used again only then; a client that reads to the end of the body (openai-node does) must not wait with it.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// A streamed answer.
 pub(super) struct Stream {
     phase: Phase,
@@ -159,6 +163,10 @@ impl Stream {
             self.deliver(first);
             return true;
         }
+        if let Some(fault) = started.fault.take() {
+            self.fail(&fault);
+            return true;
+        }
         let frame = match Pin::new(&mut started.body).poll_frame(cx) {
             Poll::Pending => return false,
             Poll::Ready(frame) => frame,
@@ -172,10 +180,16 @@ impl Stream {
                 started.reader.push(data, &mut out).map(|()| Go::On).map_err(Refusal::from)
             }
             None => started.reader.finish(&mut out).map(|()| Go::End).map_err(Refusal::from),
+            // Nothing is missing to the client.
+            Some(Err(_)) if started.reader.progress().done => Ok(Go::End),
             Some(Err(error)) => Err(relay::broke_off(id, &error.to_string())),
         };
+        let progress = started.reader.progress();
+        if progress.done && matches!(outcome, Ok(Go::On)) {
+            self.timer.as_mut().reset(*last + LINGER);
+        }
         if let Some(account) = &mut self.account {
-            let deltas = started.reader.progress().deltas;
+            let deltas = progress.deltas;
             if deltas > 0 && !account.has_first_token() {
                 account.mark(Stage::FirstToken);
             }
@@ -226,6 +240,7 @@ impl Stream {
                 let due = Instant::now() + self.heartbeat;
                 self.timer.as_mut().reset(due);
             }
+            Phase::Flowing { started, .. } if started.reader.progress().done => self.end(RequestEnd::Completed),
             Phase::Flowing { started, last } => {
                 let due = *last + started.gap;
                 if due > Instant::now() {

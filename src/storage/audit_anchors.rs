@@ -46,7 +46,7 @@ impl SecurityStore {
     /// All anchors, oldest first.
     pub async fn audit_anchors(&self) -> Result<Vec<AuditAnchor>, StorageError> {
         self.database
-            .read("reading the audit log's anchors", |connection| {
+            .read_if_there("reading the audit log's anchors", |connection| {
                 let mut statement = connection.prepare_cached("SELECT * FROM audit_anchors ORDER BY through")?;
                 statement.query_map([], anchor)?.collect()
             })
@@ -140,7 +140,7 @@ impl SecurityStore {
     /// Keys with which rows were chained before the database key was changed: up to which row, and the key; ascending.
     pub async fn older_chain_keys(&self) -> Result<Vec<(u64, Zeroizing<[u8; 32]>)>, StorageError> {
         self.database
-            .read("reading the chain's earlier keys", |connection| {
+            .read_if_there("reading the chain's earlier keys", |connection| {
                 let mut statement =
                     connection.prepare_cached("SELECT through, key FROM audit_chain_keys ORDER BY through")?;
                 let key = |row: &Row<'_>| Ok((unsigned(row, "through")?, Zeroizing::new(row.get("key")?)));

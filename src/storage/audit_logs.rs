@@ -176,7 +176,7 @@ fn select<T>(
 }
 
 /// Severities in order, so that "this and above" is a comparison.
-fn rank(severity: Severity) -> i64 {
+pub(super) fn rank(severity: Severity) -> i64 {
     match severity {
         Severity::Low => 1,
         Severity::Medium => 2,
@@ -185,7 +185,7 @@ fn rank(severity: Severity) -> i64 {
     }
 }
 
-fn severity(row: &Row<'_>) -> rusqlite::Result<Severity> {
+pub(super) fn severity(row: &Row<'_>) -> rusqlite::Result<Severity> {
     match row.get::<_, i64>("severity")? {
         1 => Ok(Severity::Low),
         2 => Ok(Severity::Medium),

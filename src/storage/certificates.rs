@@ -13,7 +13,7 @@ impl SecurityStore {
     pub async fn certificate(&self, name: &str) -> Result<Option<StoredCertificate>, StorageError> {
         let name = name.to_owned();
         self.database
-            .read("reading a certificate", move |connection| {
+            .read_if_there("reading a certificate", move |connection| {
                 let mut statement = connection.prepare_cached("SELECT * FROM certificates WHERE name = ?1")?;
                 let found = statement.query_row([name], |row| {
                     Ok(StoredCertificate {

@@ -23,11 +23,20 @@ impl ConfigStore {
     /// `Corrupt` with the command that moves the file aside, `NewerSchema`, `Migration`, `Locked`, or that the file
     /// cannot be made. A damaged file is never replaced.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        Self::open_with(path, BUSY_TIMEOUT)
+        Self::open_unless_withheld(path, None)
     }
 
-    fn open_with(path: &Path, patience: Duration) -> Result<Self, StorageError> {
-        let opening = Opening { path, contents: Contents::Settings, key: None, steps: migrations::CONFIG, patience };
+    /// The same; when a migration is missing, it does not run and `withheld` is the reason of the failure.
+    ///
+    /// # Errors
+    /// As [`ConfigStore::open`].
+    pub fn open_unless_withheld(path: &Path, withheld: Option<&str>) -> Result<Self, StorageError> {
+        Self::open_with(path, BUSY_TIMEOUT, withheld)
+    }
+
+    fn open_with(path: &Path, patience: Duration, withheld: Option<&str>) -> Result<Self, StorageError> {
+        let steps = migrations::CONFIG;
+        let opening = Opening { path, contents: Contents::Settings, key: None, steps, withheld, patience };
         Ok(Self { database: Database::open(&opening)? })
     }
 
@@ -134,7 +143,7 @@ mod tests {
         let path = folder.path().join("config.db");
         let holder = Connection::open(&path).expect("opens");
         holder.execute_batch("BEGIN EXCLUSIVE").expect("locks");
-        let error = ConfigStore::open_with(&path, Duration::from_millis(20)).expect_err("locked");
+        let error = ConfigStore::open_with(&path, Duration::from_millis(20), None).expect_err("locked");
         assert!(matches!(error, StorageError::Locked { .. }), "{error}");
         assert!(Failure::from(error).hint.expect("hint").contains("other program"));
     }

@@ -15,8 +15,9 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{Contents, ReadOnlyReason, StorageError};
+use super::file::DatabaseFile;
 use super::key_file::DatabaseKey;
-use super::migrations::{Migration, NotMigrated, migrate};
+use super::migrations::{Migration, NotMigrated, StepFault, migrate, withhold};
 use crate::config::files::{self, FileError, PRIVATE_FILE};
 
 /// Jobs that may wait for a thread; beyond it callers wait for a place.
@@ -37,10 +38,12 @@ pub(super) struct Opening<'a> {
     pub(super) path: &'a Path,
     /// What is in it.
     pub(super) contents: Contents,
-    /// Its key and where that comes from, when it is encrypted.
-    pub(super) key: Option<(&'a DatabaseKey, &'a Path)>,
+    /// Its key, when it is encrypted.
+    pub(super) key: Option<&'a DatabaseKey>,
     /// Its migrations.
     pub(super) steps: &'a [Migration],
+    /// Why no migration may run now, such as that there is no backup of what it changes.
+    pub(super) withheld: Option<&'a str>,
     /// How long a statement waits for a lock of another program: [`BUSY_TIMEOUT`] outside tests.
     pub(super) patience: Duration,
 }
@@ -98,7 +101,8 @@ impl Database {
             repaired.extend(files::narrow(&file, PRIVATE_FILE)?);
         }
 
-        let mut writer = connect(opening, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let file = opening.file();
+        let mut writer = file.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, opening.patience)?;
         let fail =
             |operation, error: &rusqlite::Error| StorageError::from_sqlite(path, opening.contents, operation, error);
         // SQLite opens a file that it may not write for reading, and says nothing.
@@ -112,18 +116,21 @@ impl Database {
         if opening.contents == Contents::Settings {
             quick_check(&writer, path)?;
         }
-        let read_only = match migrate(&mut writer, opening.steps) {
+        let read_only = match migrate_unless_withheld(&mut writer, opening) {
             Ok(()) => immutable.then_some(ReadOnlyReason::File),
             Err(NotMigrated::Newer { found, known }) => {
                 return Err(StorageError::NewerSchema { database: path.to_owned(), found, known });
             }
             Err(NotMigrated::Unreadable(error)) => return Err(fail("reading the schema version", &error)),
-            Err(NotMigrated::Failed { from, to, error }) => {
-                let cause = fail("migrating", &error);
-                if matches!(cause, StorageError::Locked { .. } | StorageError::Corrupt { .. }) {
-                    return Err(cause);
-                }
-                let failed = StorageError::Migration { database: path.to_owned(), from, to, detail: error.to_string() };
+            Err(NotMigrated::Failed { from, to, fault }) => {
+                let detail = match fault {
+                    StepFault::Withheld(why) => why,
+                    StepFault::Sqlite(error) => match fail("migrating", &error) {
+                        cause @ (StorageError::Locked { .. } | StorageError::Corrupt { .. }) => return Err(cause),
+                        _ => error.to_string(),
+                    },
+                };
+                let failed = StorageError::Migration { database: path.to_owned(), from, to, detail };
                 // Keys that exist must go on working (SPEC §5.12); without a schema there are none.
                 if opening.contents == Contents::Settings || from == 0 {
                     return Err(failed);
@@ -131,7 +138,7 @@ impl Database {
                 Some(ReadOnlyReason::Migration(failed.to_string()))
             }
         };
-        let reader = connect(opening, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let reader = file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, opening.patience)?;
         reader.pragma_update(None, "query_only", true).map_err(|e| fail("opening for reading", &e))?;
 
         let (write_name, read_name) = match opening.contents {
@@ -181,6 +188,26 @@ impl Database {
             query(connection)
         };
         self.run(&self.shared.reader, operation, job).await
+    }
+
+    /// The same of what a schema of an earlier version may lack: after a migration that failed, that reads as nothing
+    /// stored, so that the keys that exist are served (SPEC §5.12).
+    pub(super) async fn read_if_there<T, F>(&self, operation: &'static str, query: F) -> Result<T, StorageError>
+    where
+        T: Default + Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        match self.read(operation, query).await {
+            Err(StorageError::Sqlite { detail, .. }) if self.is_of_an_earlier_version() && names_a_lack(&detail) => {
+                tracing::warn!(operation, detail, "the schema of an earlier version lacks this; it reads as nothing");
+                Ok(T::default())
+            }
+            other => other,
+        }
+    }
+
+    fn is_of_an_earlier_version(&self) -> bool {
+        matches!(self.shared.read_only, Some(ReadOnlyReason::Migration(_)))
     }
 
     /// Runs a change on the writer thread, in a transaction of its own. Once queued it runs to its end, also when
@@ -241,6 +268,11 @@ impl Database {
     }
 }
 
+/// Whether `SQLite` says that a table or column is not there; it has no code of its own for that.
+fn names_a_lack(detail: &str) -> bool {
+    detail.starts_with("no such table") || detail.starts_with("no such column")
+}
+
 /// The name of a file that `SQLite` keeps beside the database.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -248,38 +280,17 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn connect(opening: &Opening<'_>, access: OpenFlags) -> Result<Connection, StorageError> {
-    let path = opening.path;
-    let fail = |error: &rusqlite::Error| StorageError::from_sqlite(path, opening.contents, "opening", error);
-    // Without a mutex: each connection stays on its own thread.
-    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|e| fail(&e))?;
-    // SQLCipher writes its complaints to stderr by default, which would be the console's screen.
-    connection.execute_batch("PRAGMA cipher_log_level = NONE").map_err(|e| fail(&e))?;
-    if let Some((key, _)) = opening.key {
-        connection.execute_batch(&key.pragma()).map_err(|_| StorageError::Sqlite {
-            database: path.to_owned(),
-            operation: "setting the key",
-            // The error's text would quote the statement, and with it the key.
-            detail: "SQLCipher refused it".to_owned(),
-        })?;
+impl<'a> Opening<'a> {
+    fn file(&self) -> DatabaseFile<'a> {
+        DatabaseFile { path: self.path, contents: self.contents, key: self.key }
     }
-    connection.busy_timeout(opening.patience).map_err(|e| fail(&e))?;
-    // The first read is what finds a wrong key: SQLCipher cannot tell it from a damaged first page.
-    let first = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
-    if let Err(error) = first {
-        return Err(match (fail(&error), opening.key) {
-            (StorageError::Corrupt { .. }, Some((_, key_file))) => {
-                StorageError::WrongKey { database: path.to_owned(), key_file: key_file.to_owned() }
-            }
-            (other, _) => other,
-        });
+}
+
+fn migrate_unless_withheld(writer: &mut Connection, opening: &Opening<'_>) -> Result<(), NotMigrated> {
+    match opening.withheld {
+        Some(why) => withhold(writer, opening.steps, why),
+        None => migrate(writer, opening.steps),
     }
-    // Temporary tables and sorters stay in memory: on disk they would be in clear.
-    connection
-        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;")
-        .map_err(|e| fail(&e))?;
-    Ok(connection)
 }
 
 /// Looks through the whole file. Only for `config.db`, which stays small (SPEC §3.4 rolls its largest table up).

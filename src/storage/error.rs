@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode as Sqlite;
 
-use crate::config::files::FileError;
+use crate::config::files::{self, FileError};
 use crate::types::failure::{ErrorCode, Failure};
 use crate::types::text::escape;
 
@@ -110,15 +110,11 @@ pub enum StorageError {
         /// What was tried.
         operation: &'static str,
     },
-    /// A backup that cannot be made, read or restored.
-    #[error("{}: {reason}", shown(.file))]
-    Backup {
-        /// The backup.
-        file: PathBuf,
-        /// What is wrong.
-        reason: String,
-        /// What to do about it.
-        hint: &'static str,
+    /// Whoever asked for it does not want it any more; nothing of it is kept.
+    #[error("{operation} was cancelled")]
+    Interrupted {
+        /// What was on its way.
+        operation: &'static str,
     },
     /// Anything else that `SQLite` says.
     #[error("{} failed ({operation}): {detail}", shown(.database))]
@@ -156,6 +152,12 @@ fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy()).into_owned()
 }
 
+/// Whether its disk has no room even for the log's index, which grows by 32 KiB.
+fn is_full(database: &Path) -> bool {
+    const ROOM: u64 = 64 << 10;
+    files::free_space(database).is_ok_and(|free| free < ROOM)
+}
+
 /// A path as one word of a POSIX shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
@@ -189,6 +191,8 @@ impl StorageError {
                 Self::Locked { database, operation }
             }
             Some(Sqlite::DiskFull) => Self::DiskFull { database, operation },
+            // The files beside the database, its log's index above all, fail on a full disk with this.
+            Some(Sqlite::SystemIoFailure) if is_full(&database) => Self::DiskFull { database, operation },
             Some(Sqlite::ReadOnly | Sqlite::PermissionDenied) => {
                 Self::ReadOnly { database, reason: ReadOnlyReason::File }
             }
@@ -203,7 +207,8 @@ impl StorageError {
             Self::File(_) => ErrorCode::IoError,
             Self::ReadOnly { .. } => ErrorCode::ReadOnly,
             Self::Migration { .. } => ErrorCode::MigrationFailed,
-            Self::Conflict { .. } | Self::Backup { .. } => ErrorCode::InvalidArgument,
+            Self::Conflict { .. } => ErrorCode::InvalidArgument,
+            Self::Interrupted { .. } => ErrorCode::Cancelled,
             _ => ErrorCode::DbError,
         }
     }
@@ -251,7 +256,7 @@ impl StorageError {
                 "check owner and mode of the file and its folder (ls -ld), and whether the disk is mounted read-only"
                     .to_owned()
             }
-            Self::Backup { hint, .. } => (*hint).to_owned(),
+            Self::Interrupted { .. } => "run the same command again".to_owned(),
             Self::Conflict { .. } | Self::Closed { .. } | Self::Sqlite { .. } => return None,
         })
     }

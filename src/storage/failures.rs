@@ -12,7 +12,7 @@ impl SecurityStore {
     /// Networks with a failure after `since`, those that failed last first, at most `most`.
     pub async fn failures(&self, since: UnixMillis, most: u32) -> Result<Vec<(IpNet, Vec<UnixMillis>)>, StorageError> {
         self.database
-            .read("reading failures", move |connection| {
+            .read_if_there("reading failures", move |connection| {
                 let mut statement = connection
                     .prepare_cached("SELECT * FROM failures WHERE newest > ?1 ORDER BY newest DESC LIMIT ?2")?;
                 let rows = statement.query_map((since.0, most), |row| {

@@ -3,6 +3,8 @@
 //!
 //! Called by `audit`, `operations` and `daemon`. Must never be called from `proxy`: no disk on the hot path.
 
+mod acme;
+mod alerts;
 mod aliases;
 mod api_keys;
 mod api_prompts;
@@ -17,6 +19,7 @@ mod engine_health;
 mod engines;
 mod error;
 mod failures;
+mod file;
 mod ip_lists;
 mod key_file;
 mod migrations;
@@ -33,4 +36,6 @@ pub use audit_anchors::{AuditAnchor, AuditSize};
 pub use audit_logs::ChainedRow;
 pub use config_store::ConfigStore;
 pub use error::{Contents, ReadOnlyReason, StorageError};
+pub use file::{Adoption, DatabaseFile, ReadAccess, Soundness, newest_schema};
+pub use key_file::DatabaseKey;
 pub use security_store::SecurityStore;

@@ -14,6 +14,9 @@ use crate::types::request::RequestRow;
 /// Most rows of one answer (`types::calls::requests`).
 const LARGEST_PAGE: u32 = 1000;
 
+/// Pages that are read at once when all are gone through: some milliseconds.
+const FOLDED_AT_ONCE: u32 = 64;
+
 /// Pages that one transaction drops, so that the audit writer never waits long behind it.
 const DROPPED_AT_ONCE: u64 = 500;
 
@@ -39,7 +42,7 @@ impl SecurityStore {
     pub async fn requests(&self, limit: u32) -> Result<Vec<RequestRow>, StorageError> {
         let limit = usize::try_from(limit.min(LARGEST_PAGE)).unwrap_or(usize::MAX);
         self.database
-            .read("reading the request log", move |connection| {
+            .read_if_there("reading the request log", move |connection| {
                 let mut statement = connection.prepare_cached("SELECT page FROM request_log ORDER BY last DESC")?;
                 let mut pages = statement.query([])?;
                 let mut found = Vec::new();
@@ -53,6 +56,45 @@ impl SecurityStore {
                 Ok(found)
             })
             .await
+    }
+
+    /// Goes through the requests from a time on, newest page first, some pages at a time so that other readers get their
+    /// turn.
+    pub async fn fold_requests<T, F>(&self, since: UnixMillis, fold: F) -> Result<T, StorageError>
+    where
+        T: Default + Send + 'static,
+        F: Fn(&mut T, &RequestRow) + Send + Sync + Clone + 'static,
+    {
+        let mut state = T::default();
+        let mut below = i64::MAX;
+        loop {
+            let fold = fold.clone();
+            let (next, reached): (T, Option<i64>) = self
+                .database
+                .read_if_there("reading the request log", move |connection| {
+                    // Pages may overlap in time a little, as requests end out of order.
+                    let mut statement = connection.prepare_cached(
+                        "SELECT last, newest, page FROM request_log WHERE last < ?1 ORDER BY last DESC LIMIT ?2",
+                    )?;
+                    let mut pages = statement.query((below, FOLDED_AT_ONCE))?;
+                    let mut reached = None;
+                    while let Some(row) = pages.next()? {
+                        reached = Some(row.get("last")?);
+                        if row.get::<_, i64>("newest")? < since.0 {
+                            continue;
+                        }
+                        let page = request_page::decode(row.get_ref("page")?.as_blob()?).map_err(unreadable)?;
+                        page.iter().filter(|request| request.at >= since).for_each(|request| fold(&mut state, request));
+                    }
+                    Ok((state, reached))
+                })
+                .await?;
+            state = next;
+            match reached {
+                Some(last) => below = last,
+                None => return Ok(state),
+            }
+        }
     }
 
     /// Drops requests beyond age and count (SPEC §10: 7 days or 1 M rows), whole pages at a time, so that up to one
@@ -114,6 +156,18 @@ mod tests {
         assert_eq!(read, rows);
         assert_eq!(store.requests(1).await.expect("reads"), rows[2..]);
         assert_eq!(store.requests(0).await.expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn going_through_the_log_meets_every_request_of_the_span_once() {
+        let (_folder, store) = store();
+        let pages = u8::try_from(FOLDED_AT_ONCE).expect("small") * 2 + 1;
+        for number in 0..pages {
+            store.append_requests(vec![bare(number.into(), number.into())]).await.expect("appends");
+        }
+        let collect = |found: &mut Vec<i64>, row: &RequestRow| found.push(row.at.0);
+        let found = store.fold_requests(UnixMillis(3), collect).await.expect("reads");
+        assert_eq!(found, (3..i64::from(pages)).rev().collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ impl SecurityStore {
     /// The stored policy as JSON, as it was set; `None` when there is none and the default holds.
     pub async fn policy(&self) -> Result<Option<String>, StorageError> {
         self.database
-            .read("reading the security policy", |connection| {
+            .read_if_there("reading the security policy", |connection| {
                 let sql = "SELECT policy FROM security_policies WHERE name = 'default'";
                 connection.query_row(sql, [], |row| row.get(0)).optional()
             })

@@ -8,9 +8,6 @@ use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{self, Migration};
 
-/// What the audit chain's key is derived for.
-pub(super) const CHAIN: &str = "audit chain";
-
 /// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads.
 ///
 /// Dropping a future of a read interrupts it; a change that was queued runs to its end. What a method answered is
@@ -43,22 +40,40 @@ impl SecurityStore {
 
     fn open_with(path: &Path, key_file: &Path, steps: &[Migration]) -> Result<Self, StorageError> {
         let (key, key_repaired) = DatabaseKey::load_or_make(key_file, path)?;
-        let opening =
-            Opening { path, contents: Contents::Security, key: Some((&key, key_file)), steps, patience: BUSY_TIMEOUT };
+        Ok(Self { key_repaired, ..Self::open_keyed(path, key, steps, None)? })
+    }
+
+    /// Opens or makes the database with this key, and migrates it unless that is withheld: then a missing migration
+    /// leaves a store that only reads, and `withheld` says why. Blocks: call it at start.
+    ///
+    /// # Errors
+    /// As [`SecurityStore::open`].
+    pub fn open_with_key(path: &Path, key: DatabaseKey, withheld: Option<&str>) -> Result<Self, StorageError> {
+        Self::open_keyed(path, key, migrations::SECURITY, withheld)
+    }
+
+    fn open_keyed(
+        path: &Path,
+        key: DatabaseKey,
+        steps: &[Migration],
+        withheld: Option<&str>,
+    ) -> Result<Self, StorageError> {
+        let contents = Contents::Security;
+        let opening = Opening { path, contents, key: Some(&key), steps, withheld, patience: BUSY_TIMEOUT };
         let database = Database::open(&opening)?;
-        Ok(Self { database, key, key_repaired })
+        Ok(Self { database, key, key_repaired: None })
+    }
+
+    /// The key that opens it.
+    #[must_use]
+    pub fn key(&self) -> &DatabaseKey {
+        &self.key
     }
 
     /// A key for another purpose, derived from the database key: HMAC-SHA256(database key, purpose).
     #[must_use]
     pub fn derived_key(&self, purpose: &str) -> zeroize::Zeroizing<[u8; 32]> {
         self.key.derive(purpose)
-    }
-
-    /// The key that the audit log's rows are chained with.
-    #[must_use]
-    pub fn chain_key(&self) -> zeroize::Zeroizing<[u8; 32]> {
-        self.key.derive(CHAIN)
     }
 
     /// Why the store only reads (a failed migration, a read-only disk), or `None` (SPEC §5.12).
@@ -83,6 +98,39 @@ impl SecurityStore {
     #[cfg(test)]
     pub(crate) async fn tamper(&self, sql: &str) -> Result<(), StorageError> {
         self.database.tamper(sql.to_owned()).await
+    }
+
+    /// Makes `security.db` of this version one of version 4 again, with what is in it.
+    #[cfg(test)]
+    pub(crate) const BACK_TO_VERSION_4: &str = "
+        DROP TRIGGER audit_logs_no_gap; DROP TRIGGER audit_logs_no_delete;
+        DROP TABLE alert_deliveries; DROP TABLE alert_channels; DROP TABLE audit_chain_keys;
+        DROP TRIGGER audit_anchors_replace; DROP TABLE audit_anchors;
+        CREATE TRIGGER audit_logs_no_delete BEFORE DELETE ON audit_logs
+        BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END;
+        CREATE TRIGGER audit_logs_no_gap BEFORE INSERT ON audit_logs
+        WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM audit_logs)
+        BEGIN SELECT RAISE(ABORT, 'audit_logs is numbered without gaps'); END;
+        PRAGMA user_version = 4;";
+
+    /// Makes a database of an earlier version, in which an object stands where a later step wants to make one: that step
+    /// fails half-way.
+    #[cfg(test)]
+    pub(crate) fn make_earlier(path: &Path, key_file: &Path, version: usize, stands_in_the_way: &str) {
+        let (key, _) = DatabaseKey::load_or_make(key_file, path).expect("a key");
+        let opening = Opening {
+            path,
+            contents: Contents::Security,
+            key: Some(&key),
+            steps: &migrations::SECURITY[..version],
+            withheld: None,
+            patience: BUSY_TIMEOUT,
+        };
+        drop(Database::open(&opening).expect("opens"));
+        let file = super::file::DatabaseFile { path, contents: Contents::Security, key: Some(&key) };
+        let access = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = file.connect(access, BUSY_TIMEOUT).expect("connects");
+        connection.execute_batch(stands_in_the_way).expect("stands there");
     }
 
     /// A store as it is after a migration of a later version failed.
@@ -251,6 +299,33 @@ pub(super) mod tests {
         let store = SecurityStore::open(&path, &key_file).expect("the older program still works");
         assert_eq!(store.read_only(), None);
         store.put_network(NetworkList::Allow, network("x")).await.expect("writes");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_breaks_half_way_leaves_the_version_before_it_readable_by_all_that_serves() {
+        for version in 1..migrations::SECURITY.len() {
+            let folder = tempfile::tempdir().expect("folder");
+            let (path, key_file) = paths(&folder);
+            // What stands in the way of a statement in each step's middle or at its end, or is missing there.
+            let in_the_way = [
+                "DROP TABLE request_log",
+                "CREATE TABLE failures (network)",
+                "CREATE TABLE certificates (a)",
+                "CREATE TABLE alert_deliveries (a)",
+            ][version - 1];
+            SecurityStore::make_earlier(&path, &key_file, version, in_the_way);
+            let store = SecurityStore::open(&path, &key_file).expect("opens for reading");
+            let reason = store.read_only().expect("only reads");
+            assert!(reason.contains(&format!("from schema version {version} to {}", version + 1)), "{reason}");
+            assert_eq!(store.keys().await.expect("keys"), []);
+            assert_eq!(store.blocks(UnixMillis(0)).await.expect("blocks"), []);
+            assert_eq!(store.networks(NetworkList::Trusted).await.expect("networks").len(), 2);
+            assert_eq!(store.policy().await.expect("policy"), None);
+            store.failures(UnixMillis(0), 10).await.expect("failures");
+            assert_eq!(store.certificate("x").await.expect("certificates"), None);
+            assert_eq!(store.audit_anchors().await.expect("anchors"), []);
+            assert_eq!(store.requests(10).await.expect("requests"), []);
+        }
     }
 
     #[test]

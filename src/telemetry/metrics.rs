@@ -2,6 +2,7 @@
 //!
 //! Called by `proxy` (writes) and by `daemon` (reads, through [`super::collector`]).
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::histogram::{Counts, Histogram};
-use super::usage::UsageMap;
+use super::usage::{UsageMap, UsedSinceStart};
 use crate::types::request::{Progress, RequestEnd, RequestRow};
 
 /// Rows that wait in a shard for the collector; what comes on top is counted as dropped. The collector comes
@@ -23,6 +24,7 @@ pub struct Metrics {
     /// Requests that no worker saw: connections refused by the listener.
     pub(super) refused_connections: AtomicU64,
     pub(super) collected: super::collector::Collected,
+    pub(super) used: UsedSinceStart,
 }
 
 /// The counters of one worker.
@@ -63,6 +65,30 @@ struct Totals {
 struct Rows {
     waiting: Vec<RequestRow>,
     dropped: u64,
+    /// Ended requests by route. Routes are a closed list of some twenty names: looking along it is cheap.
+    by_route: Vec<RouteCounts>,
+}
+
+/// Ended requests of one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteCounts {
+    /// Its name, such as `chat.completions`; `None` for what matched no route.
+    pub route: Option<Cow<'static, str>>,
+    /// By status class, as in [`Sums::by_class`].
+    pub by_class: [u64; 6],
+}
+
+impl RouteCounts {
+    fn add(all: &mut Vec<Self>, route: Option<&Cow<'static, str>>, counts: [u64; 6]) {
+        let known = all.iter().position(|known| known.route.as_ref() == route);
+        let at = known.unwrap_or_else(|| {
+            all.push(Self { route: route.cloned(), by_class: [0; 6] });
+            all.len() - 1
+        });
+        for (sum, count) in all[at].by_class.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
 }
 
 /// A sum over all shards.
@@ -70,6 +96,8 @@ struct Rows {
 pub struct Sums {
     /// Ended requests by status class; see [`Shard`].
     pub by_class: [u64; 6],
+    /// The same by route, in order of their first request.
+    pub by_route: Vec<RouteCounts>,
     /// Requests that a stage refused.
     pub refused: u64,
     /// Requests that block list or allow list refused.
@@ -147,6 +175,7 @@ impl Metrics {
             shards: (0..workers.max(1)).map(|_| shard()).collect(),
             refused_connections: AtomicU64::new(0),
             collected: super::collector::Collected::default(),
+            used: UsedSinceStart::default(),
         })
     }
 
@@ -252,6 +281,11 @@ impl Shard {
             }
         }
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if row.progress != Progress::Running {
+            let mut counts = [0; 6];
+            counts[usize::from(row.status / 100).min(5)] = 1;
+            RouteCounts::add(&mut rows.by_route, row.route.as_ref(), counts);
+        }
         let first = rows.waiting.is_empty();
         if rows.waiting.len() < ROWS_WAITING {
             rows.waiting.push(row);
@@ -293,6 +327,9 @@ impl Shard {
         sums.bytes_out += totals.bytes_out.load(Ordering::Relaxed);
         totals.latency.add_to(&mut sums.latency);
         totals.first_token.add_to(&mut sums.first_token);
+        for RouteCounts { route, by_class } in &self.rows.lock().unwrap_or_else(PoisonError::into_inner).by_route {
+            RouteCounts::add(&mut sums.by_route, route.as_ref(), *by_class);
+        }
         sums.in_flight += self.gauges.in_flight.load(Ordering::Relaxed);
         sums.streams += self.gauges.streams.load(Ordering::Relaxed);
         sums.connections += self.gauges.connections.load(Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //!
 //! Written by `proxy` through its shard when a request ends; taken by the keeper. Must never touch a disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::metrics::{Metrics, Shard};
@@ -20,6 +20,9 @@ const QUARTER_MS: i64 = 15 * 60 * 1000;
 /// What is beyond is summed under [`OTHER`], so that memory stays bounded.
 const PLACES: usize = 4096;
 
+/// Series since the start that `/metrics` tells apart; a scrape of this many costs Prometheus about a megabyte.
+const SERIES: usize = 1000;
+
 /// The model under which surplus ones are summed.
 const OTHER: &str = "(other)";
 
@@ -30,6 +33,36 @@ struct Place {
     key: KeyId,
     model: Arc<str>,
     engine: EngineId,
+}
+
+/// Whose sums since the start these are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsedBy {
+    /// The key.
+    pub key: KeyId,
+    /// The model as the engine knows it; outside text.
+    pub model: Arc<str>,
+    /// The engine.
+    pub engine: EngineId,
+}
+
+/// What was taken from the workers so far, by whom it was used.
+#[derive(Debug, Default)]
+pub(super) struct UsedSinceStart(Mutex<BTreeMap<UsedBy, UsageSums>>);
+
+impl UsedSinceStart {
+    fn change(&self, mut by: UsedBy, change: impl FnOnce(&mut UsageSums)) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place(&all, &mut by);
+        change(all.entry(by).or_default());
+    }
+}
+
+/// Puts what would be a series too many under the surplus.
+fn place(all: &BTreeMap<UsedBy, UsageSums>, by: &mut UsedBy) {
+    if all.len() >= SERIES && !all.contains_key(by) {
+        by.model = OTHER.into();
+    }
 }
 
 /// The sums of one worker.
@@ -56,10 +89,23 @@ impl UsageMap {
         }
     }
 
+    /// What waits for the keeper, without taking it.
+    fn peek(&self) -> Vec<(UsedBy, UsageSums)> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = places.newest.iter().map(|(place, sums)| (place, sums));
+        places.all.iter().chain(newest).map(|(place, sums)| (place.by(), *sums)).collect()
+    }
+
     fn take(&self) -> HashMap<Place, UsageSums> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         places.settle();
         std::mem::take(&mut places.all)
+    }
+}
+
+impl Place {
+    fn by(&self) -> UsedBy {
+        UsedBy { key: self.key, model: self.model.clone(), engine: self.engine.clone() }
     }
 }
 
@@ -87,7 +133,9 @@ impl Metrics {
     pub fn take_usage(&self) -> Vec<(UsageSlot, UsageSums)> {
         let mut all: HashMap<UsageSlot, UsageSums> = HashMap::new();
         for shard in self.shards() {
-            for (Place { quarter, key, model, engine }, sums) in shard.usage.take() {
+            for (place, sums) in shard.usage.take() {
+                self.used.change(place.by(), |all| *all += sums);
+                let Place { quarter, key, model, engine } = place;
                 let hour = calendar::hour_start(UnixMillis(quarter.saturating_mul(QUARTER_MS)));
                 *all.entry(UsageSlot { hour, key, model, engine }).or_default() += sums;
             }
@@ -97,10 +145,23 @@ impl Metrics {
         all
     }
 
+    /// What was used since the start, by key, model and engine, in order: at most 1,000 series besides the surplus of each
+    /// key and engine, which is told under the model `(other)`.
+    #[must_use]
+    pub fn used_since_start(&self) -> Vec<(UsedBy, UsageSums)> {
+        let mut all = self.used.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (mut by, sums) in self.shards().iter().flat_map(|shard| shard.usage.peek()) {
+            place(&all, &mut by);
+            *all.entry(by).or_default() += sums;
+        }
+        all.into_iter().collect()
+    }
+
     /// Takes back what could not be stored: the next [`Metrics::take_usage`] has it again.
     pub fn return_usage(&self, usage: Vec<(UsageSlot, UsageSums)>) {
         let Some(shard) = self.shards().first() else { return };
         for (UsageSlot { hour, key, model, engine }, sums) in usage {
+            self.used.change(UsedBy { key, model: model.clone(), engine: engine.clone() }, |all| *all -= sums);
             shard.used(hour, key, model, engine, sums);
         }
     }
@@ -136,6 +197,9 @@ mod tests {
         assert_eq!(metrics.take_usage(), []);
         metrics.return_usage(taken.clone());
         assert_eq!(metrics.take_usage(), taken, "what could not be stored comes again");
+        metrics.shard(1).used(hour, key(), "llama".into(), engine(), sums(16));
+        let [(by, sums)] = &metrics.used_since_start()[..] else { panic!("one series") };
+        assert_eq!((&*by.model, sums.completion_tokens, sums.requests), ("llama", 31, 5), "each once, taken or not");
     }
 
     #[test]
@@ -149,5 +213,8 @@ mod tests {
         assert_eq!(taken.iter().map(|(_, sums)| sums.completion_tokens).sum::<u64>(), PLACES as u64 + 100);
         let other = taken.iter().find(|(slot, _)| &*slot.model == OTHER).expect("the rest");
         assert_eq!(other.1.requests, 100);
+        let series = metrics.used_since_start();
+        assert_eq!(series.len(), SERIES + 1);
+        assert_eq!(series.iter().map(|(_, sums)| sums.requests).sum::<u64>(), PLACES as u64 + 100);
     }
 }

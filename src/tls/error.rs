@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::acme::error::AcmeError;
 use crate::config::files::FileError;
 use crate::storage::StorageError;
 use crate::types::calendar::date;
@@ -44,6 +45,9 @@ pub enum TlsError {
     /// There is no certificate authority.
     #[error("this home has no certificate authority")]
     NoAuthority,
+    /// The ACME directory gave none.
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
     /// The system's TLS could not be set up.
     #[error("TLS could not be set up: {0}")]
     Setup(String),
@@ -142,6 +146,7 @@ impl From<TlsError> for Failure {
             TlsError::Unusable { fault, .. } => failed(fault.hint()),
             TlsError::File(error) => failed(error.hint()),
             TlsError::Storage(error) => error.into(),
+            TlsError::Acme(error) => error.into(),
             TlsError::NotMade(_) | TlsError::Setup(_) => failed("the log says more; please report it".to_owned()),
             TlsError::Incomplete { hint, .. } => Self::new(ErrorCode::ProxyInvalidConfig, message).hint(hint),
             TlsError::NothingAllowed => {

@@ -103,6 +103,15 @@ pub(super) fn leaf(root: &str, root_key: &Secret, subjects: Vec<String>, now: Un
     Ok(Issued { chain: certificate.pem(), key: Secret::new(key.serialize_pem()) })
 }
 
+/// Makes a key, and a request for a certificate of it (RFC 2986): DER, and the key as PEM.
+pub(super) fn request(subjects: Vec<String>) -> Result<(Vec<u8>, Secret), TlsError> {
+    let key = new_key()?;
+    let mut params = CertificateParams::new(subjects).map_err(not_made)?;
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).map_err(not_made)?;
+    Ok((request.der().to_vec(), Secret::new(key.serialize_pem())))
+}
+
 fn leaf_params(subjects: Vec<String>, now: UnixMillis, length: Duration) -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::new(subjects).map_err(not_made)?;
     // Without a subject the alternative names are critical, as RFC 5280 §4.2.1.6 wants it.

@@ -5,6 +5,7 @@
 //! now, and its renewal). Private keys live in `security.db` and in memory. Must never hand a listener a certificate
 //! that is expired or does not fit its key, and never fall back to plain HTTP.
 
+pub mod acme;
 pub mod authority;
 pub mod certificate;
 pub mod challenges;

@@ -1,5 +1,6 @@
 //! [`Supply`]: what modes need to give a listener its certificate, and [`Supplied`]: what they give.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::certificate::Certificate;
@@ -8,9 +9,13 @@ use super::error::TlsError;
 use super::issuing::Issued;
 use super::machine::Machine;
 use crate::config::settings::Settings;
+use crate::net::egress::Egress;
 use crate::storage::SecurityStore;
-use crate::types::certificate::StoredCertificate;
+use crate::telemetry::tasks::Tasks;
+use crate::types::certificate::{Occasion, StoredCertificate};
 use crate::types::clock::{Clock, UnixMillis};
+use crate::types::failure::Failure;
+use crate::types::listener::ListenerConfig;
 
 /// What modes need to give a listener its certificate. Made once by the daemon.
 pub struct Supply {
@@ -24,6 +29,53 @@ pub struct Supply {
     pub settings: Box<dyn Fn() -> Arc<Settings> + Send + Sync>,
     /// What the plain ports answer to a certificate authority.
     pub challenges: Arc<Challenges>,
+    /// Environment variables of this process: secrets that settings name.
+    pub variable: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// The way to ACME directories and DNS providers.
+    pub egress: Egress,
+    /// Owns what takes things out of the world again; ended last, and with patience.
+    pub cleanups: Tasks,
+    /// Held while a certificate is ordered from an ACME directory: one order at a time.
+    pub ordering: tokio::sync::Mutex<()>,
+}
+
+/// A certificate that is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// For which listener.
+    pub listener: ListenerConfig,
+    /// Why.
+    pub occasion: Occasion,
+    /// Where it is told how far it is.
+    pub progress: Progress,
+}
+
+/// Where it is told how far something is. Cloned freely.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Progress {
+    /// Tells it to a function, which must not wait.
+    pub fn new(told: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+
+    /// Tells nobody.
+    #[must_use]
+    pub fn unheard() -> Self {
+        Self::new(|_| {})
+    }
+
+    /// Tells what is being done now.
+    pub fn tell(&self, step: &str) {
+        (self.0)(step);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 /// A certificate for a listener, and when it will be another one.
@@ -35,6 +87,16 @@ pub struct Supplied {
     pub next_renewal: Option<UnixMillis>,
     /// What the operator should know about it.
     pub warning: Option<String>,
+    /// Why there is no newer one, where one was due or asked for.
+    pub trouble: Option<Failure>,
+}
+
+impl Supplied {
+    /// One about which there is nothing more to say.
+    #[must_use]
+    pub fn good(certificate: Certificate, next_renewal: Option<UnixMillis>) -> Self {
+        Self { certificate, next_renewal, warning: None, trouble: None }
+    }
 }
 
 impl Supply {

@@ -4,12 +4,15 @@
 //! command is adding a variant, a row, its text in `i18n/`, and the arm that carries it out. Must never hold
 //! behaviour.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use crossterm::event::KeyEvent;
 
-use crate::tui::effect::{Answer, Progressed};
+use crate::tui::effect::{Answer, Progressed, Ticket};
 use crate::tui::tabs::Tab;
 use crate::types::clock::UnixMillis;
-use crate::types::failure::Failure;
+use crate::types::failure::{Failure, Outcome};
 use crate::types::live::LiveLine;
 
 /// Where a key is valid. A focus has a chain of contexts, the most specific first.
@@ -21,8 +24,12 @@ pub enum Context {
     List,
     /// The Engines tab.
     Engines,
-    /// The Models tab.
+    /// The list of the Models tab.
     Models,
+    /// Its chat tester.
+    Chat,
+    /// Its comparison.
+    Compare,
     /// The Proxy tab, all views.
     Proxy,
     /// Its live requests.
@@ -54,6 +61,8 @@ impl Context {
             Self::List => "list",
             Self::Engines => "engines",
             Self::Models => "models",
+            Self::Chat => "chat",
+            Self::Compare => "compare",
             Self::Proxy => "proxy",
             Self::Requests => "requests",
             Self::Keys => "keys",
@@ -75,6 +84,8 @@ impl Context {
             Self::List => "context.list",
             Self::Engines => "tab.engines",
             Self::Models => "tab.models",
+            Self::Chat => "models.chat",
+            Self::Compare => "models.compare",
             Self::Proxy => "tab.proxy",
             Self::Requests => "proxy.requests",
             Self::Keys => "proxy.keys",
@@ -143,6 +154,7 @@ commands! {
     Palette "palette" [":", "ctrl-p"] "command.palette" Global Looks 80;
     Quit "quit" ["q", "ctrl-c"] "command.quit" Global Looks 85;
     Settings "settings" ["f2"] "command.settings" Global Looks 20;
+    Alerts "alerts" ["!", "f3"] "command.alerts" Global Looks 0;
     Back "back" ["esc"] "command.back" Global Looks 0;
     Filter "filter" ["/"] "command.filter" List Looks 60;
     Copy "copy" ["y"] "command.copy" List Looks 50;
@@ -157,6 +169,9 @@ commands! {
     Refresh "refresh" ["ctrl-r", "f5"] "command.refresh" Global Looks 0;
     Repaint "repaint" ["ctrl-l"] "command.repaint" Global Looks 0;
     Suspend "suspend" ["ctrl-z"] "command.suspend" Global Looks 0;
+    ChatTester "chat-tester" ["f6"] "command.chat_tester" Global Looks 0;
+    CompareModels "compare-models" ["f7"] "command.compare_models" Global Looks 0;
+    GoPublic "go-public" ["f12"] "command.go_public" Global Changes 0;
     Up "up" ["up", "k"] "command.up" List Looks 0;
     Down "down" ["down", "j"] "command.down" List Looks 0;
     Left "left" ["left", "h"] "command.left" List Looks 0;
@@ -173,6 +188,11 @@ commands! {
     RemoveEngine "remove-engine" ["x", "delete"] "command.remove_engine" Engines Dangerous 65;
     ChartSpan "chart-span" ["t"] "command.chart_span" Engines Looks 0;
 
+    ChatWithModel "chat-with-model" ["c"] "command.chat_with_model" Models Looks 99;
+    MarkModel "mark-model" ["space"] "command.mark_model" Models Looks 60;
+    CompareMarked "compare-marked" ["m"] "command.compare_models" Models Looks 98;
+    NextModelsView "next-models-view" ["v", "]"] "command.next_view" Models Looks 50;
+    PreviousModelsView "previous-models-view" ["["] "command.previous_view" Models Looks 0;
     SortModels "sort-models" ["s"] "command.sort" Models Looks 100;
     ReverseModels "reverse-models" ["S"] "command.reverse" Models Looks 0;
     RefreshModels "refresh-models" ["r"] "command.refresh_models" Models Changes 95;
@@ -183,8 +203,30 @@ commands! {
     EditProfile "edit-profile" ["e"] "command.edit_profile" Models Changes 90;
     DeleteProfile "delete-profile" ["D"] "command.delete_profile" Models Dangerous 0;
 
+    SendChat "send-chat" ["enter"] "command.send_chat" Chat Changes 100;
+    BreakChatLine "break-chat-line" ["ctrl-j", "alt-enter"] "command.break_line" Chat Looks 40;
+    LeaveChat "leave-chat" ["esc"] "command.leave_chat" Chat Looks 95;
+    ChatModel "chat-model" ["f3"] "command.pick_model" Chat Looks 90;
+    ChatSettings "chat-settings" ["f4"] "command.parameters" Chat Looks 85;
+    NewChat "new-chat" ["f8"] "command.new_chat" Chat Looks 70;
+    CopyChatAnswer "copy-answer" ["f9"] "command.copy_answer" Chat Looks 75;
+    ChatUp "chat-up" ["pageup"] "command.scroll_up" Chat Looks 0;
+    ChatDown "chat-down" ["pagedown"] "command.scroll_down" Chat Looks 0;
+
+    RunComparison "run-comparison" ["enter"] "command.run_comparison" Compare Changes 100;
+    BreakCompareLine "break-compare-line" ["ctrl-j", "alt-enter"] "command.break_line" Compare Looks 40;
+    LeaveComparison "leave-comparison" ["esc"] "command.leave_chat" Compare Looks 95;
+    PickCompared "pick-compared" ["f3"] "command.pick_models" Compare Looks 90;
+    CompareSettings "compare-settings" ["f4"] "command.parameters" Compare Looks 85;
+    SavedComparisons "saved-comparisons" ["f8"] "command.saved_comparisons" Compare Looks 70;
+    ExportComparison "export-comparison" ["f9"] "command.export" Compare Looks 75;
+    SaveComparison "save-comparison" ["ctrl-s", "f10"] "command.save_prompt" Compare Changes 80;
+    CompareUp "compare-up" ["pageup"] "command.scroll_up" Compare Looks 0;
+    CompareDown "compare-down" ["pagedown"] "command.scroll_down" Compare Looks 0;
+
     NextView "next-view" ["v", "]"] "command.next_view" Proxy Looks 96;
     PreviousView "previous-view" ["["] "command.previous_view" Proxy Looks 0;
+    SetUp "set-up" ["w"] "command.go_public" Proxy Changes 60;
     StartProxy "start-proxy" ["s"] "command.start_proxy" Proxy Changes 100;
     StopProxy "stop-proxy" ["S"] "command.stop_proxy" Proxy Dangerous 70;
     ReloadProxy "reload-proxy" ["r"] "command.reload_proxy" Proxy Changes 40;
@@ -193,9 +235,11 @@ commands! {
     PauseRequests "pause-requests" ["p"] "command.pause" Requests Looks 95;
     FollowRequests "follow-requests" ["f"] "command.follow" Requests Looks 0;
     CopyCurl "copy-curl" ["Y"] "command.copy_curl" Requests Looks 45;
+    ReplayRequest "replay-request" ["R"] "command.replay_request" Requests Looks 44;
     CreateKey "create-key" ["a"] "command.create_key" Keys Changes 99;
     RotateKey "rotate-key" ["o"] "command.rotate_key" Keys Dangerous 66;
     RevokeKey "revoke-key" ["x", "delete"] "command.revoke_key" Keys Dangerous 65;
+    RevokeLeaked "revoke-leaked" ["b"] "command.revoke_leaked" Keys Dangerous 64;
     UsageSpan "usage-span" ["t"] "command.usage_span" Usage Looks 97;
 
     PauseAudit "pause-events" ["p"] "command.pause" Security Looks 95;
@@ -301,12 +345,23 @@ pub enum Action {
         /// When it is tried again.
         retry_at: UnixMillis,
     },
+    /// The person's own theme files are others now.
+    Themes(BTreeMap<String, String>),
     /// A line of the live lane.
     Live(Box<LiveLine>),
     /// An operation that takes long told how far it is.
     Progressed(Box<Progressed>),
     /// An operation ended.
     Answered(Box<Answer>),
+    /// A file was written, or could not be.
+    Written {
+        /// Of the effect.
+        ticket: Ticket,
+        /// Which file.
+        path: PathBuf,
+        /// Whether it is there.
+        outcome: Outcome<()>,
+    },
     /// Time has passed; `State::now` is set.
     Tick,
 }

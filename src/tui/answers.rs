@@ -3,16 +3,20 @@
 //!
 //! Called by `update`. Must never wait.
 
+use std::path::Path;
+
 use crate::tui::effect::{Answer, Reply, Ticket};
 use crate::tui::overlays::toasts::Level;
-use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, work};
+use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, wizard, work};
 use crate::tui::state::State;
-use crate::tui::tab_prompts;
-use crate::tui::tab_proxy::usage;
+use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
+use crate::tui::{tab_models, tab_prompts};
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::alerts::ChannelSettled;
+use crate::types::calls::comparisons::ListComparisons;
 use crate::types::calls::models::PullModel;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -24,6 +28,7 @@ use crate::types::text::escape;
 pub fn take(state: &mut State, answer: Answer) {
     let Answer { ticket, reply } = answer;
     state.pending.remove(&ticket);
+    let Some(reply) = wizard::take(state, ticket, reply) else { return };
     let asked_by_form = settle_form(state, ticket, reply.failure());
     match reply {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
@@ -48,7 +53,14 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Allow => state.world.allowed.take(outcome),
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
-        Reply::ListAudit(_, outcome) => state.world.add_older_audit(outcome),
+        Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
+        Reply::ListAudit(call, outcome) => crate::tui::tab_security::take_page(state, &call, outcome),
+        Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
+        Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
+        Reply::AddAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_added", settled),
+        Reply::EditAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_changed", settled),
+        Reply::RemoveAlertChannel(call, Ok(_)) => done(state, "toast.channel_removed", &[("id", call.id.as_str())]),
+        Reply::TestAlertChannel(call, Ok(_)) => done(state, "toast.channel_tested", &[("id", call.id.as_str())]),
         Reply::EngineHealth(call, outcome) => {
             if let Some(id) = call.id {
                 state.world.health.entry(id).or_default().take(outcome);
@@ -76,6 +88,15 @@ pub fn take(state: &mut State, answer: Answer) {
         | Reply::PullModel(..)
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
+        Reply::Chat(_, outcome) => tab_models::chat::answered(state, ticket, outcome),
+        Reply::CompareModels(_, outcome) => tab_models::compare::answered(state, ticket, outcome),
+        Reply::SaveComparison(_, outcome) => tab_models::compare::saved(state, ticket, outcome),
+        Reply::ShowComparison(_, Ok(comparison)) => tab_models::compare::show(state, comparison),
+        Reply::ListComparisons(_, outcome) => state.world.comparisons.take(outcome),
+        Reply::DeleteComparison(call, Ok(())) => {
+            done(state, "compare.deleted", &[("number", &call.id.to_string())]);
+            state.read(ListComparisons {});
+        }
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
@@ -93,6 +114,13 @@ pub fn take(state: &mut State, answer: Answer) {
             let label = escape(&key.label).into_owned();
             done(state, "toast.key_revoked", &[("label", &label)]);
             read_store(state, Noun::Keys);
+        }
+        Reply::PreviewLeak(call, Ok(report)) => leak::ask(state, &call, &report),
+        Reply::RevokeLeaked(_, Ok(answer)) => {
+            let (label, count) = (escape(&answer.key.label).into_owned(), answer.blocked.len().to_string());
+            done(state, "toast.leak_answered", &[("label", &label), ("count", &count)]);
+            read_store(state, Noun::Keys);
+            read_store(state, Noun::Blocklist);
         }
         Reply::AddBlock(_, Ok(entry)) => {
             done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
@@ -136,6 +164,27 @@ pub fn take(state: &mut State, answer: Answer) {
             }
         }
     }
+}
+
+/// A file was written, or could not be.
+pub fn written(state: &mut State, ticket: Ticket, path: &Path, outcome: Outcome<()>) {
+    state.pending.remove(&ticket);
+    let asked_by_form = settle_form(state, ticket, outcome.as_ref().err());
+    match outcome {
+        Ok(()) => done(state, "toast.written", &[("path", &escape(&path.to_string_lossy()))]),
+        Err(failure) if asked_by_form == AskedBy::Person => state.complain(&failure),
+        // The form says it.
+        Err(_) => {}
+    }
+}
+
+/// A channel was added or changed; a secret that was made for it is shown this once.
+fn channel_settled(state: &mut State, key: &'static str, settled: ChannelSettled) {
+    done(state, key, &[("id", settled.view.id.as_str())]);
+    if let Some(secret) = settled.secret {
+        overlays::open(state, Overlay::Key(NewKey::signing(settled.view.id.as_str(), secret)));
+    }
+    read_store(state, Noun::Alerts);
 }
 
 /// Something was done with a model, or failed.

@@ -4,12 +4,14 @@
 //! the [`Courier`], whose tasks send the answer back as an action. Must never touch the state.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::files::{self, Audience};
 use crate::control::firewall::{self, Asking};
 use crate::control::{Operator, Step};
 use crate::telemetry::tasks::Tasks;
@@ -18,23 +20,35 @@ use crate::tui::{Attached, Connect, ConsoleEnd};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
+use crate::types::calls::alerts::{
+    AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
+};
 use crate::types::calls::audit::ListAudit;
+use crate::types::calls::chat::{Chat, ChatProgress};
+use crate::types::calls::comparisons::{
+    CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
+};
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
-use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
+use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
+use crate::types::calls::policy::SetPolicy;
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
 use crate::types::calls::prompts::{
     DeletePrompt, ListPromptRoutes, ListPrompts, PreviewPrompt, PromptHistory, SetPrompt,
 };
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
+use crate::types::calls::publish::CheckPublish;
+use crate::types::calls::replay::SecurityStats;
 use crate::types::calls::settings::{ListSettings, SetSetting};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call, LongCall};
 use crate::types::clock::Clock;
+use crate::types::comparison::CompareProgress;
 use crate::types::engine::TransferProgress;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::{FirewallDone, FirewallOrder};
+use crate::types::text::escape;
 
 /// Names one call, so that a form knows its answer from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +68,17 @@ pub enum Effect {
     Leave(Ticket),
     /// Put text on the clipboard of the person's terminal (OSC 52).
     Copy(String),
+    /// Write a file that is not there yet; answered with [`Action::Written`].
+    Write {
+        /// Comes back in the answer.
+        ticket: Ticket,
+        /// Which file.
+        path: PathBuf,
+        /// What it is to hold.
+        content: String,
+    },
+    /// Make the person's terminal call them (`console.notify`).
+    Notify(Notification),
     /// Draw everything anew.
     Repaint,
     /// Give the terminal back and stop until continued.
@@ -71,6 +96,24 @@ pub enum MouseUse {
     Console,
     /// The terminal: selecting text.
     Terminal,
+}
+
+/// What a terminal does to call its person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// A message of the desktop (OSC 9), which some terminals show; escaped.
+    pub message: Option<String>,
+    /// The bell.
+    pub bell: Bell,
+}
+
+/// Whether the bell rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bell {
+    /// It rings.
+    Rings,
+    /// It does not.
+    Silent,
 }
 
 /// An operation's answer.
@@ -92,12 +135,28 @@ pub struct Progressed {
 }
 
 /// What calls that take long tell on their way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     /// A model is being loaded.
     Load(LoadProgress),
     /// A model is being fetched.
     Transfer(TransferProgress),
+    /// A model answers.
+    Chat(ChatProgress),
+    /// Models answer the same question.
+    Compare(CompareProgress),
+}
+
+impl From<ChatProgress> for Told {
+    fn from(progress: ChatProgress) -> Self {
+        Self::Chat(progress)
+    }
+}
+
+impl From<CompareProgress> for Told {
+    fn from(progress: CompareProgress) -> Self {
+        Self::Compare(progress)
+    }
 }
 
 impl From<LoadProgress> for Told {
@@ -228,12 +287,15 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DecideFirewall, DeleteProfile, DeletePrompt, DetectEngines, EngineHealth, EnsureFirstKey,
-    ListAudit, ListBlocks, ListEngineKinds, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
-    PreviewFirewall, PreviewPrompt, PromptHistory, RecordFirewall, RefreshModels, Reload, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
-    SetSetting, ShowFirewall, ShowUsage, StartListener, StopListener, DeleteModel, UnloadModel,
+    AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison,
+    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ListAlertChannels,
+    ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes,
+    ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall,
+    RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked, RotateKey,
+    SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall, ShowUsage,
+    StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
-    long { LoadModel, PullModel }
+    long { Chat, CompareModels, LoadModel, PullModel }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.
@@ -290,12 +352,38 @@ impl Courier {
         });
     }
 
+    /// Writes a file that is not there yet; the answer arrives as an action. The disk may be slow, and the loop waits
+    /// for nothing but its terminal.
+    pub fn write(&self, ticket: Ticket, path: PathBuf, content: String) {
+        let answers = self.answers.clone();
+        self.tasks.spawn_until_end("console file", async move {
+            let target = path.clone();
+            let written = tokio::task::spawn_blocking(move || write_new(&target, &content)).await;
+            let outcome = written.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())));
+            // An error only says that the console has ended.
+            let _console_gone = answers.send(Action::Written { ticket, path, outcome }).await;
+        });
+    }
+
     /// Leaves a call; its answer never comes.
     pub fn leave(&mut self, ticket: Ticket) {
         if let Some(left) = self.leaving.remove(&ticket) {
             left.cancel();
         }
     }
+}
+
+/// Writes a file; one that is there already stays as it is.
+fn write_new(path: &Path, content: &str) -> Outcome<()> {
+    if files::exists(path)? {
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("{} exists already", escape(&path.to_string_lossy())),
+        )
+        .hint("choose another name"));
+    }
+    files::replace(path, content.as_bytes(), Audience::Everyone)?;
+    Ok(())
 }
 
 /// Newer calls after which one can no longer be left: a long one is left from its own box, which lies above all else.

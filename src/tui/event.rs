@@ -6,8 +6,6 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, Mou
 
 use crate::tui::action::{Action, Command, Context, Wheel, WindowFocus};
 use crate::tui::state::{State, Typing};
-use crate::tui::tab_prompts::EditorFocus;
-use crate::tui::tabs::Tab;
 
 /// What a terminal event asks for; `None` when nothing.
 #[must_use]
@@ -38,7 +36,8 @@ pub fn press(state: &State, key: KeyEvent) -> Option<Action> {
         // The way out that works everywhere, whatever the key map says.
         return Some(Action::Run(Command::Quit));
     }
-    let takes_text = !state.overlays.is_empty() || state.filter().typing == Typing::Yes || edits(state);
+    let editor = state.tab.editor(state);
+    let takes_text = !state.overlays.is_empty() || state.filter().typing == Typing::Yes || editor.is_some();
     if !takes_text {
         return state.keymap.find(&state.tab.contexts(state), key).map(Action::Run);
     }
@@ -46,8 +45,8 @@ pub fn press(state: &State, key: KeyEvent) -> Option<Action> {
     if matches!(everywhere, Some(Command::Repaint | Command::Suspend)) {
         return everywhere.map(Action::Run);
     }
-    if state.overlays.is_empty() && edits(state) {
-        if let Some(command) = state.keymap.find(&[Context::Editor], key) {
+    if let Some(editor) = editor.filter(|_| state.overlays.is_empty()) {
+        if let Some(command) = state.keymap.find(&[editor], key) {
             return Some(Action::Run(command));
         }
         if let (KeyCode::F(_), Some(command)) = (key.code, everywhere) {
@@ -55,8 +54,4 @@ pub fn press(state: &State, key: KeyEvent) -> Option<Action> {
         }
     }
     Some(Action::Type(key))
-}
-
-fn edits(state: &State) -> bool {
-    state.tab == Tab::Prompts && state.prompts.focus == EditorFocus::Editor
 }

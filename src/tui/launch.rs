@@ -1,13 +1,12 @@
 //! From command line and settings to [`ConsoleOptions`]. Called by the binaries before the first frame.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::{files, table};
 use crate::control::request::ConsoleRequest;
 use crate::tui::effect::MouseUse;
 use crate::tui::widgets::symbols::CharacterSet;
-use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup, StartDetection};
+use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup, StartDetection, theme_watch};
 use crate::types::calls::Permission;
 use crate::types::calls::settings::SettingView;
 use crate::types::failure::{ErrorCode, Failure};
@@ -51,22 +50,13 @@ pub fn console_options(
     if request.permission == Permission::ReadOnly {
         options.access = ConsoleAccess::ReadOnly;
     }
-    options.user_themes = user_themes(&config_dir.join("themes"));
+    let themes = config_dir.join("themes");
+    options.user_themes = theme_watch::read(&themes);
+    options.theme_folder = Some(themes);
     options.keymap = files::read_if_exists(&config_dir.join("keymap.toml")).ok().flatten();
+    options.export_folder = std::env::current_dir().unwrap_or_default();
     options.panic_report = Some(log_dir.join("panic.txt"));
     options
-}
-
-/// The person's own themes by name. A file that cannot be read is no theme: asking for it says that there is none.
-fn user_themes(folder: &Path) -> BTreeMap<String, String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().to_str()?.strip_suffix(".toml")?.to_owned();
-            Some((name, files::read_to_string(&entry.path()).ok()?))
-        })
-        .collect()
 }
 
 impl From<ConsoleError> for Failure {

@@ -49,6 +49,7 @@ pub mod geometry;
 pub mod keymap;
 pub mod launch;
 pub mod overlays;
+pub mod signs;
 pub mod state;
 pub mod tab_blocklist;
 pub mod tab_engines;
@@ -60,6 +61,7 @@ pub mod tabs;
 pub mod terminal;
 pub mod text;
 pub mod theme;
+mod theme_watch;
 pub mod update;
 pub mod view;
 pub mod widgets;
@@ -144,6 +146,8 @@ pub struct ConsoleOptions {
     pub theme: String,
     /// The user's theme files: name without `.toml`, and text.
     pub user_themes: BTreeMap<String, String>,
+    /// The folder of those files, watched for changes.
+    pub theme_folder: Option<PathBuf>,
     /// Text of `keymap.toml`, where there is one.
     pub keymap: Option<String>,
     /// Colours of the terminal; `Depth::detect` reads them from the environment.
@@ -164,6 +168,8 @@ pub struct ConsoleOptions {
     pub start_detection: StartDetection,
     /// Where a panic writes its report; a file in the log folder.
     pub panic_report: Option<PathBuf>,
+    /// Where files are written to when their name has no folder.
+    pub export_folder: PathBuf,
     /// Time zone of the times shown.
     pub zone: jiff::tz::TimeZone,
 }
@@ -176,6 +182,7 @@ impl ConsoleOptions {
             language: sys_locale::get_locale().unwrap_or_else(|| text::FALLBACK_LANGUAGE.to_owned()),
             theme: theme::DEFAULT_THEME.to_owned(),
             user_themes: BTreeMap::new(),
+            theme_folder: None,
             keymap: None,
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
@@ -186,6 +193,7 @@ impl ConsoleOptions {
             on_hangup: OnHangup::Background,
             start_detection: StartDetection::On,
             panic_report: None,
+            export_folder: PathBuf::new(),
             zone: jiff::tz::TimeZone::system(),
         }
     }
@@ -218,6 +226,7 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
     terminal::enter(io::stdout(), options.mouse).map_err(ConsoleError)?;
     let _guard = Guard;
     let on_hangup = options.on_hangup;
+    let theme_folder = options.theme_folder.clone();
     let mut state = open(options, size, &clock);
     let Ok(mut screen) = Screen::new(io::stdout(), size) else { return Ok(ConsoleEnd::TerminalGone(on_hangup)) };
     // The first frame waits for nobody.
@@ -228,6 +237,9 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
     let tasks = Tasks::new();
     let (answers, answers_in) = mpsc::channel(ANSWER_CHANNEL);
     let (live, live_in) = mpsc::channel(LIVE_CHANNEL);
+    if let Some(folder) = theme_folder {
+        tasks.spawn_until_end("console themes", theme_watch::watch(folder, live.clone()));
+    }
     let courier = Courier::start(tasks.clone(), clock.clone(), connect, answers, live);
     let mut console = Console {
         state,
@@ -269,6 +281,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.keymap = keymap;
     state.access = options.access;
     state.ssh = options.ssh;
+    state.export_folder = options.export_folder;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
     state.refresh = options.refresh.clamp(1, 60);
@@ -472,7 +485,9 @@ impl Console {
         match effect {
             Effect::Call { ticket, request } => self.courier.send(ticket, request),
             Effect::Leave(ticket) => self.courier.leave(ticket),
+            Effect::Write { ticket, path, content } => self.courier.write(ticket, path, content),
             Effect::Copy(text) => self.screen.copy(&text)?,
+            Effect::Notify(notification) => self.screen.notify(&notification)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
             Effect::Repaint => self.screen.repaint()?,
             Effect::Suspend => self.ask_to_suspend(),

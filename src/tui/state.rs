@@ -4,6 +4,7 @@
 //! [`State::now`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::tui::effect::{Effect, MouseUse, Request, Ticket};
@@ -111,7 +112,7 @@ pub struct State {
     pub keymap: KeyMap,
     /// Whether this console may change anything.
     pub access: ConsoleAccess,
-    /// The SSH session that this console runs in, which no firewall rule may shut out.
+    /// The SSH session that this console runs in: no block and no firewall rule may shut it out.
     pub ssh: Option<SshSession>,
     /// How the owner came to run, once it answered.
     pub origin: Option<OwnerOrigin>,
@@ -133,8 +134,6 @@ pub struct State {
     pub geometry: Geometry,
     /// Calls on their way.
     pub pending: BTreeMap<Ticket, Pending>,
-    /// Security events of high severity that arrived unseen.
-    pub unread_alerts: u32,
     /// Who gets the mouse.
     pub mouse: MouseUse,
     /// Frames per second for data.
@@ -151,6 +150,8 @@ pub struct State {
     pub blocklist: BlocklistTab,
     /// The Prompts tab.
     pub prompts: PromptsTab,
+    /// Where files are written to when their name has no folder.
+    pub export_folder: PathBuf,
     /// Whether the steps of a first attachment were taken.
     pub first_steps: FirstSteps,
     /// Whether looking for engines is one of them.
@@ -193,7 +194,6 @@ impl State {
             toasts: Vec::new(),
             geometry: Geometry::default(),
             pending: BTreeMap::new(),
-            unread_alerts: 0,
             mouse: MouseUse::Console,
             refresh: crate::tui::DEFAULT_REFRESH,
             engines: EnginesTab::default(),
@@ -202,6 +202,7 @@ impl State {
             security: SecurityTab::default(),
             blocklist: BlocklistTab::default(),
             prompts: PromptsTab::default(),
+            export_folder: PathBuf::new(),
             first_steps: FirstSteps::Due,
             start_detection: StartDetection::On,
             dirty: Dirty::Now,
@@ -270,9 +271,29 @@ impl State {
         self.send(request.into(), PendingShown::Nothing)
     }
 
-    fn send(&mut self, request: Request, shown: PendingShown) -> Ticket {
+    /// Writes a file that is not there yet, with a spinner. A name without a folder is one of the export folder.
+    pub fn write(&mut self, path: &str, content: String) -> Ticket {
+        let ticket = self.take_ticket();
+        self.pending.insert(ticket, Pending { since: self.now, shown: PendingShown::Spinner });
+        let path = self.export_folder.join(path);
+        self.ask(Effect::Write { ticket, path, content });
+        ticket
+    }
+
+    /// Ends a call that the person no longer wants.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.pending.remove(&ticket);
+        self.ask(Effect::Leave(ticket));
+    }
+
+    fn take_ticket(&mut self) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
+        ticket
+    }
+
+    fn send(&mut self, request: Request, shown: PendingShown) -> Ticket {
+        let ticket = self.take_ticket();
         if self.access == ConsoleAccess::ReadOnly && request.access() > Access::Reads {
             self.toast(Level::Warn, self.words.say("toast.read_only").into_owned());
             return ticket;

@@ -2,11 +2,14 @@
 //!
 //! Called by `update` and `view`, which hand everything on to the tab in front. Must never hold a tab's behaviour.
 
+use crossterm::event::KeyEvent;
+use ratatui::layout::Rect;
+
 use crate::tui::action::{Command, Context};
 use crate::tui::state::State;
+use crate::tui::update::show_tab;
 use crate::tui::widgets::painter::Painter;
 use crate::tui::{tab_blocklist, tab_engines, tab_models, tab_prompts, tab_proxy, tab_security};
-use ratatui::layout::Rect;
 
 /// A tab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +63,7 @@ impl Tab {
     pub fn contexts(self, state: &State) -> Vec<Context> {
         let mut chain = match self {
             Self::Engines => vec![Context::Engines],
-            Self::Models => vec![Context::Models],
+            Self::Models => tab_models::contexts(state),
             Self::Proxy => tab_proxy::contexts(state),
             Self::Security => vec![Context::Security],
             Self::Blocklist => tab_blocklist::contexts(state),
@@ -68,6 +71,34 @@ impl Tab {
         };
         chain.extend([Context::List, Context::Global]);
         chain
+    }
+
+    /// The context of what takes text here, when it has the keyboard: its keys come first, letters are typed.
+    #[must_use]
+    pub fn editor(self, state: &State) -> Option<Context> {
+        match self {
+            Self::Models => tab_models::editor(state),
+            Self::Prompts => tab_prompts::is_editing(state).then_some(Context::Editor),
+            _ => None,
+        }
+    }
+
+    /// Takes a key press for what takes text here.
+    pub fn type_key(self, state: &mut State, key: KeyEvent) {
+        match self {
+            Self::Models => tab_models::type_key(state, key),
+            Self::Prompts => tab_prompts::type_key(state, key),
+            _ => {}
+        }
+    }
+
+    /// Takes pasted text for what takes text here.
+    pub fn paste(self, state: &mut State, text: &str) {
+        match self {
+            Self::Models => tab_models::paste(state, text),
+            Self::Prompts => tab_prompts::paste(state, text),
+            _ => {}
+        }
     }
 
     /// Carries a command out.
@@ -97,6 +128,7 @@ impl Tab {
     /// Shows another view of the tab, by a click on its title.
     pub fn show_view(self, state: &mut State, view: usize) {
         match self {
+            Self::Models => tab_models::show_view(state, view),
             Self::Proxy => tab_proxy::show_view(state, view),
             Self::Blocklist => tab_blocklist::show_view(state, view),
             _ => {}
@@ -114,4 +146,24 @@ impl Tab {
             Self::Prompts => tab_prompts::view::draw(state, painter, area),
         }
     }
+}
+
+/// Goes where commands of a context are valid; contexts without a place of their own are everywhere.
+pub fn go_to(state: &mut State, context: Context) {
+    let (tab, view) = match context {
+        Context::Global | Context::List | Context::Editor => return,
+        Context::Engines => (Tab::Engines, 0),
+        Context::Models => (Tab::Models, 0),
+        Context::Chat => (Tab::Models, 1),
+        Context::Compare => (Tab::Models, 2),
+        Context::Proxy | Context::Requests => (Tab::Proxy, 0),
+        Context::Keys => (Tab::Proxy, 1),
+        Context::Usage => (Tab::Proxy, 2),
+        Context::Security => (Tab::Security, 0),
+        Context::Lists | Context::Blocks => (Tab::Blocklist, 0),
+        Context::Networks => (Tab::Blocklist, 1),
+        Context::Prompts => (Tab::Prompts, 0),
+    };
+    show_tab(state, tab);
+    tab.show_view(state, view);
 }

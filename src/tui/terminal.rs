@@ -17,10 +17,11 @@ use ratatui::backend::{Backend, ClearType, CrosstermBackend, WindowSize};
 use ratatui::buffer::Cell;
 use ratatui::layout::{Position, Size};
 
-use crate::tui::effect::MouseUse;
+use crate::tui::effect::{Bell, MouseUse, Notification};
 use crate::tui::geometry::Geometry;
 use crate::tui::state::State;
 use crate::tui::view::view;
+use crate::types::text::is_hostile;
 
 /// Clicks and wheel (1000) with coordinates beyond 223 (1006); no motion (1002, 1003), which would be traffic for
 /// nothing over SSH (TUI.md §1).
@@ -30,6 +31,9 @@ const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 /// Begin and end of a frame that is shown at once (DEC private mode 2026); other terminals ignore it.
 const SYNC_ON: &[u8] = b"\x1b[?2026h";
 const SYNC_OFF: &[u8] = b"\x1b[?2026l";
+
+/// Characters of a message of the desktop.
+const LONGEST_MESSAGE: usize = 160;
 
 /// Whether this process has the terminal in raw mode: read by the panic hook, which may run on any thread.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -221,6 +225,25 @@ impl<W: Write> Screen<W> {
         backend.finish()
     }
 
+    /// Calls the person: a message of the desktop (OSC 9, as iTerm2, kitty, WezTerm, Windows Terminal and others show it;
+    /// others ignore it), and the bell.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn notify(&mut self, notification: &Notification) -> io::Result<()> {
+        let backend = self.terminal.backend_mut();
+        if let Some(message) = &notification.message {
+            // ConEmu takes a number and a semicolon for a command of its own, and a control character would end it early.
+            let plain: String =
+                message.chars().filter(|c| !is_hostile(*c) && *c != ';').take(LONGEST_MESSAGE).collect();
+            backend.frame.extend_from_slice(format!("\x1b]9;{plain}\x1b\\").as_bytes());
+        }
+        if notification.bell == Bell::Rings {
+            backend.frame.push(b'\x07');
+        }
+        backend.finish()
+    }
+
     /// Takes or releases the mouse.
     ///
     /// # Errors
@@ -359,6 +382,17 @@ mod tests {
         let written = sink.0.borrow().len();
         screen.draw(&state).expect("draws");
         assert_eq!(sink.0.borrow().len(), written);
+    }
+
+    #[test]
+    fn a_notification_is_one_sequence_that_nothing_in_it_can_leave() {
+        let sink = Sink::default();
+        let mut screen = Screen::new(sink.clone(), (80, 24)).expect("opens");
+        let message = Some("4;3;1 wrong\x1b]52;c;x\x07\u{202e} key".to_owned());
+        screen.notify(&Notification { message, bell: Bell::Rings }).expect("writes");
+        screen.notify(&Notification { message: None, bell: Bell::Silent }).expect("writes");
+        let written = String::from_utf8(sink.0.borrow().concat()).expect("text");
+        assert_eq!(written, "\x1b[?2026h\x1b]9;431 wrong]52cx key\x1b\\\x07\x1b[?2026l");
     }
 
     #[test]

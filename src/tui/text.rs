@@ -17,6 +17,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::types::clock::UnixMillis;
+use crate::types::text::escape;
 
 /// The language that every key falls back to.
 pub const FALLBACK_LANGUAGE: &str = "en";
@@ -75,6 +76,12 @@ impl Words {
     #[must_use]
     pub fn exact(&self, at: UnixMillis) -> String {
         self.local(at).map_or_else(String::new, |t| t.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    }
+
+    /// Local date and time as a part of a file's name, `20261123-140359`.
+    #[must_use]
+    pub fn stamp(&self, at: UnixMillis) -> String {
+        self.local(at).map_or_else(String::new, |t| t.strftime("%Y%m%d-%H%M%S").to_string())
     }
 
     fn local(&self, at: UnixMillis) -> Option<DateTime> {
@@ -188,6 +195,15 @@ pub fn wrap(text: &str, cells: usize) -> Vec<String> {
         lines.push(line.trim_end().to_owned());
     }
     lines
+}
+
+/// Outside text of several lines, made safe to show, broken into lines of at most `cells`.
+#[must_use]
+pub fn outside_lines(text: &str, cells: usize) -> Vec<String> {
+    text.trim_end()
+        .split('\n')
+        .flat_map(|line| wrap(&escape(&line.trim_end_matches('\r').replace('\t', "    ")), cells))
+        .collect()
 }
 
 /// A count with thin groups: `1,234,567`.
@@ -329,6 +345,12 @@ mod tests {
         for line in wrap("日本語のとても長い文章です", 5) {
             assert!(width(&line) <= 5, "{line}");
         }
+    }
+
+    #[test]
+    fn text_of_a_model_keeps_its_lines_and_loses_its_escapes() {
+        assert_eq!(outside_lines("a\tb\r\n\nc\x1b[31m\n\n", 20), ["a    b", "", "c\\x1b[31m"]);
+        assert_eq!(outside_lines("", 20), [""]);
     }
 
     #[test]

@@ -385,6 +385,67 @@ mod tests {
         }
     }
 
+    /// Relative luminance (WCAG 2.2).
+    fn luminance([red, green, blue]: [u8; 3]) -> f64 {
+        let part = |value: u8| {
+            let value = f64::from(value) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(red) + 0.7152 * part(green) + 0.0722 * part(blue)
+    }
+
+    fn contrast(a: [u8; 3], b: [u8; 3]) -> f64 {
+        let (a, b) = (luminance(a), luminance(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    fn rgb(colour: Option<Color>) -> Option<[u8; 3]> {
+        match colour? {
+            Color::Rgb(red, green, blue) => Some([red, green, blue]),
+            Color::Indexed(index) => Some(palette(index)),
+            other => ANSI.iter().find(|(known, _)| *known == other).map(|(_, rgb)| *rgb),
+        }
+    }
+
+    /// The least contrast of any text of a theme on any ground that it may stand on, with the role.
+    fn least_contrast(theme: &Theme) -> (f64, &'static str) {
+        // Lines and areas are no text.
+        let drawn = [Role::Border, Role::BorderFocus, Role::Chart, Role::ChartAlt, Role::Selection];
+        let grounds = [Role::Text, Role::Popup, Role::Header, Role::Footer, Role::Selection];
+        let mut least = (f64::INFINITY, "");
+        for (role, name) in Role::ALL.iter().filter(|(role, _)| !drawn.contains(role)) {
+            let style = theme.style(*role);
+            let own = rgb(style.bg);
+            for ground in grounds {
+                let under = theme.style(ground);
+                // What has a ground of its own is no cell of a list; a selection with letters of its own recolours cells.
+                let (text, ground) = match (ground, own) {
+                    (Role::Selection, Some(_)) => continue,
+                    (Role::Selection, None) => (rgb(under.fg).or(rgb(style.fg)), rgb(under.bg)),
+                    (_, own) => (rgb(style.fg), own.or(rgb(under.bg))),
+                };
+                let Some((text, ground)) = text.zip(ground) else { continue };
+                let found = contrast(text, ground);
+                if found < least.0 {
+                    least = (found, name);
+                }
+            }
+        }
+        least
+    }
+
+    #[test]
+    fn text_of_every_built_in_theme_stands_out_from_its_ground() {
+        // The terminal's own colours are the terminal's business.
+        for (name, _) in BUILT_IN.iter().filter(|(name, _)| *name != "terminal") {
+            for (depth, wanted) in [(Depth::True, 4.5), (Depth::Indexed, 4.5), (Depth::Ansi, 3.0)] {
+                let theme = ThemeShelf::default().load(name, depth).expect("loads");
+                let (least, role) = least_contrast(&theme);
+                assert!(least >= wanted, "{name} {depth:?}: {role} has {least:.2}:1");
+            }
+        }
+    }
+
     #[test]
     fn without_colour_the_selection_is_reversed_and_nothing_is_coloured() {
         let theme = ThemeShelf::default().load("dark", Depth::Mono).expect("loads");

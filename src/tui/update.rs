@@ -2,18 +2,25 @@
 //!
 //! Called by the loop for every action. No I/O, no clock, no terminal.
 
+use std::collections::BTreeMap;
+
 use crate::tui::action::{Action, Command, Context, Safety, Wheel};
-use crate::tui::effect::{Effect, MouseUse};
+use crate::tui::effect::{Effect, MouseUse, Progressed, Told};
 use crate::tui::geometry::Target;
+use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
 use crate::tui::tab_proxy::usage;
+use crate::tui::tab_security::overview;
 use crate::tui::tabs::Tab;
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::theme::ThemeShelf;
 use crate::tui::world::{Link, Touched};
-use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_prompts};
-use crate::types::audit::Severity;
+use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts};
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
+use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
 use crate::types::calls::profiles::ListProfiles;
@@ -26,6 +33,11 @@ use crate::types::text::escape;
 
 /// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
 const BLOCKS_PAGE: u32 = 1000;
+
+/// Columns of the box that says why a home only reads; it fits 80.
+const READ_ONLY_WIDTH: usize = 68;
+/// Alerts read for the inbox.
+const INBOX_PAGE: u32 = 200;
 
 /// Changes the state as the action asks and answers what the world outside must do.
 pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
@@ -51,16 +63,31 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Focus(_) => {}
         Action::Attached(origin) => state.origin = Some(origin),
         Action::Lost { failure, attempt, retry_at } => {
-            state.world.link = Link::Lost { failure, attempt, retry_at };
             // Their answers will not come.
             state.pending.clear();
-            overlays::forget_calls(state);
+            overlays::forget_calls(state, &failure);
+            tab_models::forget_calls(state);
+            state.world.link = Link::Lost { failure, attempt, retry_at };
             state.soil(Dirty::Now);
         }
+        Action::Themes(themes) => take_themes(state, themes),
         Action::Live(line) => live(state, *line),
         Action::Progressed(progressed) => {
-            overlays::work::progressed(state, *progressed);
-            state.soil(Dirty::Data);
+            let Progressed { ticket, told } = *progressed;
+            match told {
+                Told::Transfer(progress) => {
+                    overlays::work::progressed(state, ticket, progress);
+                    state.soil(Dirty::Data);
+                }
+                Told::Chat(progress) => tab_models::chat::told(state, ticket, progress),
+                Told::Compare(progress) => tab_models::compare::told(state, ticket, progress),
+                // It tells no more than that it has begun.
+                Told::Load(_) => {}
+            }
+        }
+        Action::Written { ticket, path, outcome } => {
+            answers::written(state, ticket, &path, outcome);
+            state.soil(Dirty::Now);
         }
         Action::Answered(answer) => {
             answers::take(state, *answer);
@@ -76,6 +103,20 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
     state.take_effects()
 }
 
+/// Takes the person's theme files as they are now; a faulty one is told, and the colours stay as they were.
+fn take_themes(state: &mut State, themes: BTreeMap<String, String>) {
+    state.shelf = ThemeShelf::new(themes);
+    let name = state.theme.name.clone();
+    match state.shelf.load(&name, state.depth) {
+        Ok(theme) if theme == state.theme => {}
+        Ok(theme) => {
+            state.theme = theme;
+            state.soil(Dirty::Now);
+        }
+        Err(error) => state.toast(Level::Error, escape(&error.to_string()).into_owned()),
+    }
+}
+
 /// Carries a command out, wherever it came from.
 pub fn run(state: &mut State, command: Command) {
     let row = command.row();
@@ -85,10 +126,9 @@ pub fn run(state: &mut State, command: Command) {
     }
     if row.context == Context::Global {
         run_global(state, command);
-    } else if row.context == Context::Editor {
-        tab_prompts::run_editor(state, command);
     } else {
         match command {
+            _ if row.context == Context::Editor => tab_prompts::run_editor(state, command),
             Command::Filter => {
                 state.detail = Detail::Closed;
                 state.filter_mut().typing = Typing::Yes;
@@ -107,17 +147,27 @@ fn run_global(state: &mut State, command: Command) {
         Command::Help => overlays::open(state, Overlay::Menu(overlays::menu::Menu::help())),
         Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
         Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
+        Command::Alerts => overlays::open(state, Overlay::Alerts(overlays::alerts::Alerts::default())),
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),
         Command::PreviousTab => show_tab(state, state.tab.previous()),
         Command::Refresh if state.is_live() => {
             read_stores(state);
-            if state.proxy.view == crate::tui::tab_proxy::View::Usage {
+            if state.proxy.view.shows_usage() {
                 usage::read(state);
             }
             state.toast(Level::Info, state.words.say("toast.refreshed").into_owned());
         }
+        Command::ChatTester => {
+            show_tab(state, Tab::Models);
+            tab_models::chat::open(state);
+        }
+        Command::CompareModels => {
+            show_tab(state, Tab::Models);
+            tab_models::compare::open(state);
+        }
+        Command::GoPublic => overlays::wizard::open(state),
         Command::Repaint => state.ask(Effect::Repaint),
         Command::Suspend => state.ask(Effect::Suspend),
         _ => {}
@@ -144,10 +194,20 @@ fn back(state: &mut State) {
 pub fn show_tab(state: &mut State, tab: Tab) {
     state.tab = tab;
     state.detail = Detail::Closed;
-    if tab == Tab::Security {
-        state.unread_alerts = 0;
+    if tab == Tab::Security && state.is_live() {
+        overview::read(state);
     }
     state.soil(Dirty::Now);
+}
+
+/// Opens the chat tester and the choice of its model, with the one that was asked before in it.
+pub fn ask_another(state: &mut State, model: Option<String>) {
+    show_tab(state, Tab::Models);
+    if model.is_some() {
+        state.models.chat.model = model;
+    }
+    tab_models::chat::open(state);
+    run(state, Command::ChatModel);
 }
 
 fn type_key(state: &mut State, key: crossterm::event::KeyEvent) {
@@ -167,7 +227,7 @@ fn type_key(state: &mut State, key: crossterm::event::KeyEvent) {
             }
         }
     } else {
-        tab_prompts::type_key(state, key);
+        state.tab.type_key(state, key);
     }
 }
 
@@ -178,7 +238,7 @@ fn paste(state: &mut State, text: &str) {
     } else if state.filter().typing == Typing::Yes {
         state.filter_mut().input.insert(text);
     } else {
-        tab_prompts::paste(state, text);
+        state.tab.paste(state, text);
     }
 }
 
@@ -219,12 +279,15 @@ fn turn(state: &mut State, wheel: Wheel) {
 fn live(state: &mut State, line: LiveLine) {
     if let LiveLine::Event(numbered) = &line
         && let LiveEvent::Audit(row) = &*numbered.event
-        && row.event.severity >= Severity::High
         && numbered.sequence > state.world.sequence
-        && state.tab != Tab::Security
     {
-        state.unread_alerts = state.unread_alerts.saturating_add(1);
-        state.soil(Dirty::Data);
+        overview::count(state, &row.event);
+    }
+    if let LiveLine::Event(numbered) = &line
+        && let LiveEvent::Alert(alert) = &*numbered.event
+        && numbered.sequence > state.world.sequence
+    {
+        overlays::alerts::arrived(state, alert);
     }
     let before = fault(state);
     let touched = state.world.apply(line);
@@ -279,10 +342,20 @@ fn is_visible(state: &State, touched: Touched) -> bool {
 
 /// Reads every page that is not in the snapshot.
 fn read_stores(state: &mut State) {
-    for noun in
-        [Noun::Keys, Noun::Blocklist, Noun::Allowlist, Noun::Trusted, Noun::Prompts, Noun::Profiles, Noun::Settings]
-    {
+    for noun in [
+        Noun::Keys,
+        Noun::Blocklist,
+        Noun::Allowlist,
+        Noun::Trusted,
+        Noun::Prompts,
+        Noun::Profiles,
+        Noun::Settings,
+        Noun::Alerts,
+    ] {
         read_store(state, noun);
+    }
+    if state.tab == Tab::Security {
+        overview::read(state);
     }
     state.read(ListEngineKinds {});
     state.read(ListPromptRoutes {});
@@ -298,6 +371,10 @@ pub fn read_store(state: &mut State, noun: Noun) {
         Noun::Prompts => state.read(ListPrompts {}),
         Noun::Settings => state.read(ListSettings {}),
         Noun::Profiles => state.read(ListProfiles::default()),
+        Noun::Alerts => {
+            state.read(ListInbox { limit: INBOX_PAGE });
+            state.read(ListAlertChannels {})
+        }
         Noun::Aliases | Noun::Policy => return,
     };
 }
@@ -310,7 +387,12 @@ fn take_first_steps(state: &mut State) {
     }
     state.first_steps = FirstSteps::Taken;
     let Some(status) = &state.world.status else { return };
-    if state.access == ConsoleAccess::ReadOnly || status.demo || status.read_only.is_some() {
+    let read_only = status.read_only.clone();
+    if let Some(why) = &read_only {
+        tell_read_only(state, why);
+    }
+    let Some(status) = &state.world.status else { return };
+    if state.access == ConsoleAccess::ReadOnly || status.demo {
         return;
     }
     let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
@@ -322,7 +404,23 @@ fn take_first_steps(state: &mut State) {
             state.engines.detecting = Some(state.call(DetectEngines { kind: None, fresh: false }));
         }
     }
-    state.read(EnsureFirstKey {});
+    if read_only.is_none() {
+        state.read(EnsureFirstKey {});
+    }
+}
+
+/// What a home that only reads still does, why it came to that, and the way out (SPEC §5.12). Read once; the mark in the
+/// header stays.
+fn tell_read_only(state: &mut State, why: &str) {
+    let mut lines = vec![(escape(why).into_owned(), Role::Error), (String::new(), Role::Popup)];
+    for key in ["read_only.serves", "read_only.refuses", "read_only.space", "read_only.version", "read_only.restore"] {
+        lines.push((state.words.say(key).into_owned(), Role::Popup));
+    }
+    let lines = lines
+        .into_iter()
+        .flat_map(|(line, role)| text::wrap(&line, READ_ONLY_WIDTH).into_iter().map(move |line| (line, role)));
+    let notice = Notice::new("read_only.title", lines.collect());
+    overlays::open(state, Overlay::Notice(notice));
 }
 
 /// Gives the mouse to the console or to the terminal.

@@ -6,6 +6,7 @@ use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use crate::tui::ConsoleAccess;
 use crate::tui::action::{COMMANDS, Command, CommandRow, Safety};
 use crate::tui::geometry::{Geometry, Target};
 use crate::tui::overlays::form::spinner;
@@ -18,7 +19,6 @@ use crate::tui::widgets::chart;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
 use crate::tui::world::Link;
-use crate::tui::{ConsoleAccess, tab_prompts};
 use crate::types::egress::EgressState;
 use crate::types::listener::{ListenerPhase, Overload};
 use crate::types::text::escape;
@@ -179,8 +179,9 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     }
     let traffic = &state.world.traffic;
     let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
-    let mut alerts = label(state.unread_alerts.to_string(), "header.alerts");
-    if state.unread_alerts > 0 {
+    let unread = state.world.unread();
+    let mut alerts = label(text::count(unread), "header.alerts");
+    if unread > 0 {
         alerts[0].1 = Role::Error;
         out.push(Segment::new(1, alerts));
     } else {
@@ -234,6 +235,7 @@ pub fn proxy_signs(state: &State) -> (&'static str, &'static str, Role) {
         Link::Live => {}
     }
     match state.world.main_listener().map(|listener| &listener.phase) {
+        Some(ListenerPhase::Obtaining) => (symbols.running, "proxy.obtaining", Role::Info),
         Some(ListenerPhase::Running) => (symbols.ok, "proxy.running", Role::Ok),
         Some(ListenerPhase::Draining { .. }) => (symbols.warn, "proxy.draining", Role::Warn),
         Some(ListenerPhase::Failed { .. }) => (symbols.error, "proxy.failed", Role::Error),
@@ -301,11 +303,7 @@ fn draw_footer(state: &State, painter: &mut Painter<'_>, line: Rect) {
 
 /// The commands worth a hint here, the most useful first.
 fn hints(state: &State) -> Vec<&'static CommandRow> {
-    let contexts = if tab_prompts::is_editing(state) {
-        vec![crate::tui::action::Context::Editor]
-    } else {
-        state.tab.contexts(state)
-    };
+    let contexts = state.tab.editor(state).map_or_else(|| state.tab.contexts(state), |editor| vec![editor]);
     let fits = |row: &&CommandRow| {
         row.hint > 0
             && contexts.contains(&row.context)
@@ -362,6 +360,43 @@ pub fn panel_title(state: &State, name: &'static str, shown: usize, all: usize) 
     let filter = state.filter().input.text().trim();
     let filter = if filter.is_empty() { String::new() } else { format!(" /{filter}") };
     PanelTitle { name: state.words.say(name).into_owned(), count, filter }
+}
+
+/// Draws a frame whose title names all views of a tab and answers its inside. Behind the one in front stand count and
+/// filter where it is a list.
+pub fn views_panel(
+    painter: &mut Painter<'_>,
+    area: Rect,
+    names: &[&'static str],
+    front: usize,
+    title: Option<&PanelTitle>,
+    emphasis: Emphasis,
+) -> Rect {
+    let words: Vec<_> = names.iter().map(|name| painter.say(name)).collect();
+    let bar = format!(" {} ", painter.symbols.bar);
+    let mut parts: Vec<(&str, Role)> = Vec::with_capacity(2 * words.len() + 2);
+    let mut hits = Vec::with_capacity(words.len());
+    let mut x = area.x + 2;
+    for (view, word) in words.iter().enumerate() {
+        if view > 0 {
+            parts.push((&bar, Role::Border));
+            x += cells(text::width(&bar));
+        }
+        parts.push((word, if view == front { Role::Title } else { Role::Faint }));
+        let mut width = cells(text::width(word));
+        if let Some(title) = title.filter(|_| view == front) {
+            let [_, count, filter] = title.parts();
+            width += cells(text::width(count.0) + text::width(filter.0));
+            parts.extend([count, filter]);
+        }
+        hits.push((Rect { x, width, ..row(area, 0) }, Target::View(view)));
+        x += width;
+    }
+    let inside = painter.panel_with(area, &parts, emphasis);
+    for (place, target) in hits {
+        painter.hit(place, target);
+    }
+    inside
 }
 
 /// Says why a list is empty: not connected, filtered away, or truly empty.

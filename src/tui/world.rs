@@ -5,11 +5,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::types::alert::{ChannelView, Inbox, InboxAlert};
 use crate::types::audit::AuditRow;
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::engines::EngineKindInfo;
+use crate::types::calls::replay::SecurityCounts;
 use crate::types::calls::settings::SettingView;
 use crate::types::clock::UnixMillis;
+use crate::types::comparison::ComparisonEntry;
 use crate::types::engine::{EngineLoad, EngineView, HealthPoint, ModelView};
 use crate::types::failure::{Failure, Outcome};
 use crate::types::gpu::GpuView;
@@ -27,6 +30,9 @@ pub const KEPT_ROWS: usize = 500;
 
 /// Older pages of the audit log may add to what is kept, up to this.
 pub const KEPT_AUDIT_ROWS: usize = 10_000;
+
+/// Checks of an engine that are kept: a week, one every ten seconds.
+const KEPT_CHECKS: usize = 60_480;
 
 /// How the console stands to the owner of the home.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +122,10 @@ pub struct World {
     pub prompts: Page<Vec<PromptView>>,
     /// Model profiles.
     pub profiles: Page<Vec<ProfileView>>,
+    /// Saved comparisons, once somebody asked for them.
+    pub comparisons: Page<Vec<ComparisonEntry>>,
+    /// Security events of the last day, counted.
+    pub security_counts: Page<SecurityCounts>,
     /// Sums of what was used, of the span that the Proxy tab shows.
     pub usage: BTreeMap<UsageBy, Page<UsageReport>>,
     /// Routes that take a prompt.
@@ -126,6 +136,10 @@ pub struct World {
     pub settings: Page<Vec<SettingView>>,
     /// Health histories that were asked for.
     pub health: BTreeMap<EngineId, Page<Vec<HealthPoint>>>,
+    /// Alerts that came into the inbox.
+    pub inbox: Page<Inbox>,
+    /// Who else is alerted.
+    pub channels: Page<Vec<ChannelView>>,
 }
 
 /// Whether older audit rows exist.
@@ -152,7 +166,7 @@ pub enum Touched {
     Status,
     /// Requests.
     Requests,
-    /// Counters; the header shows them.
+    /// Counters or unread alerts; the header shows them.
     Traffic,
     /// Security events.
     Audit,
@@ -185,11 +199,15 @@ impl Default for World {
             keys: Page::default(),
             prompts: Page::default(),
             profiles: Page::default(),
+            comparisons: Page::default(),
+            security_counts: Page::default(),
             usage: BTreeMap::new(),
             prompt_routes: Page::default(),
             kinds: Page::default(),
             settings: Page::default(),
             health: BTreeMap::new(),
+            inbox: Page::default(),
+            channels: Page::default(),
         }
     }
 }
@@ -227,6 +245,20 @@ impl World {
         self.audit_end = AuditEnd::More;
     }
 
+    /// A history that was read goes on with the checks that come after it.
+    fn add_check(&mut self, view: &EngineView) {
+        let history = self.health.get_mut(&view.record.id).and_then(|page| page.value.as_mut());
+        let (Some(history), Some(at)) = (history, view.checked) else { return };
+        if history.last().is_none_or(|last| last.at < at) {
+            // One failure does not change the state yet; the newest of the short history tells, and 0 marks a failure.
+            let latency_ms = view.latency_history.last().copied().filter(|ms| *ms > 0);
+            let engine = view.record.id.clone();
+            history.push(HealthPoint { engine, at, latency_ms, reason: None });
+            let surplus = history.len().saturating_sub(KEPT_CHECKS);
+            history.drain(..surplus);
+        }
+    }
+
     /// How busy the engines are, and who waits for them.
     fn take_load(&mut self, load: Vec<EngineLoad>) {
         for told in &load {
@@ -240,6 +272,7 @@ impl World {
     fn apply_event(&mut self, event: LiveEvent) -> Touched {
         match event {
             LiveEvent::Engine(view) => {
+                self.add_check(&view);
                 match self.engines.binary_search_by(|known| known.record.id.cmp(&view.record.id)) {
                     Ok(index) => self.engines[index] = *view,
                     Err(index) => self.engines.insert(index, *view),
@@ -292,12 +325,33 @@ impl World {
                 }
                 Touched::Audit
             }
+            LiveEvent::Alert(alert) => {
+                self.take_alert(*alert);
+                Touched::Traffic
+            }
             LiveEvent::Changed(noun) => Touched::Store(noun),
             LiveEvent::Ending => {
                 self.link = Link::Ending;
                 Touched::All
             }
         }
+    }
+
+    /// An alert came; reading the inbox again may have brought it already.
+    fn take_alert(&mut self, alert: InboxAlert) {
+        let inbox = self.inbox.value.get_or_insert_default();
+        if alert.number != 0 && inbox.alerts.iter().any(|known| known.number == alert.number) {
+            return;
+        }
+        inbox.unread = inbox.unread.saturating_add(1);
+        inbox.alerts.insert(0, alert);
+        inbox.alerts.truncate(KEPT_ROWS);
+    }
+
+    /// Alerts that nobody has read.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.inbox.value.as_ref().map_or(0, |inbox| inbox.unread)
     }
 
     /// Adds an older page of the audit log.

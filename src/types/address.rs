@@ -1,11 +1,14 @@
 //! Client addresses and the lists that hold them (SPEC §5.2, §5.3).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
+
+/// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
+const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// Folds an IPv4-mapped IPv6 address (`::ffff:1.2.3.4`) to IPv4, so that one client has one address.
 #[must_use]
@@ -23,6 +26,71 @@ pub fn counting_prefix(address: IpAddr) -> IpAddr {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
     }
+}
+
+/// Whether an address is of the operator's own networks, or this machine: private (RFC 1918, RFC 4193), shared by a provider
+/// or an overlay network (RFC 6598), link-local, loopback, or unspecified, which connects to this machine (ip(7)).
+///
+/// Not the opposite of [`is_public`]: documentation, multicast and reserved addresses are neither.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match canonical(address) {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let shared = first == 100 && second & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
+/// Whether an address belongs to the public internet (IANA's special-purpose registries for IPv4 and IPv6). What is not known to be
+/// public is not.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match canonical(address) {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [first, second, third, _] = address.octets();
+    let special = match first {
+        // This network, private use, loopback, multicast, reserved, broadcast.
+        0 | 10 | 127 | 224.. => true,
+        // Shared between a provider and its customers (RFC 6598); some clouds put their metadata there.
+        100 => second & 0xc0 == 64,
+        // Link-local, which has most clouds' metadata (RFC 3927).
+        169 => second == 254,
+        172 => second & 0xf0 == 16,
+        // Protocol assignments, documentation, 6to4 relays, private use.
+        192 => matches!((second, third), (0, 0 | 2) | (88, 99) | (168, _)),
+        // Benchmarks (RFC 2544), documentation.
+        198 => matches!(second, 18 | 19) || (second, third) == (51, 100),
+        203 => (second, third) == (0, 113),
+        _ => false,
+    };
+    !special && address != AZURE_AGENT
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [first, second, third, ..] = address.segments();
+    // Global unicast is 2000::/3 alone: that leaves out loopback, unspecified, mapped and compatible IPv4, NAT64 (64:ff9b::/96),
+    // unique local, link-local, site-local and multicast.
+    let global = first & 0xe000 == 0x2000;
+    let special = match first {
+        // Protocol assignments with Teredo and benchmarks (2001::/23), documentation.
+        0x2001 => second < 0x200 || second == 0xdb8,
+        // 6to4 wraps any IPv4 address.
+        0x2002 => true,
+        // Documentation (RFC 9637): 3fff::/20.
+        0x3fff => second & 0xf000 == 0,
+        // Direct delegation for AS112, which answers for private names.
+        0x2620 => (second, third) == (0x4f, 0x8000),
+        _ => false,
+    };
+    global && !special
 }
 
 /// The address as the host of a URL: IPv6 stands in brackets (RFC 3986 §3.2.2).
@@ -104,6 +172,118 @@ mod tests {
     fn mapped_addresses_are_the_ipv4_client() {
         assert_eq!(canonical("::ffff:1.2.3.4".parse().expect("address")).to_string(), "1.2.3.4");
         assert_eq!(counting_prefix("2001:db8::1:2:3:4".parse().expect("address")).to_string(), "2001:db8::");
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn own_networks_are_private_and_nothing_else_is() {
+        for address in [
+            "192.168.0.1",
+            "10.9.9.9",
+            "172.16.0.1",
+            "172.31.255.255",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.1.1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::1",
+            "fc00::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(is_private(ip(address)) && !is_public(ip(address)), "{address}");
+        }
+        for address in [
+            "8.8.8.8",
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "169.253.0.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "168.63.129.16",
+            "2001:4860::1",
+            "2001:db8::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::a00:1",
+            "ff02::1",
+        ] {
+            assert!(!is_private(ip(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_public_is_known() {
+        for address in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.100.100.200",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(ip(address)), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "93.184.216.34",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.17.0.1",
+            "223.255.255.254",
+            "169.253.1.1",
+            "2606:4700::1111",
+            "2a00:1450:4001::1",
+            "2001:4860:4860::8888",
+            "::ffff:1.1.1.1",
+        ] {
+            assert!(is_public(ip(address)), "{address}");
+        }
     }
 
     #[test]

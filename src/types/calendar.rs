@@ -44,6 +44,12 @@ pub fn date(at: UnixMillis) -> String {
     zoned(at).map(|here| here.date().to_string()).unwrap_or_default()
 }
 
+/// Local date and time to the minute, as 2026-01-31 14:05; empty beyond the calendar's end.
+#[must_use]
+pub fn moment(at: UnixMillis) -> String {
+    zoned(at).map(|here| here.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
+}
+
 fn zoned(at: UnixMillis) -> Option<ZonedDateTime> {
     Some(Timestamp::from_millisecond(at.0).ok()?.to_zoned_datetime(TimeZone::system()))
 }

@@ -35,6 +35,26 @@ pub struct StoredCertificate {
     pub created: UnixMillis,
 }
 
+/// Why a listener is given a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A listener starts, and somebody waits for it.
+    Start,
+    /// In passing, once a minute.
+    Look,
+    /// Everything is read again: nothing that takes long.
+    Reload,
+    /// The operator wants another one now.
+    Asked,
+}
+
+/// How far obtaining a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateProgress {
+    /// What is being done now, for people.
+    pub message: String,
+}
+
 /// How a listener's certificate fares.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TlsStatus {

@@ -48,6 +48,39 @@ pub struct Sampling {
     pub seed: Option<i64>,
 }
 
+/// Who said something in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaker {
+    /// Whoever sets the rules; says something at the very beginning.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Speaker {
+    /// Its name in requests.
+    #[must_use]
+    pub fn role(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// What was said before a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// By whom.
+    pub by: Speaker,
+    /// What; outside text where a model said it.
+    pub text: String,
+}
+
 /// Sound, as requests and answers carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AudioClip {

@@ -23,6 +23,8 @@ impl TlsMode {
     pub const PACKAGED_CA: &'static str = "packaged-ca";
     /// A certificate that the operator brings as files.
     pub const CERTIFICATE_FILES: &'static str = "certificate-files";
+    /// A certificate from an ACME directory.
+    pub const HTTPS_ACME: &'static str = "https-acme";
 
     /// Plain HTTP, for loopback.
     #[must_use]
@@ -98,6 +100,8 @@ pub enum ListenerPart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum ListenerPhase {
+    /// Holds its ports and waits for its first certificate; only the plain port answers.
+    Obtaining,
     /// Accepts connections.
     Running,
     /// Refuses new connections; streams get up to 30 s (SPEC §4.8).

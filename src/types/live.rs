@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::alert::InboxAlert;
 use super::audit::AuditRow;
 use super::clock::UnixMillis;
 use super::engine::{EngineLoad, EngineView, ModelView};
@@ -70,6 +71,8 @@ pub enum Noun {
     Settings,
     /// Aliases.
     Aliases,
+    /// Alert channels, their deliveries and the inbox.
+    Alerts,
 }
 
 /// One thing that happened.
@@ -94,6 +97,8 @@ pub enum LiveEvent {
     Traffic(Box<Traffic>),
     /// A security event was recorded.
     Audit(Box<AuditRow>),
+    /// An alert came into the inbox.
+    Alert(Box<InboxAlert>),
     /// A store changed.
     Changed(Noun),
     /// The owner is about to end.

@@ -4,7 +4,9 @@
 //! Called by every room. Must never do I/O, read a clock other than through [`clock::Clock`], or know
 //! another room.
 
+pub mod acme;
 pub mod address;
+pub mod alert;
 pub mod alias;
 pub mod audit;
 pub mod bench;

@@ -392,6 +392,29 @@ impl Rules {
         };
         Scoring { mode, points: points.get(), per_minute: per_minute.get() }
     }
+
+    /// The same with every rule in one mode; points and counts stay.
+    #[must_use]
+    pub fn all_in(mut self, mode: Mode) -> Self {
+        for rule in RuleName::ALL {
+            *match rule {
+                RuleName::SqlInjection => &mut self.sql_injection.mode,
+                RuleName::PathTraversal => &mut self.path_traversal.mode,
+                RuleName::CodeInjection => &mut self.code_injection.mode,
+                RuleName::ScannerAgent => &mut self.scanner_agent.mode,
+                RuleName::MissingAgent => &mut self.missing_agent.mode,
+                RuleName::UnusualMethod => &mut self.unusual_method.mode,
+                RuleName::ManyNotFound => &mut self.many_not_found.mode,
+                RuleName::RequestBurst => &mut self.request_burst.mode,
+                RuleName::OversizedBody => &mut self.oversized_body.mode,
+                RuleName::HeldOpen => &mut self.held_open.mode,
+                RuleName::UnknownEndpoint => &mut self.unknown_endpoint.mode,
+                RuleName::RepeatedBody => &mut self.repeated_body.mode,
+                RuleName::Honeypot => &mut self.honeypot.mode,
+            } = mode;
+        }
+        self
+    }
 }
 
 /// What scores lead to: warn, block, block for longer (SPEC §5.4).
@@ -653,6 +676,15 @@ mod tests {
             (RuleName::Honeypot, 10, 5),
         ] {
             assert_eq!(policy.rules.scoring(rule), Scoring { mode: Mode::Enforce, points, per_minute }, "{rule}");
+        }
+    }
+
+    #[test]
+    fn every_rule_is_put_in_one_mode_and_keeps_its_points() {
+        let before = Rules::default();
+        let after = before.clone().all_in(Mode::Simulate);
+        for rule in RuleName::ALL {
+            assert_eq!(after.scoring(rule), Scoring { mode: Mode::Simulate, ..before.scoring(rule) }, "{rule}");
         }
     }
 

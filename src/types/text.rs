@@ -42,9 +42,53 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// What API keys begin with: FLM's own, and those of OpenAI's kind, which people paste everywhere.
+const KEY_BEGINNINGS: [&str; 2] = ["flm_", "sk-"];
+/// Characters of a key that may be shown: beginning and public id (SPEC §5.1).
+const SHOWN: usize = 12;
+/// A shorter word is no key.
+const SHORTEST_KEY: usize = 20;
+
+/// Takes the secret part out of everything that looks like an API key, in text that leaves the home or goes into a log;
+/// borrows when there is none. The last resort: nothing that quotes text may hand a key over in the first place.
+#[must_use]
+pub fn redact_keys(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut from = 0;
+    while let Some(at) = KEY_BEGINNINGS.iter().filter_map(|word| text[from..].find(word)).min().map(|at| from + at) {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).unwrap_or(rest.len());
+        if end >= SHORTEST_KEY {
+            out.push_str(&text[copied..at + SHOWN]);
+            out.push('…');
+            copied = at + end;
+        }
+        // A word that is too short is stepped over whole: a key does not begin within it.
+        from = at + end.max(1);
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_lose_their_secret_and_nothing_else_changes() {
+        let key = format!("flm_Ab12Cd34_{}", "x".repeat(49));
+        assert_eq!(redact_keys(&format!("a {key}, {key}é")), "a flm_Ab12Cd34…, flm_Ab12Cd34…é");
+        assert_eq!(redact_keys("\"sk-proj-0123456789abcdef\""), "\"sk-proj-0123…\"");
+        for plain in
+            ["", "flm_", "flm_Ab12Cd34", "a task-force of ask-me", "the key flm_Ab12Cd34 was revoked", "日本語"]
+        {
+            assert!(matches!(redact_keys(plain), Cow::Borrowed(same) if same == plain), "{plain}");
+        }
+    }
 
     #[test]
     fn escape_sequences_and_bidi_controls_become_visible() {

@@ -1,6 +1,6 @@
 //! What was used: requests, tokens and times, summed per key, model, engine and hour (SPEC §2 `flm usage`).
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -98,9 +98,10 @@ impl UsageSums {
     }
 }
 
-impl AddAssign for UsageSums {
-    fn add_assign(&mut self, more: Self) {
-        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+impl UsageSums {
+    fn each(&mut self, other: Self, change: impl Fn(u64, u64) -> u64) {
+        let add = |sum: &mut u64, more: u64| *sum = change(*sum, more);
+        let more = other;
         add(&mut self.requests, more.requests);
         add(&mut self.failed, more.failed);
         add(&mut self.estimated, more.estimated);
@@ -112,6 +113,18 @@ impl AddAssign for UsageSums {
         add(&mut self.first_tokens, more.first_tokens);
         add(&mut self.rated_tokens, more.rated_tokens);
         add(&mut self.rated_us, more.rated_us);
+    }
+}
+
+impl AddAssign for UsageSums {
+    fn add_assign(&mut self, more: Self) {
+        self.each(more, u64::saturating_add);
+    }
+}
+
+impl SubAssign for UsageSums {
+    fn sub_assign(&mut self, less: Self) {
+        self.each(less, u64::saturating_sub);
     }
 }
 

@@ -285,8 +285,9 @@ impl ChatTranslator {
             "id": self.id, "object": "chat.completion.chunk", "created": created, "model": model,
             "system_fingerprint": "fp_ollama", "choices": choices,
         });
-        if let Some(usage) = usage {
-            chunk["usage"] = usage;
+        // Who wants usage gets `null` on every other chunk, as from OpenAI's own API (CLIENTS.md).
+        if self.usage_for_client == UsageForClient::Pass {
+            chunk["usage"] = usage.unwrap_or_default();
         }
         if let Some(timings) = timings {
             chunk["timings"] = timings;

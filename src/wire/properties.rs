@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::types::clock::{Clock, UnixMillis};
 use crate::wire::anthropic_answer::MessagesWriter;
 use crate::wire::anthropic_request;
-use crate::wire::client::ClientWriter;
+use crate::wire::client::{ClientWriter, ToldError};
 use crate::wire::ollama_answer::ChatTranslator;
 use crate::wire::ollama_client_answer::OllamaWriter;
 use crate::wire::ollama_client_request::{self, Work};
@@ -214,6 +214,49 @@ fn read_ollama(lines: &str) -> Said {
     said
 }
 
+/// Prompt and answer tokens as the last word of a stream tells them.
+fn usage_in(dialect: usize, events: &str) -> Option<(u64, u64)> {
+    let documents: Vec<Value> = if dialect < 3 {
+        data(events).collect()
+    } else {
+        events.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    documents.iter().rev().find_map(|document| {
+        let places = [
+            (&document["usage"], "prompt_tokens", "completion_tokens"),
+            (&document["usage"], "input_tokens", "output_tokens"),
+            (&document["response"]["usage"], "input_tokens", "output_tokens"),
+            (document, "prompt_eval_count", "eval_count"),
+        ];
+        places
+            .into_iter()
+            .find_map(|(usage, prompt, completion)| Some((usage[prompt].as_u64()?, usage[completion].as_u64()?)))
+    })
+}
+
+/// What a stream that broke off says last, as each API does (SPEC §4.3).
+fn error_in(dialect: usize, events: &str) -> Option<String> {
+    let error = match dialect {
+        0 => {
+            let events = events.strip_suffix("data: [DONE]\n\n")?;
+            data(events).last()?["error"]["message"].clone()
+        }
+        1 => {
+            let (_, last) = events.trim_end().rsplit_once("event: error\n")?;
+            serde_json::from_str::<Value>(last.strip_prefix("data: ")?).ok()?["error"]["message"].clone()
+        }
+        2 => {
+            let last = data(events).last()?;
+            if last["type"] != "response.failed" {
+                return None;
+            }
+            last["response"]["error"]["message"].clone()
+        }
+        _ => serde_json::from_str::<Value>(events.lines().last()?).ok()?["error"].clone(),
+    };
+    error.as_str().map(str::to_owned)
+}
+
 /// A request of OpenAI's shape in which nothing is said in two ways.
 fn openai_request() -> impl Strategy<Value = Value> {
     let message = prop_oneof![
@@ -276,6 +319,54 @@ proptest! {
         for (writer, read) in writers().into_iter().zip(readers) {
             let kind = format!("{writer:?}");
             prop_assert_eq!(read(&told(&[stream.as_bytes()], writer)), said.clone(), "{}", kind);
+        }
+    }
+
+    #[test]
+    fn every_dialect_tells_the_tokens_that_the_engine_counted(
+        said in said(), lengths in proptest::collection::vec(1_usize..6, 1..4), mixed in any::<bool>(),
+    ) {
+        let stream = openai_stream(&said, &lengths, mixed);
+        for (dialect, writer) in writers().into_iter().enumerate() {
+            let kind = format!("{writer:?}");
+            prop_assert_eq!(usage_in(dialect, &told(&[stream.as_bytes()], writer)), Some((3, 5)), "{}", kind);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_anywhere_ends_with_an_error_in_every_dialect_and_says_nothing_that_was_not_said(
+        said in said(), lengths in proptest::collection::vec(1_usize..6, 1..4), mixed in any::<bool>(),
+        border in any::<prop::sample::Index>(), message in "[a-z é\"\\\\]{1,20}",
+    ) {
+        let stream = openai_stream(&said, &lengths, mixed);
+        // Before the finish reason: after it nothing is missing.
+        let last = stream.find("\"finish_reason\":\"").expect("an end");
+        let cut = &stream.as_bytes()[..border.index(last)];
+        let error = ToldError {
+            status: 502, code: "engine_error", kind: "server_error", message: &message, param: None, request_id: "req_1",
+        };
+        let readers = [read_openai, read_messages, read_responses, read_ollama];
+        for (dialect, (mut client, read)) in writers().into_iter().zip(readers).enumerate() {
+            let mut tap = Tap::new(UsageForClient::Pass, 1);
+            let mut events = Vec::new();
+            tap.push(Bytes::copy_from_slice(cut), &mut events).expect("a stream");
+            prop_assert!(tap.finish(&mut Vec::new()).is_err(), "it was cut");
+            let mut out = VecDeque::new();
+            for run in events {
+                client.push(run, &mut out).expect("chunks");
+            }
+            let before = out.len();
+            client.fail(&error, &mut out);
+            let text = String::from_utf8(out.iter().flat_map(|bytes| bytes.to_vec()).collect()).expect("text");
+            prop_assert_eq!(error_in(dialect, &text), Some(message.clone()), "{}", text);
+            let begun: String =
+                out.iter().take(before).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+            // Arguments that broke off are no JSON and are never told as a whole call.
+            if said.calls.is_empty() {
+                let part = read(&begun);
+                prop_assert!(said.content.starts_with(&part.content) && said.reasoning.starts_with(&part.reasoning));
+                prop_assert!(!part.cut, "what broke off was not cut by a limit");
+            }
         }
     }
 

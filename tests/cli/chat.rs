@@ -308,6 +308,19 @@ fn the_key_of_a_call_dies_with_it() {
 }
 
 #[test]
+fn what_the_model_is_told_before_goes_first_on_both_routes() {
+    let place = place(chats(says(&["ok"])));
+    let chat = ["chat", "--model", MODEL, "--prompt", "hi", "--system", "Be brief.", "--stream"];
+    text(&place.home, &chat);
+    let asked = place.engine.seen().asked.last().expect("a request").json();
+    let wanted = json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]);
+    assert_eq!(asked["messages"], wanted);
+    text(&place.home, &[chat.as_slice(), &["--responses"]].concat());
+    let asked = place.engine.seen().asked.last().expect("a request").json();
+    assert!(asked.to_string().contains("Be brief."), "{asked}");
+}
+
+#[test]
 fn settings_of_client_programs_are_told_and_tried() {
     let streams = |asked: &crate::fake_engine::Asked| asked.json()["stream"] == true;
     let place = place(scripts::llamacpp().first_when(

@@ -1,6 +1,9 @@
 //! API keys from making to revoking.
 
-use crate::home::Home;
+use portable_pty::CommandBuilder;
+
+use crate::home::{Home, PATIENCE};
+use crate::terminal::Terminal;
 use crate::{redacted, run, text};
 
 #[test]
@@ -72,4 +75,45 @@ fn people_get_tables_and_the_key_alone_on_stdout() {
     ID        LABEL      STATE  REQUESTS/MIN  LAST USED  MADE
     [keyid_]  wide 日本  works  600           never      [time]
     ");
+}
+
+#[test]
+fn a_leaked_key_is_dealt_with_after_a_look_and_a_yes() {
+    let home = Home::new();
+    let id = |label: &str| {
+        home.create_key(label);
+        let keys = home.answer(&["api-keys", "list"]);
+        let key = keys.as_array().expect("a list").iter().find(|key| key["label"] == label).expect("is there");
+        key["id"].as_str().expect("an id").to_owned()
+    };
+    let works = |id: &str| home.answer(&["api-keys", "show", id])["revoked"].is_null();
+    let (first, second) = (id("first"), id("second"));
+
+    // Nobody to ask: it shows, and says how.
+    let shown = run(&home, &["api-keys", "revoke", &first, "--ban-addresses"]);
+    assert_eq!(shown.code, 1, "{}", shown.out);
+    let answer: serde_json::Value = serde_json::from_str(&shown.out).expect("JSON");
+    assert_eq!((&answer["data"]["done"], &answer["data"]["preview"]["requests"]), (&false.into(), &0.into()));
+    let shown = run(&home, &["api-keys", "revoke", &first, "--ban-addresses", "--format", "text"]);
+    assert!(shown.err.contains("--yes"), "{}{}", shown.out, shown.err);
+    assert!(works(&first));
+
+    let ask = |id: &str, answer: &str| {
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_flm"));
+        command.args(["api-keys", "revoke", id, "--ban-addresses"]);
+        let mut terminal = Terminal::start(home.at_home(command), 110, 40);
+        terminal.wait_for("[y/N]", PATIENCE);
+        terminal.send(answer);
+        terminal.wait_until_ended(PATIENCE).exit_code()
+    };
+    assert_eq!(ask(&first, "\r"), 1, "Enter alone is no");
+    assert!(works(&first));
+    assert_eq!(ask(&first, "y\r"), 0);
+    assert!(!works(&first));
+
+    let done = home.answer(&["api-keys", "revoke", &second, "--ban-addresses", "--yes"]);
+    assert_eq!((&done["done"], done["answer"]["blocked"].as_array().map(Vec::len)), (&true.into(), Some(0)));
+    assert!(!works(&second));
+    let wrong = run(&home, &["api-keys", "revoke", &second, "--yes"]);
+    assert_eq!(wrong.code, 1, "--yes alone agrees to nothing");
 }

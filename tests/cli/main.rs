@@ -11,6 +11,8 @@ mod engine;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/engine_scripts.rs"]
 mod engine_scripts;
+#[path = "../support/fake_acme.rs"]
+mod fake_acme;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
@@ -23,9 +25,12 @@ mod stream;
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod terminal;
 
+mod acme;
+mod alerts;
 mod aliases;
 mod audit;
 mod authority;
+mod backup;
 mod chat;
 mod egress;
 mod faults;
@@ -38,6 +43,7 @@ mod models;
 mod owners;
 mod profiles;
 mod settings;
+mod streams;
 mod tls;
 mod usage;
 

@@ -132,3 +132,27 @@ fn flm_asks_its_own_endpoint_over_tls_and_trusts_nothing_but_the_certificate_tha
     assert_eq!((refused.code, error["code"].as_str()), (1, Some("NOT_FOUND")), "{}", refused.out);
     assert!(error["request_id"].as_str().expect("an id").starts_with("req_"), "{error}");
 }
+
+#[test]
+fn a_listener_is_looked_at_before_it_is_started_and_nothing_is_changed() {
+    let home = Home::new();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = held.local_addr().expect("an address").port().to_string();
+    let report = home.answer(&["proxy", "check", "--mode", "packaged-ca", "--bind", "127.0.0.1", "--port", &port]);
+    assert_eq!(
+        (&report["exposure"], &report["privacy"], &report["keys"]),
+        (&"local".into(), &"kept".into(), &0.into())
+    );
+    assert_eq!((&report["ports"][0]["state"], &report["ports"][0]["purpose"]), (&"held".into(), &"plain".into()));
+    assert_eq!(report["ports"][1]["purpose"], "tls");
+    let modes: Vec<_> = report["modes"].as_array().expect("modes").iter().map(|mode| mode["name"].clone()).collect();
+    assert!(modes.contains(&"packaged-ca".into()) && modes[0] == "local-http", "{modes:?}");
+    let told = text(&home, &["proxy", "check", "--bind", "0.0.0.0", "--port", &port]);
+    assert!(told.contains("in clear") && told.contains("held by") && told.contains("13 enforce"), "{told}");
+    assert_eq!(home.owner(), None, "no daemon was started for it");
+    drop(held);
+    let url = home.start_proxy();
+    let ours = url.rsplit(':').next().expect("a port");
+    let report = home.answer(&["proxy", "check", "--port", ours]);
+    assert_eq!(report["ports"][0]["state"], "ours");
+}

@@ -5,7 +5,9 @@
 //! `cargo test --test components -- --include-ignored`; a missing component is then a failure, not a pass.
 #![expect(clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test ends by panicking")]
 
+mod acme;
 mod authority;
+mod connect;
 mod deployment;
 mod dialects;
 mod egress;
@@ -16,6 +18,7 @@ mod engine_scripts;
 #[path = "../support/fake_engine.rs"]
 mod fake_engine;
 mod firewall;
+mod full_disk;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]
 #[path = "../support/home.rs"]
 mod home;
@@ -24,6 +27,7 @@ mod matrix;
 mod media;
 mod namespace;
 mod packaging;
+mod prometheus;
 #[path = "../support/stream.rs"]
 mod stream;
 #[expect(dead_code, reason = "the pty tests use the rest of it")]

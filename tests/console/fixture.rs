@@ -18,9 +18,12 @@ use flm::types::address::{BlockEntry, BlockSource, ListedNetwork, parse_network}
 use flm::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use flm::types::calls::addresses::{BlockPage, NetworkList};
 use flm::types::calls::engines::EngineKindInfo;
+use flm::types::calls::replay::{SecurityCounts, SecurityStats};
 use flm::types::calls::settings::{SettingSource, SettingView};
 use flm::types::clock::UnixMillis;
-use flm::types::engine::{Capability, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView, ModelView};
+use flm::types::engine::{
+    Capability, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView, HealthPoint, ModelView,
+};
 use flm::types::gpu::GpuView;
 use flm::types::ids::{CanonicalModel, EngineId, KeyId, RequestId};
 use flm::types::key::{CreatedKey, KeyLimits, KeyView};
@@ -51,6 +54,7 @@ pub(crate) fn busy(language: &str, size: (u16, u16)) -> State {
     let mut state = console(language, size);
     attach(&mut state, snapshot());
     answer_all(&mut state, full_page);
+    answer(&mut state, Ticket(0), Reply::SecurityStats(SecurityStats::default(), Ok(security_counts())));
     state.toasts.clear();
     state
 }
@@ -71,6 +75,7 @@ pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
     };
     attach(&mut state, none);
     answer_all(&mut state, empty_page);
+    answer(&mut state, Ticket(0), Reply::SecurityStats(SecurityStats::default(), Ok(SecurityCounts::default())));
     state.toasts.clear();
     state
 }
@@ -131,8 +136,10 @@ fn key_event(written: &str) -> KeyEvent {
         "down" => KeyCode::Down,
         "left" => KeyCode::Left,
         "right" => KeyCode::Right,
-        "f2" => KeyCode::F(2),
-        "f9" => KeyCode::F(9),
+        "pageup" => KeyCode::PageUp,
+        "pagedown" => KeyCode::PageDown,
+        "space" => KeyCode::Char(' '),
+        _ if name.len() > 1 && name.starts_with('f') => KeyCode::F(name[1..].parse().expect("a function key")),
         _ => KeyCode::Char(name.chars().next().expect("a letter")),
     };
     KeyEvent::new(code, modifiers)
@@ -202,7 +209,7 @@ fn empty_page(request: Request) -> Option<Reply> {
     })
 }
 
-fn full_page(request: Request) -> Option<Reply> {
+pub(crate) fn full_page(request: Request) -> Option<Reply> {
     Some(match request {
         Request::ListKeys(call) => Reply::ListKeys(call, Ok(keys())),
         Request::ListBlocks(call) => Reply::ListBlocks(call, Ok(BlockPage { total: 3, entries: blocks() })),
@@ -359,6 +366,43 @@ pub(crate) fn usage(by: UsageBy) -> UsageReport {
         ],
     };
     UsageReport { by, since: ago(86_400), rows, total: sums(1_241, 214_100, 5) }
+}
+
+/// Checks of an hour: calm, an outage of ten minutes, then slower than before.
+pub(crate) fn health(engine: &EngineId) -> Vec<HealthPoint> {
+    (0..120_u32)
+        .map(|number| {
+            let down = (60..80).contains(&number) || number % 37 == 0;
+            let slow = if number >= 80 { 40 } else { 0 };
+            HealthPoint {
+                engine: engine.clone(),
+                at: ago(u64::from(120 - number) * 30),
+                latency_ms: (!down).then_some(4 + number * 7 % 9 + slow),
+                reason: down.then(|| "connection refused".to_owned()),
+            }
+        })
+        .collect()
+}
+
+/// Security events of a day: a quiet night, an attack in the morning.
+pub(crate) fn security_counts() -> SecurityCounts {
+    let mut counts = SecurityCounts::default();
+    let bursts = [
+        (0, 7, Severity::High),
+        (1, 2, Severity::Low),
+        (2, 1, Severity::Medium),
+        (5, 340, Severity::Critical),
+        (6, 41, Severity::High),
+        (13, 1, Severity::Low),
+    ];
+    for (hours, events, severity) in bursts {
+        for _ in 0..events {
+            counts.count(ago(hours * 3_600), AuditKind::RuleHit, severity);
+        }
+    }
+    let source = |address: &str, count| (address.parse().expect("parses"), count);
+    counts.sources = vec![source("203.0.113.77", 352), source("2001:db8:bad::", 36), source("198.51.100.9", 4)];
+    counts
 }
 
 fn prompts() -> Vec<PromptView> {

@@ -172,16 +172,6 @@ fn a_block_that_ran_out_leaves_the_list_by_itself() {
 }
 
 #[test]
-fn alerts_are_counted_until_they_are_seen() {
-    let mut state = busy("en", (80, 24));
-    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(401, AuditKind::RuleHit, Severity::High, "x"))));
-    happen(&mut state, LiveEvent::Audit(Box::new(audit_row(402, AuditKind::KeyChanged, Severity::Low, "y"))));
-    assert_eq!(state.unread_alerts, 1);
-    press(&mut state, "4");
-    assert_eq!(state.unread_alerts, 0);
-}
-
-#[test]
 fn a_changed_store_is_read_again() {
     let mut state = busy("en", (80, 24));
     let asked = calls(happen(&mut state, LiveEvent::Changed(Noun::Blocklist)));
@@ -191,7 +181,8 @@ fn a_changed_store_is_read_again() {
 #[test]
 fn older_events_are_read_when_the_end_is_reached() {
     let mut state = busy("en", (80, 24));
-    let asked = calls(press(&mut state, "4 G"));
+    press(&mut state, "4");
+    let asked = calls(press(&mut state, "G"));
     let [(ticket, Request::ListAudit(call))] = asked.as_slice() else { panic!("{asked:?}") };
     assert_eq!(call.before, Some(396));
     assert!(calls(press(&mut state, "G")).is_empty(), "one page at a time");
@@ -345,6 +336,7 @@ fn usage_is_read_when_it_is_shown_again_while_requests_come_and_for_another_span
     state.now = state.now.plus(Duration::from_secs(6));
     assert_eq!(reads(calls(happen(&mut state, LiveEvent::Request(Box::new(row.clone()))))), [day, day]);
     assert_eq!(reads(calls(press(&mut state, "t"))), [day * 7, day * 7]);
+    assert_eq!(reads(calls(press(&mut state, "v"))), [day * 7, day * 7], "the load shows them too");
     press(&mut state, "v");
     state.now = state.now.plus(Duration::from_secs(60));
     assert!(reads(calls(happen(&mut state, LiveEvent::Request(Box::new(row))))).is_empty(), "nobody looks");
@@ -391,4 +383,82 @@ fn a_refused_reload_is_told_once_and_so_is_its_end() {
     assert!(state.toasts.is_empty(), "the same again is no news");
     happen(&mut state, LiveEvent::Status(Box::new(status())));
     assert!(screen_text(&draw(&mut state)).contains("in force"));
+}
+
+#[test]
+fn a_request_is_asked_again_of_another_model_by_typing_since_bodies_are_not_kept() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "3 j R");
+    assert!(screen_text(&draw(&mut state)).contains("keeps no bodies"));
+    press(&mut state, "y");
+    assert_eq!(state.tab, Tab::Models);
+    type_text(&mut state, "qwen");
+    press(&mut state, "enter");
+    type_text(&mut state, "Why?");
+    let asked = calls(press(&mut state, "enter"));
+    assert!(matches!(asked.as_slice(), [(_, Request::Chat(call))] if call.model == "qwen3:14b"), "{asked:?}");
+}
+
+#[test]
+fn the_counts_of_the_last_day_go_on_with_the_events_and_are_read_again_once_a_minute() {
+    let mut state = busy("en", (80, 24));
+    assert!(calls(press(&mut state, "4")).iter().any(|(_, asked)| matches!(asked, Request::SecurityStats(_))));
+    let before = state.world.security_counts.value.as_ref().expect("counts").events;
+    let event = |number| LiveEvent::Audit(Box::new(audit_row(number, AuditKind::RuleHit, Severity::High, "x")));
+    assert!(calls(happen(&mut state, event(401))).is_empty(), "they are fresh");
+    assert_eq!(state.world.security_counts.value.as_ref().expect("counts").events, before + 1);
+    state.now = NOW.plus(Duration::from_secs(61));
+    let asked = calls(happen(&mut state, event(402)));
+    assert!(matches!(asked.as_slice(), [(_, Request::SecurityStats(_))]), "{asked:?}");
+}
+
+#[test]
+fn a_theme_that_is_saved_is_in_force_at_once_and_a_faulty_one_is_told() {
+    use std::collections::BTreeMap;
+    let mut state = busy("en", (80, 24));
+    let themes = |text: &str| Action::Themes(BTreeMap::from([("dark".to_owned(), text.to_owned())]));
+    let before = state.theme.clone();
+    update(&mut state, themes("title = \"Mine\"\n[roles]\naccent = \"#ff0000\""));
+    assert_eq!(state.theme.title, "Mine");
+    assert_ne!(state.theme, before);
+    let own = state.theme.clone();
+    update(&mut state, themes("[roles]\naccent = \"#f\""));
+    assert_eq!(state.theme, own, "the colours stay");
+    assert!(screen_text(&draw(&mut state)).contains("write colours as #rrggbb"));
+}
+
+#[test]
+fn the_palette_finds_commands_of_every_tab_and_goes_where_they_are_valid() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, ":");
+    type_text(&mut state, "createkey");
+    assert!(screen_text(&draw(&mut state)).contains("API keys"), "it says where the command belongs");
+    press(&mut state, "enter");
+    assert_eq!(state.tab, Tab::Proxy);
+    assert!(matches!(state.overlays.last(), Some(Overlay::Form(_))), "the form to make a key is open");
+    press(&mut state, "esc 1 :");
+    type_text(&mut state, "chattester");
+    press(&mut state, "enter");
+    type_text(&mut state, "q is a letter here");
+    assert_eq!(state.models.chat.input.text(), "q is a letter here");
+}
+
+#[test]
+fn a_history_that_was_read_goes_on_with_the_checks_that_come() {
+    let mut state = busy("en", (80, 24));
+    for (ticket, asked) in calls(press(&mut state, "1 enter")) {
+        let Request::EngineHealth(call) = asked else { continue };
+        let points = crate::fixture::health(call.id.as_ref().expect("one engine"));
+        answer(&mut state, ticket, Reply::EngineHealth(call, Ok(points)));
+    }
+    let mut engine = state.world.engines[0].clone();
+    let id = engine.record.id.clone();
+    let length = |state: &flm::tui::state::State| {
+        state.world.health.get(&id).and_then(|page| page.value.as_ref()).map_or(0, Vec::len)
+    };
+    let before = length(&state);
+    engine.checked = Some(NOW.plus(Duration::from_secs(1)));
+    happen(&mut state, LiveEvent::Engine(Box::new(engine.clone())));
+    happen(&mut state, LiveEvent::Engine(Box::new(engine)));
+    assert_eq!((before, length(&state)), (120, 121), "each check once");
 }

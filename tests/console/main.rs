@@ -1,11 +1,17 @@
 //! The console without a terminal: journeys of actions, screens as text, keys and words.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
+mod alerts;
+mod chat;
+mod compare;
 mod firewall;
 mod fixture;
 mod journeys;
 mod keys;
+mod leak;
+mod monkey;
 mod picture;
 mod screens;
+mod wizard;
 mod words;
 mod work;

@@ -42,10 +42,18 @@ fn raw_bytes_of_every_tab() {
             ("q", "quit"),
             ("f2", "settings"),
             ("3 j enter", "request"),
+            ("3 v v v", "load"),
         ] {
             let mut state = busy(language, (80, 24));
             press(&mut state, keys);
             dump(&format!("{name}_{language}"), &mut state);
+        }
+    }
+    for language in ["en", "ja"] {
+        for size in [(80, 24), (120, 40)] {
+            dump(&format!("chat_{language}"), &mut crate::chat::full(language, size));
+            dump(&format!("compare_{language}"), &mut crate::compare::full(language, size));
+            dump(&format!("wizard_{language}"), &mut crate::wizard::at_policy(language, size));
         }
     }
     for theme in ["light", "high-contrast", "dusk", "moss"] {

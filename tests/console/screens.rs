@@ -5,6 +5,7 @@ use flm::tui::effect::{Reply, Request};
 use flm::tui::state::State;
 use flm::tui::text;
 use flm::tui::update::update;
+use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::keys::CreateKey;
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::key::KeyLimits;
@@ -59,6 +60,34 @@ fn every_tab_with_data() {
 }
 
 #[test]
+fn an_engine_shows_its_latency_and_its_errors_over_an_hour() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let mut state = busy(language, size);
+            for (ticket, asked) in calls(press(&mut state, "1 j enter")) {
+                let Request::EngineHealth(call) = asked else { continue };
+                let points = fixture::health(call.id.as_ref().expect("one engine"));
+                fixture::answer(&mut state, ticket, Reply::EngineHealth(call, Ok(points)));
+            }
+            check(&format!("engine_history_{language}_{}x{}", size.0, size.1), &mut state);
+        }
+    }
+}
+
+#[test]
+fn a_request_shows_the_rules_that_it_met() {
+    for language in LANGUAGES {
+        let mut state = busy(language, (120, 40));
+        let id = flm::types::ids::RequestId::from_random(0x33_3333);
+        let mut row = fixture::audit_row(401, AuditKind::RuleHit, Severity::High, "path_climbing +40: /v1/../../etc");
+        row.event.request_id = Some(id);
+        fixture::happen(&mut state, LiveEvent::Audit(Box::new(row)));
+        press(&mut state, "3 j j");
+        check(&format!("request_rules_{language}"), &mut state);
+    }
+}
+
+#[test]
 fn every_tab_without_data() {
     for language in LANGUAGES {
         for (key, tab) in TABS {
@@ -109,6 +138,7 @@ fn every_view_and_box() {
             ("?", "help"),
             (":", "palette"),
             (": s t o p", "palette_search"),
+            ("3 R", "replay"),
             ("f2", "settings"),
             ("f2 a", "all_settings"),
             ("2 e", "form_profile"),
@@ -139,6 +169,8 @@ fn what_was_used_and_a_refused_reload() {
                 fixture::answer(&mut state, ticket, Reply::ShowUsage(call, Ok(report)));
             }
             check(&format!("usage_{language}_{}x{}", size.0, size.1), &mut state);
+            press(&mut state, "v");
+            check(&format!("load_{language}_{}x{}", size.0, size.1), &mut state);
         }
         let mut state = busy(language, (80, 24));
         press(&mut state, "3");

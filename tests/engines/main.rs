@@ -19,13 +19,12 @@ use flm::engines::adapter::{Adapter, AnswerProgress, Delivery, EngineFault, Engi
 use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::net::egress::Egress;
-use flm::net::pool::{Pool, PoolConfig};
+use flm::net::pool::{Answered, Pool, PoolConfig, Repeat};
 use flm::net::upstream::Upstream;
 use flm::telemetry::tasks::Tasks;
 use flm::types::secret::Secret;
 use flm::wire::json_body::JsonBody;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::fake_engine::FakeEngine;
@@ -102,16 +101,13 @@ pub(crate) async fn exchange(
         delivery,
         api_key: Some(&key),
     })?;
-    let mut request = Request::new(Full::new(prepared.body));
-    *request.method_mut() = prepared.method;
-    *request.uri_mut() = prepared.path.parse().expect("a path");
-    *request.headers_mut() = prepared.headers;
     let upstream = Upstream::parse(&engine.url()).expect("a URL");
-    let (head, mut incoming) = pool().send(&upstream, request).await.expect("an answer").into_parts();
+    let sent = pool().send(&upstream, prepared.request, Repeat::ByMethod).await;
+    let Answered { status, fields, body: mut incoming } = sent.expect("an answer");
     let mut out: Vec<Bytes> = Vec::new();
     let mut fault = None;
     let mut whole = Vec::new();
-    let streams = head.status == 200 && delivery != Delivery::Whole;
+    let streams = status == 200 && delivery != Delivery::Whole;
     while let Some(Ok(frame)) = incoming.frame().await {
         let Ok(data) = frame.into_data() else { continue };
         if !streams {
@@ -121,8 +117,8 @@ pub(crate) async fn exchange(
             break;
         }
     }
-    if head.status != 200 {
-        fault = Some(adapter.fault(head.status, &head.headers, &whole));
+    if status != 200 {
+        fault = Some(adapter.fault(status, &fields.map(), &whole));
     } else if !streams {
         match prepared.reader.whole(Bytes::from(whole)) {
             Ok(body) => out.push(body),

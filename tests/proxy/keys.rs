@@ -96,6 +96,39 @@ async fn a_key_that_is_too_fast_gets_429_with_a_wait_and_its_limits() {
     assert_eq!(limited.header("x-should-retry"), None);
 }
 
+/// What every answer to a known key has (SPEC §4.4).
+const RATE_HEADERS: [&str; 6] = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+#[tokio::test]
+async fn every_authenticated_answer_tells_the_limits_whatever_they_are() {
+    let limited = KeyLimits { requests_per_minute: 60, tokens_per_day: Some(9), ..KeyLimits::default() };
+    let unlimited = KeyLimits { requests_per_minute: 0, ..KeyLimits::default() };
+    let none_at_once = KeyLimits { max_parallel: Some(0), ..KeyLimits::default() };
+    for (name, limits, status) in
+        [("limited", limited, 200), ("unlimited", unlimited, 200), ("busy", none_at_once, 429)]
+    {
+        let proxy = Proxy::with(ProxyLimits::default(), limits);
+        let answer = proxy.get("/v1/models").await;
+        assert_eq!(answer.status.as_u16(), status, "{name}");
+        for header in RATE_HEADERS {
+            let value = answer.header(header).unwrap_or_else(|| panic!("{name}: {header} is missing"));
+            let is_number = value.parse::<i32>().is_ok();
+            assert_eq!(is_number, !header.contains("reset"), "{name}: {header}: {value}");
+        }
+        let unknown = proxy.get("/v1/nowhere").await;
+        assert!(unknown.header("x-ratelimit-limit-requests").is_some(), "{name}: refusals too");
+        let missing = proxy.send(Request::get("/v1/models").body(Full::default()).expect("a request")).await;
+        assert!(RATE_HEADERS.iter().all(|header| missing.header(header).is_none()), "{name}: not without a key");
+    }
+}
+
 #[tokio::test]
 async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
     let limits = KeyLimits { tokens_per_day: Some(1), ..KeyLimits::default() };
@@ -193,7 +226,9 @@ async fn a_minted_key_serves_without_limits_and_is_refused_as_soon_as_it_is_drop
     let (first, later) = (request(), request());
     let answer = proxy.send(first).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("x-ratelimit-limit-requests"), None, "nothing limits it");
+    for limit in RATE_HEADERS.iter().filter(|name| !name.contains("reset")) {
+        assert_eq!(answer.header(limit), Some("2147483647"), "nothing limits it, and {limit} says so");
+    }
     let row = proxy.row(|row| row.key_label.as_deref() == Some("flm chat")).await;
     assert_eq!(row.key, Some(flm::types::ids::KeyId::OWN));
     drop(minted);

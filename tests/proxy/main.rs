@@ -15,12 +15,14 @@ mod aliases;
 mod anthropic;
 mod blocking;
 mod budgets;
+mod client_traps;
 mod connections;
 mod egress;
 mod hostile;
 mod keys;
 mod media;
 mod media_fetch;
+mod metrics;
 mod ollama_clients;
 mod owner;
 mod passthrough;
@@ -48,7 +50,8 @@ use flm::engines::registry::Registry;
 use flm::guard::{Guard, key_hash, key_text};
 use flm::net::egress::Egress;
 use flm::net::media_fetch::MediaFetcher;
-use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::message::Outgoing;
+use flm::net::pool::{Answered, Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
 use flm::proxy::profile::ProfileTable;
@@ -81,6 +84,8 @@ pub(crate) struct Proxy {
     pub(crate) key_id: KeyId,
     pub(crate) audited: Collected,
     workers: Workers,
+    /// What runs on the workers' threads.
+    runtimes: Vec<tokio::runtime::RuntimeMetrics>,
     client: Pool,
     _tasks: Tasks,
 }
@@ -111,6 +116,14 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
     }
+}
+
+/// An answer with its fields where tests look for them.
+pub(crate) fn answered(answered: Answered) -> http::Response<UpstreamBody> {
+    let mut response = http::Response::new(answered.body);
+    *response.status_mut() = answered.status;
+    *response.headers_mut() = answered.fields.map();
+    response
 }
 
 impl Proxy {
@@ -171,17 +184,23 @@ impl Proxy {
             affinity: Affinity::default(),
         });
         let (workers, runs) = Workers::new(2, &shared);
-        for run in runs {
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-                runtime.block_on(run.run());
-            });
-        }
+        let runtimes = runs.into_iter().map(|run| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            let metrics = runtime.metrics();
+            std::thread::spawn(move || runtime.block_on(run.run()));
+            metrics
+        });
+        let runtimes = runtimes.collect();
         let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
         let service = ProxyService::start(config, encryption, shared.clone(), &workers, &tasks).expect("listens");
         let (key_id, key) = add_key(&shared, "test", key_limits);
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
-        Self { shared, service, key, key_id, audited, workers, client, _tasks: tasks }
+        Self { shared, service, key, key_id, audited, workers, runtimes, client, _tasks: tasks }
+    }
+
+    /// Tasks that live on the workers' threads now.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtimes.iter().map(tokio::runtime::RuntimeMetrics::num_alive_tasks).sum()
     }
 
     /// Registers an engine and reads its models.
@@ -236,10 +255,20 @@ impl Proxy {
     }
 
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
-        tokio::time::timeout(PATIENCE, self.client.send(&self.upstream(), request))
-            .await
-            .expect("in time")
-            .expect("an answer")
+        self.open_by(&self.client, request).await
+    }
+
+    /// The same over connections of somebody else's.
+    pub(crate) async fn open_by(&self, client: &Pool, request: Request<Full<Bytes>>) -> http::Response<UpstreamBody> {
+        let (parts, body) = request.into_parts();
+        let outgoing = Outgoing {
+            method: parts.method,
+            target: parts.uri.to_string().into(),
+            fields: parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            body: body.collect().await.expect("a body").to_bytes(),
+        };
+        let sent = tokio::time::timeout(PATIENCE, client.send(&self.upstream(), outgoing, Repeat::ByMethod)).await;
+        answered(sent.expect("in time").expect("an answer"))
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {

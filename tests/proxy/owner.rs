@@ -6,7 +6,8 @@ use flm::control::Operator;
 use flm::daemon::in_process::InProcess;
 use flm::daemon::owner::{OwnerOptions, Purpose};
 use flm::net::egress::Egress;
-use flm::net::pool::{Pool, PoolConfig, UpstreamBody};
+use flm::net::message::Outgoing;
+use flm::net::pool::{Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::operations::context::ContextOptions;
 use flm::telemetry::tasks::Tasks;
@@ -21,12 +22,13 @@ use flm::types::failure::Outcome;
 use flm::types::ids::{EngineId, KeyId};
 use flm::types::key::KeyLimits;
 use flm::types::listener::{ListenerConfig, OwnerKind};
-use http::{Method, Request};
-use http_body_util::{BodyExt as _, Full};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use crate::Answer;
 use crate::fake_engine::{FakeEngine, PATIENCE};
+use crate::{Answer, answered};
 
 /// A home in a temporary folder, with a clock of its own.
 pub(crate) struct OwnHome {
@@ -126,17 +128,14 @@ impl Running {
     }
 
     pub(crate) async fn open(&self, key: &str, path: &str, body: &Value) -> http::Response<UpstreamBody> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(path)
-            .header("authorization", format!("Bearer {key}"))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .expect("a request");
-        tokio::time::timeout(PATIENCE, self.client.send(&self.base, request))
-            .await
-            .expect("in time")
-            .expect("an answer")
+        let fields = vec![
+            (AUTHORIZATION, format!("Bearer {key}").parse().expect("a value")),
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        ];
+        let body = Bytes::from(body.to_string());
+        let request = Outgoing { method: Method::POST, target: path.to_owned().into(), fields, body };
+        let sent = tokio::time::timeout(PATIENCE, self.client.send(&self.base, request, Repeat::ByMethod)).await;
+        answered(sent.expect("in time").expect("an answer"))
     }
 
     pub(crate) async fn post(&self, key: &str, path: &str, body: &Value) -> Answer {

@@ -184,6 +184,7 @@ async fn preflights_are_answered_for_allowed_origins_only_and_never_with_credent
             .uri(CHAT)
             .header("origin", origin)
             .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization, x-stainless-retry-count")
             .body(Full::default())
             .expect("a request")
     };

@@ -42,7 +42,8 @@ impl Encrypted {
         let store = SecurityStore::open(&paths.0, &paths.1).expect("opens");
         let authority = Authority::make(&store, &Machine::loopback_only(), &[], now()).await.expect("an authority");
         let challenges = Arc::new(Challenges::default());
-        let encryption = Encryption { resolver: Resolver::new().expect("TLS"), challenges: challenges.clone() };
+        let encryption =
+            Encryption { resolver: Resolver::new().expect("TLS"), challenges: challenges.clone(), names: Vec::new() };
         let proxy = Proxy::listening(Some(encryption), Clock::system(), limits, KeyLimits::default());
         Self { proxy, authority, challenges, _folder: folder }
     }

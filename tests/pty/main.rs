@@ -211,6 +211,120 @@ fn a_daemon_that_was_killed_leaves_nothing_that_stops_the_next_one() {
 }
 
 #[test]
+fn a_chat_streams_and_is_left_and_two_models_are_compared_saved_and_exported() {
+    const F3: &str = "\x1bOR";
+    const F7: &str = "\x1b[18~";
+    const F9: &str = "\x1b[20~";
+    let engine = Engine::start();
+    let home = Home::in_use();
+    let console = open_console(&home, 120, 40);
+    wait_until("the daemon's listener runs", PATIENCE, || home.owner().is_some() && home.proxy_port().is_some());
+    home.add_engine("openai", "one", engine.port);
+    home.add_engine("openai", "two", engine.port);
+    console.send("2");
+    console.wait_for("one/driven-model", PATIENCE);
+    console.wait_for("two/driven-model", PATIENCE);
+
+    console.send("c");
+    console.wait_for("Your question", PATIENCE);
+    console.send("Who are you?\r");
+    engine.speak();
+    console.wait_for("word1", PATIENCE);
+    console.wait_for("200", PATIENCE);
+    engine.speak();
+    console.wait_for("word2", PATIENCE);
+    console.send("\x1b");
+    console.wait_for("stopped", PATIENCE);
+    wait_until("the engine's work ended with it", PATIENCE, || {
+        home.answer(&["logs", "requests", "--since", "1h"]).to_string().contains("client_left")
+    });
+
+    let in_both = |screen: &terminal::Screen, word: &str| screen.text().matches(word).count() >= 2;
+    console.send(F7);
+    console.wait_for("no models chosen", PATIENCE);
+    console.send(F3);
+    console.wait_for("Space marks", PATIENCE);
+    console.send(" \x1b[B \r");
+    console.wait_for("one/driven-model, two/driven-model", PATIENCE);
+    console.send("Which is better?\r");
+    console.wait_until("both speak", PATIENCE, |screen| in_both(screen, "word2"));
+    engine.speak();
+    console.wait_until("both go on at once", PATIENCE, |screen| in_both(screen, "word3"));
+    engine.finish();
+    console.wait_until("both are whole", PATIENCE, |screen| in_both(screen, "one run"));
+    console.send("\x13");
+    console.wait_for("Saved as comparison 1", PATIENCE);
+    console.send(F9);
+    console.wait_for("Export the comparison", PATIENCE);
+    console.send("\r");
+    console.wait_for("Written to", PATIENCE);
+    let files = std::fs::read_dir(home.path()).expect("lists").filter_map(Result::ok);
+    let written: Vec<_> = files.filter(|file| file.file_name().to_string_lossy().ends_with(".md")).collect();
+    let [file] = written.as_slice() else { panic!("{written:?}") };
+    let text = std::fs::read_to_string(file.path()).expect("reads");
+    assert!(text.contains("Which is better?") && text.contains("word1 word2 word3"), "{text}");
+}
+
+#[test]
+fn a_daemon_that_was_killed_is_missed_and_reached_again() {
+    let home = Home::in_use();
+    let console = open_console(&home, 100, 30);
+    console.wait_for("Running http://", PATIENCE);
+    let first = home.owner().expect("a daemon");
+    signal(first, Signal::KILL);
+    console.wait_for("Reconnecting", PATIENCE);
+    wait_until("another daemon owns the home", PATIENCE, || home.owner().is_some_and(|owner| owner != first));
+    console.wait_until("it is reached again", PATIENCE, |screen| !screen.text().contains("Reconnecting"));
+}
+
+#[test]
+fn a_read_only_console_shows_everything_and_changes_nothing() {
+    let home = Home::in_use();
+    home.start_proxy();
+    let console = home.console(&["--read-only"], 100, 30);
+    console.wait_for("READ-ONLY", PATIENCE);
+    console.wait_for("Running http://", PATIENCE);
+    for (keys, shown) in [("2", "Models"), ("3", "Owner"), ("4", "Last 24 hours"), ("5", "Blocked"), ("6", "Prompts")] {
+        console.send(keys);
+        console.wait_for(shown, PATIENCE);
+    }
+    console.send("3S");
+    console.wait_for("This console is read-only.", PATIENCE);
+    assert!(home.proxy_port().is_some(), "the listener still runs");
+}
+
+/// What [`a_panic_gives_the_terminal_back_and_leaves_a_report`] runs on a terminal of its own.
+#[test]
+#[ignore = "needs a terminal: run by a_panic_gives_the_terminal_back_and_leaves_a_report"]
+fn panics_while_the_console_has_the_terminal() {
+    let report = std::env::var_os("FLM_PANIC_REPORT").expect("names the report");
+    flm::tui::terminal::install_panic_hook(Some(report.into()));
+    flm::tui::terminal::enter(std::io::stdout(), flm::tui::effect::MouseUse::Console).expect("a terminal");
+    panic!("a widget is at fault");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_leaves_a_report() {
+    let home = Home::new();
+    let report = home.path().join("logs/panic.txt");
+    let mut program = CommandBuilder::new(std::env::current_exe().expect("this program"));
+    program.args(["--exact", "panics_while_the_console_has_the_terminal", "--ignored", "--nocapture"]);
+    let mut program = home.at_home(program);
+    program.env("FLM_PANIC_REPORT", &report);
+    let mut console = Terminal::start(program, 100, 30);
+    assert_ne!(console.wait_until_ended(PATIENCE).exit_code(), 0);
+    let screen = console.screen();
+    let entered = memchr::memmem::find(&screen.received, b"\x1b[?1049h").is_some();
+    assert!(entered && !screen.is_full_screen() && screen.has_cursor(), "the terminal is as it was");
+    assert!(screen.text().contains("a widget is at fault"), "the message can be read: {}", screen.text());
+    drop(screen);
+    let text = std::fs::read_to_string(&report).expect("a report");
+    assert!(text.contains("panicked") && text.contains("a widget is at fault"), "{text}");
+    let mode = std::fs::metadata(&report).expect("a report").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn an_idle_console_writes_nothing() {
     let home = Home::in_use();
     let console = open_console(&home, 100, 30);

@@ -29,6 +29,8 @@ pub(super) const SECURITY: &[Migration] = &[
     Migration { sql: include_str!("security_0003.sql") },
     Migration { sql: include_str!("security_0004.sql") },
     Migration { sql: include_str!("security_0005.sql") },
+    Migration { sql: include_str!("security_0006.sql") },
+    Migration { sql: include_str!("security_0007.sql") },
 ];
 
 /// Why a database is not at this version.
@@ -37,9 +39,18 @@ pub(super) enum NotMigrated {
     /// A newer FLM made it.
     Newer { found: u32, known: u32 },
     /// Step `to` failed and was rolled back; the database is at version `from`.
-    Failed { from: u32, to: u32, error: rusqlite::Error },
+    Failed { from: u32, to: u32, fault: StepFault },
     /// The version could not be read.
     Unreadable(rusqlite::Error),
+}
+
+/// Why a step did not run.
+#[derive(Debug)]
+pub(super) enum StepFault {
+    /// `SQLite` refused.
+    Sqlite(rusqlite::Error),
+    /// It was not to run now; the text says why.
+    Withheld(String),
 }
 
 /// The version that a database says it has; 0 is an empty one.
@@ -55,9 +66,23 @@ pub(super) fn migrate(connection: &mut Connection, steps: &[Migration]) -> Resul
         return Err(NotMigrated::Newer { found, known });
     }
     for (to, step) in (1..).zip(steps).skip_while(|(to, _)| *to <= found) {
-        run(connection, to, step).map_err(|error| NotMigrated::Failed { from: to - 1, to, error })?;
+        let failed = |error| NotMigrated::Failed { from: to - 1, to, fault: StepFault::Sqlite(error) };
+        run(connection, to, step).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Runs nothing: fine when nothing is missing.
+pub(super) fn withhold(connection: &Connection, steps: &[Migration], why: &str) -> Result<(), NotMigrated> {
+    let found = version(connection).map_err(NotMigrated::Unreadable)?;
+    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Greater => Err(NotMigrated::Newer { found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => {
+            Err(NotMigrated::Failed { from: found, to: found + 1, fault: StepFault::Withheld(why.to_owned()) })
+        }
+    }
 }
 
 fn run(connection: &mut Connection, to: u32, step: &Migration) -> rusqlite::Result<()> {
@@ -69,6 +94,8 @@ fn run(connection: &mut Connection, to: u32, step: &Migration) -> rusqlite::Resu
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::fallible_iterator::FallibleIterator as _;
+
     use super::*;
 
     /// Every object with its text, which is what "the same schema" means.
@@ -122,5 +149,94 @@ mod tests {
         };
         assert_eq!(usize::try_from(known), Ok(CONFIG.len()));
         assert!(schema(&connection).is_empty());
+    }
+
+    /// Tables of a schema with their columns in order.
+    fn tables(connection: &Connection) -> Vec<(String, Vec<String>)> {
+        let mut names = connection
+            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+            .expect("prepares");
+        let names: Vec<String> =
+            names.query_map([], |row| row.get(0)).expect("reads").collect::<Result<_, _>>().expect("reads");
+        let columns = |table: String| {
+            let mut columns = connection.prepare("SELECT name FROM pragma_table_info(?1)").expect("prepares");
+            let columns = columns.query_map([&table], |row| row.get(0)).expect("reads").collect::<Result<_, _>>();
+            let columns = columns.expect("reads");
+            (table, columns)
+        };
+        names.into_iter().map(columns).collect()
+    }
+
+    /// The same as the page tells it: rows of the tables below a heading, names in backquotes.
+    fn told_tables(page: &str, heading: &str) -> Vec<(String, Vec<String>)> {
+        let part = page.split(heading).nth(1).unwrap_or_else(|| panic!("no heading {heading:?} in docs/schema.md"));
+        let part = part.split("\n## ").next().unwrap_or_default();
+        let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let rows = part.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|row| {
+            let cells: Vec<_> = row.split('|').collect();
+            (names(cells[1]).remove(0), names(cells[2]))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_page_about_the_schema_tells_every_table_and_column() {
+        let page = include_str!("../../../docs/schema.md");
+        for (name, steps) in [("config.db", CONFIG), ("security.db", SECURITY)] {
+            let mut fresh = Connection::open_in_memory().expect("opens");
+            migrate(&mut fresh, steps).expect("migrates");
+            let heading = format!("## {name}, version {}\n", steps.len());
+            assert_eq!(told_tables(page, &heading), tables(&fresh), "docs/schema.md is behind: mend it there");
+        }
+    }
+
+    #[test]
+    fn withholding_changes_nothing_and_is_fine_when_nothing_is_missing() {
+        let mut connection = Connection::open_in_memory().expect("opens");
+        migrate(&mut connection, &SECURITY[..2]).expect("migrates");
+        let Err(NotMigrated::Failed { from: 2, to: 3, fault: StepFault::Withheld(why) }) =
+            withhold(&connection, SECURITY, "no backup")
+        else {
+            panic!("a step is missing")
+        };
+        assert_eq!((why.as_str(), version(&connection).expect("version")), ("no backup", 2));
+        migrate(&mut connection, SECURITY).expect("migrates");
+        withhold(&connection, SECURITY, "no backup").expect("nothing is missing");
+    }
+
+    /// What a kill leaves of a database is its files as they are.
+    fn copied(path: &std::path::Path) -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().expect("folder");
+        for suffix in ["", "-wal"] {
+            let name = |base: &std::path::Path| std::path::PathBuf::from(format!("{}{suffix}", base.display()));
+            if name(path).exists() {
+                std::fs::copy(name(path), name(&folder.path().join("copy.db"))).expect("copies");
+            }
+        }
+        let connection = Connection::open(folder.path().join("copy.db")).expect("opens");
+        (folder, connection)
+    }
+
+    #[test]
+    fn a_kill_after_any_statement_leaves_the_version_before_and_the_next_start_migrates() {
+        for (name, steps) in [("config", CONFIG), ("security", SECURITY)] {
+            for (from, step) in steps.iter().enumerate() {
+                let folder = tempfile::tempdir().expect("folder");
+                let path = folder.path().join("killed.db");
+                let mut connection = Connection::open(&path).expect("opens");
+                // Pages leave the cache at once, so that the log holds what was not committed.
+                connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA cache_size = 1").expect("sets");
+                migrate(&mut connection, &steps[..from]).expect("makes the earlier version");
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).expect("begins");
+                let mut statements = rusqlite::Batch::new(&transaction, step.sql);
+                while let Some(mut statement) = statements.next().expect("parses") {
+                    statement.execute([]).expect("runs");
+                    let (_copy, mut killed) = copied(&path);
+                    assert_eq!(version(&killed).expect("version") as usize, from, "{name} {from}");
+                    migrate(&mut killed, steps).expect("migrates");
+                }
+            }
+        }
     }
 }

@@ -6,27 +6,28 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{Mode, Privacy};
+use super::{Mode, Privacy, Usual};
 use crate::tls::certificate::Certificate;
 use crate::tls::error::TlsError;
-use crate::tls::supply::{Supplied, Supply};
+use crate::tls::supply::{Supplied, Supply, Wanted};
 use crate::types::calendar::date;
-use crate::types::listener::{ListenerConfig, TlsMode};
+use crate::types::listener::TlsMode;
 
 /// The operator's own certificate.
 pub(super) static MODE: Mode = Mode {
     name: TlsMode::CERTIFICATE_FILES,
     title: "TLS with a certificate of your own, as files",
     privacy: Privacy::Encrypted,
+    usual: Usual::Home,
     certify: Some(certify),
 };
 
 /// How long before its end the operator is reminded.
 const REMIND: Duration = Duration::from_hours(24 * 14);
 
-fn certify(supply: Arc<Supply>, listener: ListenerConfig) -> BoxFuture<'static, Result<Supplied, TlsError>> {
+fn certify(supply: Arc<Supply>, wanted: Wanted) -> BoxFuture<'static, Result<Supplied, TlsError>> {
     Box::pin(async move {
-        let Some(files) = listener.certificate else {
+        let Some(files) = wanted.listener.certificate else {
             return Err(TlsError::Incomplete {
                 message: format!("mode {} needs a certificate and its key", TlsMode::CERTIFICATE_FILES),
                 hint:
@@ -41,6 +42,6 @@ fn certify(supply: Arc<Supply>, listener: ListenerConfig) -> BoxFuture<'static, 
         let end = certificate.view.not_after;
         let warning = (end.minus(REMIND) <= now)
             .then(|| format!("the certificate ends on {}: renew its files, FLM reads them again by itself", date(end)));
-        Ok(Supplied { certificate, next_renewal: None, warning })
+        Ok(Supplied { warning, ..Supplied::good(certificate, None) })
     })
 }

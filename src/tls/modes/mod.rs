@@ -2,20 +2,22 @@
 
 mod certificate_files;
 mod dev_selfsigned;
+mod https_acme;
 mod local_http;
 mod packaged_ca;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::error::TlsError;
-use super::supply::{Supplied, Supply};
+use super::supply::{Supplied, Supply, Wanted};
 use crate::types::listener::ListenerConfig;
 
 /// Every mode, the default first.
-pub static MODES: &[&Mode] = &[&local_http::MODE, &dev_selfsigned::MODE, &packaged_ca::MODE, &certificate_files::MODE];
+pub static MODES: &[&Mode] =
+    &[&local_http::MODE, &dev_selfsigned::MODE, &packaged_ca::MODE, &https_acme::MODE, &certificate_files::MODE];
 
 /// One way to reach the proxy.
 #[derive(Debug)]
@@ -26,13 +28,55 @@ pub struct Mode {
     pub title: &'static str,
     /// Whether keys and prompts can be read on the way.
     pub privacy: Privacy,
+    /// Where it listens when nobody says otherwise.
+    pub usual: Usual,
     /// Gives a listener the certificate to serve now: the one that there is while it is good, else a new one. Asked
     /// at start, when a renewal is due and whenever the machine's addresses may have changed.
     pub certify: Option<Certify>,
 }
 
-/// See [`Mode::certify`].
-pub type Certify = fn(Arc<Supply>, ListenerConfig) -> BoxFuture<'static, Result<Supplied, TlsError>>;
+/// See [`Mode::certify`]. Dropping the future ends it; what it put into the world is taken away then.
+pub type Certify = fn(Arc<Supply>, Wanted) -> BoxFuture<'static, Result<Supplied, TlsError>>;
+
+/// Where a mode listens when nobody says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usual {
+    /// On loopback, port [`ListenerConfig::DEFAULT_PORT`] and the one after it (SPEC §4.8).
+    Home,
+    /// On every address, ports 80 and 443: where the world looks for a web server (SPEC §6).
+    World,
+}
+
+impl Usual {
+    /// The address.
+    #[must_use]
+    pub fn bind(self) -> IpAddr {
+        match self {
+            Self::Home => ListenerConfig::default().bind,
+            Self::World => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// The port for plain HTTP.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Home => ListenerConfig::DEFAULT_PORT,
+            Self::World => 80,
+        }
+    }
+
+    /// The port for TLS beside that one; `None` when there is none after it.
+    #[must_use]
+    pub fn https_port(self, port: u16) -> Option<u16> {
+        match (self, port) {
+            // A free port beside a free port.
+            (_, 0) => Some(0),
+            (Self::World, 80) => Some(443),
+            (_, port) => port.checked_add(1),
+        }
+    }
+}
 
 /// Whether keys and prompts can be read on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,23 +5,25 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Mode, Privacy};
+use super::{Mode, Privacy, Usual};
 use crate::config::table;
 use crate::tls::authority::{Authority, SERVER};
 use crate::tls::error::TlsError;
-use crate::tls::supply::{Supplied, Supply};
+use crate::tls::supply::{Supplied, Supply, Wanted};
 use crate::types::address::parse_network;
-use crate::types::listener::{ListenerConfig, TlsMode};
+use crate::types::certificate::Occasion;
+use crate::types::listener::TlsMode;
 
 /// The home's own authority.
 pub(super) static MODE: Mode = Mode {
     name: TlsMode::PACKAGED_CA,
     title: "TLS with a certificate of this home's own authority",
     privacy: Privacy::Encrypted,
+    usual: Usual::Home,
     certify: Some(certify),
 };
 
-fn certify(supply: Arc<Supply>, _listener: ListenerConfig) -> BoxFuture<'static, Result<Supplied, TlsError>> {
+fn certify(supply: Arc<Supply>, wanted: Wanted) -> BoxFuture<'static, Result<Supplied, TlsError>> {
     Box::pin(async move {
         let machine = supply.names().await?;
         let now = supply.clock.wall();
@@ -33,10 +35,10 @@ fn certify(supply: Arc<Supply>, _listener: ListenerConfig) -> BoxFuture<'static,
             let networks: Vec<_> = networks.iter().filter_map(|text| parse_network(text).ok()).collect();
             Authority::make(&supply.store, &machine, &networks, now).await?
         };
-        let (wanted, refused) = authority.allowed(machine.subjects());
-        let certificate = match supply.kept(SERVER, &wanted, now).await? {
-            Some(kept) => kept,
-            None => supply.keep(SERVER, authority.issue(wanted, now)?.issued, now).await?,
+        let (names, refused) = authority.allowed(machine.subjects());
+        let certificate = match supply.kept(SERVER, &names, now).await? {
+            Some(kept) if wanted.occasion != Occasion::Asked => kept,
+            _ => supply.keep(SERVER, authority.issue(names, now)?.issued, now).await?,
         };
         let next_renewal = Some(certificate.renewal());
         let warning = (!refused.is_empty()).then(|| {
@@ -46,6 +48,6 @@ fn certify(supply: Arc<Supply>, _listener: ListenerConfig) -> BoxFuture<'static,
                 refused.join(", ")
             )
         });
-        Ok(Supplied { certificate, next_renewal, warning })
+        Ok(Supplied { warning, ..Supplied::good(certificate, next_renewal) })
     })
 }

@@ -19,6 +19,10 @@ pub enum Then {
     Call(Request),
     /// Gives up what was typed into the prompt editor.
     DiscardDraft,
+    /// Forgets the conversation of the chat tester.
+    NewChat,
+    /// Opens the chat tester to ask another model than this one.
+    AskAnother(Option<String>),
 }
 
 /// A word that must be typed before a yes counts.
@@ -100,6 +104,8 @@ impl Confirm {
             Some(Then::Call(request)) => {
                 state.call(request);
             }
+            Some(Then::NewChat) => crate::tui::tab_models::chat::begin_anew(state),
+            Some(Then::AskAnother(model)) => crate::tui::update::ask_another(state, model),
             Some(Then::DiscardDraft) => crate::tui::tab_prompts::discard(state),
             None => {}
         }

@@ -8,12 +8,15 @@ use crate::tui::geometry::Target;
 use crate::tui::overlays::Stays;
 use crate::tui::overlays::forms::FormKind;
 use crate::tui::state::State;
+use crate::tui::tab_models::chat::ChatSettings;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
+use crate::types::alert::AlertKind;
 use crate::types::calls::models::PullModel;
+use crate::types::chat::Sampling;
 use crate::types::failure::Failure;
 use crate::types::text::escape;
 
@@ -95,6 +98,37 @@ impl Field {
         Self { label, hint, value: Value::Choice { options, at: 0 }, edited: Edited::No, fault: None, pin: None }
     }
 
+    /// Takes a key press; answers whether the field holds something else now.
+    pub fn press(&mut self, key: KeyEvent) -> Edited {
+        match &mut self.value {
+            Value::Text(input) => {
+                let before = input.text().to_owned();
+                input.press(key);
+                if input.text() == before {
+                    return Edited::No;
+                }
+            }
+            Value::Choice { options, at } => {
+                let count = options.len().max(1);
+                match key.code {
+                    KeyCode::Left | KeyCode::Char('h') => *at = (*at + count - 1) % count,
+                    KeyCode::Right | KeyCode::Char(' ' | 'l') => *at = (*at + 1) % count,
+                    _ => return Edited::No,
+                }
+            }
+        }
+        self.edited = Edited::Yes;
+        Edited::Yes
+    }
+
+    /// Takes pasted text; answers whether the field takes text.
+    pub fn paste(&mut self, text: &str) -> Edited {
+        let Value::Text(input) = &mut self.value else { return Edited::No };
+        input.insert(text.trim());
+        self.edited = Edited::Yes;
+        Edited::Yes
+    }
+
     /// What is typed or chosen.
     #[must_use]
     pub fn get(&self) -> &str {
@@ -114,6 +148,24 @@ pub enum Submit {
     EditPrompt(String),
     /// Begins to fetch a model, in a box of its own.
     Pull(PullModel),
+    /// Asks questions of the chat tester this way from now on.
+    Chat(Box<ChatSettings>),
+    /// Compares models this way from now on.
+    Compare {
+        /// Runs per model.
+        runs: u32,
+        /// How the models pick their words.
+        sampling: Sampling,
+    },
+    /// Writes a file.
+    Write {
+        /// Its name, with or without a folder.
+        path: String,
+        /// What it is to hold.
+        content: String,
+    },
+    /// Opens the form of a new alert channel of this kind.
+    NewChannel(AlertKind),
 }
 
 /// A form.
@@ -163,23 +215,8 @@ impl Form {
 
     fn edit(&mut self, state: &State, key: KeyEvent) {
         let Some(field) = self.fields.get_mut(self.focus) else { return };
-        match &mut field.value {
-            Value::Text(input) => {
-                let before = input.text().to_owned();
-                input.press(key);
-                if input.text() != before {
-                    field.edited = Edited::Yes;
-                }
-            }
-            Value::Choice { options, at } => {
-                let count = options.len().max(1);
-                match key.code {
-                    KeyCode::Left | KeyCode::Char('h') => *at = (*at + count - 1) % count,
-                    KeyCode::Right | KeyCode::Char(' ' | 'l') => *at = (*at + 1) % count,
-                    _ => return,
-                }
-                field.edited = Edited::Yes;
-            }
+        if field.press(key) == Edited::No {
+            return;
         }
         self.failure = None;
         self.kind.changed(state, self.focus, &mut self.fields);
@@ -188,9 +225,7 @@ impl Form {
 
     /// Takes pasted text.
     pub fn paste(&mut self, state: &State, text: &str) {
-        if let Some(Field { value: Value::Text(input), edited, .. }) = self.fields.get_mut(self.focus) {
-            input.insert(text.trim());
-            *edited = Edited::Yes;
+        if self.fields.get_mut(self.focus).is_some_and(|field| field.paste(text) == Edited::Yes) {
             self.check(state);
         }
     }
@@ -238,10 +273,28 @@ impl Form {
                 crate::tui::tab_prompts::edit(state, &api_id);
                 Stays::Closed
             }
+            Some(Submit::NewChannel(kind)) => {
+                let form = crate::tui::overlays::alert_form::add(state, kind);
+                crate::tui::overlays::open(state, crate::tui::overlays::Overlay::Form(form));
+                Stays::Closed
+            }
             Some(Submit::Pull(call)) => {
                 let what = call.model.clone();
                 crate::tui::overlays::work::begin(state, "work.pull", &what, call);
                 Stays::Closed
+            }
+            Some(Submit::Chat(settings)) => {
+                state.models.chat.settings = *settings;
+                Stays::Closed
+            }
+            Some(Submit::Compare { runs, sampling }) => {
+                state.models.compare.runs = runs;
+                state.models.compare.sampling = sampling;
+                Stays::Closed
+            }
+            Some(Submit::Write { path, content }) => {
+                self.waiting = Some(state.write(&path, content));
+                Stays::Open
             }
             None => {
                 for field in &mut self.fields {
@@ -281,7 +334,8 @@ impl Form {
         let label_cells =
             self.fields.iter().map(|f| text::width(&painter.say(f.label))).max().unwrap_or(0).min(inner / 2);
         for (place, (number, field)) in self.fields.iter().enumerate().skip(first).take(usize::from(room)).enumerate() {
-            self.draw_field(painter, row(area, 1 + cells(place)), number, field, cells(label_cells));
+            let emphasis = Emphasis::when(number == self.focus);
+            draw_field(painter, row(area, 1 + cells(place)), number, field, cells(label_cells), emphasis);
         }
         for (number, (line, role)) in notes.iter().enumerate() {
             painter.text(row(area, room + 2 + cells(number)), line, *role);
@@ -295,38 +349,46 @@ impl Form {
         let focus = self.focus.checked_sub(self.fields.len());
         popup::buttons(painter, buttons, &[&cancel, &deed], focus);
     }
+}
 
-    fn draw_field(&self, painter: &mut Painter<'_>, line: Rect, number: usize, field: &Field, label_cells: u16) {
-        let focused = number == self.focus;
-        let label = painter.say(field.label);
-        let role = if focused { Role::Accent } else { Role::Muted };
-        painter.text(Rect { width: label_cells, ..line }, &label, role);
-        let x = line.x + label_cells + 2;
-        let mut place = Rect { x, width: line.right().saturating_sub(x + 2), ..line };
-        if let Some(pin) = field.pin {
-            let (word, role) = match pin {
-                Pin::Set => ("form.pinned", Role::Accent),
-                Pin::Open => ("form.open", Role::Faint),
-            };
-            let word = painter.say(word);
-            let most = ["form.pinned", "form.open"].map(|word| text::width(&painter.say(word))).into_iter().max();
-            let width = cells(most.unwrap_or(0));
-            place.width = place.width.saturating_sub(width + 1);
-            painter.text(Rect { x: place.right() + 1, width, ..line }, &word, role);
-        }
-        match &field.value {
-            Value::Text(input) => popup::input(painter, place, input, "", Emphasis::when(focused)),
-            Value::Choice { options, at } => {
-                let label = options.get(*at).map_or("", |choice| &choice.label);
-                let shown = if focused { format!("< {label} >") } else { format!("  {label}") };
-                painter.outside(place, &shown, if focused { Role::Accent } else { Role::Popup });
-            }
-        }
-        if field.fault.is_some() && field.edited == Edited::Yes {
-            painter.right(line, painter.symbols.error, Role::Error);
-        }
-        painter.hit(line, Target::OverlayRow(number));
+/// Draws a field on one row: label, what it holds, its pin, and a sign when something is wrong with it.
+pub fn draw_field(
+    painter: &mut Painter<'_>,
+    line: Rect,
+    number: usize,
+    field: &Field,
+    label_cells: u16,
+    emphasis: Emphasis,
+) {
+    let focused = emphasis == Emphasis::Focused;
+    let label = painter.say(field.label);
+    let role = if focused { Role::Accent } else { Role::Muted };
+    painter.text(Rect { width: label_cells, ..line }, &label, role);
+    let x = line.x + label_cells + 2;
+    let mut place = Rect { x, width: line.right().saturating_sub(x + 2), ..line };
+    if let Some(pin) = field.pin {
+        let (word, role) = match pin {
+            Pin::Set => ("form.pinned", Role::Accent),
+            Pin::Open => ("form.open", Role::Faint),
+        };
+        let word = painter.say(word);
+        let most = ["form.pinned", "form.open"].map(|word| text::width(&painter.say(word))).into_iter().max();
+        let width = cells(most.unwrap_or(0));
+        place.width = place.width.saturating_sub(width + 1);
+        painter.text(Rect { x: place.right() + 1, width, ..line }, &word, role);
     }
+    match &field.value {
+        Value::Text(input) => popup::input(painter, place, input, "", emphasis),
+        Value::Choice { options, at } => {
+            let label = options.get(*at).map_or("", |choice| &choice.label);
+            let shown = if focused { format!("< {label} >") } else { format!("  {label}") };
+            painter.outside(place, &shown, if focused { Role::Accent } else { Role::Popup });
+        }
+    }
+    if field.fault.is_some() && field.edited == Edited::Yes {
+        painter.right(line, painter.symbols.error, Role::Error);
+    }
+    painter.hit(line, Target::OverlayRow(number));
 }
 
 /// The frame of the spinner for this moment.

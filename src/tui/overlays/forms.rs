@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::tui::overlays::alert_form::{self, ChannelForm};
 use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
-use crate::tui::overlays::profile_form;
+use crate::tui::overlays::{asking_forms, profile_form};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::types::address::parse_network;
@@ -38,9 +39,20 @@ pub enum FormKind {
     Profile(CanonicalModel),
     /// Fetch a model.
     Pull,
+    /// How the chat tester asks.
+    Chat,
+    /// How models are compared.
+    Compare,
+    /// Write a comparison to a file.
+    Export,
+    /// Choose the kind of a new alert channel.
+    ChannelKind,
+    /// Add or change an alert channel.
+    Channel(ChannelForm),
 }
 
-type Faults = Vec<(usize, String)>;
+/// What is wrong, with the number of the field.
+pub(in crate::tui) type Faults = Vec<(usize, String)>;
 
 /// A form to register an engine.
 #[must_use]
@@ -192,6 +204,11 @@ impl FormKind {
             Self::Port(_) => "form.port.title",
             Self::Profile(_) => "form.profile.title",
             Self::Pull => "form.pull.title",
+            Self::Chat => "form.chat.title",
+            Self::Compare => "form.compare.title",
+            Self::Export => "form.export.title",
+            Self::ChannelKind | Self::Channel(ChannelForm::Add(_)) => "form.alert.add_title",
+            Self::Channel(ChannelForm::Edit(..)) => "form.alert.edit_title",
         }
     }
 
@@ -199,18 +216,24 @@ impl FormKind {
     #[must_use]
     pub fn deed(&self) -> &'static str {
         match self {
-            Self::AddEngine | Self::Network(_) => "button.add",
+            Self::AddEngine | Self::Network(_) | Self::Channel(ChannelForm::Add(_)) => "button.add",
+            Self::ChannelKind => "button.next",
             Self::CreateKey => "button.create",
             Self::Block => "button.block",
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
-            Self::Profile(_) => "button.save",
+            Self::Profile(_) | Self::Channel(ChannelForm::Edit(..)) => "button.save",
+            Self::Chat | Self::Compare => "button.use",
+            Self::Export => "button.write",
             Self::Pull => "button.pull",
         }
     }
 
     /// A field was changed: fields that follow from it and are not the person's own yet follow.
     pub fn changed(&self, state: &State, field: usize, fields: &mut [Field]) {
+        if *self == Self::Export {
+            asking_forms::follow_kind(field, fields);
+        }
         if *self != Self::AddEngine || field != 0 {
             return;
         }
@@ -264,6 +287,11 @@ impl FormKind {
                 }
                 engine.map(|engine| Submit::Pull(PullModel { model: get(1).to_owned(), engine: Some(engine) }))
             }
+            Self::Chat => Some(asking_forms::chat(state, fields, &mut faults)),
+            Self::Compare => asking_forms::compare(state, fields, &mut faults),
+            Self::Export => asking_forms::export_file(state, fields, &mut faults),
+            Self::ChannelKind => alert_form::kind(get(0)).map(Submit::NewChannel),
+            Self::Channel(form) => alert_form::build(state, form, fields, &mut faults),
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
             Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };
@@ -338,16 +366,16 @@ fn create_key_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &
     Some(Submit::Call(CreateKey { label: label.to_owned(), expires_in, limits }.into()))
 }
 
-fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {
+pub(in crate::tui) fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {
     faults.push((field, state.words.say(key).into_owned()));
     None
 }
 
-fn span(state: &State, field: usize, text: &str, faults: &mut Faults) -> Option<Duration> {
+pub(in crate::tui) fn span(state: &State, field: usize, text: &str, faults: &mut Faults) -> Option<Duration> {
     text::parse_span(text).or_else(|| fault(state, field, "form.span_rule", faults))
 }
 
-fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
+pub(in crate::tui) fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
     state: &State,
     field: usize,
     text: &str,
@@ -358,7 +386,7 @@ fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
     parsed.or_else(|| fault(state, field, "form.number_rule", faults))
 }
 
-fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(
+pub(in crate::tui) fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(
     state: &State,
     field: usize,
     text: &str,

@@ -1,21 +1,20 @@
 //! `?` help and the `:` palette: the commands that are valid here, searched, and run by Enter.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
-use nucleo_matcher::{Config, Matcher, Utf32Str};
 use ratatui::layout::Rect;
 
 use crate::tui::ConsoleAccess;
-use crate::tui::action::{COMMANDS, Command, CommandRow, Safety};
+use crate::tui::action::{COMMANDS, Command, CommandRow, Context, Safety};
 use crate::tui::geometry::{ListGeometry, ListId, Target};
 use crate::tui::overlays::Stays;
 use crate::tui::state::State;
+use crate::tui::tabs::{self, Tab};
 use crate::tui::theme::Role;
 use crate::tui::update;
 use crate::tui::widgets::cursor::moved;
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
-use crate::tui::widgets::{popup, table};
+use crate::tui::widgets::{fuzzy, popup, table};
 
 /// Which menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +40,15 @@ enum Entry {
     Row(&'static CommandRow),
 }
 
+/// Where commands are valid now, the most specific place first.
+fn contexts(state: &State) -> Vec<Context> {
+    let mut contexts = state.tab.contexts(state);
+    if state.tab == Tab::Prompts {
+        contexts.insert(1, Context::Editor);
+    }
+    contexts
+}
+
 impl Menu {
     /// Help of what can be done here.
     #[must_use]
@@ -56,37 +64,29 @@ impl Menu {
 
     /// The commands in their order.
     fn rows(&self, state: &State) -> Vec<&'static CommandRow> {
-        let mut contexts = state.tab.contexts(state);
-        if state.tab == crate::tui::tabs::Tab::Prompts {
-            contexts.insert(1, crate::tui::action::Context::Editor);
-        }
+        let contexts = contexts(state);
+        // What is typed into has its keys there and nowhere else.
+        let elsewhere = |row: &CommandRow| {
+            self.kind == Kind::Palette && !matches!(row.context, Context::Editor | Context::Chat | Context::Compare)
+        };
         let offered = |row: &&CommandRow| {
-            contexts.contains(&row.context)
+            (contexts.contains(&row.context) || elsewhere(row))
                 && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
                 && !(self.kind == Kind::Palette && row.command == Command::Palette)
         };
         let mut rows: Vec<&CommandRow> = COMMANDS.iter().filter(offered).collect();
+        // Those of other places come last.
         let place = |row: &CommandRow| contexts.iter().position(|context| *context == row.context);
-        rows.sort_by_key(|row| place(row));
-        let wanted = self.search.text().trim();
-        if wanted.is_empty() {
-            return rows;
+        rows.sort_by_key(|row| place(row).unwrap_or(contexts.len()));
+        let text = |row: &&CommandRow| {
+            let words = &state.words;
+            let keys = state.keymap.written(row.command);
+            format!("{} {} {keys} {}", words.say(row.text), row.name, words.say(row.context.title()))
+        };
+        match self.kind {
+            Kind::Palette => fuzzy::best(rows, self.search.text(), text),
+            Kind::Help => fuzzy::fitting(rows, self.search.text(), text).into_iter().map(|(_, row)| row).collect(),
         }
-        let pattern = Pattern::parse(wanted, CaseMatching::Ignore, Normalization::Smart);
-        let mut matcher = Matcher::new(Config::DEFAULT);
-        let mut letters = Vec::new();
-        let mut found: Vec<(u32, &CommandRow)> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let text = format!("{} {} {}", state.words.say(row.text), row.name, state.keymap.written(row.command));
-                let score = pattern.score(Utf32Str::new(&text, &mut letters), &mut matcher)?;
-                Some((score, row))
-            })
-            .collect();
-        if self.kind == Kind::Palette {
-            found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-        }
-        found.into_iter().map(|(_, row)| row).collect()
     }
 
     /// Takes a key press.
@@ -123,6 +123,9 @@ impl Menu {
     pub fn choose(&mut self, state: &mut State, number: usize) -> Stays {
         let rows = self.rows(state);
         let Some(row) = rows.get(number) else { return Stays::Open };
+        if !contexts(state).contains(&row.context) {
+            tabs::go_to(state, row.context);
+        }
         update::run(state, row.command);
         Stays::Closed
     }
@@ -130,6 +133,7 @@ impl Menu {
     /// Draws it.
     pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
         let rows = self.rows(state);
+        let here = contexts(state);
         let grouped = self.kind == Kind::Help && self.search.is_empty();
         let mut entries = Vec::with_capacity(rows.len() + 4);
         let mut selected_line = 0;
@@ -174,6 +178,10 @@ impl Menu {
                     let x = line.x + 3 + keys_width;
                     let text = painter.say(command.text);
                     painter.text(Rect { x, width: line.right().saturating_sub(x), ..line }, &text, Role::Popup);
+                    if self.kind == Kind::Palette && !here.contains(&command.context) {
+                        let place = painter.say(command.context.title());
+                        painter.right(Rect { width: line.width.saturating_sub(3), ..line }, &place, Role::Faint);
+                    }
                     if command.safety == Safety::Dangerous {
                         painter.right(line, painter.symbols.warn, Role::Warn);
                     }

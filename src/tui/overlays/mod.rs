@@ -9,7 +9,11 @@ use crate::tui::action::Command;
 use crate::tui::geometry::Target;
 use crate::tui::state::{Dirty, State};
 use crate::tui::widgets::painter::Painter;
+use crate::types::failure::Failure;
 
+pub mod alert_form;
+pub mod alerts;
+pub mod asking_forms;
 pub mod confirm;
 pub mod firewall;
 pub mod form;
@@ -17,10 +21,14 @@ pub mod forms;
 pub mod key;
 pub mod menu;
 pub mod notice;
+pub mod picker;
 pub mod profile_form;
 pub mod quit;
+pub mod saved;
 pub mod settings;
 pub mod toasts;
+pub mod wizard;
+pub mod wizard_view;
 pub mod work;
 
 /// A box.
@@ -42,8 +50,16 @@ pub enum Overlay {
     Notice(notice::Notice),
     /// Something that takes long.
     Work(work::Work),
+    /// Models to choose.
+    Picker(picker::Picker),
+    /// Saved comparisons.
+    Saved(saved::Saved),
+    /// Going public, step by step.
+    Wizard(Box<wizard::Wizard>),
     /// The machine's firewall.
     Firewall(Box<firewall::Firewall>),
+    /// The inbox and the alert channels.
+    Alerts(alerts::Alerts),
 }
 
 /// What becomes of a box after a key press.
@@ -71,6 +87,9 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
     let stays = if let Overlay::Work(work) = &mut top {
         // Esc ends the work as well as its box.
         work.press(state, key)
+    } else if let Overlay::Wizard(wizard) = &mut top {
+        // Esc goes one step back.
+        wizard.press(state, key)
     } else if key.code == KeyCode::Esc {
         Stays::Closed
     } else {
@@ -83,7 +102,11 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Settings(settings) => settings.press(state, key),
             Overlay::Notice(notice) => notice.press(state, key),
             Overlay::Work(work) => work.press(state, key),
+            Overlay::Picker(picker) => picker.press(state, key),
+            Overlay::Saved(saved) => saved.press(state, key),
+            Overlay::Wizard(wizard) => wizard.press(state, key),
             Overlay::Firewall(firewall) => firewall.press(state, key),
+            Overlay::Alerts(alerts) => alerts.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -93,6 +116,8 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
 fn put_back(state: &mut State, top: Overlay, depth: usize, stays: Stays) {
     if stays == Stays::Open {
         state.overlays.insert(depth.min(state.overlays.len()), top);
+    } else if let Overlay::Wizard(wizard) = top {
+        wizard::closed(state, wizard);
     }
 }
 
@@ -103,12 +128,16 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Menu(menu) => menu.paste(text),
         Overlay::Confirm(confirm) => confirm.paste(text),
         Overlay::Form(form) => form.paste(state, text),
+        Overlay::Picker(picker) => picker.paste(text),
+        Overlay::Wizard(wizard) => wizard.paste(state, text),
         Overlay::Key(_)
         | Overlay::Quit(_)
         | Overlay::Settings(_)
         | Overlay::Notice(_)
         | Overlay::Work(_)
-        | Overlay::Firewall(_) => {}
+        | Overlay::Saved(_)
+        | Overlay::Firewall(_)
+        | Overlay::Alerts(_) => {}
     }
     state.overlays.push(top);
 }
@@ -121,6 +150,12 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Menu(menu), Target::OverlayRow(row)) => menu.choose(state, row),
         (Overlay::Form(form), Target::OverlayRow(row)) => form.focus_on(row),
         (Overlay::Settings(settings), Target::OverlayRow(row)) => settings.focus_on(state, row),
+        (Overlay::Picker(picker), Target::OverlayRow(row)) => picker.choose(state, row),
+        (Overlay::Saved(saved), Target::OverlayRow(row)) => saved.choose(state, row),
+        (Overlay::Wizard(wizard), Target::OverlayRow(row)) => wizard.focus_on(row),
+        (Overlay::Wizard(wizard), Target::Button(button)) => wizard.choose(state, button),
+        (Overlay::Alerts(alerts), Target::OverlayRow(row)) => alerts.click(state, row),
+        (Overlay::Alerts(alerts), Target::View(view)) => alerts.show(view),
         (Overlay::Confirm(confirm), Target::Button(button)) => confirm.choose(state, button),
         (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
@@ -136,17 +171,29 @@ pub fn click(state: &mut State, target: Target) {
 /// Scrolls the top box.
 pub fn scroll(state: &mut State, command: Command) {
     let code = if command == Command::Up { KeyCode::Up } else { KeyCode::Down };
-    if matches!(state.overlays.last(), Some(Overlay::Menu(_) | Overlay::Notice(_) | Overlay::Firewall(_))) {
+    if matches!(
+        state.overlays.last(),
+        Some(
+            Overlay::Menu(_)
+                | Overlay::Notice(_)
+                | Overlay::Picker(_)
+                | Overlay::Saved(_)
+                | Overlay::Firewall(_)
+                | Overlay::Alerts(_)
+        )
+    ) {
         type_key(state, KeyEvent::from(code));
     }
 }
 
 /// The owner is gone: what forms wait for will not come.
-pub fn forget_calls(state: &mut State) {
+pub fn forget_calls(state: &mut State, failure: &Failure) {
     state.overlays.retain(|overlay| !matches!(overlay, Overlay::Work(_)));
     for overlay in &mut state.overlays {
-        if let Overlay::Form(form) = overlay {
-            form.waiting = None;
+        match overlay {
+            Overlay::Form(form) => form.waiting = None,
+            Overlay::Wizard(wizard) => wizard::forget(wizard, failure),
+            _ => {}
         }
     }
 }
@@ -166,7 +213,11 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Settings(settings) => settings.draw(state, painter, screen),
             Overlay::Notice(notice) => notice.draw(painter, screen),
             Overlay::Work(work) => work.draw(state, painter, screen),
+            Overlay::Picker(picker) => picker.draw(state, painter, screen),
+            Overlay::Saved(saved) => saved.draw(state, painter, screen),
+            Overlay::Wizard(wizard) => wizard.draw(state, painter, screen),
             Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
+            Overlay::Alerts(alerts) => alerts.draw(state, painter, screen),
         }
     }
 }

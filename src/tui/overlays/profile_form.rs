@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::tui::overlays::form::{Field, Form, Pin, Submit};
-use crate::tui::overlays::forms::FormKind;
+use crate::tui::overlays::forms::{Faults, FormKind};
 use crate::tui::state::State;
 use crate::types::calls::profiles::SaveProfile;
 use crate::types::ids::CanonicalModel;
@@ -23,8 +23,6 @@ const FIELDS: [(&str, &str, &str); 6] = [
 const LABEL: usize = 0;
 /// Field of everything without a field of its own.
 const OWN: usize = FIELDS.len() + 1;
-
-type Faults = Vec<(usize, String)>;
 
 /// The profile of a model, as far as it is known.
 #[must_use]

@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
-use crate::tui::effect::{Effect, Progressed, Request, Ticket, Told};
+use crate::tui::effect::{Request, Ticket};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays, form};
 use crate::tui::state::State;
@@ -45,12 +45,9 @@ fn find(state: &mut State, ticket: Ticket) -> Option<&mut Work> {
 }
 
 /// Takes how far some work is.
-pub fn progressed(state: &mut State, progressed: Progressed) {
-    let Some(work) = find(state, progressed.ticket) else { return };
-    match progressed.told {
-        Told::Transfer(progress) => work.progress = Some(progress),
-        // It tells no more than that it has begun.
-        Told::Load(_) => {}
+pub fn progressed(state: &mut State, ticket: Ticket, progress: TransferProgress) {
+    if let Some(work) = find(state, ticket) {
+        work.progress = Some(progress);
     }
 }
 
@@ -70,8 +67,7 @@ impl Work {
 
     /// Ends it.
     pub fn leave(&mut self, state: &mut State) -> Stays {
-        state.pending.remove(&self.ticket);
-        state.ask(Effect::Leave(self.ticket));
+        state.leave(self.ticket);
         let note = state.words.fill("work.left", &[("what", &self.what)]);
         state.toast(Level::Warn, note);
         Stays::Closed

@@ -12,7 +12,8 @@ use crate::tui::widgets::chart::{self, Point};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::symbols::Symbols;
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
-use crate::types::engine::{Capability, EngineOrigin, EngineState, EngineView};
+use crate::types::clock::UnixMillis;
+use crate::types::engine::{Capability, EngineOrigin, EngineState, EngineView, HealthPoint};
 use crate::types::text::escape;
 
 /// Rows that the details need below the list to be worth looking at, borders included.
@@ -231,25 +232,25 @@ fn reason(state: &EngineState) -> Option<&str> {
     }
 }
 
+/// Latency over time, and below it which part of the checks failed.
 fn draw_chart(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &EngineView) {
     if area.height < 3 {
         return;
     }
     let history = state.world.health.get(&engine.record.id);
     let read = history.and_then(|page| page.value.as_ref()).filter(|points| !points.is_empty());
-    let (points, title): (Vec<Point>, _) = if let Some(points) = read {
-        let point = |ms: Option<u32>| ms.map_or(Point::Failed, |ms| Point::Value(f64::from(ms)));
-        let span = match state.engines.span {
-            ChartSpan::Hour => "engine.chart_hour",
-            ChartSpan::Day => "engine.chart_day",
-            ChartSpan::Week => "engine.chart_week",
-        };
-        (points.iter().map(|check| point(check.latency_ms)).collect(), span)
-    } else {
-        let point = |ms: &u32| if *ms == 0 { Point::Failed } else { Point::Value(f64::from(*ms)) };
-        (engine.latency_history.iter().map(point).collect(), "engine.chart_recent")
+    let (points, title) = match read {
+        Some(points) => {
+            let span = match state.engines.span {
+                ChartSpan::Hour => "engine.chart_hour",
+                ChartSpan::Day => "engine.chart_day",
+                ChartSpan::Week => "engine.chart_week",
+            };
+            (in_span(points, state.now, state.engines.span), span)
+        }
+        None => (recent(&engine.latency_history), "engine.chart_recent"),
     };
-    let failed = points.iter().filter(|point| **point == Point::Failed).count();
+    let failed = points.iter().filter(|(_, point)| *point == Point::Failed).count();
     let title = painter.say(title);
     painter.text(row(area, 0), &title, Role::Muted);
     let failures = painter
@@ -257,7 +258,61 @@ fn draw_chart(state: &State, painter: &mut Painter<'_>, area: Rect, engine: &Eng
         .fill("engine.failed_checks", &[("failed", &failed.to_string()), ("count", &points.len().to_string())]);
     painter.right(row(area, 0), &failures, if failed > 0 { Role::Warn } else { Role::Faint });
     let plot = below(area, 1);
-    chart::area(painter, Rect { height: plot.height.min(10), ..plot }, &points, text::millis);
+    // Errors have a line of their own where there is room for both.
+    let errors = if plot.height >= 5 { 2 } else { 0 };
+    let plot = Rect { height: plot.height.saturating_sub(errors).min(10), ..plot };
+    let columns = chart::plot_width(plot, &values(&points), text::millis);
+    let (latencies, rates) = chart::by_place(&points, columns);
+    chart::area(painter, plot, &latencies, text::millis);
+    if errors > 0 {
+        draw_errors(painter, below(area, 1 + plot.height), &rates);
+    }
+}
+
+fn values(points: &[(f64, Point)]) -> Vec<Point> {
+    points.iter().map(|(_, point)| *point).collect()
+}
+
+/// Which part of the checks failed, under the same columns as the chart of latencies.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+fn draw_errors(painter: &mut Painter<'_>, area: Rect, rates: &[Option<f64>]) {
+    let known: Vec<f64> = rates.iter().copied().flatten().collect();
+    #[expect(clippy::cast_precision_loss, reason = "columns of a screen")]
+    let mean = if known.is_empty() { 0.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    let title = painter.words.fill("engine.error_rate", &[("percent", &text::rate(mean * 100.0))]);
+    painter.text(row(area, 0), &title, if mean > 0.0 { Role::Warn } else { Role::Muted });
+    let line = row(area, 1);
+    let x = line.right().saturating_sub(cells(rates.len()));
+    for (number, rate) in rates.iter().enumerate() {
+        let place = Rect { x: x + cells(number), width: 1, ..line };
+        match rate {
+            None => {}
+            Some(rate) if *rate > 0.0 => {
+                let level = ((rate * 8.0).ceil() as usize).clamp(1, 8);
+                painter.text(place, painter.symbols.levels[level], Role::Error);
+            }
+            Some(_) => {
+                painter.text(place, painter.symbols.empty, Role::Faint);
+            }
+        }
+    }
+}
+
+/// Checks with their place in the span, 0 being its beginning and 1 now.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a week")]
+fn in_span(points: &[HealthPoint], now: UnixMillis, span: ChartSpan) -> Vec<(f64, Point)> {
+    let length = span.duration().as_millis() as f64;
+    let point = |ms: Option<u32>| ms.map_or(Point::Failed, |ms| Point::Value(f64::from(ms)));
+    let place = |at: UnixMillis| 1.0 - now.since(at).as_millis() as f64 / length;
+    points.iter().map(|check| (place(check.at), point(check.latency_ms))).filter(|(place, _)| *place >= 0.0).collect()
+}
+
+/// The last checks, whose times are not known, one beside the other.
+#[expect(clippy::cast_precision_loss, reason = "60 checks")]
+fn recent(history: &[u32]) -> Vec<(f64, Point)> {
+    let count = history.len().max(1) as f64;
+    let point = |ms: u32| if ms == 0 { Point::Failed } else { Point::Value(f64::from(ms)) };
+    (0_u32..).zip(history).map(|(number, ms)| ((f64::from(number) + 0.5) / count, point(*ms))).collect()
 }
 
 /// The key of a capability's name.

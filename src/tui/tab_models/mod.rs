@@ -1,24 +1,47 @@
-//! The Models tab: all models of all engines, searched fuzzily, sorted by column.
+//! The Models tab: all models of all engines, searched fuzzily, sorted by column; a chat with one of them, and several
+//! side by side.
 
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
-use nucleo_matcher::{Config, Matcher, Utf32Str};
+use crossterm::event::KeyEvent;
 
-use crate::tui::action::Command;
+use crate::tui::action::{Command, Context};
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms, profile_form};
 use crate::tui::state::{Detail, State};
+use crate::tui::tab_models::chat::Towards;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
+use crate::tui::widgets::fuzzy;
 use crate::tui::widgets::table::Order;
 use crate::types::calls::models::{DeleteModel, LoadModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::DeleteProfile;
-use crate::types::engine::ModelView;
+use crate::types::engine::{Capability, ModelView};
 use crate::types::ids::CanonicalModel;
 use crate::types::text::escape;
 
+pub mod chat;
+pub mod chat_view;
+pub mod compare;
+pub mod compare_view;
 pub mod view;
+
+/// What the tab shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum View {
+    /// All models.
+    #[default]
+    List,
+    /// The chat tester.
+    Chat,
+    /// Models side by side.
+    Compare,
+}
+
+impl View {
+    /// All views in their order.
+    const ALL: [Self; 3] = [Self::List, Self::Chat, Self::Compare];
+}
 
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,16 +74,29 @@ impl SortBy {
 /// What the tab remembers.
 #[derive(Debug)]
 pub struct ModelsTab {
+    /// What is in front.
+    pub view: View,
     cursor: Cursor<CanonicalModel>,
     /// What the list is sorted by.
     pub sort: SortBy,
     /// Which way.
     pub order: Order,
+    /// The chat tester.
+    pub chat: chat::ChatTester,
+    /// Models side by side.
+    pub compare: compare::Compare,
 }
 
 impl Default for ModelsTab {
     fn default() -> Self {
-        Self { cursor: Cursor::default(), sort: SortBy::default(), order: Order::Ascending }
+        Self {
+            view: View::default(),
+            cursor: Cursor::default(),
+            sort: SortBy::default(),
+            order: Order::Ascending,
+            chat: chat::ChatTester::default(),
+            compare: compare::Compare::default(),
+        }
     }
 }
 
@@ -80,21 +116,73 @@ pub fn rows(state: &State) -> Vec<&ModelView> {
         let by = if state.models.order == Order::Ascending { by } else { by.reverse() };
         by.then_with(|| a.name.cmp(&b.name))
     });
-    if wanted.is_empty() {
-        return rows;
+    fuzzy::best(rows, wanted, |model| format!("{} {}", model.listed_as, model.name.engine))
+}
+
+/// Names of the models that can chat, as clients ask for them; those whose engine does not tell count as such.
+#[must_use]
+pub fn chatting(state: &State) -> Vec<String> {
+    let able = |model: &&ModelView| {
+        model.available && (model.capabilities.is_empty() || model.capabilities.contains(&Capability::Chat))
+    };
+    let mut names: Vec<String> = state.world.models.iter().filter(able).map(|m| m.listed_as.to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The contexts of the tab's keys.
+#[must_use]
+pub fn contexts(state: &State) -> Vec<Context> {
+    match state.models.view {
+        View::List => vec![Context::Models],
+        View::Chat => vec![Context::Chat],
+        View::Compare => vec![Context::Compare],
     }
-    let pattern = Pattern::parse(wanted, CaseMatching::Ignore, Normalization::Smart);
-    let mut matcher = Matcher::new(Config::DEFAULT);
-    let mut letters = Vec::new();
-    let mut found: Vec<(u32, &ModelView)> = rows
-        .into_iter()
-        .filter_map(|model| {
-            let text = format!("{} {}", model.listed_as, model.name.engine);
-            Some((pattern.score(Utf32Str::new(&text, &mut letters), &mut matcher)?, model))
-        })
-        .collect();
-    found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
-    found.into_iter().map(|(_, model)| model).collect()
+}
+
+/// The context of the view that takes text.
+#[must_use]
+pub fn editor(state: &State) -> Option<Context> {
+    match state.models.view {
+        View::List => None,
+        View::Chat => Some(Context::Chat),
+        View::Compare => Some(Context::Compare),
+    }
+}
+
+/// Takes a key press for what is typed.
+pub fn type_key(state: &mut State, key: KeyEvent) {
+    match state.models.view {
+        View::List => {}
+        View::Chat => state.models.chat.input.press(key),
+        View::Compare => state.models.compare.input.press(key),
+    }
+}
+
+/// Takes pasted text for what is typed.
+pub fn paste(state: &mut State, text: &str) {
+    match state.models.view {
+        View::List => {}
+        View::Chat => state.models.chat.input.paste(text),
+        View::Compare => state.models.compare.input.paste(text),
+    }
+}
+
+/// Shows the list (0), the chat (1) or the comparison (2).
+pub fn show_view(state: &mut State, view: usize) {
+    state.detail = Detail::Closed;
+    match View::ALL[view % View::ALL.len()] {
+        View::List => state.models.view = View::List,
+        View::Chat => chat::open(state),
+        View::Compare => compare::open(state),
+    }
+}
+
+/// The owner is gone: what is being answered will not be.
+pub fn forget_calls(state: &mut State) {
+    chat::forget(state);
+    compare::forget(state);
 }
 
 fn key(model: &ModelView) -> CanonicalModel {
@@ -117,6 +205,36 @@ pub fn select(state: &mut State, row: usize) {
 /// Carries a command out.
 pub fn run(state: &mut State, command: Command) {
     match command {
+        // The wheel: what is typed keeps the arrows.
+        Command::Up | Command::Down if state.models.view != View::List => {
+            let towards = if command == Command::Up { Towards::Oldest } else { Towards::Newest };
+            match state.models.view {
+                View::Chat => chat::scroll(state, towards, 1),
+                _ => compare::scroll(state, towards, 1),
+            }
+        }
+        _ if command.row().context == Context::Chat => chat::run(state, command),
+        _ if command.row().context == Context::Compare => compare::run(state, command),
+        Command::ChatWithModel => {
+            let rows = rows(state);
+            let model = selected(state, &rows).map(|at| rows[at].listed_as.to_string());
+            if let Some(model) = model {
+                state.models.chat.model = Some(model);
+            }
+            chat::open(state);
+        }
+        Command::MarkModel => {
+            let rows = rows(state);
+            let model = selected(state, &rows).map(|at| rows[at].listed_as.to_string());
+            if let Some(model) = model {
+                compare::mark(state, &model);
+            }
+        }
+        Command::CompareMarked => compare::open(state),
+        Command::NextModelsView | Command::Right => show_view(state, state.models.view as usize + 1),
+        Command::PreviousModelsView | Command::Left => {
+            show_view(state, state.models.view as usize + View::ALL.len() - 1);
+        }
         Command::SortModels => state.models.sort = state.models.sort.next(),
         Command::ReverseModels => {
             state.models.order = match state.models.order {

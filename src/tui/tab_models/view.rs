@@ -7,24 +7,36 @@ use crate::tui::geometry::{ListId, Target};
 use crate::tui::overlays::profile_form;
 use crate::tui::state::{Detail, State};
 use crate::tui::tab_engines::view::capability;
-use crate::tui::tab_models::{self, SortBy};
+use crate::tui::tab_models::{self, SortBy, View, chat_view, compare_view};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title, split_detail};
+use crate::tui::view::{empty, panel_title, split_detail, views_panel};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::engine::{Capability, ModelView};
 use crate::types::profile::Parameter;
 use crate::types::text::escape;
 
+/// Names of the views.
+pub(super) const NAMES: [&str; 3] = ["tab.models", "models.chat", "models.compare"];
+
 /// Draws it.
 pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    match state.models.view {
+        View::List => draw_list(state, painter, area),
+        View::Chat => chat_view::draw(state, painter, area),
+        View::Compare => compare_view::draw(state, painter, area),
+    }
+}
+
+fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let rows = tab_models::rows(state);
     let selected = tab_models::selected(state, &rows);
     let (list, detail) = split_detail(state, area, selected.is_some());
     if let Some(list) = list {
         let title = panel_title(state, "tab.models", rows.len(), state.world.models.len());
-        let inside = painter.panel_with(list, &title.parts(), Emphasis::when(state.detail == Detail::Closed));
+        let emphasis = Emphasis::when(state.detail == Detail::Closed);
+        let inside = views_panel(painter, list, &NAMES, View::List as usize, Some(&title), emphasis);
         if rows.is_empty() {
             empty(state, painter, inside, state.world.models.len(), &["models.empty", "models.empty_hint"]);
         } else {
@@ -83,6 +95,10 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Mod
         let main = if model.available { Role::Text } else { Role::Faint };
         let none = || Cell::new(symbols.off, Role::Faint);
         match column {
+            // Marked for the comparison.
+            0 if state.models.compare.has(&model.listed_as) => {
+                Cell::outside(&format!("{} {}", symbols.ok, model.listed_as), Role::Accent)
+            }
             0 => Cell::outside(&model.listed_as, main),
             1 => Cell::new(model.name.engine.to_string(), Role::Muted),
             2 => Cell::new(letters(model, symbols.off), Role::Info),

@@ -1,8 +1,6 @@
 //! The Prompts tab: the system prompt of each route, an editor that never loses what was typed, and versions.
 
 use crossterm::event::KeyEvent;
-use ratatui::style::Style;
-use ratatui_textarea::{CursorMove, TextArea, WrapMode};
 
 use crate::tui::action::Command;
 use crate::tui::effect::Ticket;
@@ -14,6 +12,7 @@ use crate::tui::state::State;
 use crate::tui::tabs::Tab;
 use crate::tui::update::{read_store, show_tab};
 use crate::tui::widgets::cursor::{Cursor, moved};
+use crate::tui::widgets::text_area::TextBox;
 use crate::types::calls::prompts::{DeletePrompt, PromptHistory, SetPrompt};
 use crate::types::failure::{Failure, Outcome};
 use crate::types::live::Noun;
@@ -44,7 +43,7 @@ pub struct Draft {
     /// Whose prompt.
     pub api_id: String,
     /// The text with its cursor.
-    pub area: TextArea<'static>,
+    pub area: TextBox,
     /// As it was when the editing began or was last saved.
     pub saved: String,
     /// Why the last saving failed.
@@ -57,20 +56,14 @@ pub struct Draft {
 
 impl Draft {
     fn new(api_id: &str, text: &str) -> Self {
-        let mut area = TextArea::new(text.split('\n').map(str::to_owned).collect());
-        // Colours come from the ground below, and the cursor is the terminal's own, where input methods open.
-        area.set_cursor_line_style(Style::new());
-        area.set_cursor_style(Style::new());
-        area.set_wrap_mode(WrapMode::WordOrGlyph);
-        area.move_cursor(CursorMove::Bottom);
-        area.move_cursor(CursorMove::End);
+        let area = TextBox::with(text);
         Self { api_id: api_id.to_owned(), area, saved: text.to_owned(), failure: None, saving: None, preview: None }
     }
 
     /// The text as it stands.
     #[must_use]
     pub fn text(&self) -> String {
-        self.area.lines().join("\n")
+        self.area.text()
     }
 
     /// Whether something typed is not saved.
@@ -407,21 +400,18 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
         return;
     }
     if let Some(draft) = &mut state.prompts.draft {
-        draft.area.input(key);
+        draft.area.press(key);
     }
     preview::refresh(state);
 }
 
-/// Takes pasted text for the editor. Escape sequences in it stay out; line breaks and tabs are text here.
+/// Takes pasted text for the editor.
 pub fn paste(state: &mut State, text: &str) {
     if !is_editing(state) {
         return;
     }
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let kept: String =
-        text.chars().filter(|c| matches!(c, '\n' | '\t') || !crate::types::text::is_hostile(*c)).collect();
     if let Some(draft) = &mut state.prompts.draft {
-        draft.area.insert_str(kept);
+        draft.area.paste(text);
     }
     preview::refresh(state);
 }

@@ -1,7 +1,6 @@
 //! How the Prompts tab looks: prompts or versions left, text or editor right.
 
-use ratatui::layout::{Position, Rect};
-use ratatui::widgets::Widget as _;
+use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::{State, WIDE};
@@ -10,7 +9,7 @@ use crate::tui::tab_prompts::{self, Draft, EditorFocus, History, Shows};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title};
-use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::line_diff::{self, Line};
 use crate::types::prompt::PromptView;
@@ -216,10 +215,5 @@ fn draw_editor(painter: &mut Painter<'_>, area: Rect, draft: &Draft) {
     let hint = painter.say("prompts.placeholders");
     painter.text(row(inside, inside.height.saturating_sub(1)), &hint, Role::Faint);
     let place = Rect { height: inside.height.saturating_sub(2), ..inside };
-    (&draft.area).render(place, painter.buffer);
-    let cursor = draft.area.screen_cursor();
-    let (top, left) = draft.area.scroll_offset();
-    let y = place.y.saturating_add(cells(cursor.row)).saturating_sub(top);
-    let x = place.x.saturating_add(cells(cursor.col)).saturating_sub(left);
-    painter.place_cursor(Position { x: x.min(place.right()), y: y.min(place.bottom()) });
+    draft.area.draw(painter, place, Emphasis::Focused);
 }

@@ -21,6 +21,8 @@ use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
+pub mod leak;
+pub mod load;
 pub mod requests;
 pub mod usage;
 pub mod view;
@@ -35,11 +37,19 @@ pub enum View {
     Keys,
     /// Top models and keys.
     Usage,
+    /// How the load lies.
+    Load,
 }
 
 impl View {
     /// All views in their order.
-    const ALL: [Self; 3] = [Self::Requests, Self::Keys, Self::Usage];
+    const ALL: [Self; 4] = [Self::Requests, Self::Keys, Self::Usage, Self::Load];
+
+    /// Whether it shows sums of what was used.
+    #[must_use]
+    pub fn shows_usage(self) -> bool {
+        matches!(self, Self::Usage | Self::Load)
+    }
 }
 
 /// What the tab remembers.
@@ -53,6 +63,8 @@ pub struct ProxyTab {
     frozen: Option<VecDeque<RequestRow>>,
     /// A start that the console began by itself.
     pub starting: Option<Ticket>,
+    /// The setup wizard as it was left.
+    pub wizard: Option<Box<overlays::wizard::Wizard>>,
     /// The sums of what was used.
     pub usage: usage::UsageView,
 }
@@ -65,6 +77,7 @@ impl Default for ProxyTab {
             keys: Cursor::default(),
             frozen: None,
             starting: None,
+            wizard: None,
             usage: usage::UsageView::default(),
         }
     }
@@ -90,7 +103,7 @@ pub fn contexts(state: &State) -> Vec<Context> {
     match state.proxy.view {
         View::Requests => vec![Context::Requests, Context::Proxy],
         View::Keys => vec![Context::Keys, Context::Proxy],
-        View::Usage => vec![Context::Usage, Context::Proxy],
+        View::Usage | View::Load => vec![Context::Usage, Context::Proxy],
     }
 }
 
@@ -163,11 +176,11 @@ pub fn select(state: &mut State, row: usize) {
             cursor.select(row, &key_rows(state), key_key);
             state.proxy.keys = cursor;
         }
-        View::Usage => {}
+        View::Usage | View::Load => {}
     }
 }
 
-/// Shows requests (0), keys (1) or usage (2).
+/// Shows requests (0), keys (1), usage (2) or load (3).
 pub fn show_view(state: &mut State, view: usize) {
     state.proxy.view = View::ALL[view % View::ALL.len()];
     state.detail = Detail::Closed;
@@ -175,7 +188,7 @@ pub fn show_view(state: &mut State, view: usize) {
         View::Requests => {}
         // What they have used today changes with every request.
         View::Keys => read_store(state, Noun::Keys),
-        View::Usage => usage::read(state),
+        View::Usage | View::Load => usage::read(state),
     }
 }
 
@@ -187,6 +200,7 @@ pub fn run(state: &mut State, command: Command) {
             show_view(state, state.proxy.view as usize + View::ALL.len() - 1);
         }
         Command::UsageSpan => usage::next_span(state),
+        Command::SetUp => overlays::wizard::open(state),
         Command::StartProxy => start(state),
         Command::StopProxy => ask_to_stop(state),
         Command::ReloadProxy => {
@@ -206,6 +220,7 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::RotateKey => ask_about_key(state, KeyDeed::Rotate),
         Command::RevokeKey => ask_about_key(state, KeyDeed::Revoke),
+        Command::RevokeLeaked => leak::look(state),
         Command::PauseRequests => {
             state.proxy.frozen = if state.proxy.is_paused() { None } else { Some(state.world.requests.clone()) };
         }
@@ -213,9 +228,10 @@ pub fn run(state: &mut State, command: Command) {
             state.proxy.frozen = None;
             state.proxy.requests.top();
         }
-        Command::Open if state.proxy.view == View::Usage => {}
+        Command::Open if state.proxy.view.shows_usage() => {}
         Command::Open => state.detail = Detail::Open,
         Command::Copy => copy(state),
+        Command::ReplayRequest => requests::replay(state),
         Command::CopyCurl => requests::copy_as_curl(state),
         _ => step(state, command),
     }
@@ -235,7 +251,7 @@ fn step(state: &mut State, command: Command) {
             cursor.step(command, page, &key_rows(state), key_key);
             state.proxy.keys = cursor;
         }
-        View::Usage => {}
+        View::Usage | View::Load => {}
     }
 }
 
@@ -249,7 +265,7 @@ fn copy(state: &mut State) {
             let rows = key_rows(state);
             selected_key(state, &rows).map(|at| rows[at].id.to_string())
         }
-        View::Usage => None,
+        View::Usage | View::Load => None,
     };
     if let Some(text) = text {
         state.copy(text.clone(), &text);

@@ -3,6 +3,9 @@
 use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
+use crate::tui::overlays::confirm::{Confirm, Then};
+use crate::tui::overlays::{self, Overlay};
+use crate::tui::signs;
 use crate::tui::state::{Detail, State};
 use crate::tui::tab_proxy;
 use crate::tui::text;
@@ -124,14 +127,37 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
             Role::Text,
         ),
     ];
-    // A blank row, the title and eight stages stand below.
-    let used = painter.pairs(inside, inside.height.saturating_sub(10), &pairs);
-    draw_stages(painter, below(inside, used + 1), request);
+    // A blank row, the title and eight stages stand below, then the rules.
+    let used = painter.pairs(inside, inside.height.saturating_sub(13), &pairs);
+    let stages = draw_stages(painter, below(inside, used + 1), request);
+    draw_rules(state, painter, below(inside, used + stages + 2), request);
 }
 
-/// Draws how long each stage took, as bars on one scale.
+/// Draws which security events the request caused, as far as they are kept here.
+fn draw_rules(state: &State, painter: &mut Painter<'_>, area: Rect, request: &RequestRow) {
+    let label = painter.say("request.rules");
+    painter.text(row(area, 0), &label, Role::Muted);
+    let met = state.world.audit.iter().filter(|row| row.event.request_id == Some(request.id));
+    let mut y = 1;
+    for met in met {
+        let event = &met.event;
+        let (word, role) = signs::severity(event.severity);
+        let line = format!("{}  {}", painter.say(signs::kind(event.kind)), painter.say(word));
+        painter.text(row(area, y), &line, role);
+        y += 1;
+        if y < area.height {
+            y += painter.paragraph(below(area, y), &escape(&event.details), Role::Text).max(1);
+        }
+    }
+    if y == 1 {
+        let none = painter.say("request.no_rules");
+        painter.paragraph(below(area, 1), &none, Role::Faint);
+    }
+}
+
+/// Draws how long each stage took, as bars on one scale; answers the rows that it took.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of one request")]
-fn draw_stages(painter: &mut Painter<'_>, area: Rect, request: &RequestRow) {
+fn draw_stages(painter: &mut Painter<'_>, area: Rect, request: &RequestRow) -> u16 {
     let stages = request.stages;
     let took = match request.progress {
         Progress::Ended { took_us, .. } => Some(took_us),
@@ -168,6 +194,18 @@ fn draw_stages(painter: &mut Painter<'_>, area: Rect, request: &RequestRow) {
         before = end;
         y += 1;
     }
+    y
+}
+
+/// Asks another model the same: in the chat tester, with the model of the request chosen. What was asked is not kept, so
+/// that it says why the question must be typed.
+pub fn replay(state: &mut State) {
+    let rows = tab_proxy::request_rows(state);
+    let Some(request) = tab_proxy::selected_request(state, &rows).map(|at| rows[at]) else { return };
+    let model = request.model.as_deref().map(str::to_owned);
+    let body = state.words.fill("replay.no_body", &[("id", request.id.as_str())]);
+    let confirm = Confirm::new("replay.title", body, "button.choose_model", Then::AskAnother(model));
+    overlays::open(state, Overlay::Confirm(confirm));
 }
 
 /// Copies a command that asks for the same thing again. Bodies are not kept, so the body is a small one that fits

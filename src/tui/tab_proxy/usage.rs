@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::State;
-use crate::tui::tab_proxy::{View, view};
+use crate::tui::tab_proxy::view;
 use crate::tui::tabs::Tab;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -50,7 +50,9 @@ impl UsageSpan {
         })
     }
 
-    fn title(self) -> &'static str {
+    /// The key of its name.
+    #[must_use]
+    pub fn title(self) -> &'static str {
         match self {
             Self::Day => "usage.day",
             Self::Week => "usage.week",
@@ -86,7 +88,7 @@ pub fn read(state: &mut State) {
 
 /// Requests came: reads the sums again when they are in view and no longer fresh.
 pub fn keep_fresh(state: &mut State) {
-    let in_view = state.tab == Tab::Proxy && state.proxy.view == View::Usage;
+    let in_view = state.tab == Tab::Proxy && state.proxy.view.shows_usage();
     if in_view && state.proxy.usage.asked.is_none_or(|asked| state.now.since(asked) >= FRESH) {
         read(state);
     }

@@ -1,15 +1,13 @@
 //! How the Proxy tab looks: the proxy's state above, requests, keys or usage below.
 
-use std::borrow::Cow;
-
 use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_proxy::{self, View, requests, usage};
+use crate::tui::tab_proxy::{self, View, load, requests, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title, proxy_signs, split_detail};
+use crate::tui::view::{empty, panel_title, proxy_signs, split_detail, views_panel};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::egress::{EgressState, EgressStatus};
@@ -30,6 +28,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         View::Requests => draw_requests(state, painter, rest),
         View::Keys => draw_keys(state, painter, rest),
         View::Usage => usage::draw(state, painter, rest),
+        View::Load => load::draw(state, painter, rest),
     }
 }
 
@@ -115,9 +114,11 @@ fn mode_of(painter: &Painter<'_>, listener: &ListenerStatus) -> (String, Role) {
         };
         return (format!("{mode} ({})", painter.say(word)), role);
     };
+    if let Some(progress) = &tls.progress {
+        return (format!("{mode} ({})", escape(progress)), Role::Info);
+    }
     let Some(certificate) = &tls.certificate else {
-        let progress = tls.progress.as_deref().map_or(Cow::Borrowed(""), escape);
-        return (format!("{mode} ({progress})"), Role::Info);
+        return (format!("{mode} ({})", painter.say("proxy.no_certificate")), Role::Info);
     };
     let until = painter.words.date_time(certificate.not_after);
     let issuer = escape(&certificate.issuer);
@@ -137,31 +138,12 @@ fn label_width(painter: &Painter<'_>, keys: &[&'static str]) -> u16 {
 
 /// Draws a frame whose title names all views and answers its inside.
 pub(super) fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
-    const NAMES: [&str; 3] = ["proxy.requests", "proxy.keys", "proxy.usage"];
+    const NAMES: [&str; 4] = ["proxy.requests", "proxy.keys", "proxy.usage", "proxy.load"];
     let front = state.proxy.view as usize;
-    let words = NAMES.map(|name| painter.say(name));
     let title = panel_title(state, NAMES[front], shown, all);
-    let [_, count, filter] = title.parts();
-    let bar = format!(" {} ", painter.symbols.bar);
-    let role = |view: usize| if view == front { Role::Title } else { Role::Faint };
-    let parts = [
-        (words[0].as_ref(), role(0)),
-        (bar.as_str(), Role::Border),
-        (words[1].as_ref(), role(1)),
-        (bar.as_str(), Role::Border),
-        (words[2].as_ref(), role(2)),
-        (" ", Role::Text),
-        count,
-        filter,
-    ];
-    let inside = painter.panel_with(area, &parts, Emphasis::when(state.detail == Detail::Closed));
-    let mut x = area.x + 2;
-    for (view, word) in words.iter().enumerate() {
-        let width = cells(text::width(word));
-        painter.hit(Rect { x, width, ..row(area, 0) }, Target::View(view));
-        x += width + cells(text::width(&bar));
-    }
-    inside
+    let emphasis = Emphasis::when(state.detail == Detail::Closed);
+    let counted = state.proxy.view != View::Load;
+    views_panel(painter, area, &NAMES, front, counted.then_some(&title), emphasis)
 }
 
 fn draw_requests(state: &State, painter: &mut Painter<'_>, area: Rect) {

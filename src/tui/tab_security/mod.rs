@@ -7,13 +7,17 @@ use crate::tui::action::Command;
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
+use crate::tui::signs;
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::world::AuditEnd;
 use crate::types::audit::{AuditRow, Severity};
 use crate::types::calls::audit::ListAudit;
+use crate::types::clock::UnixMillis;
+use crate::types::failure::Outcome;
 
+pub mod overview;
 pub mod view;
 
 /// Rows of an older page.
@@ -26,11 +30,15 @@ pub struct SecurityTab {
     /// The least severity that is shown.
     pub least: Severity,
     frozen: Option<VecDeque<AuditRow>>,
+    /// When the counts of the last day were asked for.
+    pub counts_asked: Option<UnixMillis>,
+    /// The event that is looked for, while its page is read.
+    sought: Option<u64>,
 }
 
 impl Default for SecurityTab {
     fn default() -> Self {
-        Self { cursor: Cursor::following(), least: Severity::Low, frozen: None }
+        Self { cursor: Cursor::following(), least: Severity::Low, frozen: None, counts_asked: None, sought: None }
     }
 }
 
@@ -59,7 +67,7 @@ pub fn rows(state: &State) -> Vec<&AuditRow> {
         event.severity >= state.security.least
             && (wanted.is_empty()
                 || has(&event.details)
-                || has(&state.words.say(view::kind(event.kind)))
+                || has(&state.words.say(signs::kind(event.kind)))
                 || event.address.is_some_and(|address| has(&address.to_string()))
                 || event.endpoint.as_deref().is_some_and(has)
                 || event.request_id.as_ref().is_some_and(|id| has(id.as_str()))
@@ -83,6 +91,46 @@ pub fn select(state: &mut State, row: usize) {
     let mut cursor = state.security.cursor.clone();
     cursor.select(row, &rows(state), key);
     state.security.cursor = cursor;
+}
+
+/// Shows an event of the audit log, whatever the filters hide. One that is older than what is kept here is read: the
+/// timeline stands still at it then.
+pub fn jump(state: &mut State, sequence: u64) {
+    crate::tui::update::show_tab(state, Tab::Security);
+    state.filters[Tab::Security as usize].input.clear();
+    state.security.least = Severity::Low;
+    state.security.frozen = None;
+    if state.world.audit.iter().any(|row| row.sequence == sequence) {
+        land(state, sequence);
+    } else {
+        state.security.sought = Some(sequence);
+        state.read(ListAudit { before: Some(sequence.saturating_add(1)), limit: PAGE, ..ListAudit::default() });
+    }
+}
+
+fn land(state: &mut State, sequence: u64) {
+    let mut cursor = state.security.cursor.clone();
+    let rows = rows(state);
+    let place = rows.iter().position(|row| row.sequence <= sequence).unwrap_or(0);
+    cursor.select(place, &rows, key);
+    state.security.cursor = cursor;
+    state.detail = Detail::Open;
+}
+
+/// Takes a page of the audit log: older rows, or those around the event that is looked for.
+pub fn take_page(state: &mut State, call: &ListAudit, outcome: Outcome<Vec<AuditRow>>) {
+    let sought = state.security.sought.filter(|sequence| call.before == Some(sequence.saturating_add(1)));
+    let Some(sequence) = sought else { return state.world.add_older_audit(outcome) };
+    state.security.sought = None;
+    match outcome {
+        Ok(page) if !page.is_empty() => {
+            state.security.frozen = Some(page.into());
+            land(state, sequence);
+        }
+        // Archived meanwhile.
+        Ok(_) => state.toast(Level::Warn, state.words.say("alerts.event_gone").into_owned()),
+        Err(failure) => state.complain(&failure),
+    }
 }
 
 /// Carries a command out.

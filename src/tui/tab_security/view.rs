@@ -3,19 +3,25 @@
 use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
+use crate::tui::signs::{kind, severity};
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_security;
+use crate::tui::tab_security::{self, overview};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{empty, panel_title, split_detail};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::tui::world::AuditEnd;
-use crate::types::audit::{AuditKind, AuditRow, Severity};
+use crate::types::audit::{AuditRow, Severity};
 use crate::types::text::escape;
 
 /// Draws it.
 pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let above = if state.detail == Detail::Closed || state.is_wide() { overview::rows(area.height) } else { 0 };
+    if above > 0 {
+        overview::draw(state, painter, Rect { height: above, ..area });
+    }
+    let area = below(area, above);
     let rows = tab_security::rows(state);
     let selected = tab_security::selected(state, &rows);
     let (list, detail) = split_detail(state, area, selected.is_some());
@@ -53,48 +59,6 @@ fn draw_note(state: &State, painter: &mut Painter<'_>, list: Rect, rows: usize) 
         let key = state.keymap.first(crate::tui::action::Command::FollowAudit);
         let note = painter.words.fill("list.not_following", &[("key", &key)]);
         painter.foot_note(list, &note, Role::Muted);
-    }
-}
-
-/// The key of a severity's name and its colour.
-#[must_use]
-pub fn severity(severity: Severity) -> (&'static str, Role) {
-    match severity {
-        Severity::Low => ("severity.low", Role::Muted),
-        Severity::Medium => ("severity.medium", Role::Info),
-        Severity::High => ("severity.high", Role::Warn),
-        Severity::Critical => ("severity.critical", Role::Error),
-    }
-}
-
-/// The key of a kind's name.
-#[must_use]
-pub fn kind(kind: AuditKind) -> &'static str {
-    match kind {
-        AuditKind::AuthenticationOk => "audit.authentication_ok",
-        AuditKind::AuthenticationMissing => "audit.authentication_missing",
-        AuditKind::AuthenticationFailed => "audit.authentication_failed",
-        AuditKind::AddressRefused => "audit.address_refused",
-        AuditKind::RateLimited => "audit.rate_limited",
-        AuditKind::PermissionDenied => "audit.permission_denied",
-        AuditKind::BlockAdded => "audit.block_added",
-        AuditKind::BlockLifted => "audit.block_lifted",
-        AuditKind::KeyChanged => "audit.key_changed",
-        AuditKind::PolicyChanged => "audit.policy_changed",
-        AuditKind::ListenerChanged => "audit.listener_changed",
-        AuditKind::FirewallChanged => "audit.firewall_changed",
-        AuditKind::EngineChanged => "audit.engine_changed",
-        AuditKind::RuleHit => "audit.rule_hit",
-        AuditKind::Simulated => "audit.simulated",
-        AuditKind::ResourceAlert => "audit.resource_alert",
-        AuditKind::PromptChanged => "audit.prompt_changed",
-        AuditKind::TorUnreachable => "audit.tor_unreachable",
-        AuditKind::EgressFailOpenTriggered => "audit.egress_fail_open_triggered",
-        AuditKind::EgressRecovered => "audit.egress_recovered",
-        AuditKind::KeyInClear => "audit.key_in_clear",
-        AuditKind::CertificateChanged => "audit.certificate_changed",
-        AuditKind::Maintenance => "audit.maintenance",
-        AuditKind::Restored => "audit.restored",
     }
 }
 

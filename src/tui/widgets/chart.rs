@@ -32,15 +32,28 @@ pub enum Point {
     Unknown,
 }
 
+/// Columns that [`area`] has for points: what is left beside the labels.
+#[must_use]
+pub fn plot_width(place: Rect, points: &[Point], unit: fn(f64) -> String) -> usize {
+    usize::from(place.width.saturating_sub(labels(highest(points), unit) + 1))
+}
+
+fn highest(points: &[Point]) -> f64 {
+    points.iter().fold(0.0_f64, |high, point| if let Point::Value(v) = point { high.max(*v) } else { high })
+}
+
+fn labels(highest: f64, unit: fn(f64) -> String) -> u16 {
+    cells(text::width(&unit(highest))).max(cells(text::width(&unit(0.0))))
+}
+
 /// Draws an area chart with its highest value at the top left, one column per point, newest right.
 pub fn area(painter: &mut Painter<'_>, place: Rect, points: &[Point], unit: fn(f64) -> String) {
     if place.height == 0 || place.width < 12 {
         return;
     }
-    let highest =
-        points.iter().fold(0.0_f64, |high, point| if let Point::Value(v) = point { high.max(*v) } else { high });
+    let highest = highest(points);
     let label = unit(highest);
-    let label_cells = cells(text::width(&label)).max(cells(text::width(&unit(0.0))));
+    let label_cells = labels(highest, unit);
     painter.right(Rect { width: label_cells, ..row(place, 0) }, &label, Role::Faint);
     if place.height > 1 {
         painter.right(Rect { width: label_cells, ..row(place, place.height - 1) }, &unit(0.0), Role::Faint);
@@ -73,6 +86,37 @@ fn column(painter: &mut Painter<'_>, plot: Rect, x: u16, fraction: f64) {
     }
 }
 
+/// Puts points into columns by their place, 0 being the left end and 1 the right one: the highest value of each column, and
+/// which part of its points failed. A column is [`Point::Failed`] only when nothing in it succeeded.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "columns of a screen"
+)]
+pub fn by_place(points: &[(f64, Point)], columns: usize) -> (Vec<Point>, Vec<Option<f64>>) {
+    let mut shown = vec![Point::Unknown; columns];
+    let mut counts = vec![(0_u32, 0_u32); columns];
+    for (place, point) in points {
+        let column = ((place.clamp(0.0, 1.0) * columns as f64) as usize).min(columns.saturating_sub(1));
+        let (Some(known), Some((all, failed))) = (shown.get_mut(column), counts.get_mut(column)) else { continue };
+        match point {
+            Point::Unknown => continue,
+            Point::Failed => *failed += 1,
+            Point::Value(_) => {}
+        }
+        *all += 1;
+        *known = match (*known, *point) {
+            (Point::Value(a), Point::Value(b)) => Point::Value(a.max(b)),
+            (Point::Value(a), _) | (_, Point::Value(a)) => Point::Value(a),
+            (_, point) => point,
+        };
+    }
+    let rates = counts.iter().map(|(all, failed)| (*all > 0).then(|| f64::from(*failed) / f64::from(*all)));
+    (shown, rates.collect())
+}
+
 /// Fits points to columns: the newest right, the worst of each bucket kept.
 fn buckets(points: &[Point], columns: usize) -> Vec<Point> {
     if points.len() <= columns {
@@ -91,6 +135,79 @@ fn buckets(points: &[Point], columns: usize) -> Vec<Point> {
             })
         })
         .collect()
+}
+
+/// A row of a bar chart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bar {
+    /// What it is; escaped.
+    pub label: String,
+    /// How long it is beside the others.
+    pub value: u64,
+    /// What stands behind it; escaped.
+    pub shown: String,
+    /// Its colour.
+    pub role: Role,
+}
+
+/// Draws as many bars as there are rows, on one scale that begins at nothing; the longest fills its room.
+#[expect(clippy::cast_precision_loss, reason = "a fraction of a width")]
+pub fn bars(painter: &mut Painter<'_>, place: Rect, bars: &[Bar]) {
+    let shown = &bars[..bars.len().min(usize::from(place.height))];
+    let widest = |text: fn(&Bar) -> &str| cells(shown.iter().map(|bar| text::width(text(bar))).max().unwrap_or(0));
+    let label_cells = widest(|bar| &bar.label).min(place.width * 2 / 5);
+    let figure_cells = widest(|bar| &bar.shown).min(place.width / 2);
+    let highest = shown.iter().map(|bar| bar.value).max().unwrap_or(0).max(1) as f64;
+    for (number, bar) in shown.iter().enumerate() {
+        let line = row(place, cells(number));
+        painter.text(Rect { width: label_cells, ..line }, &bar.label, Role::Text);
+        painter.right(line, &text::fit(&bar.shown, usize::from(figure_cells), ""), Role::Muted);
+        let x = line.x + label_cells + 1;
+        let room = Rect { x, width: line.right().saturating_sub(x + figure_cells + 1), ..line };
+        if room.width > 2 && bar.value > 0 {
+            self::bar(painter, room, 0.0, bar.value as f64 / highest, bar.role);
+        }
+    }
+}
+
+/// Draws how much of something is taken; nothing taken is drawn as nothing.
+pub fn gauge(painter: &mut Painter<'_>, place: Rect, part: f64, role: Role) {
+    if part > 0.0 {
+        bar(painter, place, 0.0, part, role);
+    } else {
+        let line = painter.symbols.empty.repeat(usize::from(place.width));
+        painter.text(place, &line, Role::Faint);
+    }
+}
+
+/// Draws a strip of fields of equal width, each as dark as its value is high beside the highest; answers the cells of a
+/// field.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 4")]
+pub fn heat(painter: &mut Painter<'_>, place: Rect, fields: &[(u64, Role)]) -> u16 {
+    const WIDEST: u16 = 5;
+    let width = (place.width / cells(fields.len().max(1))).clamp(1, WIDEST);
+    let highest = fields.iter().map(|(value, _)| *value).max().unwrap_or(0).max(1);
+    // Few and very many are told apart when each shade stands for the same factor.
+    let scale = (highest as f64 + 1.0).ln();
+    for (number, (value, role)) in fields.iter().enumerate() {
+        let x = place.x + cells(number) * width;
+        if x >= place.right() {
+            break;
+        }
+        let field = Rect { x, width: width.min(place.right() - x), ..place };
+        let shades = painter.symbols.shades;
+        let (shade, role) = match value {
+            0 => (painter.symbols.dot, Role::Faint),
+            value => {
+                let level = ((*value as f64 + 1.0).ln() / scale * shades.len() as f64).ceil() as usize;
+                (shades[level.clamp(1, shades.len()) - 1], *role)
+            }
+        };
+        for line in 0..place.height {
+            painter.text(row(field, line), &shade.repeat(usize::from(field.width)), role);
+        }
+    }
+    width
 }
 
 /// Draws a bar from `from` to `to`, both fractions of the width, on the first row.
@@ -116,6 +233,16 @@ mod tests {
         assert_eq!(spark(symbols, &[0, 1, 800], 5), "   ▁█");
         assert_eq!(spark(symbols, &[1, 2, 3, 4], 2).chars().count(), 2);
         assert_eq!(spark(symbols, &[], 3), "   ");
+    }
+
+    #[test]
+    fn points_of_a_span_stand_where_their_time_is() {
+        let at = |at: f64, value| (at, value);
+        let points = [at(0.0, Point::Value(2.0)), at(0.95, Point::Value(9.0)), at(0.99, Point::Failed)];
+        let (columns, failed) = by_place(&points, 4);
+        assert_eq!(columns, [Point::Value(2.0), Point::Unknown, Point::Unknown, Point::Value(9.0)]);
+        assert_eq!(failed, [Some(0.0), None, None, Some(0.5)]);
+        assert_eq!(by_place(&[(1.0, Point::Failed)], 2).0, [Point::Unknown, Point::Failed]);
     }
 
     #[test]

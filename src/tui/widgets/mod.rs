@@ -4,8 +4,10 @@
 
 pub mod chart;
 pub mod cursor;
+pub mod fuzzy;
 pub mod input;
 pub mod painter;
 pub mod popup;
 pub mod symbols;
 pub mod table;
+pub mod text_area;

@@ -47,6 +47,10 @@ pub struct Symbols {
     pub celsius: &'static str,
     /// Heights of a sparkline, empty to full.
     pub levels: [&'static str; 9],
+    /// Before the highest value of a class.
+    pub at_most: &'static str,
+    /// Shades of a heat strip, light to dark.
+    pub shades: [&'static str; 4],
     /// A filled part of a bar.
     pub full: &'static str,
     /// An empty part of a bar.
@@ -75,6 +79,8 @@ static UNICODE: Symbols = Symbols {
     bar: "│",
     celsius: "°C",
     levels: [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
+    at_most: "≤",
+    shades: ["░", "▒", "▓", "█"],
     full: "━",
     empty: "─",
     spinner: &["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"],
@@ -107,6 +113,8 @@ static ASCII: Symbols = Symbols {
     bar: "|",
     celsius: "C",
     levels: [" ", "_", "_", ".", "-", "-", "=", "=", "#"],
+    at_most: "<",
+    shades: [".", ":", "+", "#"],
     full: "=",
     empty: "-",
     spinner: &["|", "/", "-", "\\"],
@@ -160,12 +168,14 @@ mod tests {
                 s.descending,
                 s.dot,
                 s.bar,
+                s.at_most,
                 s.full,
                 s.empty,
                 s.thumb,
                 s.line,
             ];
             signs.extend(s.levels);
+            signs.extend(s.shades);
             signs.extend(s.spinner);
             // The one that is two characters: a degree sign and its letter.
             assert!(text::width(s.celsius) <= 2 && (set == CharacterSet::Unicode || s.celsius.is_ascii()));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::long_call;
 use crate::types::bench::{BenchProgress, BenchReport};
-use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, Sampling};
+use crate::types::chat::{AudioClip, ChatAnswer, ChatDelivery, ChatRoute, Said, Sampling};
 
 /// Asks a model one question. Leaving it ends the engine's work.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Chat {
     pub model: String,
     /// The question.
     pub prompt: String,
+    /// What was said before it, oldest first.
+    #[serde(default)]
+    pub earlier: Vec<Said>,
     /// URLs of images; `data:` ones hold the image itself.
     #[serde(default)]
     pub images: Vec<String>,

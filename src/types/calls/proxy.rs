@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::call;
+use super::{call, long_call};
+use crate::types::certificate::CertificateProgress;
 use crate::types::listener::{ListenerConfig, ListenerPart, ListenerStatus, ProxyStatus};
 use crate::types::live::LiveSnapshot;
 
-/// Starts a listener. Fails with `PROXY_ALREADY_RUNNING` when one has that port, `PROXY_PORT_IN_USE` (naming
+/// Starts a listener; with TLS it waits for the first certificate. Fails with `PROXY_ALREADY_RUNNING` when one has that port, `PROXY_PORT_IN_USE` (naming
 /// the program that holds it) and `PROXY_INVALID_CONFIG`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartListener {
@@ -15,7 +16,7 @@ pub struct StartListener {
     /// Parts of `config` that nobody named: the settings decide them where they say something.
     pub unnamed: Vec<ListenerPart>,
 }
-call!(StartListener, "proxy/start", Changes, ListenerStatus);
+long_call!(StartListener, "proxy/start", Changes, ListenerStatus, CertificateProgress);
 
 /// Stops a listener: new connections are refused, streams get up to 30 s.
 #[derive(Debug, Clone, Serialize, Deserialize)]

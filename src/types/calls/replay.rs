@@ -112,12 +112,38 @@ pub struct SecurityCounts {
     pub rules: BTreeMap<String, u64>,
     /// Addresses with the most events above low severity or hits of rules, most first, at most ten.
     pub sources: Vec<(IpAddr, u64)>,
+    /// Hours in which something happened, oldest first.
+    #[serde(default)]
+    pub hours: Vec<HourOfEvents>,
 }
+
+/// The events of one hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourOfEvents {
+    /// When it began; whole hours of universal time.
+    pub start: UnixMillis,
+    /// How many.
+    pub events: u64,
+    /// The worst of them.
+    pub worst: Severity,
+}
+
+/// Milliseconds of an hour.
+const HOUR: i64 = 3_600_000;
 
 impl SecurityCounts {
     /// Counts one event.
-    pub fn count(&mut self, kind: AuditKind, severity: Severity) {
+    pub fn count(&mut self, at: UnixMillis, kind: AuditKind, severity: Severity) {
         self.events += 1;
+        let start = UnixMillis(at.0 - at.0.rem_euclid(HOUR));
+        match self.hours.binary_search_by_key(&start, |hour| hour.start) {
+            Ok(place) => {
+                let hour = &mut self.hours[place];
+                hour.events += 1;
+                hour.worst = hour.worst.max(severity);
+            }
+            Err(place) => self.hours.insert(place, HourOfEvents { start, events: 1, worst: severity }),
+        }
         for (counts, name) in [(&mut self.kinds, name(&kind)), (&mut self.severities, name(&severity))] {
             *counts.entry(name).or_default() += 1;
         }
@@ -132,6 +158,18 @@ fn name(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_counted_by_hour_with_the_worst_of_them() {
+        let mut counts = SecurityCounts::default();
+        for (minute, severity) in
+            [(61, Severity::Low), (5, Severity::High), (119, Severity::Medium), (60, Severity::Low)]
+        {
+            counts.count(UnixMillis(minute * 60_000), AuditKind::RuleHit, severity);
+        }
+        let hour = |start, events, worst| HourOfEvents { start: UnixMillis(start), events, worst };
+        assert_eq!(counts.hours, [hour(0, 1, Severity::High), hour(HOUR, 3, Severity::Medium)]);
+    }
 
     #[test]
     fn the_published_schema_of_a_request_log_is_the_one_that_is_read() {

@@ -46,7 +46,7 @@ async function chat(spec, hooks) {
       return response;
     },
   });
-  const body = { model: spec.model, messages: [{ role: "user", content: spec.words }] };
+  const body = { model: spec.model, messages: [{ role: "user", content: spec.words.repeat(spec.repeat) }] };
   if (spec.tools) body.tools = [tool];
   if (!spec.stream) {
     const answer = await client.chat.completions.create(body);

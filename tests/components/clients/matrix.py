@@ -1,9 +1,10 @@
 """Every case of a plan through one unmodified client library; tests/components/matrix.rs runs it.
 
-usage: matrix.py openai|anthropic|ollama < PLAN
+usage: matrix.py openai|responses|anthropic|ollama < PLAN
 
-The plan is a JSON list of cases {name, base, key, model, stream, tools, words, retries, timeout, leaves}. Writes one JSON
-object per case to stdout, a line each: what a program that uses the library sees. Checks nothing itself.
+`responses` is the OpenAI library by its Responses API. The plan is a JSON list of cases {name, base, key, model, stream,
+tools, words, repeat, retries, timeout, leaves}. Writes one JSON object per case to stdout, a line each: what a program that
+uses the library sees. Checks nothing itself.
 """
 
 import concurrent.futures
@@ -18,7 +19,8 @@ try:
 except ImportError:
     import httpx
 
-LIBRARY = sys.argv[1]
+API = sys.argv[1]
+LIBRARY = "openai" if API == "responses" else API
 library = importlib.import_module(LIBRARY)
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": SCHEMA}}
@@ -48,14 +50,61 @@ def parsed(arguments):
         return arguments
 
 
-def openai_case(case, hooks):
-    client = library.OpenAI(
+def openai_client(case, hooks):
+    return library.OpenAI(
         base_url=case["base"] + "/v1",
         api_key=case["key"],
         max_retries=case["retries"],
         timeout=case["timeout"],
         http_client=httpx.Client(timeout=case["timeout"], **hooks.options()),
     )
+
+
+class Failed(Exception):
+    """A response that says inside its stream that it failed: the library hands it over as an event, it raises nothing."""
+
+    def __init__(self, error):
+        super().__init__(error.message)
+        self.code = error.code
+
+
+def responses_case(case, hooks):
+    client = openai_client(case, hooks)
+    options = {"tools": [FUNCTION["function"] | {"type": "function", "strict": False}]} if case["tools"] else {}
+    answer = client.responses.create(model=case["model"], input=case["words"], stream=case["stream"], **options)
+    if not case["stream"]:
+        return response_said(answer)
+    text, types, last = "", [], None
+    for event in answer:
+        types.append(event.type)
+        assert event.sequence_number == len(types) - 1, event
+        if event.type == "response.output_text.delta":
+            text += event.delta
+        elif event.type in ("response.completed", "response.incomplete", "response.failed"):
+            last = event.response
+        if case["leaves"] and text:
+            answer.close()
+            return {"left": True}
+    assert types[:2] == ["response.created", "response.in_progress"], types
+    if last.status == "failed":
+        raise Failed(last.error)
+    result = response_said(last)
+    assert result["content"] == text, (result, text)
+    return result
+
+
+def response_said(response):
+    calls = [[item.name, parsed(item.arguments)] for item in response.output if item.type == "function_call"]
+    finish = "tool_calls" if calls else "stop"
+    if response.status == "incomplete":
+        finish = {"max_output_tokens": "length"}.get(response.incomplete_details.reason)
+    usage = response.usage
+    tokens = (usage.input_tokens, usage.output_tokens) if usage else ()
+    return said(response.output_text, calls, finish, *tokens)
+
+
+def openai_case(case, hooks):
+    client = openai_client(case, hooks)
     options = {"tools": [FUNCTION]} if case["tools"] else {}
     if case["stream"]:
         options |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -178,8 +227,9 @@ def told(error):
 def run(case):
     hooks = Hooks()
     seen = {"name": case["name"]}
+    case["words"] *= case["repeat"]
     try:
-        answer = globals()[LIBRARY + "_case"](case, hooks)
+        answer = globals()[API + "_case"](case, hooks)
         seen |= answer if "left" in answer else {"said": answer}
     except AssertionError:
         raise

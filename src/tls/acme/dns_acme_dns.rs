@@ -1,0 +1,63 @@
+//! DNS provider `acme-dns`: a server that does nothing but answer challenges, to which `_acme-challenge` points by CNAME
+//! (github.com/joohoi/acme-dns).
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use serde_json::json;
+
+use super::provider::{Fault, Provider, Record};
+use crate::net::web::Web;
+use crate::types::secret::Secret;
+use crate::types::text::escape;
+
+/// An account at an acme-dns server.
+#[derive(Debug)]
+pub(super) struct AcmeDns {
+    pub(super) web: Web,
+    pub(super) url: String,
+    pub(super) user: String,
+    pub(super) password: Secret,
+    pub(super) subdomain: String,
+}
+
+impl AcmeDns {
+    async fn update(&self, record: &Record) -> Result<(), Fault> {
+        const CHECK: &str =
+            "check acme.dns.user, acme.dns.acme_dns_subdomain and the password against what the registration told";
+        let wrong = |error: http::Error| Fault::new(error.to_string(), CHECK);
+        let body = json!({ "subdomain": self.subdomain, "txt": record.value }).to_string();
+        let request = Request::post(format!("{}/update", self.url.trim_end_matches('/')))
+            .header("x-api-user", &self.user)
+            .header("x-api-key", self.password.expose())
+            .header(CONTENT_TYPE, "application/json")
+            .body(Bytes::from(body))
+            .map_err(wrong)?;
+        let answer = self.web.send(request).await;
+        let answer = answer.map_err(|error| {
+            Fault::new(escape(&error.to_string()), "check acme.dns.acme_dns_url, and that the server runs")
+        })?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let said: String = String::from_utf8_lossy(answer.body()).chars().take(200).collect();
+        Err(Fault::new(format!("it answered {}: {}", answer.status(), escape(said.trim())), CHECK))
+    }
+}
+
+impl Provider for AcmeDns {
+    fn name(&self) -> &'static str {
+        "acme-dns"
+    }
+
+    fn set<'a>(&'a self, record: &'a Record) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(self.update(record))
+    }
+
+    /// Its API cannot remove: it keeps the last two values, and each new one pushes the oldest out. Nothing else is ever
+    /// served there.
+    fn remove<'a>(&'a self, _record: &'a Record) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

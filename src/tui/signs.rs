@@ -1,0 +1,46 @@
+//! Names and colours of what several tabs show: severities and kinds of security events.
+
+use crate::tui::theme::Role;
+use crate::types::audit::{AuditKind, Severity};
+
+/// The key of a severity's name and its colour.
+#[must_use]
+pub fn severity(severity: Severity) -> (&'static str, Role) {
+    match severity {
+        Severity::Low => ("severity.low", Role::Muted),
+        Severity::Medium => ("severity.medium", Role::Info),
+        Severity::High => ("severity.high", Role::Warn),
+        Severity::Critical => ("severity.critical", Role::Error),
+    }
+}
+
+/// The key of a kind's name.
+#[must_use]
+pub fn kind(kind: AuditKind) -> &'static str {
+    match kind {
+        AuditKind::AuthenticationOk => "audit.authentication_ok",
+        AuditKind::AuthenticationMissing => "audit.authentication_missing",
+        AuditKind::AuthenticationFailed => "audit.authentication_failed",
+        AuditKind::AddressRefused => "audit.address_refused",
+        AuditKind::RateLimited => "audit.rate_limited",
+        AuditKind::PermissionDenied => "audit.permission_denied",
+        AuditKind::BlockAdded => "audit.block_added",
+        AuditKind::BlockLifted => "audit.block_lifted",
+        AuditKind::KeyChanged => "audit.key_changed",
+        AuditKind::PolicyChanged => "audit.policy_changed",
+        AuditKind::ListenerChanged => "audit.listener_changed",
+        AuditKind::FirewallChanged => "audit.firewall_changed",
+        AuditKind::EngineChanged => "audit.engine_changed",
+        AuditKind::RuleHit => "audit.rule_hit",
+        AuditKind::Simulated => "audit.simulated",
+        AuditKind::ResourceAlert => "audit.resource_alert",
+        AuditKind::PromptChanged => "audit.prompt_changed",
+        AuditKind::TorUnreachable => "audit.tor_unreachable",
+        AuditKind::EgressFailOpenTriggered => "audit.egress_fail_open_triggered",
+        AuditKind::EgressRecovered => "audit.egress_recovered",
+        AuditKind::KeyInClear => "audit.key_in_clear",
+        AuditKind::CertificateChanged => "audit.certificate_changed",
+        AuditKind::Maintenance => "audit.maintenance",
+        AuditKind::Restored => "audit.restored",
+    }
+}

@@ -1,0 +1,215 @@
+//! The setup wizard: looks first, loses nothing on the way back, says what it will change, and does it step by step.
+
+use flm::tui::action::Action;
+use flm::tui::effect::{Effect, Reply, Request, Ticket};
+use flm::tui::overlays::Overlay;
+use flm::tui::state::State;
+use flm::tui::update::update;
+use flm::types::calls::policy::SetPolicy;
+use flm::types::calls::proxy::StartListener;
+use flm::types::calls::publish::{
+    CheckPublish, ModeInfo, PortFinding, PortPurpose, PortState, PublishReport, WirePrivacy,
+};
+use flm::types::failure::{ErrorCode, Failure};
+use flm::types::listener::{Exposure, ListenerConfig, ListenerPhase, ListenerStatus};
+use flm::types::policy::{Mode, RuleName, SecurityPolicy};
+
+use crate::fixture::{self, answer, busy, calls, draw, press, screen_text, type_text};
+use crate::screens::{LANGUAGES, SIZES, check};
+
+fn report(config: &ListenerConfig) -> PublishReport {
+    let mode = |name: &str, title: &str, privacy| ModeInfo { name: name.to_owned(), title: title.to_owned(), privacy };
+    let port = |port, purpose| PortFinding { port, purpose, state: PortState::Free };
+    let policy = SecurityPolicy { ..SecurityPolicy::default() };
+    PublishReport {
+        exposure: Exposure::Local,
+        modes: vec![
+            mode("local-http", "plain HTTP on this machine", WirePrivacy::InClear),
+            mode("dev-selfsigned", "a self-signed certificate", WirePrivacy::Kept),
+            mode("packaged-ca", "a certificate of FLM's own authority", WirePrivacy::Kept),
+            mode("certificate-files", "your own certificate", WirePrivacy::Kept),
+        ],
+        addresses: vec!["192.168.1.20".parse().expect("parses"), "fd00::20".parse().expect("parses")],
+        names: vec!["workstation".to_owned(), "workstation.local".to_owned()],
+        ports: vec![port(config.port, PortPurpose::Plain), port(config.https_port.unwrap_or(0), PortPurpose::Tls)],
+        privacy: WirePrivacy::Kept,
+        keys: 2,
+        allowed: 0,
+        policy: SecurityPolicy { rules: policy.rules.clone().all_in(Mode::Simulate), ..policy },
+    }
+}
+
+fn asked_to_look(effects: Vec<Effect>) -> (Ticket, CheckPublish) {
+    let asked = calls(effects).pop();
+    let Some((ticket, Request::CheckPublish(call))) = asked else { panic!("{asked:?}") };
+    (ticket, call)
+}
+
+/// A console whose wizard has looked.
+fn opened(language: &str, size: (u16, u16)) -> State {
+    let mut state = busy(language, size);
+    let (ticket, call) = asked_to_look(press(&mut state, "3 w"));
+    let found = report(&call.config);
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    state
+}
+
+/// The same on the page after mode and ports.
+pub(crate) fn at_policy(language: &str, size: (u16, u16)) -> State {
+    let mut state = opened(language, size);
+    press(&mut state, "enter");
+    let (ticket, call) = asked_to_look(press(&mut state, "enter"));
+    let found = report(&call.config);
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    state
+}
+
+fn started(config: ListenerConfig) -> ListenerStatus {
+    ListenerStatus {
+        addresses: vec!["https://192.168.1.20:8495/v1".to_owned(), "https://workstation.local:8495/v1".to_owned()],
+        phase: ListenerPhase::Running,
+        started: Some(fixture::NOW),
+        tls: None,
+        config,
+    }
+}
+
+#[test]
+fn it_looks_asks_and_does_what_the_summary_says_in_that_order() {
+    let mut state = at_policy("en", (100, 30));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("0 enforce, 13 simulate"), "{text}");
+    assert!(calls(press(&mut state, "enter")).is_empty(), "nothing is done before the summary was seen");
+    let text = screen_text(&draw(&mut state));
+    for wanted in [
+        "All rules of the security policy enforce",
+        "0.0.0.0:8494, mode packaged-ca, TLS on port 8495",
+        "http://127.0.0.1:8484/v1 stays",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in\n{text}");
+    }
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::SetPolicy(SetPolicy { json }))] = asked.as_slice() else { panic!("{asked:?}") };
+    let policy = SecurityPolicy::parse(json).expect("a policy");
+    assert!(RuleName::ALL.iter().all(|rule| policy.rules.scoring(*rule).mode == Mode::Enforce));
+    assert!(calls(press(&mut state, "enter")).is_empty(), "one after the other");
+    let call = SetPolicy { json: json.clone() };
+    let asked = calls(answer(&mut state, *ticket, Reply::SetPolicy(call, Ok(policy))));
+    let [(ticket, Request::StartListener(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let config = call.config.clone().expect("a listener");
+    assert_eq!((config.port, config.https_port, config.insecure_plain_http), (8494, Some(8495), false));
+    answer(&mut state, *ticket, Reply::StartListener(call.clone(), Ok(started(config))));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("https://192.168.1.20:8495/v1") && text.contains("flm firewall preview"), "{text}");
+    let copied = press(&mut state, "y");
+    assert!(copied.iter().any(|effect| matches!(effect, Effect::Copy(text) if text == "flm firewall preview")));
+    press(&mut state, "enter");
+    assert!(state.overlays.is_empty());
+}
+
+#[test]
+fn going_back_and_closing_lose_nothing_that_was_typed() {
+    let mut state = opened("en", (100, 30));
+    press(&mut state, "enter tab tab ctrl-u");
+    type_text(&mut state, "9000");
+    assert!(screen_text(&draw(&mut state)).contains("9001"), "the port for TLS follows");
+    press(&mut state, "esc esc");
+    assert!(state.overlays.is_empty(), "closed from the first page");
+    let (ticket, call) = asked_to_look(press(&mut state, "f12"));
+    assert_eq!((call.config.port, call.config.https_port), (9000, Some(9001)));
+    let found = report(&call.config);
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    press(&mut state, "enter");
+    assert!(screen_text(&draw(&mut state)).contains("9000"));
+}
+
+#[test]
+fn a_port_that_is_held_or_forbidden_is_told_beside_its_field_and_stops_the_way() {
+    let mut state = opened("en", (100, 30));
+    press(&mut state, "enter");
+    let (ticket, call) = asked_to_look(press(&mut state, "enter"));
+    let mut found = report(&call.config);
+    found.ports[0].state = PortState::Held { by: Some("nginx (17)".to_owned()), free: Some(8496) };
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("held by nginx (17); 8496 is free"), "{text}");
+    press(&mut state, "ctrl-u");
+    type_text(&mut state, "80");
+    let (ticket, call) = asked_to_look(press(&mut state, "enter"));
+    let mut found = report(&call.config);
+    found.ports[0].state = PortState::Forbidden;
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    assert!(screen_text(&draw(&mut state)).contains("CAP_NET_BIND_SERVICE"));
+}
+
+#[test]
+fn keys_in_clear_over_a_network_are_refused_and_wrong_fields_say_why() {
+    let mut state = opened("en", (100, 30));
+    press(&mut state, "enter right right");
+    assert!(screen_text(&draw(&mut state)).contains("in clear over the network"));
+    assert!(calls(press(&mut state, "enter")).is_empty());
+    press(&mut state, "left tab ctrl-u");
+    type_text(&mut state, "nowhere");
+    assert!(screen_text(&draw(&mut state)).contains("write an IP address"));
+    assert!(calls(press(&mut state, "enter")).is_empty());
+}
+
+#[test]
+fn a_step_that_fails_says_why_and_what_was_done_is_not_done_again() {
+    let mut state = at_policy("en", (100, 30));
+    press(&mut state, "enter");
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::SetPolicy(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let policy = SecurityPolicy::parse(&call.json).expect("a policy");
+    let asked = calls(answer(&mut state, *ticket, Reply::SetPolicy(call.clone(), Ok(policy))));
+    let [(ticket, Request::StartListener(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let failure = Failure::new(ErrorCode::ProxyPortInUse, "port 8494 was taken meanwhile").hint("choose another port");
+    answer(&mut state, *ticket, Reply::StartListener(call.clone(), Err(failure)));
+    assert!(screen_text(&draw(&mut state)).contains("taken meanwhile"));
+    assert_eq!(state.overlays.len(), 1, "no other box opens for it");
+    let again = calls(press(&mut state, "enter"));
+    assert!(matches!(again.as_slice(), [(_, Request::StartListener(StartListener { .. }))]), "{again:?}");
+}
+
+#[test]
+fn a_lost_owner_is_told_and_looking_is_tried_again() {
+    let mut state = busy("en", (100, 30));
+    press(&mut state, "3 w");
+    let failure = Failure::new(ErrorCode::IoError, "the proxy's process ended");
+    update(&mut state, Action::Lost { failure, attempt: 1, retry_at: fixture::NOW });
+    assert!(screen_text(&draw(&mut state)).contains("the proxy's process ended"));
+    asked_to_look(press(&mut state, "enter"));
+}
+
+#[test]
+fn a_read_only_console_has_no_wizard() {
+    let mut state = busy("en", (100, 30));
+    state.access = flm::tui::ConsoleAccess::ReadOnly;
+    assert!(calls(press(&mut state, "3 w")).is_empty() && calls(press(&mut state, "f12")).is_empty());
+    assert!(!state.overlays.iter().any(|overlay| matches!(overlay, Overlay::Wizard(_))));
+}
+
+#[test]
+fn the_pages_of_the_wizard() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let name = |what: &str| format!("wizard_{what}_{language}_{}x{}", size.0, size.1);
+            let mut state = opened(language, size);
+            check(&name("check"), &mut state);
+            press(&mut state, "enter");
+            check(&name("way"), &mut state);
+            let mut state = at_policy(language, size);
+            check(&name("policy"), &mut state);
+            press(&mut state, "enter");
+            check(&name("summary"), &mut state);
+            let asked = calls(press(&mut state, "enter"));
+            let [(ticket, Request::SetPolicy(call))] = asked.as_slice() else { panic!("{asked:?}") };
+            let policy = SecurityPolicy::parse(&call.json).expect("a policy");
+            let asked = calls(answer(&mut state, *ticket, Reply::SetPolicy(call.clone(), Ok(policy))));
+            let [(ticket, Request::StartListener(call))] = asked.as_slice() else { panic!("{asked:?}") };
+            let config = call.config.clone().expect("a listener");
+            answer(&mut state, *ticket, Reply::StartListener(call.clone(), Ok(started(config))));
+            check(&name("done"), &mut state);
+        }
+    }
+}
