@@ -42,7 +42,7 @@ pub struct Operator {
 
 #[derive(Clone)]
 enum Route {
-    Socket(HomePaths),
+    Socket(Box<HomePaths>),
     Duplex(Dialer),
     Alone(Arc<Alone>),
 }
@@ -70,7 +70,7 @@ impl Operator {
     /// When the socket is there but may not be used.
     pub async fn attach(paths: &HomePaths, permission: Permission) -> Outcome<Option<Self>> {
         let found = ownership::connect(paths).await?;
-        Ok(found.map(|_probe| Self { route: Route::Socket(paths.clone()), permission }))
+        Ok(found.map(|_probe| Self { route: Route::Socket(Box::new(paths.clone())), permission }))
     }
 
     /// Attaches to the home's owner or, when there is none, takes the home for this operator alone.
@@ -87,7 +87,7 @@ impl Operator {
     /// As [`Operator::connect`], and of the passphrase.
     pub async fn connect_with(paths: &HomePaths, permission: Permission, passphrase: Option<Secret>) -> Outcome<Self> {
         let route = match ownership::claim(paths).await? {
-            Claim::Owned(_probe) => Route::Socket(paths.clone()),
+            Claim::Owned(_probe) => Route::Socket(Box::new(paths.clone())),
             Claim::Free(lock) => {
                 let options = ContextOptions { passphrase, ..ContextOptions::from_process() };
                 let context = Arc::new(Context::open(paths.clone(), options).await?);

@@ -23,7 +23,7 @@ use crate::operations::context::{Context, ContextOptions, Live};
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
 use crate::operations::{alerts as operations_alerts, egress, limits, loading, policy, reload};
-use crate::proxy::shared::ProxyShared;
+use crate::proxy::shared::{ProxyShared, ServedCertificates};
 use crate::proxy::worker::Workers;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
@@ -281,6 +281,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         clock: context.clock.clone(),
         connections: Arc::default(),
         affinity: Affinity::default(),
+        served: ServedCertificates::default(),
         egress: context.egress.clone(),
     }))
 }

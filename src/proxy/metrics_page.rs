@@ -14,6 +14,7 @@ use crate::telemetry::metrics::Sums;
 use crate::telemetry::usage::UsedBy;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::audit::AuditHealth;
+use crate::types::clock::UnixMillis;
 use crate::types::engine::{EngineState, EngineView};
 use crate::types::usage::UsageSums;
 
@@ -31,6 +32,7 @@ struct Told {
     audit_waiting: usize,
     audit: AuditHealth,
     blocks: u64,
+    certificates: Vec<(u16, UnixMillis)>,
     overloaded: bool,
     public: bool,
 }
@@ -57,6 +59,7 @@ pub(super) fn answer(exchange: &Exchange) -> Answer {
         audit_waiting: shared.audit.waiting(),
         audit: shared.audit.health(),
         blocks: shared.guard.blocks(0, 0, shared.clock.wall()).total,
+        certificates: shared.served.ends(),
         overloaded: shared.guard.overload().is_some(),
         public: shared.guard.is_public(),
     });
@@ -242,6 +245,11 @@ fn guard(page: &mut Page, told: &Told) {
     let failing = f64::from(u8::from(told.audit.failing.is_some()));
     page.gauge("flm_audit_failing", "1 while security events cannot be written.", failing);
     page.gauge("flm_blocked_networks", "Entries of the block list in force.", exact(told.blocks));
+    let help = "When the certificate of the TLS port ends, in seconds since 1970.";
+    let mut family = page.family("flm_certificate_expires_timestamp_seconds", "gauge", help);
+    for (port, end) in &told.certificates {
+        family.sample(&[("port", &port.to_string())], exact(u64::try_from(end.0).unwrap_or_default()) / 1e3);
+    }
     let overloaded = f64::from(u8::from(told.overloaded));
     page.gauge("flm_overloaded", "1 while new work is refused to protect the machine.", overloaded);
     let public = f64::from(u8::from(told.public));

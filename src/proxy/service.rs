@@ -143,6 +143,7 @@ impl ProxyService {
                 let socket = bind(config.bind, config.https_port.unwrap_or(0))?;
                 let https_port = port_of(&config, socket.local_addr())?;
                 config.https_port = Some(https_port);
+                shared.served.add(https_port, &resolver);
                 let encrypted =
                     Encrypted { resolver, held: Mutex::new(Some(socket)), status: Mutex::new(TlsStatus::default()) };
                 (Door::Signpost { https_port, challenges }, Some(encrypted))

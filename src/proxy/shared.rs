@@ -1,6 +1,6 @@
 //! [`ProxyShared`]: what every worker and listener of one owner shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -16,7 +16,31 @@ use crate::net::egress::Egress;
 use crate::net::media_fetch::MediaFetcher;
 use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::metrics::Metrics;
-use crate::types::clock::Clock;
+use crate::tls::resolver::Resolver;
+use crate::types::clock::{Clock, UnixMillis};
+
+/// What the listeners show to clients over TLS, for those who tell about it.
+#[derive(Debug, Default)]
+pub struct ServedCertificates(Mutex<Vec<(u16, Weak<Resolver>)>>);
+
+impl ServedCertificates {
+    /// A listener serves TLS on this port, as long as it lives.
+    pub(super) fn add(&self, port: u16, resolver: &Arc<Resolver>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, resolver)| resolver.strong_count() > 0);
+        all.push((port, Arc::downgrade(resolver)));
+    }
+
+    /// Until when the certificate of each TLS port is valid, by port; ports that have none yet are left out.
+    pub(super) fn ends(&self) -> Vec<(u16, UnixMillis)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let end =
+            |(port, resolver): &(u16, Weak<Resolver>)| Some((*port, resolver.upgrade()?.certificate()?.not_after));
+        let mut ends: Vec<_> = all.iter().filter_map(end).collect();
+        ends.sort_unstable();
+        ends
+    }
+}
 
 /// Live state that requests read. Made once by the daemon.
 pub struct ProxyShared {
@@ -46,4 +70,6 @@ pub struct ProxyShared {
     pub connections: Arc<ConnectionLimits>,
     /// Which engine served which conversation.
     pub affinity: Affinity,
+    /// Certificates of all listeners; begins empty.
+    pub served: ServedCertificates,
 }

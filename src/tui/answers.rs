@@ -13,7 +13,7 @@ use crate::tui::tab_proxy::{leak, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
-use crate::tui::{tab_models, tab_prompts};
+use crate::tui::{tab_models, tab_prompts, tab_security};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::alerts::ChannelSettled;
 use crate::types::calls::comparisons::ListComparisons;
@@ -35,10 +35,6 @@ pub fn take(state: &mut State, answer: Answer) {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
         Reply::ListPrompts(_, outcome) => state.world.prompts.take(outcome),
         Reply::ListProfiles(_, outcome) => state.world.profiles.take(outcome),
-        Reply::PreviewFirewall(_, outcome) => firewall::take_preview(state, outcome),
-        Reply::ShowFirewall(_, outcome) | Reply::RecordFirewall(_, outcome) => firewall::take_status(state, outcome),
-        Reply::DecideFirewall(call, outcome) => firewall::take_decision(state, call.decision, outcome),
-        Reply::FirewallOrder(_, outcome) => firewall::take_done(state, outcome),
         Reply::ShowUsage(call, outcome) => usage::take(state, &call, outcome),
         Reply::PreviewPrompt(call, outcome) => tab_prompts::preview::take(state, &call, outcome),
         Reply::ListPromptRoutes(_, outcome) => state.world.prompt_routes.take(outcome),
@@ -54,10 +50,6 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Allow => state.world.allowed.take(outcome),
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
-        Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
-        Reply::ListAudit(call, outcome) => crate::tui::tab_security::take_page(state, &call, outcome),
-        Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
-        Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
         Reply::AddAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_added", settled),
         Reply::EditAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_changed", settled),
         Reply::RemoveAlertChannel(call, Ok(_)) => done(state, "toast.channel_removed", &[("id", call.id.as_str())]),
@@ -171,7 +163,14 @@ fn asked_or_guarded(state: &mut State, ticket: Ticket, reply: Reply) -> Option<R
             done(state, "compare.deleted", &[("number", &call.id.to_string())]);
             state.read(ListComparisons {});
         }
+        Reply::PreviewFirewall(_, outcome) => firewall::take_preview(state, outcome),
+        Reply::ShowFirewall(_, outcome) | Reply::RecordFirewall(_, outcome) => firewall::take_status(state, outcome),
+        Reply::DecideFirewall(call, outcome) => firewall::take_decision(state, call.decision, outcome),
+        Reply::FirewallOrder(_, outcome) => firewall::take_done(state, outcome),
         Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
+        Reply::ListAudit(call, outcome) => tab_security::take_page(state, &call, outcome),
+        Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
+        Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
         Reply::ShowPolicy(_, outcome) => {
             // The box that asked may be closed.
             let _nobody_waits = policy::take(state, ticket, outcome);

@@ -206,6 +206,16 @@ fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves(
     let refused = world.ask(Some("http://pictures.test/a.png"));
     assert_eq!(refused["status"], 400, "{refused:#}");
     assert!(refused.to_string().contains("send the image inline"), "{refused:#}");
+    // Telling somebody elsewhere of an event, by name.
+    let webhook = ["alerts", "add", "webhook", "--id", "hook", "--private", "--url", "http://engine.test/hook"];
+    let ntfy =
+        ["alerts", "add", "ntfy", "--id", "push", "--private", "--topic", "flm-test", "--server", "http://engine.test"];
+    for (id, add) in [("hook", &webhook[..]), ("push", &ntfy)] {
+        let before = dials(&world.near);
+        world.home.answer(add);
+        let told = world.home.answer(&["alerts", "test", id]);
+        assert!(dials(&world.near) > before, "{id}: {told:#}");
+    }
     // An engine that nobody knows, and one whose port is closed.
     for (id, url) in [("nowhere", "http://nowhere.test"), ("closed", "http://10.88.0.1:81")] {
         world.home.answer(&["engines", "add", "--kind", "openai", "--id", id, "--url", url]);

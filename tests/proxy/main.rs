@@ -182,6 +182,7 @@ impl Proxy {
             clock,
             connections: Arc::default(),
             affinity: Affinity::default(),
+            served: flm::proxy::shared::ServedCertificates::default(),
         });
         let (workers, runs) = Workers::new(2, &shared);
         let runtimes = runs.into_iter().map(|run| {

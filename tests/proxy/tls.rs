@@ -246,6 +246,21 @@ async fn a_certificate_authority_that_checks_a_name_is_answered_under_any_name()
 }
 
 #[tokio::test]
+async fn metrics_tell_when_the_certificate_of_each_tls_port_ends() {
+    let encrypted = Encrypted::start().await;
+    let mut stream = encrypted.open().await;
+    let page = ask(&mut stream, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let series = format!("flm_certificate_expires_timestamp_seconds{{port=\"{}\"}} ", encrypted.address().port());
+    let end = page.lines().find_map(|line| line.strip_prefix(&series)).unwrap_or_else(|| panic!("{page}"));
+    let end: f64 = end.parse().expect("a number");
+    let der = stream.get_ref().1.peer_certificates().expect("a chain")[0].clone();
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far from 2^52")]
+    let shown = certificate.validity().not_after.timestamp() as f64;
+    assert!((end - shown).abs() < 1.0, "{end} and {shown}");
+}
+
+#[tokio::test]
 async fn a_certificate_is_swapped_under_an_open_connection() {
     let encrypted = Encrypted::without_certificate(ProxyLimits::default()).await;
     let first = encrypted.serve_new();

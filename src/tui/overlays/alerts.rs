@@ -163,7 +163,7 @@ impl Alerts {
             }
             KeyCode::Char('x') | KeyCode::Delete => {
                 let body = state.words.fill("alerts.remove_body", &[("id", id.as_str())]);
-                let then = Then::Call(RemoveAlertChannel { id }.into());
+                let then = Then::call(RemoveAlertChannel { id });
                 overlays::open(
                     state,
                     Overlay::Confirm(Confirm::new("alerts.remove_title", body, "button.remove", then)),

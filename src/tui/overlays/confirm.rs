@@ -16,13 +16,20 @@ use crate::tui::widgets::popup;
 #[derive(Debug)]
 pub enum Then {
     /// Runs an operation.
-    Call(Request),
+    Call(Box<Request>),
     /// Gives up what was typed into the prompt editor.
     DiscardDraft,
     /// Forgets the conversation of the chat tester.
     NewChat,
     /// Opens the chat tester to ask another model than this one.
     AskAnother(Option<String>),
+}
+
+impl Then {
+    /// Runs this operation.
+    pub fn call(request: impl Into<Request>) -> Self {
+        Self::Call(Box::new(request.into()))
+    }
 }
 
 /// A word that must be typed before a yes counts.
@@ -102,7 +109,7 @@ impl Confirm {
         }
         match self.then.take() {
             Some(Then::Call(request)) => {
-                state.call(request);
+                state.call(*request);
             }
             Some(Then::NewChat) => crate::tui::tab_models::chat::begin_anew(state),
             Some(Then::AskAnother(model)) => crate::tui::update::ask_another(state, model),

@@ -256,7 +256,7 @@ impl Firewall {
                 let step = FirewallStep::Rollback { reach: Reach::Last };
                 let order = FirewallOrder { folder: status.folder.clone(), step };
                 let body = state.words.say("firewall.roll_back_body").into_owned();
-                let then = Then::Call(Request::from(order));
+                let then = Then::call(order);
                 let confirm = Confirm::new("firewall.roll_back_title", body, "firewall.roll_back", then);
                 overlays::open(state, Overlay::Confirm(confirm));
             }

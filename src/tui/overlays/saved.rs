@@ -67,7 +67,7 @@ impl Saved {
         let body = state
             .words
             .fill("compare.delete_body", &[("number", &number), ("models", &escape(&entry.models.join(", ")))]);
-        let then = Then::Call(DeleteComparison { id }.into());
+        let then = Then::call(DeleteComparison { id });
         overlays::open(state, Overlay::Confirm(Confirm::new("compare.delete_title", body, "button.delete", then)));
     }
 

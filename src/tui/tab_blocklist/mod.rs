@@ -159,7 +159,7 @@ pub fn run(state: &mut State, command: Command) {
         Command::Unblock => {
             if let Some(network) = selected_network_of_block(state) {
                 let body = state.words.fill("blocklist.unblock_body", &[("network", &network.to_string())]);
-                let then = Then::Call(RemoveBlock { network }.into());
+                let then = Then::call(RemoveBlock { network });
                 let confirm = Confirm::new("blocklist.unblock_title", body, "button.unblock", then);
                 overlays::open(state, Overlay::Confirm(confirm));
             }
@@ -175,7 +175,7 @@ pub fn run(state: &mut State, command: Command) {
             if state.world.blocks_total > 0 {
                 let count = state.world.blocks_total.to_string();
                 let body = state.words.fill("blocklist.clear_body", &[("count", &count)]);
-                let then = Then::Call(ClearBlocks {}.into());
+                let then = Then::call(ClearBlocks {});
                 let confirm = Confirm::new("blocklist.clear_title", body, "button.clear", then).typed("clear");
                 overlays::open(state, Overlay::Confirm(confirm));
             }
@@ -200,7 +200,7 @@ fn ask_to_remove(state: &mut State) {
         list == NetworkList::Allow && state.world.allowed.value.as_ref().is_some_and(|all| all.len() == 1);
     let body = if last_allowed { "blocklist.remove_last_body" } else { "blocklist.remove_body" };
     let body = state.words.fill(body, &[("network", &network.to_string())]);
-    let then = Then::Call(RemoveNetwork { list, network }.into());
+    let then = Then::call(RemoveNetwork { list, network });
     overlays::open(state, Overlay::Confirm(Confirm::new("blocklist.remove_title", body, "button.remove", then)));
 }
 

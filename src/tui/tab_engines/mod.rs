@@ -113,7 +113,7 @@ pub fn run(state: &mut State, command: Command) {
         Command::RemoveEngine => {
             if let Some(id) = selected_id(state) {
                 let body = state.words.fill("engines.remove_body", &[("id", id.as_str())]);
-                let then = Then::Call(RemoveEngine { id }.into());
+                let then = Then::call(RemoveEngine { id });
                 overlays::open(
                     state,
                     Overlay::Confirm(Confirm::new("engines.remove_title", body, "button.remove", then)),

@@ -298,7 +298,7 @@ fn ask_to_delete_model(state: &mut State) {
     let Some(model) = selected_model(state) else { return };
     let (name, engine) = (escape(&model.model).into_owned(), model.engine.to_string());
     let body = state.words.fill("models.delete_body", &[("model", &name), ("engine", &engine)]);
-    let then = Then::Call(DeleteModel { model: model.to_string() }.into());
+    let then = Then::call(DeleteModel { model: model.to_string() });
     overlays::open(state, Overlay::Confirm(Confirm::new("models.delete_title", body, "button.delete", then)));
 }
 
@@ -310,6 +310,6 @@ fn ask_to_delete_profile(state: &mut State) {
     };
     let (id, label, name) = (profile.id, escape(&profile.label).into_owned(), escape(&profile.model).into_owned());
     let body = state.words.fill("models.delete_profile_body", &[("label", &label), ("model", &name)]);
-    let then = Then::Call(DeleteProfile { id }.into());
+    let then = Then::call(DeleteProfile { id });
     overlays::open(state, Overlay::Confirm(Confirm::new("models.delete_profile_title", body, "button.delete", then)));
 }

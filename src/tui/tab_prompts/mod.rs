@@ -195,7 +195,7 @@ pub fn run(state: &mut State, command: Command) {
         Command::DeletePrompt => {
             if let Some(api_id) = selected_id(state) {
                 let body = state.words.fill("prompts.delete_body", &[("id", &escape(&api_id))]);
-                let then = Then::Call(DeletePrompt { api_id }.into());
+                let then = Then::call(DeletePrompt { api_id });
                 overlays::open(
                     state,
                     Overlay::Confirm(Confirm::new("prompts.delete_title", body, "button.delete", then)),

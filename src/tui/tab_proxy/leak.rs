@@ -22,7 +22,7 @@ pub fn look(state: &mut State) {
 pub fn ask(state: &mut State, call: &PreviewLeak, report: &LeakReport) {
     let body = body(state, report);
     let then = RevokeLeaked { id: call.id, networks: report.to_block(), operator: call.operator };
-    let confirm = Confirm::new("leak.title", body, "button.revoke_and_block", Then::Call(then.into()));
+    let confirm = Confirm::new("leak.title", body, "button.revoke_and_block", Then::call(then));
     overlays::open(state, Overlay::Confirm(confirm));
 }
 

@@ -295,7 +295,7 @@ fn ask_to_stop(state: &mut State) {
     let address = listener.addresses.first().map(|address| escape(address).into_owned()).unwrap_or_default();
     let streams = state.world.traffic.in_flight.to_string();
     let body = state.words.fill("proxy.stop_body", &[("address", &address), ("count", &streams)]);
-    let then = Then::Call(StopListener { port: Some(port) }.into());
+    let then = Then::call(StopListener { port: Some(port) });
     overlays::open(state, Overlay::Confirm(Confirm::new("proxy.stop_title", body, "button.stop", then)));
 }
 
@@ -316,11 +316,11 @@ fn ask_about_key(state: &mut State, deed: KeyDeed) {
     let values = [("label", label.as_str()), ("id", id.as_str())];
     let confirm = match deed {
         KeyDeed::Rotate => {
-            let then = Then::Call(RotateKey { id }.into());
+            let then = Then::call(RotateKey { id });
             Confirm::new("keys.rotate_title", state.words.fill("keys.rotate_body", &values), "button.rotate", then)
         }
         KeyDeed::Revoke => {
-            let then = Then::Call(RevokeKey { id }.into());
+            let then = Then::call(RevokeKey { id });
             Confirm::new("keys.revoke_title", state.words.fill("keys.revoke_body", &values), "button.revoke", then)
         }
     };
