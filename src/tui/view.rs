@@ -307,13 +307,14 @@ fn hints(state: &State) -> Vec<&'static CommandRow> {
     } else {
         state.tab.contexts(state)
     };
+    let is_up = state.world.main_listener().is_some_and(|listener| listener.phase.is_up());
     let fits = |row: &&CommandRow| {
         row.hint > 0
             && contexts.contains(&row.context)
             && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
             && match row.command {
-                Command::StartProxy => state.world.base_url().is_none(),
-                Command::StopProxy => state.world.base_url().is_some(),
+                Command::StartProxy => !is_up,
+                Command::StopProxy => is_up,
                 _ => true,
             }
     };
