@@ -27,7 +27,6 @@ use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::settings::ListSettings;
-use crate::types::listener::ListenerPhase;
 use crate::types::live::{LiveEvent, LiveLine, Noun};
 use crate::types::text::escape;
 
@@ -395,7 +394,7 @@ fn take_first_steps(state: &mut State) {
     if state.access == ConsoleAccess::ReadOnly || status.demo {
         return;
     }
-    let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
+    let serves = status.listeners.iter().any(|listener| listener.phase.is_up());
     if state.origin != Some(OwnerOrigin::AlreadyRan) {
         if !serves {
             state.proxy.starting = Some(state.call(StartListener { config: None, unnamed: Vec::new() }));

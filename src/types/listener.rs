@@ -118,6 +118,14 @@ pub enum ListenerPhase {
     },
 }
 
+impl ListenerPhase {
+    /// Whether it holds its ports and serves, or is about to: what can be stopped, and need not be started.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Obtaining)
+    }
+}
+
 /// A listener as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
