@@ -12,9 +12,11 @@ use super::chat::ChatArguments;
 use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
+use super::doctor;
 use super::engines::EnginesCommand;
 use super::firewall::FirewallCommand;
 use super::logs::LogsCommand;
+use super::migrate::MigrateCommand;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
 use super::profiles::ProfilesCommand;
@@ -147,6 +149,12 @@ pub(super) enum FlmCommand {
     /// Requests that the proxy served
     #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
     Logs(LogsCommand),
+    /// Move in from the old program
+    #[command(subcommand, after_help = "Example:\n  flm migrate legacy plan --source ~/.old-flm")]
+    Migrate(MigrateCommand),
+    /// Tell everything that a support person would ask for; no secret is in it
+    #[command(after_help = "Examples:\n  flm doctor\n  flm doctor --format json > doctor.json")]
+    Doctor,
     /// What the machine's firewall would be told
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -186,6 +194,8 @@ impl FlmCommand {
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
+            Self::Migrate(command) => command.run(session).await,
+            Self::Doctor => doctor::run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Version => {

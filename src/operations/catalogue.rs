@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys, models,
-    policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, aliases, audit_log, authority, bench, chat, comparisons, connect, doctor, engines, firewall, keys,
+    legacy, models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -24,11 +24,13 @@ use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
 use crate::types::calls::connect::Connect;
+use crate::types::calls::doctor::Diagnose;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::calls::firewall::PreviewFirewall;
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::legacy::{ApplyLegacy, ConvertLegacy, PlanLegacy};
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -102,15 +104,18 @@ operations! {
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
+        ApplyLegacy => legacy::apply,
         ArchiveAudit => audit_log::archive,
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
+        ConvertLegacy => legacy::convert,
         CreateKey => keys::create,
         DeleteComparison => comparisons::delete,
         DeleteModel => models::delete,
         DeleteProfile => profiles::delete,
         DeletePrompt => prompts::delete,
         DetectEngines => engines::detect,
+        Diagnose => doctor::diagnose,
         EditKey => keys::edit,
         EndOwner => proxy::end,
         EngineHealth => engines::health,
@@ -133,6 +138,7 @@ operations! {
         ListPrompts => prompts::list,
         ListRequests => requests::list,
         ListSettings => settings::list,
+        PlanLegacy => legacy::plan,
         PreviewFirewall => firewall::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,

@@ -10,7 +10,7 @@ use super::clock::UnixMillis;
 use super::egress::EgressStatus;
 
 /// How clients reach the proxy (SPEC §6). The name of a TLS mode as `tls/modes` declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct TlsMode(pub String);
 
@@ -32,7 +32,7 @@ impl TlsMode {
 }
 
 /// What a listener is started with; stored in `proxy_profiles`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListenerConfig {
     /// How clients reach it.
     pub mode: TlsMode,
@@ -70,7 +70,7 @@ impl Default for ListenerConfig {
 }
 
 /// Where the operator's own certificate is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CertificateFiles {
     /// The chain as PEM, the leaf first. Absolute.
     pub chain: PathBuf,
@@ -79,7 +79,7 @@ pub struct CertificateFiles {
 }
 
 /// A part of a listener that a setting may decide (`proxy.mode`, `proxy.bind`, `proxy.port` and so on).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ListenerPart {
     /// How clients reach it.
@@ -95,7 +95,7 @@ pub enum ListenerPart {
 }
 
 /// A listener's life.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum ListenerPhase {
     /// Accepts connections.
@@ -115,7 +115,7 @@ pub enum ListenerPhase {
 }
 
 /// A listener as status shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListenerStatus {
     /// What it was started with; the port is the real one, never 0.
     pub config: ListenerConfig,
@@ -131,7 +131,7 @@ pub struct ListenerStatus {
 }
 
 /// How far the endpoint is reached (SPEC §5, head).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Exposure {
     /// From this machine only: keys and limits guard.
@@ -142,7 +142,7 @@ pub enum Exposure {
 }
 
 /// Why new work is refused to protect the machine (SPEC §5.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Overload {
     /// FLM's own cores are at their end.
@@ -175,7 +175,7 @@ impl std::fmt::Display for Overload {
 }
 
 /// How the process that owns the home runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerKind {
     /// A daemon of its own.
@@ -185,7 +185,7 @@ pub enum OwnerKind {
 }
 
 /// What `flm proxy status` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProxyStatus {
     /// Version of the owner.
     pub version: String,

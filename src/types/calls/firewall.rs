@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::call;
 
 /// The operator's own way in, which no rule may ever close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SshSession {
     /// Where the operator comes from.
     pub from: IpAddr,
@@ -40,18 +40,19 @@ pub struct PreviewFirewall {
 call!(PreviewFirewall, "firewall/preview", Reads, FirewallPreview);
 
 /// What is to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallPlan {
     /// Ports of the listeners, ascending.
     pub ports: Vec<u16>,
     /// Who may connect to them; empty is everyone.
+    #[schemars(with = "Vec<String>")]
     pub networks: Vec<IpNet>,
     /// The operator's SSH session.
     pub ssh: Option<SshSession>,
 }
 
 /// What a firewall would be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallPreview {
     /// The backend that is meant.
     pub backend: String,
