@@ -14,9 +14,11 @@ use super::check::CheckArguments;
 use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
+use super::doctor;
 use super::engines::EnginesCommand;
 use super::firewall::FirewallCommand;
 use super::logs::LogsCommand;
+use super::migrate::MigrateCommand;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
 use super::profiles::ProfilesCommand;
@@ -157,6 +159,12 @@ pub(super) enum FlmCommand {
         after_help = "Examples:\n  flm check\n  flm check --verbose --format json\n\nEnds with 0 when nothing failed, 2 when a database or the disk is at fault, else 1"
     )]
     Check(CheckArguments),
+    /// Move in from the old program
+    #[command(subcommand, after_help = "Example:\n  flm migrate legacy plan --source ~/.old-flm")]
+    Migrate(MigrateCommand),
+    /// Tell everything that a support person would ask for; no secret is in it
+    #[command(after_help = "Examples:\n  flm doctor\n  flm doctor --format json > doctor.json")]
+    Doctor,
     /// Show, apply and take back the machine's firewall rules for the listeners
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -205,6 +213,8 @@ impl FlmCommand {
             Self::Usage(arguments) => arguments.run(session).await,
             Self::Logs(command) => command.run(session).await,
             Self::Check(arguments) => arguments.run(session).await,
+            Self::Migrate(command) => command.run(session).await,
+            Self::Doctor => doctor::run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => {
