@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,11 +21,13 @@ pub(super) struct PrefaceInTime<S> {
     read: usize,
     /// Until the preface is complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Set when it did not come in time; read by whoever serves the connection.
+    overdue: Arc<AtomicBool>,
 }
 
 impl<S> PrefaceInTime<S> {
-    pub(super) fn new(stream: S, within: Duration) -> Self {
-        Self { stream, read: 0, deadline: Some(Box::pin(tokio::time::sleep(within))) }
+    pub(super) fn new(stream: S, within: Duration, overdue: Arc<AtomicBool>) -> Self {
+        Self { stream, read: 0, deadline: Some(Box::pin(tokio::time::sleep(within))), overdue }
     }
 }
 
@@ -33,7 +37,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for PrefaceInTime<S> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let Some(deadline) = self.deadline.as_mut() else { return polled };
         if polled.is_pending() {
-            return deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+            return deadline.as_mut().poll(cx).map(|()| {
+                self.overdue.store(true, Ordering::Relaxed);
+                Err(io::ErrorKind::TimedOut.into())
+            });
         }
         self.read += buffer.filled().len() - before;
         if self.read >= PREFACE {
