@@ -83,6 +83,8 @@ pub enum Rule {
     Variable,
     /// An absolute path; may be empty.
     AbsolutePath,
+    /// A part of FLM and how much of it is logged: `proxy=debug`.
+    LogTarget,
 }
 
 /// A value that fits its kind.
@@ -204,6 +206,12 @@ impl Rule {
                     && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             }
             Self::AbsolutePath => text.is_empty() || (text.starts_with('/') && !text.chars().any(char::is_control)),
+            Self::LogTarget => text.split_once('=').is_some_and(|(part, level)| {
+                let plain = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | ':');
+                (1..=60).contains(&part.len())
+                    && part.chars().all(plain)
+                    && matches!(level, "error" | "warn" | "info" | "debug" | "trace")
+            }),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -223,6 +231,7 @@ impl Rule {
             Self::UserName => "up to 255 bytes without control characters",
             Self::Variable => "the name of an environment variable, such as SOCKS_PASSWORD, or empty",
             Self::AbsolutePath => "an absolute path, or empty",
+            Self::LogTarget => "a part of FLM and a level, such as proxy=debug or net::pool=trace",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }
