@@ -14,8 +14,9 @@ use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
 use super::engines::EnginesCommand;
+use super::expose::ExposeArguments;
 use super::firewall::FirewallCommand;
-use super::logs::LogsCommand;
+use super::logs::LogsArguments;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
 use super::profiles::ProfilesCommand;
@@ -148,9 +149,13 @@ pub(super) enum FlmCommand {
     /// Sum requests, tokens and times by key, model, engine or day
     #[command(after_help = "Example:\n  flm usage --by key --since 7d")]
     Usage(UsageArguments),
-    /// Requests that the proxy served
-    #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
-    Logs(LogsCommand),
+    /// Read and follow the log, change how much is logged, and list requests
+    #[command(after_help = "Examples:\n  flm logs --follow\n  flm logs --since 1h --min warn\n  \
+                            flm logs --level debug\n  flm logs --target proxy=trace,net=debug\n  flm logs requests --since 1h")]
+    Logs(LogsArguments),
+    /// Ask which engine and proxy ports answer from where, with or without a key, and how to mend it
+    #[command(after_help = "Example:\n  flm expose-check")]
+    ExposeCheck(ExposeArguments),
     /// What the machine's firewall would be told
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -190,7 +195,8 @@ impl FlmCommand {
             Self::Connect(arguments) => arguments.run(session).await,
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
-            Self::Logs(command) => command.run(session).await,
+            Self::Logs(arguments) => arguments.run(session).await,
+            Self::ExposeCheck(arguments) => arguments.run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Version => {

@@ -17,6 +17,7 @@ mod connect;
 mod console;
 mod csv;
 mod engines;
+mod expose;
 mod firewall;
 mod logs;
 mod models;

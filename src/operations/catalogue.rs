@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, alerts, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, firewall, keys,
-    models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
+    addresses, alerts, aliases, audit_log, authority, bench, chat, comparisons, connect, engines, expose, firewall,
+    keys, logs, models, policy, profiles, prompts, proxy, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -31,8 +31,10 @@ use crate::types::calls::connect::Connect;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::PreviewFirewall;
 use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::logs::ReadLogs;
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -122,6 +124,7 @@ operations! {
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
         ExportAudit => audit_log::export,
+        ExposeCheck => expose::check,
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
@@ -146,6 +149,7 @@ operations! {
         PreviewFirewall => firewall::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
+        ReadLogs => logs::read,
         RefreshModels => models::refresh,
         Reload => reload::reload,
         RemoveAlertChannel => alerts::remove,

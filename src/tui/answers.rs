@@ -46,6 +46,7 @@ pub fn take(state: &mut State, answer: Answer) {
             NetworkList::Trusted => state.world.trusted.take(outcome),
         },
         Reply::ListAudit(call, outcome) => crate::tui::tab_security::take_page(state, &call, outcome),
+        Reply::ExposeCheck(_, Ok(report)) => overlays::expose::show(state, &report),
         Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
         Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
         Reply::AddAlertChannel(_, Ok(settled)) => channel_settled(state, "toast.channel_added", settled),

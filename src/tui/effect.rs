@@ -22,6 +22,7 @@ use crate::types::calls::alerts::{
 };
 use crate::types::calls::audit::ListAudit;
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, RevokeKey, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
@@ -227,7 +228,7 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddAlertChannel, AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey,
+    AddAlertChannel, AddBlock, AddEngine, AddNetwork, ClearBlocks, CreateKey, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ExposeCheck,
     ListAlertChannels, ListAudit, ListBlocks, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes, ListPrompts, ListSettings,
     MarkRead, PreviewPrompt, PromptHistory, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RotateKey, SaveProfile, SetPrompt,
     SetSetting, ShowUsage, StartListener, StopListener, TestAlertChannel, DeleteModel, UnloadModel,

@@ -13,6 +13,7 @@ use crate::tui::widgets::painter::Painter;
 pub mod alert_form;
 pub mod alerts;
 pub mod confirm;
+pub mod expose;
 pub mod form;
 pub mod forms;
 pub mod key;
