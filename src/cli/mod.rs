@@ -22,6 +22,7 @@ mod console;
 mod csv;
 mod doctor;
 mod engines;
+mod expose;
 mod firewall;
 mod leak;
 mod logs;

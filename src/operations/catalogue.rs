@@ -11,8 +11,8 @@ use super::context::Context;
 use super::progress::Reporter;
 use super::{
     addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect,
-    doctor, engines, firewall, keys, leak, legacy, lock, models, policy, profiles, prompts, proxy, publish, reload,
-    replay, requests, settings, usage,
+    doctor, engines, expose, firewall, keys, leak, legacy, lock, logs, models, policy, profiles, prompts, proxy,
+    publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -36,11 +36,13 @@ use crate::types::calls::doctor::Diagnose;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{
     CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey, ShowKey,
 };
 use crate::types::calls::legacy::{ApplyLegacy, ConvertLegacy, PlanLegacy};
+use crate::types::calls::logs::ReadLogs;
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -136,6 +138,7 @@ operations! {
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
         ExportAudit => audit_log::export,
+        ExposeCheck => expose::check,
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
@@ -164,6 +167,7 @@ operations! {
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RecordFirewall => firewall::note,
+        ReadLogs => logs::read,
         RefreshModels => models::refresh,
         Reload => reload::reload,
         RemoveAlertChannel => alerts::remove,

@@ -22,6 +22,7 @@ use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
 use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
@@ -147,6 +148,9 @@ fn run_global(state: &mut State, command: Command) {
         Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
         Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
         Command::Alerts => overlays::open(state, Overlay::Alerts(overlays::alerts::Alerts::default())),
+        Command::ExposeCheck if state.is_live() => {
+            state.call(ExposeCheck {});
+        }
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),

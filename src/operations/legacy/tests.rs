@@ -42,8 +42,12 @@ fn home() -> tempfile::TempDir {
 async fn open(folder: &Path) -> Arc<Context> {
     let overrides = PathOverrides { home: Some(folder.to_owned()), ..PathOverrides::default() };
     let paths = HomePaths::resolve(&overrides).expect("resolves");
-    let options =
-        ContextOptions { flags: std::collections::BTreeMap::new(), variables: Vec::new(), clock: Clock::stepped(NOW) };
+    let options = ContextOptions {
+        flags: std::collections::BTreeMap::new(),
+        variables: Vec::new(),
+        clock: Clock::stepped(NOW),
+        passphrase: None,
+    };
     Arc::new(Context::open(paths, options).await.expect("opens"))
 }
 

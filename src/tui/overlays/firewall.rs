@@ -5,7 +5,7 @@
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
-use crate::tui::effect::{Request, Ticket};
+use crate::tui::effect::Ticket;
 use crate::tui::geometry::{ListGeometry, ListId};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;

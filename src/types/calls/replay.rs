@@ -119,7 +119,7 @@ pub struct SecurityCounts {
 }
 
 /// The events of one hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HourOfEvents {
     /// When it began; whole hours of universal time.
     pub start: UnixMillis,
