@@ -633,9 +633,27 @@ pub fn put_in_place(complete: &Path, place: &Path) -> Files<()> {
     sync_folder_of(place)
 }
 
-/// Gives a file a second name; both lead to the same content until one is replaced. Within one file system.
-pub fn link(file: &Path, name: &Path) -> Files<()> {
-    fs::hard_link(file, name).map_err(|e| FileError::new("keep a copy of", file, e))
+/// Gives what a file holds a second name, by which it stays when the file is replaced: a link, or a copy of mode 0600 where
+/// the file system has no links.
+pub fn keep_as(file: &Path, name: &Path) -> Files<()> {
+    match fs::hard_link(file, name) {
+        Ok(()) => sync_folder_of(name),
+        Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => copy(file, name),
+        Err(e) => Err(FileError::new("keep a copy of", file, e)),
+    }
+}
+
+/// Copies a file; the copy appears when it is complete, with mode 0600.
+fn copy(from: &Path, to: &Path) -> Files<()> {
+    let mut source = open(from)?;
+    let mut target = Replacement::begin(to)?;
+    let mut piece = zeroize::Zeroizing::new(vec![0; 1 << 16]);
+    loop {
+        match source.read(&mut piece).map_err(|e| FileError::new("read", from, e))? {
+            0 => return target.finish(),
+            length => target.write(&piece[..length])?,
+        }
+    }
 }
 
 /// Opens a file for reading.
@@ -674,16 +692,7 @@ pub fn move_to(from: &Path, to: &Path) -> Files<()> {
         Ok(()) => sync_folder_of(to),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
-            let mut source = open(from)?;
-            let mut target = Replacement::begin(to)?;
-            let mut piece = zeroize::Zeroizing::new(vec![0; 1 << 16]);
-            loop {
-                match source.read(&mut piece).map_err(|e| FileError::new("read", from, e))? {
-                    0 => break,
-                    length => target.write(&piece[..length])?,
-                }
-            }
-            target.finish()?;
+            copy(from, to)?;
             remove(from)
         }
         Err(e) => Err(FileError::new("move", from, e)),
@@ -837,6 +846,24 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes a pipe");
         let error = read_private(&pipe, 100).expect_err("refused without waiting for a writer");
         assert!(error.source.to_string().contains("regular file"), "{}", error.source);
+    }
+
+    #[test]
+    fn what_is_kept_stays_when_the_file_is_replaced() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (file, kept, copied) =
+            (folder.path().join("file"), folder.path().join("kept"), folder.path().join("copied"));
+        replace(&file, b"before", Audience::Owner).expect("writes");
+        keep_as(&file, &kept).expect("keeps");
+        copy(&file, &copied).expect("copies");
+        replace(&file, b"after", Audience::Owner).expect("writes");
+        for name in [&kept, &copied] {
+            assert_eq!((read(name).expect("reads").as_slice(), mode_of(name)), (b"before".as_slice(), 0o600));
+        }
+        assert!(keep_as(&file, &kept).is_err(), "nothing that is kept is written over");
+        assert!(free_space(&file).expect("measures") > 0);
+        assert_eq!(ownership(&file).expect("looks").map(|found| found.mode), Some(0o600));
+        assert_eq!(ownership(&folder.path().join("none")).expect("looks"), None);
     }
 
     #[test]
