@@ -23,6 +23,22 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, Fault> {
     Ok(nanoseconds / 1e9)
 }
 
+/// CPU time of this process per step of some work, in microseconds: the median of `rounds` rounds of `steps` steps each.
+pub(crate) fn microseconds_each(
+    rounds: usize,
+    steps: u32,
+    mut round: impl FnMut() -> Result<(), Fault>,
+) -> Result<f64, Fault> {
+    let mut figures = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let before = cpu_seconds(std::process::id())?;
+        round()?;
+        figures.push((cpu_seconds(std::process::id())? - before) * 1e6 / f64::from(steps));
+    }
+    figures.sort_by(f64::total_cmp);
+    figures.get(rounds / 2).copied().ok_or_else(|| "no round was measured".into())
+}
+
 /// Resident memory of a process and its children, in KiB.
 pub(crate) fn resident_of_tree(root: u32) -> Result<f64, Fault> {
     let mut kibibytes = 0.0;

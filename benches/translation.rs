@@ -68,18 +68,8 @@ fn run() -> Result<(), Fault> {
 /// Microseconds of CPU time per chunk.
 fn median(work: &mut dyn FnMut() -> Result<(), Fault>) -> Result<f64, Fault> {
     work()?;
-    let mut figures = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
-        let before = measure::cpu_seconds(std::process::id())?;
-        for _ in 0..STREAMS {
-            work()?;
-        }
-        let spent = measure::cpu_seconds(std::process::id())? - before;
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        figures.push(spent * 1e6 / (CHUNKS * STREAMS) as f64);
-    }
-    figures.sort_by(f64::total_cmp);
-    Ok(figures[ROUNDS / 2])
+    let chunks = u32::try_from(CHUNKS * STREAMS)?;
+    measure::microseconds_each(ROUNDS, chunks, || (0..STREAMS).try_for_each(|_| work()))
 }
 
 fn ollama_lines() -> Vec<Bytes> {

@@ -13,6 +13,7 @@
 mod baseline;
 mod engine;
 mod load;
+#[expect(dead_code, reason = "other benches use the rest")]
 #[path = "../measure.rs"]
 mod measure;
 mod report;

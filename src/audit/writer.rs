@@ -3,6 +3,7 @@
 //! Started by the owner of the home. Must never give up while the owner lives: a failing disk is tried again with
 //! back-off while the queue sheds its least severe events.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ use crate::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use crate::types::calls::audit::{AuditHealth, ListAudit};
 use crate::types::clock::{Clock, UnixMillis};
 use crate::types::live::LiveEvent;
+use crate::types::text::redact_keys;
 
 /// Rows of one transaction at most.
 pub(super) const BATCH: usize = 512;
@@ -197,8 +199,10 @@ impl Writer {
         for Waiting { mut event, written } in taken {
             if let Some(endpoint) = &mut event.endpoint {
                 cut(endpoint, LONGEST_ENDPOINT);
+                redact(endpoint);
             }
             cut(&mut event.details, LONGEST_DETAILS);
+            redact(&mut event.details);
             batch.events.push(event);
             batch.waiting.extend(written);
         }
@@ -305,6 +309,13 @@ impl Writer {
             }
             self.hub.publish(LiveEvent::Audit(Box::new(chained.row.clone())));
         }
+    }
+}
+
+/// A key that somebody put into a path must not outlive its request (SECURITY.md, case 7).
+fn redact(text: &mut String) {
+    if let Cow::Owned(redacted) = redact_keys(text) {
+        *text = redacted;
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct AcmeArguments {
     /// Mail address that the directory may write to about the certificate; may be repeated
     #[arg(long = "acme-email", value_name = "MAIL")]
     emails: Vec<String>,
-    /// Accept the terms of the directory (Let's Encrypt: https://letsencrypt.org/repository/)
+    /// Accept the terms of the directory (Let's Encrypt: letsencrypt.org/repository)
     #[arg(long)]
     acme_agree_tos: bool,
     /// Ask for a certificate that everybody trusts; without it the staging directory is used, for trying

@@ -339,7 +339,7 @@ impl EditArguments {
             return Err(Failure::new(ErrorCode::InvalidArgument, "nothing is given that should change")
                 .hint("flm alerts edit --help lists what can be given"));
         }
-        Ok(EditAlertChannel { id: self.id, changes })
+        Ok(EditAlertChannel { id: self.id, changes: Box::new(changes) })
     }
 }
 

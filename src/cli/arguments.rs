@@ -14,9 +14,12 @@ use super::check::CheckArguments;
 use super::config::ConfigCommand;
 use super::connect::ConnectArguments;
 use super::console::ConsoleArguments;
+use super::doctor;
 use super::engines::EnginesCommand;
+use super::expose::ExposeArguments;
 use super::firewall::FirewallCommand;
-use super::logs::LogsCommand;
+use super::logs::LogsArguments;
+use super::migrate::MigrateCommand;
 use super::models::ModelsCommand;
 use super::output::{Format, Output};
 use super::profiles::ProfilesCommand;
@@ -149,14 +152,24 @@ pub(super) enum FlmCommand {
     /// Sum requests, tokens and times by key, model, engine or day
     #[command(after_help = "Example:\n  flm usage --by key --since 7d")]
     Usage(UsageArguments),
-    /// Requests that the proxy served
-    #[command(subcommand, after_help = "Example:\n  flm logs requests --since 1h")]
-    Logs(LogsCommand),
+    /// Read and follow the log, change how much is logged, and list requests
+    #[command(after_help = "Examples:\n  flm logs --follow\n  flm logs --since 1h --min warn\n  \
+                            flm logs --level debug\n  flm logs --target proxy=trace,net=debug\n  flm logs requests --since 1h")]
+    Logs(LogsArguments),
+    /// Ask which engine and proxy ports answer from where, with or without a key, and how to mend it
+    #[command(after_help = "Example:\n  flm expose-check")]
+    ExposeCheck(ExposeArguments),
     /// Look at everything that this home needs: databases, keys, modes, disk, listeners
     #[command(
         after_help = "Examples:\n  flm check\n  flm check --verbose --format json\n\nEnds with 0 when nothing failed, 2 when a database or the disk is at fault, else 1"
     )]
     Check(CheckArguments),
+    /// Move in from the old program
+    #[command(subcommand, after_help = "Example:\n  flm migrate legacy plan --source ~/.old-flm")]
+    Migrate(MigrateCommand),
+    /// Tell everything that a support person would ask for; no secret is in it
+    #[command(after_help = "Examples:\n  flm doctor\n  flm doctor --format json > doctor.json")]
+    Doctor,
     /// Show, apply and take back the machine's firewall rules for the listeners
     #[command(subcommand, after_help = "Example:\n  flm firewall preview")]
     Firewall(FirewallCommand),
@@ -203,8 +216,11 @@ impl FlmCommand {
             Self::Connect(arguments) => arguments.run(session).await,
             Self::Bench(arguments) => arguments.run(session).await,
             Self::Usage(arguments) => arguments.run(session).await,
-            Self::Logs(command) => command.run(session).await,
+            Self::Logs(arguments) => arguments.run(session).await,
+            Self::ExposeCheck(arguments) => arguments.run(session).await,
             Self::Check(arguments) => arguments.run(session).await,
+            Self::Migrate(command) => command.run(session).await,
+            Self::Doctor => doctor::run(session).await,
             Self::Firewall(command) => command.run(session).await,
             // The first two are done before a home is opened.
             Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => {

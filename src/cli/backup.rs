@@ -63,7 +63,12 @@ impl BackupCommand {
         match self {
             Self::Create { output, with_key } => create(session, output, with_key).await,
             Self::List => {
-                let listing = session.call(ListBackups {}).await?;
+                // Without an owner the databases stay shut: one that is damaged is what a backup is looked for.
+                let paths = &session.home.paths;
+                let listing = match Operator::attach(paths, Permission::ReadOnly).await? {
+                    Some(operator) => operator.call(ListBackups {}).await?,
+                    None => offline::backups(paths).await?,
+                };
                 Ok(Output::new(&listing, listed(&listing)))
             }
             Self::Restore { file, key_file } => restore(session, file, key_file).await,

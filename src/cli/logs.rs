@@ -2,16 +2,48 @@
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::session::Session;
 use super::span;
 use super::table::{Table, or_dash, time};
+use crate::types::calls::logs::ReadLogs;
 use crate::types::calls::requests::ListRequests;
-use crate::types::clock::Clock;
+use crate::types::calls::settings::{SetSetting, SettingSource};
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::Outcome;
 use crate::types::request::RequestRow;
+use crate::types::text::escape;
+
+/// How long `--follow` waits before it looks for new lines again.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct LogsArguments {
+    #[command(subcommand)]
+    command: Option<LogsCommand>,
+    /// Log this much from now on: error, warn, info, debug or trace; works while the proxy runs
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<String>,
+    /// Log another amount for a part of FLM, such as proxy=debug; none takes all of them away
+    #[arg(long, value_name = "PART=LEVEL,…")]
+    target: Option<String>,
+    /// Only lines of this level and above
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    min: Option<String>,
+    /// Only lines of the last SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+    since: Option<Duration>,
+    /// How many lines, at most 1000
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: u32,
+    /// Go on with new lines until interrupted
+    #[arg(long, short = 'f')]
+    follow: bool,
+}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LogsCommand {
@@ -27,16 +59,100 @@ pub(super) enum LogsCommand {
     },
 }
 
-impl LogsCommand {
+impl LogsArguments {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
-        let Self::Requests { since, limit } = self;
-        let mut rows = session.call(ListRequests { limit }).await?;
-        if let Some(span) = since {
-            let from = Clock::system().wall().minus(span);
-            rows.retain(|row| row.at >= from);
+        match self.command {
+            Some(LogsCommand::Requests { since, limit }) => requests(session, since, limit).await,
+            None => {
+                let changed = self.change(session).await?;
+                match changed {
+                    Some(output) if !self.follow => Ok(output),
+                    _ => self.read(session).await,
+                }
+            }
         }
-        Ok(Output::new(&rows, listing(&rows)))
     }
+
+    /// Stores what is to be logged; `None` when nothing of it was asked for.
+    async fn change(&self, session: &Session) -> Outcome<Option<Output>> {
+        let wanted = [("log.level", self.level.clone()), ("log.targets", self.targets())];
+        let mut views = Vec::new();
+        for (key, value) in wanted {
+            let Some(value) = value else { continue };
+            views.push(session.call(SetSetting { key: key.to_owned(), value }).await?);
+        }
+        if views.is_empty() {
+            return Ok(None);
+        }
+        let told: Vec<_> = views.iter().map(|view| format!("{} = {}", view.key, escape(&view.value))).collect();
+        let overridden = views
+            .iter()
+            .find(|view| matches!(view.source, SettingSource::Flag | SettingSource::Environment | SettingSource::File));
+        let output = Output::new(&views, told.join("\n"));
+        Ok(Some(match overridden {
+            Some(view) => output.note(format!("stored, but a stronger layer still sets {}", view.key)),
+            None => output,
+        }))
+    }
+
+    fn targets(&self) -> Option<String> {
+        let text = self.target.as_deref()?.trim();
+        Some(if text.eq_ignore_ascii_case("none") { String::new() } else { text.to_owned() })
+    }
+
+    async fn read(&self, session: &Session) -> Outcome<Output> {
+        let since = self.since.map(|span| Clock::system().wall().minus(span));
+        let operator = session.operator().await?;
+        let call = ReadLogs { since, after: None, limit: self.limit };
+        let outcome: Outcome<Output> = async {
+            let mut page = operator.call(call).await?;
+            page.lines.retain(|line| self.shows(line));
+            if !self.follow {
+                return Ok(Output::new(&page.lines, page.lines.iter().map(text).collect::<Vec<_>>().join("\n")));
+            }
+            loop {
+                for line in page.lines.iter().filter(|line| self.shows(line)) {
+                    output::item(session.format, line, &text(line));
+                }
+                let full = page.lines.len() >= 1000;
+                if !full {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                page = operator.call(ReadLogs { since: None, after: Some(page.next), limit: 1000 }).await?;
+            }
+        }
+        .await;
+        operator.close().await;
+        outcome
+    }
+
+    fn shows(&self, line: &Value) -> bool {
+        let rank = |level: &str| ["trace", "debug", "info", "warn", "error"].iter().position(|known| *known == level);
+        let Some(least) = self.min.as_deref().and_then(rank) else { return true };
+        line["level"].as_str().map(str::to_ascii_lowercase).and_then(|level| rank(&level)).is_none_or(|is| is >= least)
+    }
+}
+
+/// A line for people: time, level, part, message, and what else it says.
+fn text(line: &Value) -> String {
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let at = line["timestamp"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let at = at.map_or_else(|| "-".to_owned(), |at| time(UnixMillis(at.as_millisecond())));
+    let message = line["fields"].get("message").or(line.get("message")).map(word).unwrap_or_default();
+    let mut out = format!("{at} {:5} {} {message}", word(&line["level"]), word(&line["target"]));
+    for (name, value) in line["fields"].as_object().into_iter().flatten().filter(|(name, _)| *name != "message") {
+        out.push_str(&format!(" {name}={}", word(value)));
+    }
+    escape(&out).into_owned()
+}
+
+async fn requests(session: &Session, since: Option<Duration>, limit: u32) -> Outcome<Output> {
+    let mut rows = session.call(ListRequests { limit }).await?;
+    if let Some(span) = since {
+        let from = Clock::system().wall().minus(span);
+        rows.retain(|row| row.at >= from);
+    }
+    Ok(Output::new(&rows, listing(&rows)))
 }
 
 fn listing(rows: &[RequestRow]) -> String {

@@ -143,6 +143,70 @@ pub fn names(folder: &Path) -> Files<Vec<String>> {
     Ok(names)
 }
 
+/// What is at a path, for people who ask why something does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// What kind of thing.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// User who owns it.
+    pub owner: u32,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What kind of thing is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A socket.
+    Socket,
+    /// Something else.
+    Other,
+}
+
+/// What is at a path, links not followed; `None` when nothing is.
+pub fn facts(path: &Path) -> Files<Option<Facts>> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match fs::symlink_metadata(path) {
+        Ok(m) => {
+            let kind = match m.file_type() {
+                t if t.is_file() => FileKind::File,
+                t if t.is_dir() => FileKind::Folder,
+                t if t.is_symlink() => FileKind::Link,
+                t if t.is_socket() => FileKind::Socket,
+                _ => FileKind::Other,
+            };
+            Ok(Some(Facts { kind, mode: m.mode() & 0o7777, owner: m.uid(), size: m.len() }))
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(FileError::new("look at", path, e)),
+    }
+}
+
+/// Reads the end of a file, at most `limit` bytes, from the beginning of a line on.
+pub fn read_tail(path: &Path, limit: u64) -> Files<Vec<u8>> {
+    use std::io::{Seek as _, SeekFrom};
+    let fault = |e| FileError::new("read", path, e);
+    let mut file = File::open(path).map_err(fault)?;
+    let size = file.metadata().map_err(fault)?.len();
+    let skipped = size.saturating_sub(limit);
+    file.seek(SeekFrom::Start(skipped)).map_err(fault)?;
+    let mut content = Vec::new();
+    file.take(limit).read_to_end(&mut content).map_err(fault)?;
+    if skipped > 0 {
+        let line = content.iter().position(|byte| *byte == b'\n').map_or(content.len(), |at| at + 1);
+        content.drain(..line);
+    }
+    Ok(content)
+}
+
 /// What tells that a file is another one or was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -569,9 +633,27 @@ pub fn put_in_place(complete: &Path, place: &Path) -> Files<()> {
     sync_folder_of(place)
 }
 
-/// Gives a file a second name; both lead to the same content until one is replaced. Within one file system.
-pub fn link(file: &Path, name: &Path) -> Files<()> {
-    fs::hard_link(file, name).map_err(|e| FileError::new("keep a copy of", file, e))
+/// Gives what a file holds a second name, by which it stays when the file is replaced: a link, or a copy of mode 0600 where
+/// the file system has no links.
+pub fn keep_as(file: &Path, name: &Path) -> Files<()> {
+    match fs::hard_link(file, name) {
+        Ok(()) => sync_folder_of(name),
+        Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => copy(file, name),
+        Err(e) => Err(FileError::new("keep a copy of", file, e)),
+    }
+}
+
+/// Copies a file; the copy appears when it is complete, with mode 0600.
+fn copy(from: &Path, to: &Path) -> Files<()> {
+    let mut source = open(from)?;
+    let mut target = Replacement::begin(to)?;
+    let mut piece = zeroize::Zeroizing::new(vec![0; 1 << 16]);
+    loop {
+        match source.read(&mut piece).map_err(|e| FileError::new("read", from, e))? {
+            0 => return target.finish(),
+            length => target.write(&piece[..length])?,
+        }
+    }
 }
 
 /// Opens a file for reading.
@@ -610,16 +692,7 @@ pub fn move_to(from: &Path, to: &Path) -> Files<()> {
         Ok(()) => sync_folder_of(to),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
-            let mut source = open(from)?;
-            let mut target = Replacement::begin(to)?;
-            let mut piece = zeroize::Zeroizing::new(vec![0; 1 << 16]);
-            loop {
-                match source.read(&mut piece).map_err(|e| FileError::new("read", from, e))? {
-                    0 => break,
-                    length => target.write(&piece[..length])?,
-                }
-            }
-            target.finish()?;
+            copy(from, to)?;
             remove(from)
         }
         Err(e) => Err(FileError::new("move", from, e)),
@@ -666,6 +739,19 @@ mod tests {
         assert_eq!(read_to_string(&path).expect("reads"), "new");
         assert_eq!(mode_of(&path), 0o600);
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
+
+    #[test]
+    fn the_end_of_a_file_begins_with_a_line_and_facts_tell_kind_and_mode() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("log");
+        replace(&path, b"one\ntwo\nthree\n", Audience::Owner).expect("writes");
+        assert_eq!(read_tail(&path, 100).expect("reads"), b"one\ntwo\nthree\n");
+        assert_eq!(read_tail(&path, 8).expect("reads"), b"three\n");
+        let told = facts(&path).expect("looks").expect("is there");
+        assert_eq!((told.kind, told.mode, told.size), (FileKind::File, 0o600, 14));
+        assert_eq!(facts(folder.path()).expect("looks").map(|f| f.kind), Some(FileKind::Folder));
+        assert_eq!(facts(&path.join("below a file")).expect("looks"), None);
     }
 
     #[test]
@@ -760,6 +846,24 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes a pipe");
         let error = read_private(&pipe, 100).expect_err("refused without waiting for a writer");
         assert!(error.source.to_string().contains("regular file"), "{}", error.source);
+    }
+
+    #[test]
+    fn what_is_kept_stays_when_the_file_is_replaced() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (file, kept, copied) =
+            (folder.path().join("file"), folder.path().join("kept"), folder.path().join("copied"));
+        replace(&file, b"before", Audience::Owner).expect("writes");
+        keep_as(&file, &kept).expect("keeps");
+        copy(&file, &copied).expect("copies");
+        replace(&file, b"after", Audience::Owner).expect("writes");
+        for name in [&kept, &copied] {
+            assert_eq!((read(name).expect("reads").as_slice(), mode_of(name)), (b"before".as_slice(), 0o600));
+        }
+        assert!(keep_as(&file, &kept).is_err(), "nothing that is kept is written over");
+        assert!(free_space(&file).expect("measures") > 0);
+        assert_eq!(ownership(&file).expect("looks").map(|found| found.mode), Some(0o600));
+        assert_eq!(ownership(&folder.path().join("none")).expect("looks"), None);
     }
 
     #[test]

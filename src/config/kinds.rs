@@ -89,6 +89,8 @@ pub enum Rule {
     Mail,
     /// The URL of a service: http or https, without user, password, query and fragment; may be empty.
     ServiceUrl,
+    /// A part of FLM and how much of it is logged: `proxy=debug`.
+    LogTarget,
 }
 
 /// A value that fits its kind.
@@ -218,6 +220,12 @@ impl Rule {
                     && is_domain(host)
             }),
             Self::ServiceUrl => text.is_empty() || is_service_url(text),
+            Self::LogTarget => text.split_once('=').is_some_and(|(part, level)| {
+                let plain = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | ':');
+                (1..=60).contains(&part.len())
+                    && part.chars().all(plain)
+                    && matches!(level, "error" | "warn" | "info" | "debug" | "trace")
+            }),
             Self::Origin => {
                 text == "*"
                     || text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -240,6 +248,7 @@ impl Rule {
             Self::Domain => "a domain name such as llm.example.org or *.example.org",
             Self::Mail => "a mail address such as ops@example.org",
             Self::ServiceUrl => "a URL such as https://ca.example.org/acme/directory, or empty",
+            Self::LogTarget => "a part of FLM and a level, such as proxy=debug or net::pool=trace",
             Self::Origin => "a web origin such as https://chat.example.org or http://localhost:3000, or *",
         }
     }

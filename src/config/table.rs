@@ -270,6 +270,8 @@ settings! {
         "limits.connections_per_address", count(256, 1, 1_000_000), "connections", Live;
     /// How much is logged.
     LOG_LEVEL: &'static str = "log.level", choice("info", &["error", "warn", "info", "debug", "trace"]), "", Live;
+    /// Parts of FLM that are logged more or less than the rest, such as proxy=debug; libraries only warn in any case.
+    LOG_TARGETS: Vec<String> = "log.targets", Kind::List { rule: Rule::LogTarget }, "", Live;
     /// Largest audio file of an upload.
     MEDIA_AUDIO_LIMIT: u64 = "media.audio_limit", size(25 * MIB, KIB, 1_024 * MIB), "", Live;
     /// Fetch images that requests name by address, from public hosts only; no engine ever does. Off refuses such requests.

@@ -11,9 +11,11 @@ use super::request::Home;
 use crate::config::paths::HomePaths;
 use crate::operations::context::{Context, ContextOptions};
 use crate::operations::rekey::Rekeying;
-use crate::operations::{check, lock, rekey, restore, unlock};
+use crate::operations::{backup, check, lock, rekey, restore, unlock};
 use crate::types::audit::{AuditKind, Severity};
-use crate::types::calls::backup::{BackupProgress, LockStatus, NewKey, Rekeyed, Restoration, RestoredBackup};
+use crate::types::calls::backup::{
+    BackupListing, BackupProgress, LockStatus, NewKey, Rekeyed, Restoration, RestoredBackup,
+};
 use crate::types::calls::check::CheckReport;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::secret::Secret;
@@ -122,6 +124,15 @@ pub async fn rekey(
 pub async fn lock_status(paths: &HomePaths) -> Outcome<LockStatus> {
     let paths = paths.clone();
     blocking(move || lock::closed(&paths)).await?
+}
+
+/// The backups of a home, whatever state its databases are in.
+///
+/// # Errors
+/// When their folder cannot be listed.
+pub async fn backups(paths: &HomePaths) -> Outcome<BackupListing> {
+    let paths = paths.clone();
+    blocking(move || backup::list_closed(&paths)).await?
 }
 
 /// What can be checked of a home whose databases cannot be opened.

@@ -59,7 +59,7 @@ pub(super) async fn look_at_all(hosting: &Hosting) -> Outcome<Vec<String>> {
             continue;
         }
         // A certificate that is still good is no reason to refuse a reload, whatever keeps it from being renewed.
-        if let Looked::Swapped(view) = certify(hosting, &service, Occasion::Reload, &|_: &str| {}).await?.looked {
+        if let Looked::Swapped(view) = give(hosting, &service, Occasion::Reload, &|_: &str| {}).await? {
             swapped.push(view.names.join(", "));
         }
     }

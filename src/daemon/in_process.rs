@@ -86,6 +86,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::files;
     use crate::config::paths::{HomePaths, PathOverrides};
     use crate::control::{Attachment, Operator};
     use crate::daemon::owner::Purpose;
@@ -255,8 +256,13 @@ mod tests {
         tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
 
         // As the version before left it, with something where the last step's last statement wants to be.
-        let store = SecurityStore::open(&place.paths.security_db, &place.paths.key_file).expect("opens");
-        store.tamper(SecurityStore::BACK_TO_VERSION_4).await.expect("ages");
+        let (database, key_file) = (&place.paths.security_db, &place.paths.key_file);
+        let store = SecurityStore::open(database, key_file).expect("opens");
+        let record = store.keys().await.expect("reads").remove(0);
+        store.close().await.expect("closes");
+        files::remove(database).expect("removes");
+        let store = SecurityStore::open_earlier(database, key_file, 4);
+        store.insert_key(record).await.expect("stores");
         store.tamper("CREATE TABLE alert_deliveries (a)").await.expect("stands in the way");
         store.close().await.expect("closes");
 
@@ -273,7 +279,7 @@ mod tests {
         tokio::task::spawn_blocking(move || drop(owner)).await.expect("ends");
 
         // Mended: the next start migrates, and everything is as it was.
-        let store = SecurityStore::open(&place.paths.security_db, &place.paths.key_file).expect("opens");
+        let store = SecurityStore::open(database, key_file).expect("opens");
         assert!(store.read_only().is_some());
         store.tamper("DROP TABLE alert_deliveries").await.expect("mends");
         store.close().await.expect("closes");

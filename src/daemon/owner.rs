@@ -154,7 +154,7 @@ impl Owner {
             Vec::new()
         });
         let alerting = Tasks::new();
-        let alerts = Alerts::start(context.audit.tap(), operations_alerts::tools(&context), &alerting, channels);
+        let alerts = Alerts::start(&context.audit.tap(), operations_alerts::tools(&context), &alerting, channels);
         context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), alerts, blocks_changed });
         let context = Arc::new(context);
 

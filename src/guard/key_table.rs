@@ -127,13 +127,20 @@ impl KeyTable {
 
     /// Checks a presented key as far as that costs no Argon2 run.
     pub fn check(&self, presented: &str, now: UnixMillis) -> KeyCheck {
-        let KeyText::Parsed(parsed) = key_text::parse(presented) else { return KeyCheck::Wrong };
-        let Some(entry) = self.entry(parsed.id) else { return self.check_minted(parsed.id, presented) };
+        let id = match key_text::parse(presented) {
+            KeyText::Parsed(parsed) => parsed.id,
+            // A key of another program that was moved here with it, and may have begun like one of ours.
+            KeyText::Damaged | KeyText::Foreign => match key_text::foreign_id(presented) {
+                Some(id) if self.entries.load().contains_key(&id) => id,
+                _ => return KeyCheck::Wrong,
+            },
+        };
+        let Some(entry) = self.entry(id) else { return self.check_minted(id, presented) };
         match self.checked.get(&self.tag(presented)) {
-            Some(known) if known.id == parsed.id && known.generation == entry.generation => {
+            Some(known) if known.id == id && known.generation == entry.generation => {
                 conclude(entry, known.outcome, now)
             }
-            _ => KeyCheck::NeedsHash { id: parsed.id, phc: entry },
+            _ => KeyCheck::NeedsHash { id, phc: entry },
         }
     }
 
@@ -321,6 +328,21 @@ mod tests {
         damaged.replace_range(20..21, if &damaged[20..21] == "x" { "y" } else { "x" });
         for text in [damaged.as_str(), unknown.expose(), "sk-other", ""] {
             assert!(matches!(table.check(text, UnixMillis(1)), KeyCheck::Wrong), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moved_key_of_another_program_is_found_by_its_text_and_no_other_text_needs_a_hash() {
+        let table = KeyTable::new([7; 32]);
+        for text in ["sk-old-4f9a1c7be0d24a6690e1b2c3", "flm_4f9a1c7be0d24a6690e1b2c3"] {
+            let id = key_text::foreign_id(text).expect("strong enough");
+            assert!(matches!(table.check(text, UnixMillis(1)), KeyCheck::Wrong), "not moved yet");
+            table.put(record(id));
+            assert!(matches!(table.check(text, UnixMillis(1)), KeyCheck::NeedsHash { id: found, .. } if found == id));
+            assert!(matches!(table.settle(text, id, HashOutcome::Matches, UnixMillis(1)), KeyCheck::Known(_)));
+            assert!(matches!(table.check(text, UnixMillis(1)), KeyCheck::Known(_)));
+            let other = text.replace('9', "8");
+            assert!(matches!(table.check(&other, UnixMillis(1)), KeyCheck::Wrong), "{other}");
         }
     }
 

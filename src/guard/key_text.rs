@@ -3,6 +3,8 @@
 //! The checksum tells a typo or a made-up key from a real one without any cryptography, and lets secret
 //! scanners find leaked keys.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::types::ids::KeyId;
 use crate::types::secret::Secret;
 
@@ -81,6 +83,41 @@ pub fn write(random: &mut dyn FnMut() -> u8) -> (KeyId, Secret) {
     }
 }
 
+/// Shortest text of another program that may go on as a key: guessing a shorter one would be worth somebody's while.
+pub const FOREIGN_SHORTEST: usize = 24;
+/// Longest one: what comes in a header is looked at no further.
+const FOREIGN_LONGEST: usize = 256;
+/// Different characters that one needs at least, so that a pattern is no key.
+const FOREIGN_VARIETY: usize = 10;
+
+/// The id of a key that another program made (SPEC §10, `flm migrate legacy`): told by the text alone, so that a
+/// presented text leads to its hash without being kept. `None` for a text that is none or too easily guessed.
+///
+/// 48 bits of SHA-256 say nothing that helps to guess a text of this length. Whoever wants another text with the same
+/// id must try 2^47, and gains one Argon2 run for it: less than with an id that can be read off a key.
+#[must_use]
+pub fn foreign_id(text: &str) -> Option<KeyId> {
+    if !(FOREIGN_SHORTEST..=FOREIGN_LONGEST).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return None;
+    }
+    let mut seen = [false; 128];
+    text.bytes().for_each(|byte| seen[usize::from(byte & 127)] = true);
+    if seen.into_iter().filter(|seen| *seen).count() < FOREIGN_VARIETY {
+        return None;
+    }
+    let digest = Sha256::new().chain_update(b"flm foreign key\0").chain_update(text.as_bytes()).finalize();
+    let mut rest = digest.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let id: String = (0..ID)
+        .map(|_| {
+            let digit = ALPHABET[(rest % 62) as usize];
+            rest /= 62;
+            char::from(digit)
+        })
+        .collect();
+    KeyId::parse(&id).ok().filter(|id| *id != KeyId::OWN)
+}
+
 /// The checksum of a body, for tests that forge keys.
 #[cfg(test)]
 pub(super) fn write_checksum_for_tests(body: &str) -> String {
@@ -127,6 +164,22 @@ mod tests {
             bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
             assert_eq!(parse(std::str::from_utf8(&bytes).expect("ascii")), KeyText::Damaged, "at {at}");
         }
+    }
+
+    #[test]
+    fn a_foreign_text_has_one_id_and_what_could_be_guessed_has_none() {
+        let text = "sk-old-4f9a1c7be0d24a6690e1b2c3";
+        // printf 'flm foreign key\0sk-old-4f9a1c7be0d24a6690e1b2c3' | sha256sum, its first 8 bytes in base 62.
+        assert_eq!(foreign_id(text).expect("strong enough").as_str(), "EVWADstd");
+        assert_ne!(foreign_id(text), foreign_id("sk-old-4f9a1c7be0d24a6690e1b2c4"));
+        for weak in
+            ["", "secret", "sk-4f9a1c7be0d24a6690e1", &"ab".repeat(20), &"0123456789 abcdefghijklmnop", &"é".repeat(20)]
+        {
+            assert_eq!(foreign_id(weak), None, "{weak:?}");
+        }
+        assert!(foreign_id("0123456789abcdefghijklmn").is_some(), "the shortest");
+        let longest = "0123456789abcdef".repeat(16);
+        assert!(foreign_id(&longest).is_some() && foreign_id(&format!("{longest}x")).is_none());
     }
 
     #[test]

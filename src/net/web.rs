@@ -141,7 +141,7 @@ mod tests {
             let written = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
             let mut more = written.is_ok();
             while more {
-                more = stream.write_all(&[b'x'; 65_536]).await.is_ok();
+                more = stream.write_all(&[b'x'; 8_192]).await.is_ok();
             }
         });
         let web = Web::new(Trust::System, Egress::direct(), Tasks::new());

@@ -72,7 +72,7 @@ pub async fn edit(context: &Context, call: EditAlertChannel) -> Outcome<ChannelS
     let before = find(context, &call.id).await?;
     let rules = changed_rules(before.rules, &call.changes);
     check_rules(&rules)?;
-    let (target, secret) = settled(changed_target(before.target, call.changes)?).await?;
+    let (target, secret) = settled(changed_target(before.target, *call.changes)?).await?;
     // Only what happens from now on is measured by the new rules.
     let through = context.audit.head().sequence;
     let channel = AlertChannel { target, rules, through, ..before };
@@ -290,16 +290,12 @@ async fn settled(target: AlertTarget) -> Outcome<(AlertTarget, Option<Secret>)> 
                 )
                 .hint(format!("give at least {SHORTEST_SECRET}, or none: then one is made")));
             }
-            match secret {
-                Some(secret) => {
-                    let secret = Secret::new(secret.expose().trim().to_owned());
-                    Ok((AlertTarget::Webhook { url, private, secret: Some(secret) }, None))
-                }
-                None => {
-                    let made = make_secret()?;
-                    Ok((AlertTarget::Webhook { url, private, secret: Some(made.clone()) }, Some(made)))
-                }
+            if let Some(secret) = secret {
+                let secret = Secret::new(secret.expose().trim().to_owned());
+                return Ok((AlertTarget::Webhook { url, private, secret: Some(secret) }, None));
             }
+            let made = make_secret()?;
+            Ok((AlertTarget::Webhook { url, private, secret: Some(made.clone()) }, Some(made)))
         }
         AlertTarget::Ntfy { server, topic, private, token } => {
             check_url(&server, private)?;
@@ -424,7 +420,7 @@ mod tests {
                 .map_err(|error| error.message)
         };
         assert!(run().await.expect_err("is not there").contains("cannot be run"));
-        std::fs::write(&path, "#!/bin/sh\n").expect("writes");
+        files::replace(&path, b"#!/bin/sh\n", files::Audience::Owner).expect("writes");
         let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("mode");
         mode(0o600);
         assert!(run().await.expect_err("not runnable").contains("not executable"));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::context::{Context, blocking_panicked};
+use super::lock;
 use super::manifest::{self, FORMAT, MANIFEST, SealedManifest, hexadecimal};
 use super::progress::Reporter;
 use super::unlock::{PassphraseFile, shown};
@@ -97,6 +98,15 @@ pub async fn list(context: &Context, _call: ListBackups) -> Outcome<BackupListin
     tokio::task::spawn_blocking(move || listing(&folder, Some(&fingerprint)))
         .await
         .map_err(|_| blocking_panicked("listing the backups"))?
+}
+
+/// The same of a home that nobody has open, without opening its databases. Blocks.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn list_closed(paths: &HomePaths) -> Outcome<BackupListing> {
+    let fingerprint = lock::closed(paths).ok().and_then(|status| status.fingerprint);
+    listing(&paths.backups_dir(), fingerprint.as_deref())
 }
 
 /// When the next daily backup is due; now when it is late or there is none.
@@ -593,12 +603,16 @@ pub(super) mod tests {
         context.close().await;
     }
 
-    /// Makes `security.db` look like one of an earlier version.
+    /// A home with a key whose `security.db` is of version 4.
     async fn age(home: &TestHome) {
         let context = home.open().await;
         add_key(&context, "kept").await;
-        context.stores.security.tamper(SecurityStore::BACK_TO_VERSION_4).await.expect("ages");
+        let record = context.stores.security.keys().await.expect("reads").remove(0);
         context.close().await;
+        files::remove(&home.paths.security_db).expect("removes");
+        let earlier = SecurityStore::open_earlier(&home.paths.security_db, &home.paths.key_file, 4);
+        earlier.insert_key(record).await.expect("stores");
+        earlier.close().await.expect("closes");
     }
 
     #[tokio::test]

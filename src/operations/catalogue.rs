@@ -11,8 +11,8 @@ use super::context::Context;
 use super::progress::Reporter;
 use super::{
     addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect,
-    engines, firewall, keys, leak, lock, models, policy, profiles, prompts, proxy, publish, reload, replay, requests,
-    settings, usage,
+    doctor, engines, expose, firewall, keys, leak, legacy, lock, logs, models, policy, profiles, prompts, proxy,
+    publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -32,13 +32,17 @@ use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
 use crate::types::calls::connect::Connect;
+use crate::types::calls::doctor::Diagnose;
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{
     CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey, ShowKey,
 };
+use crate::types::calls::legacy::{ApplyLegacy, ConvertLegacy, PlanLegacy};
+use crate::types::calls::logs::ReadLogs;
 use crate::types::calls::models::{
     DeleteModel, ListModels, LoadModel, PullModel, RefreshModels, ShowModel, UnloadModel,
 };
@@ -114,10 +118,12 @@ operations! {
         AddBlock => addresses::add_block,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
+        ApplyLegacy => legacy::apply,
         ArchiveAudit => audit_log::archive,
         CheckPublish => publish::check,
         ClearBlocks => addresses::clear_blocks,
         Connect => connect::show,
+        ConvertLegacy => legacy::convert,
         CreateKey => keys::create,
         DecideFirewall => firewall::decide,
         DeleteComparison => comparisons::delete,
@@ -126,11 +132,13 @@ operations! {
         DeletePrompt => prompts::delete,
         DetectEngines => engines::detect,
         EditAlertChannel => alerts::edit,
+        Diagnose => doctor::diagnose,
         EditKey => keys::edit,
         EndOwner => proxy::end,
         EngineHealth => engines::health,
         EnsureFirstKey => keys::ensure_first,
         ExportAudit => audit_log::export,
+        ExposeCheck => expose::check,
         InitAuthority => authority::init,
         InstallAuthority => authority::install,
         IssueCertificate => authority::issue,
@@ -153,11 +161,13 @@ operations! {
         ListRequests => requests::list,
         ListSettings => settings::list,
         MarkRead => alerts::mark_read,
+        PlanLegacy => legacy::plan,
         PreviewFirewall => firewall::preview,
         PreviewLeak => leak::preview,
         PreviewPrompt => prompts::preview,
         PromptHistory => prompts::history,
         RecordFirewall => firewall::note,
+        ReadLogs => logs::read,
         RefreshModels => models::refresh,
         Reload => reload::reload,
         RemoveAlertChannel => alerts::remove,

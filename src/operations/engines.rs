@@ -255,7 +255,8 @@ fn own_addresses(context: &Context) -> Vec<SocketAddr> {
     live.host.status().listeners.iter().map(|l| SocketAddr::new(l.config.bind, l.config.port)).collect()
 }
 
-fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
+/// Refuses an engine that would be FLM itself.
+pub(super) fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
     let own = own_addresses(context).into_iter().any(|address| {
         address.port() == upstream.port
             && (is_loopback(&upstream.host) || upstream.host.parse::<IpAddr>().is_ok_and(|ip| ip == address.ip()))

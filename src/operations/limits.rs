@@ -97,7 +97,7 @@ pub fn engine_thresholds(settings: &Settings) -> Thresholds {
 
 /// Puts settings in force: the next request sees them. Cannot fail.
 pub fn publish(settings: &Settings, live: Option<&Live>) {
-    logging::set_level(settings.get(table::LOG_LEVEL));
+    logging::set_levels(settings.get(table::LOG_LEVEL), &settings.get(table::LOG_TARGETS));
     if let Some(live) = live {
         live.proxy.limits.store(Arc::new(proxy_limits(settings)));
         publish_exposure(settings, &live.proxy.guard);

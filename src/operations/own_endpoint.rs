@@ -195,7 +195,7 @@ fn nearest(listeners: &[ListenerStatus]) -> Outcome<ListenerStatus> {
 
 /// An encrypted listener is known by the very certificate that it shows now: it may be for other names than the loopback
 /// address that is dialled, and signed by nobody whom the system trusts.
-fn trust_in(listener: &ListenerStatus) -> Outcome<Trust> {
+pub(super) fn trust_in(listener: &ListenerStatus) -> Outcome<Trust> {
     let Some(tls) = &listener.tls else { return Ok(Trust::System) };
     let Some(certificate) = &tls.certificate else {
         return Err(Failure::new(

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::backup::{self, Originals, Plan, StopOnDrop, Told};
 use super::context::blocking_panicked;
@@ -113,7 +114,8 @@ fn run(
         ),
         ..failure
     })?;
-    let plan = Plan { reason: BackupReason::AfterRekey, ..plan };
+    // Later than the one before, so that it is the newest.
+    let plan = Plan { reason: BackupReason::AfterRekey, now: now.plus(Duration::from_millis(1)), ..plan };
     let new = change.new_key()?.clone();
     let after = backup::write(&Originals { paths, key: &new }, &plan, told, stop);
     if let Err(failure) = &after {
@@ -296,6 +298,8 @@ mod tests {
 
         // A backup from before is restored with the old key, which is kept, and comes under the new one.
         assert_eq!(rekeyed.old_backups.len(), 1);
+        let newest = backup::listing(&home.paths.backups_dir(), Some(&rekeyed.fingerprint)).expect("lists").backups;
+        assert_eq!((newest[0].opens, Some(&newest[0].path)), (true, rekeyed.backup.as_ref()));
         let restoration = Restoration { backup: rekeyed.old_backups[0].clone().into(), ..Restoration::default() };
         let restored = restore::restore(&home.paths, restoration, UnixMillis(2_000_000), |_| {}, ()).await;
         assert!(restored.expect("restores").rekeyed);

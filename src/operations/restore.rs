@@ -351,7 +351,7 @@ fn keep(database: &DatabaseFile<'_>, folder: &Path) -> Outcome<()> {
         name.push(suffix);
         name
     };
-    files::link(database.path, &folder.join(name("")))?;
+    files::keep_as(database.path, &folder.join(name("")))?;
     for suffix in ["-wal", "-shm"] {
         // A log that stays would be taken for that of the restored database.
         files::move_to(&database.path.with_file_name(name(suffix)), &folder.join(name(suffix)))?;

@@ -7,12 +7,14 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 use super::account::Stage;
 use super::exchange::{Exchange, Parsed, Routed};
 use super::media::{self, Media};
 use super::refusal::Refusal;
 use super::route::Inference;
+use super::rules::{self, Misdeed};
 use super::sanity::cut;
 use crate::engines::adapter::Delivery;
 use crate::engines::inference_route::{InferenceRoute, JsonField, Presence, Streams, Takes};
@@ -170,6 +172,20 @@ fn usage_wanted(body: &JsonBody) -> Result<bool, Refusal> {
     Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
 }
 
+/// Slowest upload that is waited for: a poor mobile connection brings ten times as much.
+const SLOWEST_BYTES_PER_SECOND: u64 = 256;
+
+/// Whether a body comes slower than anybody who means it sends. Judged only after the time that a pause may take.
+fn is_too_slow(received: usize, spent: Duration, idle: Duration) -> bool {
+    spent > idle && (received as u64) < spent.as_secs().max(1).saturating_mul(SLOWEST_BYTES_PER_SECOND)
+}
+
+/// The client held its upload open past the limit: it is told, and it counts (SPEC §5.5), over HTTP/2 as over HTTP/1.1.
+fn held_open(exchange: &Exchange) -> Refusal {
+    rules::connection(&exchange.peer.worker.shared, exchange.client, Misdeed::BodyHeldOpen);
+    Refusal::body_timeout()
+}
+
 /// How long the rest of a refused body is read, and how long without a byte (nginx's `lingering_time` and
 /// `lingering_timeout`).
 const LINGER: Duration = Duration::from_secs(30);
@@ -199,12 +215,21 @@ async fn collect_from(exchange: &Exchange, incoming: &mut Incoming, limit: usize
     }
     let mut first: Option<Bytes> = None;
     let mut buffer = BytesMut::new();
+    let mut waited = None;
     // Most bodies come with their head, in one piece: the clock is only asked when one does not.
     while let Some(frame) = next_frame(exchange, incoming).await? {
         let Ok(data) = frame.into_data() else { continue };
         let so_far = first.as_ref().map_or(0, Bytes::len).max(buffer.len());
         if so_far + data.len() > limit {
             return Err(Refusal::too_large(limit));
+        }
+        if incoming.is_end_stream() && first.is_none() && buffer.is_empty() {
+            return Ok(data);
+        }
+        // Drop by drop a body could be held open for hours without ever pausing for long.
+        let begun = *waited.get_or_insert_with(Instant::now);
+        if is_too_slow(so_far + data.len(), begun.elapsed(), exchange.limits.body_idle) {
+            return Err(held_open(exchange));
         }
         match first.take() {
             None if buffer.is_empty() => first = Some(data),
@@ -226,7 +251,7 @@ async fn collect_from(exchange: &Exchange, incoming: &mut Incoming, limit: usize
 
 async fn next_frame(exchange: &Exchange, incoming: &mut Incoming) -> Result<Option<http_body::Frame<Bytes>>, Refusal> {
     match tokio::time::timeout(exchange.limits.body_idle, incoming.frame()).await {
-        Err(_elapsed) => Err(Refusal::body_timeout()),
+        Err(_elapsed) => Err(held_open(exchange)),
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(Some(Err(error))) => {

@@ -154,13 +154,13 @@ async fn run(
             () = draining.cancelled() => return Ok(()),
         };
         return match shaken {
-            (stream, Application::Http2) => Box::pin(http2(stream, peer, &limits, tasks, draining)).await,
+            (stream, Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
             (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
         };
     }
     // HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from every client that means it.
     if &first == b"PRI " {
-        Box::pin(http2(stream, peer, &limits, tasks, draining)).await
+        Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await
     } else {
         http1(stream, peer, culprit, &limits, draining).await
     }
@@ -168,10 +168,19 @@ async fn run(
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn http2<S>(stream: S, peer: Arc<Peer>, limits: &ProxyLimits, tasks: Tasks, draining: &CancellationToken) -> Ended
+/// Serves HTTP/2; a preface that does not come in time is held against `culprit`.
+async fn http2<S>(
+    stream: S,
+    peer: Arc<Peer>,
+    culprit: Option<IpAddr>,
+    limits: &ProxyLimits,
+    tasks: Tasks,
+    draining: &CancellationToken,
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let shared = peer.worker.shared.clone();
     let service = service_fn(move |request| {
         let peer = peer.clone();
         async move { Ok::<_, std::convert::Infallible>(pipeline::serve(peer, request).await) }
@@ -183,8 +192,13 @@ where
         .max_header_list_size(HTTP2_HEAD)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
-    let stream = Watched::new(stream, PrefaceInTime::new(limits.head));
-    Ok(drive(builder.serve_connection(TokioIo::new(stream), service), draining).await?)
+    let overdue = Arc::new(AtomicBool::new(false));
+    let stream = Watched::new(stream, PrefaceInTime::new(limits.head, overdue.clone()));
+    let ended = drive(builder.serve_connection(TokioIo::new(stream), service), draining).await;
+    if let (Some(client), true) = (culprit, overdue.load(Ordering::Relaxed)) {
+        rules::connection(&shared, client, Misdeed::HeldOpen);
+    }
+    Ok(ended?)
 }
 
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.

@@ -30,6 +30,7 @@ use crate::guard::key_table::KeyEntry;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
+use crate::types::text::redact_keys;
 use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
 use crate::wire::multipart::Boundary;
@@ -127,9 +128,9 @@ impl Exchange {
     }
 }
 
-/// A path, without an allocation for those of the inference routes.
+/// A path, without an allocation for those of the inference routes; what looks like a key in another one is cut.
 fn path(path: &str) -> Cow<'static, str> {
-    known_path(path).map_or_else(|| cut(path, 256).into(), Cow::Borrowed)
+    known_path(path).map_or_else(|| redact_keys(&cut(path, 256)).into_owned().into(), Cow::Borrowed)
 }
 
 /// A method's name, without an allocation for those that clients use.

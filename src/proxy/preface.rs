@@ -2,6 +2,8 @@
 //! out who is gone; before, it waits without a timer (SECURITY.md §H, half an h2 preface).
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,11 +20,13 @@ pub(super) struct PrefaceInTime {
     read: usize,
     /// Until the preface is complete.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Set when it did not come in time; read by whoever serves the connection.
+    overdue: Arc<AtomicBool>,
 }
 
 impl PrefaceInTime {
-    pub(super) fn new(within: Duration) -> Self {
-        Self { read: 0, deadline: Some(Box::pin(tokio::time::sleep(within))) }
+    pub(super) fn new(within: Duration, overdue: Arc<AtomicBool>) -> Self {
+        Self { read: 0, deadline: Some(Box::pin(tokio::time::sleep(within))), overdue }
     }
 }
 
@@ -37,6 +41,11 @@ impl Watch for PrefaceInTime {
     }
 
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(cx))
+        let Some(deadline) = self.deadline.as_mut() else { return Poll::Pending };
+        let overdue = deadline.as_mut().poll(cx);
+        if overdue.is_ready() {
+            self.overdue.store(true, Ordering::Relaxed);
+        }
+        overdue
     }
 }

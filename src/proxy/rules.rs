@@ -173,6 +173,8 @@ fn unknown_route(shared: &ProxyShared, client: IpAddr, path: &str) -> Vec<Findin
 pub(super) enum Misdeed {
     /// Its head was held open past the limit.
     HeldOpen,
+    /// The body of its request was held open past the limit.
+    BodyHeldOpen,
     /// Its head was none of HTTP: counts as a request for a route that does not exist.
     RefusedHead,
 }
@@ -185,6 +187,7 @@ pub(super) fn connection(shared: &ProxyShared, client: IpAddr, misdeed: Misdeed)
     }
     let findings = match misdeed {
         Misdeed::HeldOpen => vec![Finding::new(RuleName::HeldOpen, "the head of a request did not come in time")],
+        Misdeed::BodyHeldOpen => vec![Finding::new(RuleName::HeldOpen, "the body of a request did not come in time")],
         Misdeed::RefusedHead => unknown_route(shared, client, "(no valid head)"),
     };
     let standing = if guard.trusted(client) { Standing::Trusted } else { Standing::Ordinary };

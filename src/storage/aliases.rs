@@ -1,6 +1,6 @@
 //! Table `aliases`: names of the operator's own for models (SPEC §3.5).
 
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 use super::columns::{from_json, json, name, named};
 use super::config_store::ConfigStore;
@@ -21,16 +21,7 @@ impl ConfigStore {
 
     /// Adds or replaces an alias.
     pub async fn put_alias(&self, alias: AliasView) -> Result<(), StorageError> {
-        self.database
-            .write("saving an alias", move |transaction| {
-                transaction
-                    .execute(
-                        r#"INSERT OR REPLACE INTO aliases (name, targets, "order", updated) VALUES (?1, ?2, ?3, ?4)"#,
-                        params![alias.name, json(&alias.targets)?, name(&alias.order)?, alias.updated.0],
-                    )
-                    .map(|_| ())
-            })
-            .await
+        self.database.write("saving an alias", move |transaction| put(transaction, &alias)).await
     }
 
     /// Removes an alias; false when there was none.
@@ -41,6 +32,16 @@ impl ConfigStore {
             })
             .await
     }
+}
+
+/// Adds or replaces an alias within a transaction.
+pub(super) fn put(transaction: &Transaction<'_>, alias: &AliasView) -> rusqlite::Result<()> {
+    transaction
+        .execute(
+            r#"INSERT OR REPLACE INTO aliases (name, targets, "order", updated) VALUES (?1, ?2, ?3, ?4)"#,
+            params![alias.name, json(&alias.targets)?, name(&alias.order)?, alias.updated.0],
+        )
+        .map(|_| ())
 }
 
 fn alias(row: &Row<'_>) -> rusqlite::Result<AliasView> {

@@ -1,6 +1,6 @@
 //! Table `api_keys`: keys with the Argon2id hash of their secret (SPEC §5.1).
 
-use rusqlite::{Row, named_params};
+use rusqlite::{Row, Transaction, named_params};
 
 use super::columns::{from_json, json, name, named, number};
 use super::error::StorageError;
@@ -25,38 +25,7 @@ impl SecurityStore {
     /// # Errors
     /// `Conflict` when its id exists or its label belongs to a key that is not revoked.
     pub async fn insert_key(&self, key: KeyRecord) -> Result<(), StorageError> {
-        self.database
-            .write("adding an API key", move |transaction| {
-                let KeyRecord { view, hash } = key;
-                transaction
-                    .execute(
-                        "INSERT INTO api_keys (id, label, last4, hash, requests_per_minute, burst, tokens_per_day,
-                             max_parallel, priority, models, routes, rights, created, expires, revoked, last_used)
-                         VALUES (:id, :label, :last4, :hash, :requests_per_minute, :burst, :tokens_per_day,
-                             :max_parallel, :priority, :models, :routes, :rights, :created, :expires, :revoked,
-                             :last_used)",
-                        named_params! {
-                            ":id": view.id.as_str(),
-                            ":label": view.label,
-                            ":last4": view.last4,
-                            ":hash": hash,
-                            ":requests_per_minute": view.limits.requests_per_minute,
-                            ":burst": view.limits.burst,
-                            ":tokens_per_day": view.limits.tokens_per_day.map(number),
-                            ":max_parallel": view.limits.max_parallel,
-                            ":priority": name(&view.limits.priority)?,
-                            ":models": json(&view.limits.models)?,
-                            ":routes": json(&view.limits.routes)?,
-                            ":rights": json(&view.limits.rights)?,
-                            ":created": view.created.0,
-                            ":expires": view.expires.map(|at| at.0),
-                            ":revoked": view.revoked.map(|at| at.0),
-                            ":last_used": view.last_used.map(|at| at.0),
-                        },
-                    )
-                    .map(|_| ())
-            })
-            .await
+        self.database.write("adding an API key", move |transaction| insert(transaction, key)).await
     }
 
     /// Replaces everything but the hash; false when there is no such key. A revocation is final: it stays although
@@ -111,6 +80,38 @@ impl SecurityStore {
             })
             .await
     }
+}
+
+/// Adds a key within a transaction.
+pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite::Result<()> {
+    let KeyRecord { view, hash } = key;
+    transaction
+        .execute(
+            "INSERT INTO api_keys (id, label, last4, hash, requests_per_minute, burst, tokens_per_day,
+                 max_parallel, priority, models, routes, rights, created, expires, revoked, last_used)
+             VALUES (:id, :label, :last4, :hash, :requests_per_minute, :burst, :tokens_per_day,
+                 :max_parallel, :priority, :models, :routes, :rights, :created, :expires, :revoked,
+                 :last_used)",
+            named_params! {
+                ":id": view.id.as_str(),
+                ":label": view.label,
+                ":last4": view.last4,
+                ":hash": hash,
+                ":requests_per_minute": view.limits.requests_per_minute,
+                ":burst": view.limits.burst,
+                ":tokens_per_day": view.limits.tokens_per_day.map(number),
+                ":max_parallel": view.limits.max_parallel,
+                ":priority": name(&view.limits.priority)?,
+                ":models": json(&view.limits.models)?,
+                ":routes": json(&view.limits.routes)?,
+                ":rights": json(&view.limits.rights)?,
+                ":created": view.created.0,
+                ":expires": view.expires.map(|at| at.0),
+                ":revoked": view.revoked.map(|at| at.0),
+                ":last_used": view.last_used.map(|at| at.0),
+            },
+        )
+        .map(|_| ())
 }
 
 fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {

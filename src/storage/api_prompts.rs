@@ -1,6 +1,6 @@
 //! Tables `api_prompts` and `api_prompt_history`: the prompt in force per route, and every version (SPEC §8.1).
 
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 use super::config_store::ConfigStore;
 use super::error::StorageError;
@@ -23,21 +23,7 @@ impl ConfigStore {
 
     /// Saves a new version. Versions count on after a removal.
     pub async fn put_prompt(&self, api_id: String, text: String, now: UnixMillis) -> Result<PromptView, StorageError> {
-        self.database
-            .write("saving a prompt", move |transaction| {
-                let version: u32 = transaction.query_row(
-                    "SELECT coalesce(max(version), 0) + 1 FROM api_prompt_history WHERE api_id = ?1",
-                    [&api_id],
-                    |row| row.get(0),
-                )?;
-                transaction.execute(
-                    "INSERT INTO api_prompt_history (api_id, version, text, saved) VALUES (?1, ?2, ?3, ?4)",
-                    params![api_id, version, text, now.0],
-                )?;
-                transaction.execute("INSERT OR REPLACE INTO api_prompts VALUES (?1, ?2)", params![api_id, version])?;
-                Ok(PromptView { api_id, text, version, updated: now })
-            })
-            .await
+        self.database.write("saving a prompt", move |transaction| put(transaction, api_id, text, now)).await
     }
 
     /// Takes the prompt out of force; history stays and notes when. False when there was none.
@@ -64,6 +50,26 @@ impl ConfigStore {
             })
             .await
     }
+}
+
+/// Saves a new version within a transaction.
+pub(super) fn put(
+    transaction: &Transaction<'_>,
+    api_id: String,
+    text: String,
+    now: UnixMillis,
+) -> rusqlite::Result<PromptView> {
+    let version: u32 = transaction.query_row(
+        "SELECT coalesce(max(version), 0) + 1 FROM api_prompt_history WHERE api_id = ?1",
+        [&api_id],
+        |row| row.get(0),
+    )?;
+    transaction.execute(
+        "INSERT INTO api_prompt_history (api_id, version, text, saved) VALUES (?1, ?2, ?3, ?4)",
+        params![api_id, version, text, now.0],
+    )?;
+    transaction.execute("INSERT OR REPLACE INTO api_prompts VALUES (?1, ?2)", params![api_id, version])?;
+    Ok(PromptView { api_id, text, version, updated: now })
 }
 
 fn prompt(row: &Row<'_>) -> rusqlite::Result<PromptView> {

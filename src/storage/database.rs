@@ -229,6 +229,21 @@ impl Database {
         self.run(&self.shared.writer, operation, job).await
     }
 
+    /// Runs something on the writer thread while nobody else can write to the file either, such as copying it.
+    pub(super) async fn exclusively<T, F>(&self, operation: &'static str, work: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> T + Send + 'static,
+    {
+        let job = move |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction);
+            transaction.rollback()?;
+            Ok(value)
+        };
+        self.run(&self.shared.writer, operation, job).await
+    }
+
     async fn run<T, F>(&self, thread: &mpsc::Sender<Job>, operation: &'static str, job: F) -> Result<T, StorageError>
     where
         T: Send + 'static,

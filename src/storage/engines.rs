@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use rusqlite::{OptionalExtension as _, Row, named_params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, named_params};
 
 use super::columns::{from_json, json, name, named};
 use super::config_store::ConfigStore;
@@ -24,29 +24,7 @@ impl ConfigStore {
 
     /// Adds or replaces an engine. Its health history stays.
     pub async fn put_engine(&self, engine: EngineRecord) -> Result<(), StorageError> {
-        self.database
-            .write("storing an engine", move |transaction| {
-                // Not INSERT OR REPLACE: that deletes the row first, and its health history with it.
-                transaction
-                    .execute(
-                        "INSERT INTO engines (id, kind, url, api_key_env, direct, slots, origin, created)
-                         VALUES (:id, :kind, :url, :api_key_env, :direct, :slots, :origin, :created)
-                         ON CONFLICT (id) DO UPDATE SET kind = :kind, url = :url, api_key_env = :api_key_env,
-                             direct = :direct, slots = :slots, origin = :origin, created = :created",
-                        named_params! {
-                            ":id": engine.id.as_str(),
-                            ":kind": engine.kind.as_str(),
-                            ":url": engine.url,
-                            ":api_key_env": engine.api_key_env,
-                            ":direct": engine.direct,
-                            ":slots": engine.slots.map(NonZeroU32::get),
-                            ":origin": name(&engine.origin)?,
-                            ":created": engine.created.0,
-                        },
-                    )
-                    .map(|_| ())
-            })
-            .await
+        self.database.write("storing an engine", move |transaction| put(transaction, &engine)).await
     }
 
     /// Removes an engine with its health history; false when there was none.
@@ -89,6 +67,29 @@ impl ConfigStore {
             })
             .await
     }
+}
+
+/// Adds or replaces an engine within a transaction.
+pub(super) fn put(transaction: &Transaction<'_>, engine: &EngineRecord) -> rusqlite::Result<()> {
+    // Not INSERT OR REPLACE: that deletes the row first, and its health history with it.
+    transaction
+        .execute(
+            "INSERT INTO engines (id, kind, url, api_key_env, direct, slots, origin, created)
+             VALUES (:id, :kind, :url, :api_key_env, :direct, :slots, :origin, :created)
+             ON CONFLICT (id) DO UPDATE SET kind = :kind, url = :url, api_key_env = :api_key_env,
+                 direct = :direct, slots = :slots, origin = :origin, created = :created",
+            named_params! {
+                ":id": engine.id.as_str(),
+                ":kind": engine.kind.as_str(),
+                ":url": engine.url,
+                ":api_key_env": engine.api_key_env,
+                ":direct": engine.direct,
+                ":slots": engine.slots.map(NonZeroU32::get),
+                ":origin": name(&engine.origin)?,
+                ":created": engine.created.0,
+            },
+        )
+        .map(|_| ())
 }
 
 fn engine(row: &Row<'_>) -> rusqlite::Result<EngineRecord> {

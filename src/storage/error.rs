@@ -218,7 +218,8 @@ impl StorageError {
             Self::File(error) => error.hint(),
             Self::KeyMissing { database, key_file } => format!(
                 "put the key file back from your copy to {} (mode 0600), or name it with FLM_DB_KEY_FILE. Without the \
-                 key nobody can read the database; to start over with no keys, blocks and logs: {}",
+                 key nobody can read the database; a backup made --with-key has one (flm security backup restore), and \
+                 to start over with no keys, blocks and logs: {}",
                 shown(key_file),
                 move_aside(database)
             ),
@@ -227,25 +228,27 @@ impl StorageError {
             }
             Self::WrongKey { database, .. } => format!(
                 "put the key file back that belongs to this database, or name it with FLM_DB_KEY_FILE. If the \
-                 database itself is damaged, restore a backup of it, or start over with no keys, blocks and logs: {}",
+                 database itself is damaged, restore a backup (flm security backup list, then flm security backup \
+                 restore --file BACKUP), or start over with no keys, blocks and logs: {}",
                 move_aside(database)
             ),
             Self::Corrupt { database, contents: Contents::Settings, .. } => format!(
                 "move it aside, and FLM makes a new one at the next start: {}. API keys, block lists and logs are in \
-                 another file and stay; settings, hand-added engines and prompts can be read from the moved file \
-                 with sqlite3 and '.recover'",
+                 another file and stay; settings, hand-added engines and prompts are in the last backup (flm security \
+                 backup list), or can be read from the moved file with sqlite3 and '.recover'",
                 move_aside(database)
             ),
             Self::Corrupt { database, contents: Contents::Security, .. } => format!(
-                "restore a backup of it together with its key file, or start over with no keys, blocks and logs: {}",
+                "restore a backup: flm security backup list, then flm security backup restore --file BACKUP; or start over \
+                 with no keys, blocks and logs: {}",
                 move_aside(database)
             ),
             Self::NewerSchema { .. } => {
                 "use the newer FLM that made it, or another home with --home DIR; nothing was changed".to_owned()
             }
             Self::Migration { .. } | Self::ReadOnly { reason: ReadOnlyReason::Migration(_), .. } => {
-                "the database was left as it was: look at the reason, free disk space and start again, or go back to \
-                 the version of FLM that you had"
+                "the database was left as it was: look at the reason, free disk space and start again, go back to the \
+                 version of FLM that you had, or restore a backup: flm security backup list"
                     .to_owned()
             }
             Self::Locked { .. } => {

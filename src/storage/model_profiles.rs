@@ -1,6 +1,6 @@
 //! Table `model_profiles`: defaults and pinned values per engine and model (SPEC §8.2).
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::columns::{from_json, json, named};
 use super::config_store::ConfigStore;
@@ -31,15 +31,7 @@ impl ConfigStore {
     ) -> Result<ProfileView, StorageError> {
         self.database
             .write("saving a model profile", move |transaction| {
-                transaction.query_row(
-                    "INSERT INTO model_profiles (engine, model, label, parameters, updated)
-                     VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (engine, model) DO UPDATE SET label = excluded.label,
-                         parameters = excluded.parameters, updated = excluded.updated
-                     RETURNING *",
-                    params![engine.as_str(), model, label, json(&parameters)?, now.0],
-                    profile,
-                )
+                put(transaction, &engine, &model, &label, &parameters, now)
             })
             .await
     }
@@ -52,6 +44,26 @@ impl ConfigStore {
             })
             .await
     }
+}
+
+/// Saves a profile within a transaction.
+pub(super) fn put(
+    transaction: &Transaction<'_>,
+    engine: &EngineId,
+    model: &str,
+    label: &str,
+    parameters: &[Parameter],
+    now: UnixMillis,
+) -> rusqlite::Result<ProfileView> {
+    transaction.query_row(
+        "INSERT INTO model_profiles (engine, model, label, parameters, updated)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (engine, model) DO UPDATE SET label = excluded.label,
+             parameters = excluded.parameters, updated = excluded.updated
+         RETURNING *",
+        params![engine.as_str(), model, label, json(&parameters)?, now.0],
+        profile,
+    )
 }
 
 fn profile(row: &Row<'_>) -> rusqlite::Result<ProfileView> {

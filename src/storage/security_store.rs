@@ -100,37 +100,10 @@ impl SecurityStore {
         self.database.tamper(sql.to_owned()).await
     }
 
-    /// Makes `security.db` of this version one of version 4 again, with what is in it.
+    /// A new database of an earlier version, as the program of then made it.
     #[cfg(test)]
-    pub(crate) const BACK_TO_VERSION_4: &str = "
-        DROP TRIGGER audit_logs_no_gap; DROP TRIGGER audit_logs_no_delete;
-        DROP TABLE alert_deliveries; DROP TABLE alert_channels; DROP TABLE audit_chain_keys;
-        DROP TRIGGER audit_anchors_replace; DROP TABLE audit_anchors;
-        CREATE TRIGGER audit_logs_no_delete BEFORE DELETE ON audit_logs
-        BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END;
-        CREATE TRIGGER audit_logs_no_gap BEFORE INSERT ON audit_logs
-        WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM audit_logs)
-        BEGIN SELECT RAISE(ABORT, 'audit_logs is numbered without gaps'); END;
-        PRAGMA user_version = 4;";
-
-    /// Makes a database of an earlier version, in which an object stands where a later step wants to make one: that step
-    /// fails half-way.
-    #[cfg(test)]
-    pub(crate) fn make_earlier(path: &Path, key_file: &Path, version: usize, stands_in_the_way: &str) {
-        let (key, _) = DatabaseKey::load_or_make(key_file, path).expect("a key");
-        let opening = Opening {
-            path,
-            contents: Contents::Security,
-            key: Some(&key),
-            steps: &migrations::SECURITY[..version],
-            withheld: None,
-            patience: BUSY_TIMEOUT,
-        };
-        drop(Database::open(&opening).expect("opens"));
-        let file = super::file::DatabaseFile { path, contents: Contents::Security, key: Some(&key) };
-        let access = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
-        let connection = file.connect(access, BUSY_TIMEOUT).expect("connects");
-        connection.execute_batch(stands_in_the_way).expect("stands there");
+    pub(crate) fn open_earlier(path: &Path, key_file: &Path, version: usize) -> Self {
+        Self::open_with(path, key_file, &migrations::SECURITY[..version]).expect("opens")
     }
 
     /// A store as it is after a migration of a later version failed.
@@ -301,19 +274,23 @@ pub(super) mod tests {
         store.put_network(NetworkList::Allow, network("x")).await.expect("writes");
     }
 
+    /// What stands in the way of a statement in the middle or at the end of the steps to version 2, 3, …, or is missing
+    /// there.
+    const IN_THE_WAY: [&str; 4] = [
+        "DROP TABLE request_log",
+        "CREATE TABLE failures (network)",
+        "CREATE TABLE certificates (a)",
+        "CREATE TABLE alert_deliveries (a)",
+    ];
+
     #[tokio::test]
     async fn a_step_that_breaks_half_way_leaves_the_version_before_it_readable_by_all_that_serves() {
-        for version in 1..migrations::SECURITY.len() {
+        for (version, in_the_way) in (1..).zip(IN_THE_WAY) {
             let folder = tempfile::tempdir().expect("folder");
             let (path, key_file) = paths(&folder);
-            // What stands in the way of a statement in each step's middle or at its end, or is missing there.
-            let in_the_way = [
-                "DROP TABLE request_log",
-                "CREATE TABLE failures (network)",
-                "CREATE TABLE certificates (a)",
-                "CREATE TABLE alert_deliveries (a)",
-            ][version - 1];
-            SecurityStore::make_earlier(&path, &key_file, version, in_the_way);
+            let earlier = SecurityStore::open_earlier(&path, &key_file, version);
+            earlier.tamper(in_the_way).await.expect("stands in the way");
+            earlier.close().await.expect("closes");
             let store = SecurityStore::open(&path, &key_file).expect("opens for reading");
             let reason = store.read_only().expect("only reads");
             assert!(reason.contains(&format!("from schema version {version} to {}", version + 1)), "{reason}");

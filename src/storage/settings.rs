@@ -1,5 +1,7 @@
 //! Table `settings`: values that the operator stored, by key.
 
+use rusqlite::Transaction;
+
 use super::config_store::ConfigStore;
 use super::error::StorageError;
 
@@ -16,16 +18,17 @@ impl ConfigStore {
 
     /// Stores one setting; `None` removes it.
     pub async fn set_setting(&self, key: String, value: Option<String>) -> Result<(), StorageError> {
-        self.database
-            .write("storing a setting", move |transaction| {
-                match value {
-                    Some(value) => transaction.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [key, value]),
-                    None => transaction.execute("DELETE FROM settings WHERE key = ?1", [key]),
-                }
-                .map(|_| ())
-            })
-            .await
+        self.database.write("storing a setting", move |transaction| put(transaction, key, value)).await
     }
+}
+
+/// Stores one setting within a transaction; `None` removes it.
+pub(super) fn put(transaction: &Transaction<'_>, key: String, value: Option<String>) -> rusqlite::Result<()> {
+    match value {
+        Some(value) => transaction.execute("INSERT OR REPLACE INTO settings VALUES (?1, ?2)", [key, value]),
+        None => transaction.execute("DELETE FROM settings WHERE key = ?1", [key]),
+    }
+    .map(|_| ())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::types::clock::{Clock, UnixMillis};
+use crate::types::text::{is_hostile, redact_keys};
 
 /// SPEC §5.11: daily rotation, 7 kept.
 const FILES_KEPT: usize = 7;
@@ -106,14 +107,15 @@ pub fn start_stderr() {
     }
 }
 
-/// Changes how much an owner logs. Unknown names change nothing; the settings table allows none.
-pub fn set_level(name: &str) {
+/// Changes how much an owner logs: of everything, and of parts (`proxy=debug`). Unknown names change nothing; the
+/// settings table allows none.
+pub fn set_levels(name: &str, parts: &[String]) {
     let (Some((handle, reader)), Ok(level)) = (FILTER.get(), name.parse::<LevelFilter>()) else { return };
     // A command says only what its person needs, whatever the owner logs.
     if *reader == Reader::Person {
         return;
     }
-    if let Err(error) = handle.reload(targets(level, *reader)) {
+    if let Err(error) = handle.reload(with_parts(targets(level, *reader), parts)) {
         tracing::error!(%error, "the log level cannot be changed");
     }
 }
@@ -125,6 +127,40 @@ fn targets(level: LevelFilter, reader: Reader) -> Targets {
         Reader::Files => targets.with_target(HEADS, LevelFilter::INFO),
         Reader::Person => targets,
     }
+}
+
+/// Lays levels of parts over the filter. A part is a room, or a path of modules that begins with one: never a library.
+fn with_parts(targets: Targets, parts: &[String]) -> Targets {
+    let parsed = parts.iter().filter_map(|part| {
+        let (name, level) = part.split_once('=')?;
+        Some((format!("flm::{}", name.trim()), level.trim().parse::<LevelFilter>().ok()?))
+    });
+    // The heads of the audit log stay, whatever is said of `audit`.
+    parsed.filter(|(name, _)| name != HEADS).fold(targets, |targets, (name, level)| targets.with_target(name, level))
+}
+
+/// What is outside text in a line cannot steer whoever shows the file, and what looks like a key has lost its secret. The
+/// last resort (SPEC §5.11, §5.13): nothing that logs may hand either over. JSON strings are all that such characters
+/// can stand in.
+fn made_safe(line: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(line) else { return line.escape_ascii().collect() };
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    let body = redact_keys(body);
+    if !body.chars().any(is_hostile) {
+        return [body.as_bytes(), b"\n"].concat();
+    }
+    let mut out = String::with_capacity(body.len() + 16);
+    for c in body.chars() {
+        if is_hostile(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out.push('\n');
+    out.into_bytes()
 }
 
 /// Lines that were shed because the disk was slow.
@@ -145,7 +181,7 @@ impl fmt::MakeWriter<'_> for QueueWriter {
 impl Write for QueueWriter {
     /// The formatter hands over whole lines.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.lines.try_send(Message::Line(line.to_vec())) {
+        match self.lines.try_send(Message::Line(made_safe(line))) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(_)) => {
                 SHED.fetch_add(1, Ordering::Relaxed);
@@ -258,6 +294,30 @@ mod tests {
         }
         assert!(!targets(LevelFilter::ERROR, Reader::Files).would_enable("flm::audit", &tracing::Level::INFO));
         assert!(!targets(LevelFilter::WARN, Reader::Person).would_enable(HEADS, &tracing::Level::INFO));
+    }
+
+    #[test]
+    fn parts_have_levels_of_their_own_and_libraries_and_heads_keep_theirs() {
+        let parts =
+            ["proxy=debug", "net::pool=trace", "audit::head=error", "nonsense", "guard=loud"].map(str::to_owned);
+        let filter = with_parts(targets(LevelFilter::WARN, Reader::Files), &parts);
+        assert!(filter.would_enable("flm::proxy::relay", &tracing::Level::DEBUG));
+        assert!(filter.would_enable("flm::net::pool", &tracing::Level::TRACE));
+        assert!(!filter.would_enable("flm::net::egress", &tracing::Level::INFO));
+        assert!(!filter.would_enable("flm::guard", &tracing::Level::INFO));
+        assert!(filter.would_enable(HEADS, &tracing::Level::INFO));
+        assert!(!filter.would_enable("hyper::proto", &tracing::Level::INFO));
+    }
+
+    #[test]
+    fn a_line_holds_no_control_character_no_bidi_control_and_no_key() {
+        let hostile =
+            "{\"m\":\"a\u{9b}2J\u{202e}b\u{e0041} flm_Ab12Cd34_0123456789012345678901234567890123456789abcdef\"}\n";
+        let safe = String::from_utf8(made_safe(hostile.as_bytes())).expect("text");
+        assert_eq!(safe, "{\"m\":\"a\\u009b2J\\u202eb\\udb40\\udc41 flm_Ab12Cd34…\"}\n");
+        let value: serde_json::Value = serde_json::from_str(&safe).expect("still JSON");
+        assert!(value["m"].as_str().expect("text").contains('\u{202e}'));
+        assert_eq!(made_safe(b"{\"m\":\"plain\"}\n"), b"{\"m\":\"plain\"}\n");
     }
 
     #[test]

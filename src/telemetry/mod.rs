@@ -7,6 +7,7 @@ pub mod collector;
 pub mod hashing;
 pub mod histogram;
 pub mod live;
+pub mod log_reader;
 pub mod logging;
 pub mod metrics;
 pub mod tasks;

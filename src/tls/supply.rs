@@ -17,6 +17,9 @@ use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::Failure;
 use crate::types::listener::ListenerConfig;
 
+/// Answers an environment variable.
+pub type Variable = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// What modes need to give a listener its certificate. Made once by the daemon.
 pub struct Supply {
     /// Where certificates are kept.
@@ -30,7 +33,7 @@ pub struct Supply {
     /// What the plain ports answer to a certificate authority.
     pub challenges: Arc<Challenges>,
     /// Environment variables of this process: secrets that settings name.
-    pub variable: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Box<Variable>,
     /// The way to ACME directories and DNS providers.
     pub egress: Egress,
     /// Owns what takes things out of the world again; ended last, and with patience.

@@ -99,6 +99,7 @@ pub fn take(state: &mut State, answer: Answer) {
             done(state, "toast.key_revoked", &[("label", &label)]);
             read_store(state, Noun::Keys);
         }
+        Reply::ExposeCheck(_, Ok(report)) => overlays::expose::show(state, &report),
         Reply::PreviewLeak(call, Ok(report)) => leak::ask(state, &call, &report),
         Reply::RevokeLeaked(_, Ok(answer)) => {
             let (label, count) = (escape(&answer.key.label).into_owned(), answer.blocked.len().to_string());

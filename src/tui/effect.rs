@@ -29,6 +29,7 @@ use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
 use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
@@ -288,12 +289,12 @@ macro_rules! requests {
 requests! {
     short {
     AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison,
-    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ListAlertChannels,
-    ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles, ListPromptRoutes,
-    ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory, RecordFirewall,
-    RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked, RotateKey,
-    SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall, ShowPolicy,
-    ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
+    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ExposeCheck,
+    ListAlertChannels, ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles,
+    ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
+    RecordFirewall, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
+    RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall,
+    ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
     long { Chat, CompareModels, LoadModel, PullModel }
 }

@@ -225,7 +225,7 @@ impl<W: Write> Screen<W> {
         backend.finish()
     }
 
-    /// Calls the person: a message of the desktop (OSC 9, as iTerm2, kitty, WezTerm, Windows Terminal and others show it;
+    /// Calls the person: a message of the desktop (OSC 9, as iTerm2, kitty, Windows Terminal and others show it;
     /// others ignore it), and the bell.
     ///
     /// # Errors

@@ -22,12 +22,12 @@ use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
+use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
 use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::settings::ListSettings;
-use crate::types::listener::ListenerPhase;
 use crate::types::live::{LiveEvent, LiveLine, Noun};
 use crate::types::text::escape;
 
@@ -148,6 +148,9 @@ fn run_global(state: &mut State, command: Command) {
         Command::Palette => overlays::open(state, Overlay::Menu(overlays::menu::Menu::palette())),
         Command::Settings => overlays::open(state, Overlay::Settings(overlays::settings::Settings::default())),
         Command::Alerts => overlays::open(state, Overlay::Alerts(overlays::alerts::Alerts::default())),
+        Command::ExposeCheck if state.is_live() => {
+            state.call(ExposeCheck {});
+        }
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
         Command::NextTab => show_tab(state, state.tab.next()),
@@ -395,7 +398,7 @@ fn take_first_steps(state: &mut State) {
     if state.access == ConsoleAccess::ReadOnly || status.demo {
         return;
     }
-    let serves = status.listeners.iter().any(|listener| listener.phase == ListenerPhase::Running);
+    let serves = status.listeners.iter().any(|listener| listener.phase.is_up());
     if state.origin != Some(OwnerOrigin::AlreadyRan) {
         if !serves {
             state.proxy.starting = Some(state.call(StartListener { config: None, unnamed: Vec::new() }));

@@ -304,13 +304,14 @@ fn draw_footer(state: &State, painter: &mut Painter<'_>, line: Rect) {
 /// The commands worth a hint here, the most useful first.
 fn hints(state: &State) -> Vec<&'static CommandRow> {
     let contexts = state.tab.editor(state).map_or_else(|| state.tab.contexts(state), |editor| vec![editor]);
+    let is_up = state.world.main_listener().is_some_and(|listener| listener.phase.is_up());
     let fits = |row: &&CommandRow| {
         row.hint > 0
             && contexts.contains(&row.context)
             && (state.access == ConsoleAccess::Full || row.safety == Safety::Looks)
             && match row.command {
-                Command::StartProxy => state.world.base_url().is_none(),
-                Command::StopProxy => state.world.base_url().is_some(),
+                Command::StartProxy => !is_up,
+                Command::StopProxy => is_up,
                 _ => true,
             }
     };

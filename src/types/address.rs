@@ -120,7 +120,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, InvalidNetwork> {
 pub struct InvalidNetwork(pub String);
 
 /// Who put a block there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockSource {
     /// The operator, by hand.
@@ -134,9 +134,10 @@ pub enum BlockSource {
 }
 
 /// One entry of the block list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BlockEntry {
     /// The blocked address or block.
+    #[schemars(with = "String")]
     pub network: IpNet,
     /// Why, for people.
     pub reason: String,
@@ -153,9 +154,10 @@ pub struct BlockEntry {
 }
 
 /// One entry of the allow list or the trusted list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListedNetwork {
     /// The address or block.
+    #[schemars(with = "String")]
     pub network: IpNet,
     /// A note by the operator; may be empty.
     #[serde(default)]

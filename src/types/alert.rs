@@ -278,7 +278,7 @@ pub struct DeliveryView {
 }
 
 /// A group of equal events in the console's inbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct InboxAlert {
     /// Its number.
     pub number: u64,

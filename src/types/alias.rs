@@ -10,7 +10,7 @@ use super::clock::UnixMillis;
 pub const MAX_TARGETS: usize = 16;
 
 /// Which of its targets an alias tries first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AliasOrder {
     /// The one whose engine has the fewest requests in flight; after a failure the others in order.
@@ -21,7 +21,7 @@ pub enum AliasOrder {
 }
 
 /// One alias.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AliasView {
     /// The name that clients use.
     pub name: Arc<str>,

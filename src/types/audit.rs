@@ -8,7 +8,7 @@ use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
 
 /// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// For the record.
@@ -22,7 +22,7 @@ pub enum Severity {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditKind {
     /// A key was accepted.
@@ -76,7 +76,7 @@ pub enum AuditKind {
 }
 
 /// An event before the writer numbers and chains it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditEvent {
     /// When.
     pub at: UnixMillis,
@@ -123,7 +123,7 @@ impl AuditEvent {
 }
 
 /// A row of the audit log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditRow {
     /// Its number, from 1, without gaps.
     pub sequence: u64,

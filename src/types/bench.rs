@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::spread::Spread;
 
 /// A measurement. Every number was measured by the client, over the real listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BenchReport {
     /// The model that was asked; outside text.
     pub model: String,
@@ -38,7 +38,7 @@ pub struct BenchReport {
 }
 
 /// Requests that failed in the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BenchError {
     /// What they answered.
     pub message: String,
@@ -47,7 +47,7 @@ pub struct BenchError {
 }
 
 /// How far a measurement is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum BenchProgress {
     /// The first request, which loads the model and is not measured.

@@ -6,7 +6,7 @@ use super::clock::UnixMillis;
 use super::secret::Secret;
 
 /// A certificate as status, console and command line show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CertificateView {
     /// Names and addresses that it is for.
     pub names: Vec<String>,
@@ -56,7 +56,7 @@ pub struct CertificateProgress {
 }
 
 /// How a listener's certificate fares.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TlsStatus {
     /// The one in use; `None` while the first is being obtained.
     pub certificate: Option<CertificateView>,

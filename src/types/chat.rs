@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::request::TokenUsage;
 
 /// Which of the endpoint's routes carries a chat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatRoute {
     /// `POST /v1/chat/completions`.
@@ -27,7 +27,7 @@ impl ChatRoute {
 }
 
 /// How an answer comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatDelivery {
     /// In one piece, when it is complete.
@@ -38,7 +38,7 @@ pub enum ChatDelivery {
 }
 
 /// How a model picks its words; `None` leaves it to the model and its profile.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Sampling {
     /// 0 is the likeliest word every time.
     pub temperature: Option<f64>,
@@ -82,7 +82,7 @@ pub struct Said {
 }
 
 /// Sound, as requests and answers carry it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AudioClip {
     /// `wav`, `mp3`, …
     pub format: String,
@@ -91,7 +91,7 @@ pub struct AudioClip {
 }
 
 /// A whole answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChatAnswer {
     /// The model as it was asked for; outside text.
     pub model: String,
@@ -116,7 +116,7 @@ pub struct ChatAnswer {
 }
 
 /// Times of one answer as the client saw them.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChatTiming {
     /// From the request to the first word, milliseconds; `None` where the answer came in one piece.
     pub first_token_ms: Option<f64>,

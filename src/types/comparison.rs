@@ -16,7 +16,7 @@ pub const COMPARED: std::ops::RangeInclusive<usize> = 2..=4;
 pub const MOST_RUNS: u32 = 100;
 
 /// A finished comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Comparison {
     /// Its number, once it is saved.
     #[serde(default)]
@@ -34,7 +34,7 @@ pub struct Comparison {
 }
 
 /// One model of a comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ComparedModel {
     /// As it was named; outside text.
     pub model: String,
@@ -45,7 +45,7 @@ pub struct ComparedModel {
 }
 
 /// What one run gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparedRun {
     /// A whole answer.
@@ -55,7 +55,7 @@ pub enum ComparedRun {
 }
 
 /// Medians over runs.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Medians {
     /// From request to first token, milliseconds.
     pub first_token_ms: Option<f64>,
@@ -68,7 +68,7 @@ pub struct Medians {
 }
 
 /// What happens in a comparison as it runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CompareProgress {
     /// Which model, counted from 0.
     pub model: usize,
@@ -79,7 +79,7 @@ pub struct CompareProgress {
 }
 
 /// What happens in one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CompareTold {
     /// It begins.
@@ -93,7 +93,7 @@ pub enum CompareTold {
 }
 
 /// A saved comparison in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ComparisonEntry {
     /// Its number.
     pub id: i64,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::UnixMillis;
 
 /// The way of what leaves the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EgressMode {
     /// Straight.
@@ -30,7 +30,7 @@ impl EgressMode {
 }
 
 /// What becomes of connections while the proxy cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnOutage {
     /// They fail: nothing leaves the machine past the proxy.
@@ -41,7 +41,7 @@ pub enum OnOutage {
 }
 
 /// Whether the proxy can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EgressState {
     /// There is no proxy.
@@ -58,7 +58,7 @@ pub enum EgressState {
 }
 
 /// How FLM reaches the world now.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EgressStatus {
     /// The way in force.
     pub mode: EgressMode,

@@ -14,7 +14,7 @@ use super::key::Priority;
 
 /// The name an adapter declares, such as `ollama`. Not an enum: adding an engine touches its adapter and
 /// the registry only.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct EngineKind(pub Cow<'static, str>);
 
@@ -39,7 +39,7 @@ impl fmt::Display for EngineKind {
 }
 
 /// How an engine came into the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineOrigin {
     /// Found on this machine.
@@ -51,7 +51,7 @@ pub enum EngineOrigin {
 }
 
 /// An engine as it is stored: where it is and how to talk to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EngineRecord {
     /// The operator's name for it.
     pub id: EngineId,
@@ -75,7 +75,7 @@ pub struct EngineRecord {
 }
 
 /// The state machine of SPEC §3.2.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum EngineState {
     /// The program is on this machine, but nothing answers.
@@ -126,7 +126,7 @@ impl EngineState {
 }
 
 /// What an engine or a model can do (SPEC §3.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Capability {
     /// `/v1/chat/completions`.
@@ -154,7 +154,7 @@ pub enum Capability {
 }
 
 /// One engine with everything the console shows of it (SPEC §9.1).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EngineView {
     /// What is stored.
     pub record: EngineRecord,
@@ -183,7 +183,7 @@ pub struct EngineView {
 }
 
 /// How busy one engine is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EngineLoad {
     /// Which one.
     pub engine: EngineId,
@@ -203,7 +203,7 @@ impl EngineLoad {
 }
 
 /// A request that waits for a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Waiting {
     /// Whose it is.
     pub key: KeyId,
@@ -214,7 +214,7 @@ pub struct Waiting {
 }
 
 /// One model on one engine (SPEC §9.2).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ModelView {
     /// Engine and the engine's own name for the model.
     pub name: CanonicalModel,
@@ -239,7 +239,7 @@ pub struct ModelView {
 }
 
 /// One health check as stored (SPEC §3.4).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HealthPoint {
     /// Which engine.
     pub engine: EngineId,
@@ -252,7 +252,7 @@ pub struct HealthPoint {
 }
 
 /// Something found by detection (SPEC §3.1).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DetectedEngine {
     /// Which adapter recognised it.
     pub kind: EngineKind,
@@ -271,7 +271,7 @@ pub struct DetectedEngine {
 }
 
 /// The result of one detection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DetectionReport {
     /// What was found.
     pub engines: Vec<DetectedEngine>,
@@ -284,7 +284,7 @@ pub struct DetectionReport {
 }
 
 /// How far an engine is with fetching a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TransferProgress {
     /// What it does now, in the engine's words; made safe to show.
     pub stage: String,

@@ -14,7 +14,7 @@ use super::clock::UnixMillis;
 pub const DEADLINE_SECONDS: u32 = 60;
 
 /// An operator's own way in, which no rule may ever close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SshSession {
     /// Where the operator comes from.
     pub from: IpAddr,
@@ -40,11 +40,12 @@ impl fmt::Display for SshSession {
 }
 
 /// What is to be let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallPlan {
     /// Ports of the listeners, ascending.
     pub ports: Vec<u16>,
     /// Who may connect to them; empty is everyone.
+    #[schemars(with = "Vec<String>")]
     pub networks: Vec<IpNet>,
     /// SSH sessions that stay let in, whatever the rest says.
     pub ssh: Vec<SshSession>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What its driver tells; every figure is absent where it tells none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GpuView {
     /// Such as `NVIDIA GeForce RTX 4090`; outside text.
     pub name: String,

@@ -20,7 +20,7 @@ pub struct InvalidId {
 /// The operator's name for an engine: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit.
 ///
 /// Unique within a home; part of the canonical model name `flm://ENGINE_ID/MODEL` (SPEC §3.5).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct EngineId(Arc<str>);
 
@@ -70,7 +70,7 @@ impl fmt::Display for EngineId {
 }
 
 /// The public part of an API key: 8 base62 characters (SPEC §5.1). Not a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyId([u8; 8]);
 
@@ -122,7 +122,7 @@ impl fmt::Display for KeyId {
 }
 
 /// Names one request in headers, logs, the audit log and the console: `req_` + 20 base32 characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct RequestId([u8; 24]);
 
@@ -175,7 +175,7 @@ impl fmt::Display for RequestId {
 
 /// A model on an engine, written `flm://ENGINE_ID/MODEL` (SPEC §3.5). The model part is the engine's own
 /// name for it and may hold slashes and colons.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CanonicalModel {
     /// The engine that serves it.
     pub engine: EngineId,

@@ -9,7 +9,7 @@ use super::ids::KeyId;
 use super::secret::Secret;
 
 /// What a key may do beyond nothing (SPEC §2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
     /// Inference routes and the model list.
@@ -23,7 +23,9 @@ pub enum Right {
 }
 
 /// Order in an engine's queue (SPEC §3.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// After everyone else.
@@ -36,7 +38,7 @@ pub enum Priority {
 }
 
 /// What a key is allowed, as the operator sets it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct KeyLimits {
     /// Requests per minute; 0 is no limit (SPEC §5.7: default 600).
     pub requests_per_minute: u32,
@@ -73,7 +75,7 @@ impl Default for KeyLimits {
 }
 
 /// A key without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct KeyView {
     /// Public id.
     pub id: KeyId,
@@ -106,7 +108,7 @@ pub struct KeyRecord {
 }
 
 /// A key just made: the only time its text is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CreatedKey {
     /// The whole key, `flm_…`.
     pub key: Secret,

@@ -10,7 +10,7 @@ use super::clock::UnixMillis;
 use super::egress::EgressStatus;
 
 /// How clients reach the proxy (SPEC §6). The name of a TLS mode as `tls/modes` declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct TlsMode(pub String);
 
@@ -34,7 +34,7 @@ impl TlsMode {
 }
 
 /// What a listener is started with; stored in `proxy_profiles`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListenerConfig {
     /// How clients reach it.
     pub mode: TlsMode,
@@ -72,7 +72,7 @@ impl Default for ListenerConfig {
 }
 
 /// Where the operator's own certificate is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CertificateFiles {
     /// The chain as PEM, the leaf first. Absolute.
     pub chain: PathBuf,
@@ -81,7 +81,7 @@ pub struct CertificateFiles {
 }
 
 /// A part of a listener that a setting may decide (`proxy.mode`, `proxy.bind`, `proxy.port` and so on).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ListenerPart {
     /// How clients reach it.
@@ -97,7 +97,7 @@ pub enum ListenerPart {
 }
 
 /// A listener's life.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum ListenerPhase {
     /// Holds its ports and waits for its first certificate; only the plain port answers.
@@ -118,8 +118,16 @@ pub enum ListenerPhase {
     },
 }
 
+impl ListenerPhase {
+    /// Whether it holds its ports and serves, or is about to: what can be stopped, and need not be started.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running | Self::Obtaining)
+    }
+}
+
 /// A listener as status shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListenerStatus {
     /// What it was started with; the port is the real one, never 0.
     pub config: ListenerConfig,
@@ -135,7 +143,7 @@ pub struct ListenerStatus {
 }
 
 /// How far the endpoint is reached (SPEC §5, head).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Exposure {
     /// From this machine only: keys and limits guard.
@@ -146,7 +154,7 @@ pub enum Exposure {
 }
 
 /// Why new work is refused to protect the machine (SPEC §5.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Overload {
     /// FLM's own cores are at their end.
@@ -179,7 +187,7 @@ impl std::fmt::Display for Overload {
 }
 
 /// How the process that owns the home runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerKind {
     /// A daemon of its own.
@@ -189,7 +197,7 @@ pub enum OwnerKind {
 }
 
 /// What `flm proxy status` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProxyStatus {
     /// Version of the owner.
     pub version: String,

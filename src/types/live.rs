@@ -17,7 +17,7 @@ use super::listener::ProxyStatus;
 use super::request::RequestRow;
 
 /// Counters and rates of the whole proxy, at most every 250 ms and only when they changed.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Traffic {
     /// When it was taken.
     pub at: UnixMillis,
@@ -50,7 +50,7 @@ pub struct Traffic {
 }
 
 /// A store whose content changed; the console asks again for the page it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Noun {
     /// API keys.
@@ -76,7 +76,7 @@ pub enum Noun {
 }
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", content = "value", rename_all = "snake_case")]
 pub enum LiveEvent {
     /// An engine is new or changed.
@@ -106,7 +106,7 @@ pub enum LiveEvent {
 }
 
 /// An event with its number.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NumberedEvent {
     /// Counts up by one.
     pub sequence: u64,
@@ -115,7 +115,7 @@ pub struct NumberedEvent {
 }
 
 /// Everything a console needs to draw its first frame.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LiveSnapshot {
     /// Events up to this number are in it.
     pub sequence: u64,
@@ -140,7 +140,7 @@ pub struct LiveSnapshot {
 }
 
 /// One line of the event stream (NDJSON).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub enum LiveLine {
     /// First, and again after a gap.

@@ -99,7 +99,7 @@ impl Rule {
 }
 
 /// One value of a profile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Parameter {
     /// One of [`PARAMETERS`], or the engine's own name.
     pub name: String,
@@ -175,7 +175,7 @@ pub fn parse(text: &str) -> Result<Vec<Parameter>, String> {
 }
 
 /// A profile as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProfileView {
     /// Its number.
     pub id: i64,

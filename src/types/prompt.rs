@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::UnixMillis;
 
 /// A prompt with its version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PromptView {
     /// A route name with an optional `@KEY_ID` (SPEC §10): `chat.completions` or `chat.completions@Ab12Cd34`.
     pub api_id: String,

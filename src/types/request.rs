@@ -10,7 +10,7 @@ use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
 
 /// Where token counts come from (SPEC §3, accounting).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSource {
     /// The engine told them.
@@ -23,7 +23,7 @@ pub enum TokenSource {
 }
 
 /// Tokens of one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TokenUsage {
     /// Tokens of the prompt.
     pub prompt: u64,
@@ -44,7 +44,7 @@ impl TokenUsage {
 }
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestEnd {
     /// The whole answer was sent.
@@ -60,7 +60,7 @@ pub enum RequestEnd {
 }
 
 /// Microseconds from the head of the request to the end of each stage; `None` where it did not get there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StageTimes {
     /// Address lists, rules and address rate.
     pub screened: Option<u32>,
@@ -79,7 +79,7 @@ pub struct StageTimes {
 }
 
 /// Where in its life a listed request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "progress", rename_all = "snake_case")]
 pub enum Progress {
     /// Still streams or waits.
@@ -94,7 +94,7 @@ pub enum Progress {
 }
 
 /// One request. Published when the engine starts to answer a stream and again when it ends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RequestRow {
     /// Its id, as in `x-request-id`.
     pub id: RequestId,

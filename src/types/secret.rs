@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 
 /// A secret such as an API key in clear. Serialises in clear, because the control socket hands a new key
 /// to the operator exactly once; it is never logged.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
-pub struct Secret(Zeroizing<String>);
+#[schemars(transparent)]
+pub struct Secret(#[schemars(with = "String")] Zeroizing<String>);
 
 impl Secret {
     /// Wraps a secret.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How values lie. Percentiles are values that were measured (nearest rank), never interpolated.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Spread {
     /// The least.
     pub least: f64,

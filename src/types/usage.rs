@@ -23,7 +23,7 @@ pub struct UsageSlot {
 }
 
 /// Sums over requests that an engine answered or failed. One whose client left before the engine began is not known here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct UsageSums {
     /// Requests.
     pub requests: u64,
@@ -134,7 +134,9 @@ fn mean(sum: u64, count: u64) -> Option<f64> {
 }
 
 /// What usage is summed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageBy {
     /// API key.
@@ -149,7 +151,7 @@ pub enum UsageBy {
 }
 
 /// The usage of one key, model, engine or day.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct UsageRow {
     /// Key id, model, engine id or date; a model's name is outside text.
     pub name: String,
@@ -182,7 +184,7 @@ impl UsageRow {
 }
 
 /// What `flm usage` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct UsageReport {
     /// What the rows are.
     pub by: UsageBy,

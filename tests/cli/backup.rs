@@ -190,5 +190,6 @@ fn check_says_what_is_fine_and_fails_with_what_is_not() {
     assert_eq!(broken.code, 2, "{}", broken.out);
     assert!(broken.out.contains("FAIL  databases") && broken.out.contains("disk space"), "{}", broken.out);
     assert!(broken.out.contains("hint:"), "{}", broken.out);
+    assert!(home.answer(&["security", "backup", "list"])["backups"].is_array(), "what is looked for then");
     assert!(Path::new(&database).exists());
 }

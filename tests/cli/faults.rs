@@ -24,7 +24,7 @@ fn plain_http_beyond_loopback_needs_the_flag_and_other_modes_do_not_exist() {
     let open = run(&home, &["proxy", "start", "--port", "0", "--bind", "0.0.0.0"]);
     assert_eq!((open.code, open.error()["code"].as_str()), (1, Some("PROXY_INVALID_CONFIG")));
     assert!(open.error()["hint"].as_str().expect("a hint").contains("--insecure-plain-http"), "{}", open.out);
-    let mode = run(&home, &["proxy", "start", "--port", "0", "--mode", "https-acme"]);
+    let mode = run(&home, &["proxy", "start", "--port", "0", "--mode", "https-quic"]);
     assert_eq!((mode.code, mode.error()["code"].as_str()), (1, Some("PROXY_INVALID_CONFIG")));
     assert!(mode.error()["hint"].as_str().expect("a hint").contains("local-http"), "{}", mode.out);
 }

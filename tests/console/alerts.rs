@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use flm::tui::action::{Action, Command};
 use flm::tui::effect::{Bell, Effect, Reply, Request};
 use flm::tui::state::State;
 use flm::tui::tabs::Tab;
+use flm::tui::update::update;
 use flm::types::alert::{
     AlertKind, AlertRules, ChannelId, ChannelState, ChannelView, DeliveryView, Inbox, InboxAlert, PrivateHosts,
 };
 use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::alerts::{ChannelSettled, ListAlertChannels, ListInbox};
+use flm::types::calls::expose::{
+    AddressReach, AnswerSeen, ExposeFinding, ExposeReport, KeyNeed, LocalAddress, PortSeen, Problem, Service,
+};
+use flm::types::engine::EngineKind;
+use flm::types::ids::EngineId;
 use flm::types::live::{LiveEvent, Noun};
 use flm::types::secret::Secret;
 
@@ -224,4 +231,44 @@ fn a_console_that_may_only_look_changes_no_channel() {
     let list = ListAlertChannels {};
     let ticket = state.read(list);
     assert!(state.pending.contains_key(&ticket), "reading goes on");
+}
+
+#[test]
+fn what_is_exposed_is_told_with_its_mend() {
+    let at = |address: &str, reach| LocalAddress { address: address.parse().expect("an address"), reach };
+    let (loopback, lan) = (at("127.0.0.1", AddressReach::Loopback), at("192.168.1.20", AddressReach::Private));
+    let ollama = Service::Engine { kind: EngineKind::named("ollama"), id: EngineId::parse("desk").ok() };
+    let report = ExposeReport {
+        addresses: vec![loopback, lan],
+        ports: vec![
+            PortSeen {
+                port: 8484,
+                service: Service::Proxy,
+                encrypted: false,
+                answers: vec![AnswerSeen { at: loopback, key: KeyNeed::Key }],
+            },
+            PortSeen {
+                port: 11434,
+                service: ollama.clone(),
+                encrypted: false,
+                answers: [loopback, lan].map(|at| AnswerSeen { at, key: KeyNeed::None }).to_vec(),
+            },
+        ],
+        findings: vec![ExposeFinding {
+            severity: Severity::High,
+            problem: Problem::EngineOpen,
+            port: 11434,
+            service: ollama,
+            addresses: vec![lan.address],
+            mend: vec!["OLLAMA_HOST=127.0.0.1:11434 ollama serve".to_owned()],
+        }],
+        elsewhere: Vec::new(),
+    };
+    for language in LANGUAGES {
+        let mut state = busy(language, (120, 40));
+        let asked = calls(update(&mut state, Action::Run(Command::ExposeCheck)));
+        let [(ticket, Request::ExposeCheck(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        answer(&mut state, *ticket, Reply::ExposeCheck(call.clone(), Ok(report.clone())));
+        check(&format!("expose_{language}"), &mut state);
+    }
 }

@@ -7,9 +7,11 @@ use flm::tui::text;
 use flm::tui::update::update;
 use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::keys::CreateKey;
+use flm::types::certificate::{CertificateView, TlsStatus};
+use flm::types::egress::{EgressMode, EgressState, EgressStatus};
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::key::KeyLimits;
-use flm::types::listener::ProxyStatus;
+use flm::types::listener::{ListenerPhase, Overload, ProxyStatus, TlsMode};
 use flm::types::live::LiveEvent;
 
 use crate::fixture::{self, busy, calls, console, draw, empty, press, screen_text};
@@ -178,6 +180,96 @@ fn what_was_used_and_a_refused_reload() {
         let status = ProxyStatus { reload_fault: Some(why), ..fixture::status() };
         fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
         check(&format!("reload_refused_{language}"), &mut state);
+    }
+}
+
+/// The status of a listener with TLS.
+fn with_tls(tls: TlsStatus) -> ProxyStatus {
+    let mut status = fixture::status();
+    let listener = &mut status.listeners[0];
+    listener.config.mode = TlsMode(TlsMode::HTTPS_ACME.to_owned());
+    (listener.config.port, listener.config.https_port) = (80, Some(443));
+    listener.addresses = vec!["https://llm.example.org".to_owned()];
+    if tls.certificate.is_none() {
+        listener.phase = ListenerPhase::Obtaining;
+    }
+    listener.tls = Some(tls);
+    status
+}
+
+#[test]
+fn a_certificate_that_is_obtained_served_failing_and_a_stand_in() {
+    let day = std::time::Duration::from_hours(24);
+    let certificate = CertificateView {
+        names: vec!["llm.example.org".to_owned()],
+        subject: String::new(),
+        issuer: "C=US, O=Let's Encrypt, CN=E7".to_owned(),
+        not_before: fixture::NOW.minus(day * 30),
+        not_after: fixture::NOW.plus(day * 60),
+        fingerprint: "AB:CD".to_owned(),
+    };
+    let good = TlsStatus {
+        certificate: Some(certificate.clone()),
+        next_renewal: Some(fixture::NOW.plus(day * 30)),
+        ..TlsStatus::default()
+    };
+    let stand_in = CertificateView { issuer: "CN=FLM, self-signed".to_owned(), ..certificate };
+    let failed = "could not be checked by http-01: 203.0.113.7: Timeout during connect (connection)";
+    let step = "the ACME directory checks llm.example.org by http-01";
+    for (name, tls) in [
+        ("obtaining", TlsStatus { progress: Some(step.to_owned()), ..TlsStatus::default() }),
+        ("good", good.clone()),
+        ("failing", TlsStatus { last_error: Some(format!("llm.example.org {failed}")), ..good.clone() }),
+        ("renewing", TlsStatus { progress: Some(step.to_owned()), ..good.clone() }),
+        (
+            "stand_in",
+            TlsStatus {
+                certificate: Some(stand_in),
+                warning: Some("SELF-SIGNED: nobody can tell this server from an impostor".to_owned()),
+                last_error: Some(failed.to_owned()),
+                ..good
+            },
+        ),
+    ] {
+        for language in LANGUAGES {
+            for size in [(80, 24), (120, 40)] {
+                let mut state = busy(language, size);
+                fixture::happen(&mut state, LiveEvent::Status(Box::new(with_tls(tls.clone()))));
+                press(&mut state, "3");
+                check(&format!("tls_{name}_{language}_{}x{}", size.0, size.1), &mut state);
+            }
+        }
+    }
+}
+
+#[test]
+fn badges_of_the_header() {
+    let egress = |state| EgressStatus {
+        mode: EgressMode::Tor,
+        endpoint: Some("127.0.0.1:9050".to_owned()),
+        state,
+        last_error: Some("connection refused".to_owned()),
+        ..EgressStatus::default()
+    };
+    let mut clear = fixture::status();
+    clear.listeners[0].config.insecure_plain_http = true;
+    clear.listeners[0].config.bind = std::net::Ipv4Addr::UNSPECIFIED.into();
+    for (name, status) in [
+        ("in_clear", clear),
+        ("egress_down", ProxyStatus { egress: egress(EgressState::Unreachable), ..fixture::status() }),
+        ("egress_open", ProxyStatus { egress: egress(EgressState::FallenBack), ..fixture::status() }),
+        ("processor", ProxyStatus { overload: Some(Overload::Processor { percent: 97 }), ..fixture::status() }),
+        ("memory", ProxyStatus { overload: Some(Overload::Memory { free_megabytes: 120 }), ..fixture::status() }),
+        ("group", ProxyStatus { overload: Some(Overload::ControlGroup { free_megabytes: 64 }), ..fixture::status() }),
+    ] {
+        for language in LANGUAGES {
+            for size in [(80, 24), (120, 40)] {
+                let mut state = busy(language, size);
+                fixture::happen(&mut state, LiveEvent::Status(Box::new(status.clone())));
+                press(&mut state, "3");
+                check(&format!("badge_{name}_{language}_{}x{}", size.0, size.1), &mut state);
+            }
+        }
     }
 }
 

@@ -212,6 +212,50 @@ async fn a_head_that_is_held_open_scores_and_an_idle_connection_does_not() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_held_open_scores_whoever_sends_it_and_however() {
+    let limits =
+        ProxyLimits { body_idle: Duration::from_millis(60), head: Duration::from_millis(60), ..ProxyLimits::default() };
+    let proxy = at(Clock::system(), limits);
+    let head = |length: &str| {
+        let more = format!("{}content-type: application/json\r\ncontent-length: {length}\r\n", bearer(&proxy.key));
+        request("POST", "/v1/chat/completions", &more)
+    };
+    // One that stops coming.
+    let answer = talk("127.0.0.2", &proxy, &[head("100"), b"{".to_vec()].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(proxy.score("127.0.0.2"), 15);
+    // One that never pauses for long.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.3:0".parse().expect("an address")).expect("binds");
+    let (mut reader, mut writer) = socket.connect(proxy.address()).await.expect("connects").into_split();
+    writer.write_all(&head("100000")).await.expect("sends");
+    let drops = async {
+        let mut pause = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            pause.tick().await;
+            if writer.write_all(b" ").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let mut answer = [0; 12];
+    tokio::select! {
+        read = tokio::time::timeout(PATIENCE, reader.read_exact(&mut answer)) => drop(read.expect("in time").expect("an answer")),
+        () = drops => {}
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(proxy.score("127.0.0.3"), 15);
+    // Half a preface of HTTP/2.
+    talk("127.0.0.4", &proxy, b"PRI * HTTP/2.0\r\n\r\n").await;
+    let scored = async {
+        while proxy.score("127.0.0.4") < 15 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, scored).await.expect("scored");
+}
+
+#[tokio::test]
 async fn bursts_announced_giants_and_the_same_body_again_are_seen_without_a_key_only() {
     let proxy = at(Clock::stepped(UnixMillis(1_800_000_000_000)), ProxyLimits::default());
     let (_, key) = crate::add_key(&proxy.shared, "busy", KeyLimits { requests_per_minute: 0, ..KeyLimits::default() });

@@ -277,6 +277,45 @@ async fn a_certificate_is_swapped_under_an_open_connection() {
 }
 
 #[tokio::test]
+async fn swaps_under_load_drop_no_request() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 60;
+    const SWAPS: usize = 25;
+    let encrypted = Encrypted::without_certificate(ProxyLimits::default()).await;
+    encrypted.serve_new();
+    // It is about swaps, and not about how often one address may call.
+    encrypted.proxy.shared.guard.set_policy(crate::no_address_limits());
+    let answered = std::sync::atomic::AtomicUsize::new(0);
+    let client = |keeps: bool| {
+        let (encrypted, answered) = (&encrypted, &answered);
+        async move {
+            let mut open = encrypted.open().await;
+            for _ in 0..REQUESTS {
+                if !keeps {
+                    open = encrypted.open().await;
+                }
+                let answer = ask(&mut open, HEALTH).await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    };
+    // Half of them keep their connection over all swaps, half make a new one for each request.
+    let clients = futures_util::future::join_all((0..CLIENTS).map(|number| client(number % 2 == 0)));
+    let swapping = async {
+        for swap in 1..=SWAPS {
+            // Spread over the whole run.
+            while answered.load(std::sync::atomic::Ordering::Relaxed) < swap * CLIENTS * REQUESTS / (SWAPS + 1) {
+                tokio::task::yield_now().await;
+            }
+            encrypted.serve_new();
+        }
+    };
+    tokio::join!(clients, swapping);
+    assert_eq!(answered.into_inner(), CLIENTS * REQUESTS);
+}
+
+#[tokio::test]
 async fn silent_and_half_hearted_peers_of_the_tls_port_are_closed_by_their_deadlines() {
     let limits = ProxyLimits {
         first_byte: Duration::from_millis(100),

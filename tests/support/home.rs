@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use crate::terminal::Terminal;
 
+#[path = "schema.rs"]
+mod schema;
+
 /// How long a program may take for what is done at once: far more than it needs, since machines are shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -85,7 +88,10 @@ impl Home {
         let output = self.flm(arguments).args(["--format", "json"]).output().expect("runs flm");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "flm {arguments:?} ended with {}: {out}{err}", output.status);
-        let answer: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error} in {out:?}"));
+        // What takes long tells its progress first, a line each.
+        let last = out.trim_end().lines().last().unwrap_or_default();
+        let answer: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {out:?}"));
+        schema::check(arguments, &answer);
         answer["data"].clone()
     }
 

@@ -118,6 +118,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::config::files;
     use crate::types::alert::ChannelId;
     use crate::types::clock::UnixMillis;
 
@@ -127,7 +128,8 @@ mod tests {
 
     fn script(folder: &tempfile::TempDir, text: &str) -> String {
         let path = folder.path().join("script");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("writes");
+        let text = format!("#!/bin/sh\n{text}\n");
+        files::replace(&path, text.as_bytes(), files::Audience::Owner).expect("writes");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("mode");
         path.to_string_lossy().into_owned()
     }

@@ -57,7 +57,7 @@ impl Alerts {
     /// Starts the channels on the current runtime. What they had not told before the owner ended, as far as it is not
     /// too old, is told now.
     #[must_use]
-    pub fn start(tap: Tap, tools: Tools, tasks: &Tasks, channels: Vec<AlertChannel>) -> Self {
+    pub fn start(tap: &Tap, tools: Tools, tasks: &Tasks, channels: Vec<AlertChannel>) -> Self {
         let shared = Shared { tools, tap: tap.clone(), tasks: tasks.clone(), running: Mutex::default() };
         let alerts = Self { shared: Arc::new(shared) };
         alerts.set(channels);
@@ -276,7 +276,7 @@ mod tests {
             let log = AuditLog::start(store.clone(), hub.clone(), &writing, clock.clone()).await.expect("starts");
             let tools = Tools { egress: Egress::direct(), store: store.clone(), hub, clock };
             let channels = store.alert_channels().await.expect("reads");
-            let alerts = Alerts::start(log.tap(), tools.clone(), &tasks, channels);
+            let alerts = Alerts::start(&log.tap(), tools.clone(), &tasks, channels);
             Self { folder, store, tools, tasks, writing, log, alerts }
         }
 
@@ -333,7 +333,7 @@ mod tests {
         let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).expect(name).to_owned();
         let timestamp: i64 = header("x-flm-timestamp: ").parse().expect("a number");
         let raw = serde_json::to_vec(&body).expect("writes");
-        let signature = super::super::webhook::signature(&Secret::new("s3cret".into()), timestamp, &raw);
+        let signature = crate::audit::alerts::webhook::signature(&Secret::new("s3cret".into()), timestamp, &raw);
         assert_eq!(header("x-flm-signature: "), signature);
         assert_eq!(header("x-flm-delivery: "), body["id"]);
         let noted = until("the delivery", async || {

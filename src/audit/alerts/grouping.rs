@@ -136,12 +136,11 @@ impl Grouper {
             return;
         }
         let place = (std::cmp::Reverse(event.severity), event.kind);
-        match self.waiting.get_mut(&place) {
-            Some(waiting) => waiting.group.add(row.clone()),
-            None => {
-                let due = self.quiet.get(&place).copied().unwrap_or(now).max(now);
-                self.waiting.insert(place, Waiting { group: Group::of(row.clone()), due });
-            }
+        if let Some(waiting) = self.waiting.get_mut(&place) {
+            waiting.group.add(row.clone());
+        } else {
+            let due = self.quiet.get(&place).copied().unwrap_or(now).max(now);
+            self.waiting.insert(place, Waiting { group: Group::of(row.clone()), due });
         }
     }
 

@@ -64,8 +64,11 @@ impl Message {
             hash.update(number.to_be_bytes());
         }
         hash.update(at.0.to_be_bytes());
-        let id = hash.finalize()[..10].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self { id: format!("alr_{id}"), channel: channel.clone(), at, occasion, groups, missed }
+        let code: [u8; 32] = hash.finalize().into();
+        let mut id = format!("alr_{}", code.map(|byte| format!("{byte:02x}")).concat());
+        // 80 bits tell messages of one channel apart.
+        id.truncate(24);
+        Self { id, channel: channel.clone(), at, occasion, groups, missed }
     }
 
     /// How bad the worst of it is.

@@ -212,8 +212,8 @@ impl Key {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::message::{Change, parse, update};
     use super::*;
+    use crate::net::dns::message::{Change, parse, update};
 
     pub(in crate::net::dns) fn key(secret: &str) -> Key {
         Key::new("flm-key.", Algorithm::HmacSha256, &Secret::new(secret.into())).expect("a key")

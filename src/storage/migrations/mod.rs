@@ -239,4 +239,46 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_an_earlier_version_stored_is_there_after_every_upgrade() {
+        let stored = [
+            (
+                CONFIG,
+                "INSERT INTO settings VALUES ('a', 'b');
+                 INSERT INTO engines (id, kind, url, direct, origin, created) VALUES ('e', 'ollama', 'http://x', 1, 'manual', 5);
+                 INSERT INTO engine_health VALUES ('e', 7, 3, NULL);
+                 INSERT INTO api_prompt_history VALUES ('chat', 1, 'text', 5, NULL);
+                 INSERT INTO api_prompts VALUES ('chat', 1);
+                 INSERT INTO proxy_profiles (port, mode, bind, insecure_plain_http) VALUES (8484, 'local-http', '127.0.0.1', 0)",
+                "SELECT (SELECT value FROM settings) || (SELECT count(*) FROM engine_health JOIN engines ON id = engine)
+                     || (SELECT text FROM api_prompts JOIN api_prompt_history USING (api_id, version))
+                     || (SELECT port FROM proxy_profiles)",
+                "b1text8484",
+            ),
+            (
+                SECURITY,
+                "INSERT INTO api_keys VALUES ('Ab12Cd34', 'x', 'last', 'hash', 1, 1, NULL, NULL, 'normal', '[]', '[]', '[]', 5,
+                     NULL, NULL, NULL);
+                 INSERT INTO ip_blocklist VALUES ('192.0.2.1/32', 'why', 'manual', 0, 5, NULL);
+                 INSERT INTO audit_logs (sequence, at, kind, severity, details, code)
+                     VALUES (1, 5, 'key_changed', 2, 'made', zeroblob(32))",
+                "SELECT (SELECT hash FROM api_keys) || (SELECT reason FROM ip_blocklist) || (SELECT details FROM audit_logs)
+                     || (SELECT count(*) FROM ip_trusted)",
+                "hashwhymade2",
+            ),
+        ];
+        for (steps, insert, select, expected) in stored {
+            for from in 1..=steps.len() {
+                let mut connection = Connection::open_in_memory().expect("opens");
+                connection.pragma_update(None, "foreign_keys", true).expect("sets");
+                migrate(&mut connection, &steps[..1]).expect("makes the first version");
+                connection.execute_batch(insert).expect("stores");
+                migrate(&mut connection, &steps[..from]).expect("an upgrade of then");
+                migrate(&mut connection, steps).expect("the upgrade of now");
+                let found: String = connection.query_row(select, [], |row| row.get(0)).expect("reads");
+                assert_eq!(found, expected, "by way of version {from}");
+            }
+        }
+    }
 }

@@ -61,3 +61,46 @@ impl Provider for AcmeDns {
         Box::pin(std::future::ready(Ok(())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::net::connect::Trust;
+    use crate::net::dns::message::Name;
+    use crate::net::egress::Egress;
+    use crate::telemetry::tasks::Tasks;
+    use crate::tls::acme::provider::tests::api;
+
+    #[tokio::test]
+    async fn the_value_is_sent_for_the_accounts_subdomain_and_a_refusal_told() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (url, _tasks) = api(asked.clone(), |head| {
+            if head.to_ascii_lowercase().contains("x-api-key: password\r\n") {
+                (200, r#"{"txt":"value"}"#)
+            } else {
+                (401, r#"{"error":"forbidden"}"#)
+            }
+        })
+        .await;
+        let account = |password: &str| AcmeDns {
+            web: Web::new(Trust::System, Egress::direct(), Tasks::new()),
+            url: url.clone(),
+            user: "c36f50e8".into(),
+            password: Secret::new(password.into()),
+            subdomain: "8e5700ea".into(),
+        };
+        let record =
+            Record { name: Name::parse("_acme-challenge.llm.example").expect("a name"), value: "value".into() };
+        account("password").set(&record).await.expect("sets");
+        account("password").remove(&record).await.expect("has nothing to do");
+        let asked = asked.lock().expect("not poisoned").clone();
+        let [update] = asked.as_slice() else { panic!("{asked:?}") };
+        assert!(update.starts_with("POST /update ") && update.contains("x-api-user: c36f50e8\r\n"), "{update}");
+        assert!(update.ends_with(r#"{"subdomain":"8e5700ea","txt":"value"}"#), "{update}");
+        let fault = account("another").set(&record).await.expect_err("refused");
+        assert!(fault.reason.contains("401") && fault.reason.contains("forbidden"), "{}", fault.reason);
+        assert!(!fault.reason.contains("another") && fault.hint.contains("acme.dns.user"));
+    }
+}

@@ -151,3 +151,77 @@ impl Provider for Cloudflare {
         Box::pin(self.delete(record))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::net::connect::Trust;
+    use crate::net::egress::Egress;
+    use crate::telemetry::tasks::Tasks;
+    use crate::tls::acme::provider::tests::api;
+
+    /// Answers in the form of the API's reference (developers.cloudflare.com/api, "List Zones", "Create DNS Record",
+    /// "List DNS Records", "Delete DNS Record").
+    fn answers(head: &str) -> (u16, &'static str) {
+        const EMPTY: &str =
+            r#"{"success":true,"errors":[],"messages":[],"result":[],"result_info":{"page":1,"count":0}}"#;
+        const ZONE: &str = r#"{"success":true,"errors":[],"messages":[],"result":[{"id":"023e105f4ecef8ad9ca31a8372d0c353",
+            "name":"example.org","status":"active","type":"full"}],"result_info":{"page":1,"count":1}}"#;
+        const MADE: &str = r#"{"success":true,"errors":[],"messages":[],"result":{"id":"372e67954025e0ba6aaa6d586b9e0b59",
+            "name":"_acme-challenge.llm.example.org","type":"TXT","content":"\"value\"","ttl":60}}"#;
+        const LIST: &str = r#"{"success":true,"errors":[],"messages":[],"result":[
+            {"id":"11111111111111111111111111111111","type":"TXT","content":"\"of somebody else\""},
+            {"id":"372e67954025e0ba6aaa6d586b9e0b59","type":"TXT","content":"\"value\""}]}"#;
+        const GONE: &str =
+            r#"{"success":true,"errors":[],"messages":[],"result":{"id":"372e67954025e0ba6aaa6d586b9e0b59"}}"#;
+        const DENIED: &str = r#"{"success":false,"errors":[{"code":9109,"message":"Invalid access token"}],"messages":[],"result":null}"#;
+        match head {
+            _ if !head.to_ascii_lowercase().contains("authorization: bearer t0ken\r\n") => (403, DENIED),
+            _ if head.starts_with("GET /zones?name=example.org ") => (200, ZONE),
+            _ if head.starts_with("GET /zones?name=") => (200, EMPTY),
+            _ if head.starts_with("POST /zones/023e105f4ecef8ad9ca31a8372d0c353/dns_records ") => (200, MADE),
+            _ if head.starts_with("GET /zones/023e105f4ecef8ad9ca31a8372d0c353/dns_records?") => (200, LIST),
+            _ if head.starts_with("DELETE ") => (200, GONE),
+            _ => (404, "<html>not the API</html>"),
+        }
+    }
+
+    fn cloudflare(api: String, token: &str) -> Cloudflare {
+        let web = Web::new(Trust::System, Egress::direct(), Tasks::new());
+        Cloudflare { api, ..Cloudflare::new(web, Secret::new(token.into())) }
+    }
+
+    fn record() -> Record {
+        Record { name: Name::parse("_acme-challenge.llm.example.org").expect("a name"), value: "value".into() }
+    }
+
+    #[tokio::test]
+    async fn a_record_is_added_in_the_zone_above_it_and_only_that_record_removed() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (base, _tasks) = api(asked.clone(), answers).await;
+        let cloudflare = cloudflare(base, "t0ken");
+        cloudflare.set(&record()).await.expect("sets");
+        cloudflare.remove(&record()).await.expect("removes");
+        let asked = asked.lock().expect("not poisoned").clone();
+        let made = asked.iter().find(|request| request.starts_with("POST")).expect("a record is made");
+        assert!(made.contains(r#""content":"\"value\"""#) && made.contains(r#""type":"TXT""#), "{made}");
+        let removed: Vec<_> = asked.iter().filter(|request| request.starts_with("DELETE")).collect();
+        assert_eq!(removed.len(), 1, "what is somebody else's stays");
+        assert!(removed[0].contains("/372e67954025e0ba6aaa6d586b9e0b59 "), "{removed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_token_and_a_foreign_zone_are_told_and_the_token_is_not() {
+        let (base, _tasks) = api(Arc::default(), answers).await;
+        let fault = cloudflare(base.clone(), "wrong").set(&record()).await.expect_err("denied");
+        assert!(fault.reason.contains("Invalid access token") && fault.reason.contains("9109"), "{}", fault.reason);
+        assert!(fault.hint.contains("DNS:Edit") && !fault.reason.contains("wrong"), "{}", fault.hint);
+        let foreign = Record { name: Name::parse("_acme-challenge.llm.example.net").expect("a name"), ..record() };
+        let fault = cloudflare(base.clone(), "t0ken").set(&foreign).await.expect_err("not its zone");
+        assert!(fault.reason.contains("sees no zone"), "{}", fault.reason);
+        let shown = format!("{:?}", cloudflare(base, "t0ken"));
+        assert!(!shown.contains("t0ken"), "{shown}");
+    }
+}

@@ -1,4 +1,4 @@
-//! DNS provider `rfc2136`: signed changes at a name server (RFC 2136, RFC 8945), such as BIND, Knot or PowerDNS.
+//! DNS provider `rfc2136`: signed changes at a name server (RFC 2136, RFC 8945), such as BIND or Knot.
 
 use futures_util::future::BoxFuture;
 

@@ -22,6 +22,7 @@ use crate::net::egress::Egress;
 use crate::net::web::Web;
 use crate::telemetry::tasks::Tasks;
 use crate::tls::error::TlsError;
+use crate::tls::supply::Variable;
 use crate::types::clock::Clock;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
@@ -96,7 +97,7 @@ impl Challenge {
 /// What a plan is made from besides the settings.
 pub(super) struct Surroundings<'a> {
     /// Environment variables of this process.
-    pub(super) variable: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
+    pub(super) variable: &'a Variable,
     pub(super) egress: Egress,
     pub(super) tasks: Tasks,
     pub(super) clock: Clock,

@@ -49,3 +49,46 @@ impl Fault {
         AcmeError::Provider { provider: provider.name(), action, name: record.name.to_string(), reason, hint }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use crate::telemetry::tasks::Tasks;
+
+    /// A service that answers each request by its head; what it was asked, bodies included, is kept.
+    pub(in crate::tls::acme) async fn api(
+        asked: Arc<Mutex<Vec<String>>>,
+        answer: impl Fn(&str) -> (u16, &'static str) + Send + 'static,
+    ) -> (String, Tasks) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let tasks = Tasks::new();
+        tasks.spawn_until_end("service", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut text = String::new();
+                let body = loop {
+                    let mut piece = [0; 4096];
+                    let read = stream.read(&mut piece).await.expect("reads");
+                    text.push_str(std::str::from_utf8(&piece[..read]).expect("text"));
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let head = head.to_ascii_lowercase();
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    if body.len() >= length.map_or(0, |length| length.parse().expect("a number")) {
+                        break body.len();
+                    }
+                };
+                let (status, body) = answer(&text[..text.len() - body]);
+                asked.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+                let head =
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).await.expect("writes");
+                stream.write_all(body.as_bytes()).await.expect("writes");
+            }
+        });
+        (base, tasks)
+    }
+}

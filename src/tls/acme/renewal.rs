@@ -161,10 +161,8 @@ fn decide(
         binding && now < attempts.next
     };
     match (occasion, attempts.filter(waits)) {
-        // Nobody waits 90 s for a reload.
-        (Occasion::Reload, _) if kept.is_some() => Decision::Keep,
-        // A start is served by what is there; it is renewed in passing.
-        (Occasion::Start, _) if kept.is_some() => Decision::Keep,
+        // Nobody waits 90 s for a reload, and a start is served by what is there: it is renewed in passing.
+        (Occasion::Reload | Occasion::Start, _) if kept.is_some() => Decision::Keep,
         (Occasion::Asked, Some(attempts)) => Decision::Wait(attempts.clone()),
         (Occasion::Asked, None) => Decision::Obtain,
         (_, _) if !due => Decision::Keep,

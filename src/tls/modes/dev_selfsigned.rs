@@ -24,6 +24,7 @@ pub(super) static MODE: Mode = Mode {
 /// Name in the store.
 const STORED: &str = "dev-selfsigned";
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape of `Certify`")]
 fn certify(supply: Arc<Supply>, wanted: Wanted) -> BoxFuture<'static, Result<Supplied, TlsError>> {
     Box::pin(async move {
         let names = supply.names().await?.subjects();

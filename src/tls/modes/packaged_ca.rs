@@ -23,6 +23,7 @@ pub(super) static MODE: Mode = Mode {
     certify: Some(certify),
 };
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape of `Certify`")]
 fn certify(supply: Arc<Supply>, wanted: Wanted) -> BoxFuture<'static, Result<Supplied, TlsError>> {
     Box::pin(async move {
         let machine = supply.names().await?;

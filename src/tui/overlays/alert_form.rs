@@ -180,7 +180,7 @@ pub fn build(state: &State, form: &ChannelForm, fields: &[Field], faults: &mut F
                 per_hour: Some(rules.per_hour),
                 ..changed_target(kind, &get)
             };
-            Some(Submit::Call(EditAlertChannel { id: id.clone(), changes }.into()))
+            Some(Submit::Call(EditAlertChannel { id: id.clone(), changes: Box::new(changes) }.into()))
         }
     }
 }

@@ -158,7 +158,7 @@ impl Alerts {
                     ChannelState::On => ChannelState::Off,
                     ChannelState::Off => ChannelState::On,
                 };
-                let changes = ChannelChanges { state: Some(turned), ..ChannelChanges::default() };
+                let changes = Box::new(ChannelChanges { state: Some(turned), ..ChannelChanges::default() });
                 state.call(EditAlertChannel { id, changes });
             }
             KeyCode::Char('x') | KeyCode::Delete => {

@@ -15,6 +15,7 @@ pub mod alert_form;
 pub mod alerts;
 pub mod asking_forms;
 pub mod confirm;
+pub mod expose;
 pub mod firewall;
 pub mod form;
 pub mod forms;

@@ -23,12 +23,20 @@ use crate::types::text::escape;
 const REFRESH_RATES: [u8; 7] = [1, 2, 4, 10, 15, 30, 60];
 
 /// Name in the settings table and key of the label, row by row.
-const ROWS: [(&str, &str); 4] = [
+const ROWS: [(&str, &str); 6] = [
     ("preferred_language", "settings.language"),
     ("console.theme", "settings.theme"),
     ("console.mouse", "settings.mouse"),
     ("console.refresh", "settings.refresh"),
+    (CALL, "settings.call"),
+    (LOG_LEVEL, "settings.log_level"),
 ];
+
+/// How the terminal calls for an alert, and how much the proxy logs; both are the owner's alone.
+const CALL: &str = "console.notify";
+const LOG_LEVEL: &str = "log.level";
+const CALLS: [&str; 4] = ["off", "bell", "message", "both"];
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The box.
 #[derive(Debug, Default)]
@@ -95,6 +103,8 @@ impl Settings {
                 use_mouse(state, mouse);
                 value.to_owned()
             }
+            4 => stored_neighbour(state, CALL, &CALLS, step),
+            5 => stored_neighbour(state, LOG_LEVEL, &LEVELS, step),
             _ => {
                 let rates: Vec<String> = REFRESH_RATES.iter().map(u8::to_string).collect();
                 let rate = neighbour(&rates, &state.refresh.to_string(), step);
@@ -121,9 +131,18 @@ impl Settings {
                 })
                 .into_owned(),
             painter.words.fill("settings.per_second", &[("count", &state.refresh.to_string())]),
+            painter
+                .say(match stored(state, CALL) {
+                    "off" => "settings.call_off",
+                    "bell" => "settings.call_bell",
+                    "message" => "settings.call_message",
+                    _ => "settings.call_both",
+                })
+                .into_owned(),
+            stored(state, LOG_LEVEL).to_owned(),
         ];
         let title = painter.say("settings.title");
-        let area = popup::open(painter, screen, &title, 68, 11);
+        let area = popup::open(painter, screen, &title, 68, 13);
         let label_cells = ROWS.iter().map(|(_, label)| text::width(&painter.say(label))).max().unwrap_or(0);
         for (number, ((key, label), value)) in ROWS.iter().zip(&values).enumerate() {
             let line = row(area, 1 + cells(number));
@@ -144,8 +163,19 @@ impl Settings {
             painter.hit(line, Target::OverlayRow(number));
         }
         let hints = format!("{}\n{}", painter.say("settings.hint"), painter.say("settings.keys_file"));
-        painter.paragraph(below(area, 6), &hints, Role::Faint);
+        painter.paragraph(below(area, 8), &hints, Role::Faint);
     }
+}
+
+/// The value that the owner has.
+fn stored<'a>(state: &'a State, key: &str) -> &'a str {
+    let settings = state.world.settings.value.as_deref().unwrap_or_default();
+    settings.iter().find(|setting| setting.key == key).map_or("", |setting| &setting.value)
+}
+
+fn stored_neighbour(state: &State, key: &str, all: &[&str], step: Step) -> String {
+    let all: Vec<String> = all.iter().map(|&value| value.to_owned()).collect();
+    neighbour(&all, stored(state, key), step)
 }
 
 /// Where the value comes from (SPEC §1.4).

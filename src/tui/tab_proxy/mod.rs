@@ -16,7 +16,6 @@ use crate::types::calls::keys::{RevokeKey, RotateKey};
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::ids::{KeyId, RequestId};
 use crate::types::key::KeyView;
-use crate::types::listener::ListenerPhase;
 use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
@@ -281,13 +280,13 @@ fn start(state: &mut State) {
         return;
     }
     // A stopped listener starts again as it was; without one the stored profile or the default is used.
-    let stopped = state.world.main_listener().filter(|listener| listener.phase != ListenerPhase::Running);
+    let stopped = state.world.main_listener().filter(|listener| !listener.phase.is_up());
     let config = stopped.map(|listener| listener.config.clone());
     state.call(StartListener { config, unnamed: Vec::new() });
 }
 
 fn ask_to_stop(state: &mut State) {
-    let Some(listener) = state.world.main_listener().filter(|listener| listener.phase == ListenerPhase::Running) else {
+    let Some(listener) = state.world.main_listener().filter(|listener| listener.phase.is_up()) else {
         state.toast(Level::Warn, state.words.say("toast.not_running").into_owned());
         return;
     };

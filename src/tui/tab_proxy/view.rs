@@ -58,7 +58,14 @@ fn draw_status(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let label_cells = label_width(painter, &["proxy.owner", "proxy.since", "proxy.egress"]);
     let Some(status) = &state.world.status else { return };
     let tls = listener.and_then(|listener| listener.tls.as_ref());
-    if let Some(why) = tls.and_then(|tls| tls.last_error.as_ref()) {
+    if let Some(step) = tls.and_then(|tls| tls.progress.as_ref()) {
+        let note = painter.words.fill("proxy.certificate_progress", &[("step", &escape(step))]);
+        painter.foot_note(area, &note, Role::Info);
+    } else if let Some(why) = tls.and_then(|tls| tls.warning.as_ref()) {
+        // What is served with a warning matters more than why there is nothing better.
+        let note = painter.words.fill("proxy.certificate_warning", &[("why", &escape(why))]);
+        painter.foot_note(area, &note, Role::Warn);
+    } else if let Some(why) = tls.and_then(|tls| tls.last_error.as_ref()) {
         let note = painter.words.fill("proxy.certificate_failed", &[("why", &escape(why))]);
         painter.foot_note(area, &note, Role::Error);
     } else if let Some(why) = &status.reload_fault {
@@ -114,9 +121,6 @@ fn mode_of(painter: &Painter<'_>, listener: &ListenerStatus) -> (String, Role) {
         };
         return (format!("{mode} ({})", painter.say(word)), role);
     };
-    if let Some(progress) = &tls.progress {
-        return (format!("{mode} ({})", escape(progress)), Role::Info);
-    }
     let Some(certificate) = &tls.certificate else {
         return (format!("{mode} ({})", painter.say("proxy.no_certificate")), Role::Info);
     };

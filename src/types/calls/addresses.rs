@@ -19,7 +19,7 @@ pub struct ListBlocks {
 call!(ListBlocks, "blocklist/list", Reads, BlockPage);
 
 /// A page of the block list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BlockPage {
     /// Entries in force.
     pub total: u64,
@@ -54,7 +54,7 @@ pub struct ClearBlocks {}
 call!(ClearBlocks, "blocklist/clear", Destroys, u64);
 
 /// Which list of networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkList {
     /// Who may connect at all; empty means everyone.

@@ -57,7 +57,7 @@ pub struct EditAlertChannel {
     /// Which.
     pub id: ChannelId,
     /// What.
-    pub changes: ChannelChanges,
+    pub changes: Box<ChannelChanges>,
 }
 call!(EditAlertChannel, "alerts/edit", Changes, ChannelSettled);
 

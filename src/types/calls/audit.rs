@@ -43,7 +43,7 @@ pub struct ExportAudit {
 call!(ExportAudit, "audit/export", Reads, AuditExport);
 
 /// A page of an export.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditExport {
     /// The rows that were asked for, oldest first.
     pub rows: Vec<ExportedAudit>,
@@ -52,7 +52,7 @@ pub struct AuditExport {
 }
 
 /// A row with its code.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ExportedAudit {
     /// The row.
     #[serde(flatten)]
@@ -70,7 +70,7 @@ pub struct ArchiveAudit {
 call!(ArchiveAudit, "audit/archive", Destroys, ArchivedAudit);
 
 /// What was archived.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ArchivedAudit {
     /// Rows that an anchor stands for now.
     pub rows: u64,
@@ -84,7 +84,7 @@ pub struct VerifyAudit {}
 call!(VerifyAudit, "audit/verify", Reads, AuditVerdict);
 
 /// What verification found.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditVerdict {
     /// Rows read.
     pub rows: u64,
@@ -101,7 +101,7 @@ pub struct AuditVerdict {
 }
 
 /// How the audit log fares since its owner started.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditHealth {
     /// Events that were shed because the queue was full.
     pub shed: u64,

@@ -47,7 +47,7 @@ pub struct InstallAuthority {
 call!(InstallAuthority, "authority/install", Changes, TrustReport);
 
 /// What is to be done with a trust store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustAction {
     /// Put the root in.
@@ -57,7 +57,7 @@ pub enum TrustAction {
 }
 
 /// Whose trust store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustSystem {
     /// That of this machine.
@@ -69,7 +69,7 @@ pub enum TrustSystem {
 }
 
 /// The authority, for people and for trust stores.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuthorityView {
     /// Its root.
     pub root: CertificateView,
@@ -82,7 +82,7 @@ pub struct AuthorityView {
 }
 
 /// A certificate that was made for somebody else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct IssuedCertificate {
     /// What it is.
     pub certificate: CertificateView,
@@ -95,7 +95,7 @@ pub struct IssuedCertificate {
 }
 
 /// What was done with a trust store, or would be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TrustReport {
     /// Whose trust store, for people.
     pub store: String,

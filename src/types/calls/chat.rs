@@ -40,7 +40,7 @@ pub struct Chat {
 long_call!(Chat, "chat/send", Changes, ChatAnswer, ChatProgress);
 
 /// What comes of an answer on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatProgress {
     /// The endpoint answers.

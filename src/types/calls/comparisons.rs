@@ -25,7 +25,7 @@ pub struct CompareModels {
 long_call!(CompareModels, "comparisons/run", Changes, Comparison, CompareProgress);
 
 /// What becomes of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keeping {
     /// It is told, and nothing else: prompts and answers are not stored unasked.

@@ -20,7 +20,7 @@ pub struct Connect {
 call!(Connect, "connect/show", Changes, ConnectGuide);
 
 /// Whether the request that a program would send is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trial {
     /// It is not.
@@ -31,7 +31,7 @@ pub enum Trial {
 }
 
 /// Settings of a client program.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ConnectGuide {
     /// Its name on the command line.
     pub client: String,
@@ -50,7 +50,7 @@ pub struct ConnectGuide {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ConnectStep {
     /// Where it goes, for people.
     pub place: String,
@@ -59,7 +59,7 @@ pub struct ConnectStep {
 }
 
 /// How a request went that a client sends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TrialReport {
     /// Method and path.
     pub request: String,

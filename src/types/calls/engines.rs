@@ -68,7 +68,7 @@ pub struct ListEngineKinds {}
 call!(ListEngineKinds, "engines/kinds", Reads, Vec<EngineKindInfo>);
 
 /// One engine kind, for forms and help.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct EngineKindInfo {
     /// Its name.
     pub kind: EngineKind,

@@ -50,7 +50,7 @@ pub struct RecordFirewall {
 call!(RecordFirewall, "firewall/record", Changes, FirewallStatus);
 
 /// What a firewall would be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallPreview {
     /// The backend that is meant.
     pub backend: String,

@@ -37,7 +37,7 @@ pub struct ShowKey {
 call!(ShowKey, "keys/show", Reads, KeyView);
 
 /// When a key stops working by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Expiry {
     /// Never.

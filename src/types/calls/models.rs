@@ -36,7 +36,7 @@ pub struct LoadModel {
 long_call!(LoadModel, "models/load", Changes, ModelView, LoadProgress);
 
 /// How far a load is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LoadProgress {
     /// The engine was asked; it tells no more until it is done.
     pub asked: CanonicalModel,

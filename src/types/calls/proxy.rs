@@ -45,7 +45,7 @@ pub struct Reload {
 call!(Reload, "proxy/reload", Changes, ReloadReport);
 
 /// What a reload did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ReloadReport {
     /// Parts that were read again.
     pub reloaded: Vec<String>,

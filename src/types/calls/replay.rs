@@ -58,7 +58,7 @@ impl RecordedRequest {
 }
 
 /// What replaying found.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ReplayReport {
     /// Requests that were read.
     pub requests: u64,
@@ -77,9 +77,10 @@ pub struct ReplayReport {
 }
 
 /// A block that would have come about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ReplayedBlock {
     /// The address or its /64.
+    #[schemars(with = "String")]
     pub network: IpNet,
     /// When.
     pub at: UnixMillis,
@@ -100,7 +101,7 @@ pub struct SecurityStats {
 call!(SecurityStats, "security/stats", Reads, SecurityCounts);
 
 /// What the audit log holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SecurityCounts {
     /// Events in all.
     pub events: u64,
@@ -118,7 +119,7 @@ pub struct SecurityCounts {
 }
 
 /// The events of one hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HourOfEvents {
     /// When it began; whole hours of universal time.
     pub start: UnixMillis,

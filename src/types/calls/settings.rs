@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::call;
 
 /// Where a value comes from, strongest first (SPEC §1.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SettingSource {
     /// A command line flag.
@@ -21,7 +21,7 @@ pub enum SettingSource {
 }
 
 /// When a change takes effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadClass {
     /// At once.
@@ -31,7 +31,7 @@ pub enum ReloadClass {
 }
 
 /// A setting with its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SettingView {
     /// Dotted name.
     pub key: String,
@@ -79,7 +79,7 @@ pub struct ShowPaths {}
 call!(ShowPaths, "settings/paths", Reads, PathsView);
 
 /// Where things are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PathsView {
     /// Settings database.
     pub config_db: String,

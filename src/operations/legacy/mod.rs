@@ -1,0 +1,376 @@
+//! Moving in from the old prototype: plan, convert, apply (SPEC §10).
+//!
+//! A plan and an application are the same computation: the folder is read (`source`), mapped to what FLM stores
+//! (`mapping`), and compared with the home (`difference`). An application writes a journal first, copies both databases,
+//! adds what is missing to `config.db` in one transaction, and then the keys to `security.db` in another: a client sees
+//! nothing of it before all of it is there. Killed anywhere, the next run adds what is still missing.
+
+mod cells;
+mod difference;
+mod journal;
+mod mapping;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use self::difference::{Additions, Present, compare};
+use self::journal::{Conversion, HashedKey, Journal, log, log_file};
+use self::mapping::{Draft, Moved};
+use self::source::Source;
+use super::context::{Context, blocking_panicked};
+use super::{engines, limits, loading, settings};
+use crate::config::files;
+use crate::guard::key_hash;
+use crate::net::upstream::Upstream;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::calls::legacy::{
+    ApplyLegacy, Confirmation, ConvertLegacy, LegacyFate, LegacyItem, LegacyKind, LegacyReport, LegacyStage, PlanLegacy,
+};
+use crate::types::clock::UnixMillis;
+use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::key::{KeyLimits, KeyRecord, KeyView};
+use crate::types::live::Noun;
+use crate::types::text::escape;
+
+/// A point of an application, told when it is reached: where a test kills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing is written yet.
+    Ready,
+    /// The journal holds what is moved.
+    Begun,
+    /// Both databases are copied.
+    Copied,
+    /// The journal knows the copies.
+    CopiesNoted,
+    /// `config.db` has everything.
+    ConfigStored,
+    /// `security.db` has the keys.
+    KeysStored,
+    /// A running proxy has it all, and so has the audit log.
+    Published,
+    /// The journal says that it has ended.
+    Finished,
+}
+
+/// Says what would be moved.
+///
+/// # Errors
+/// `NOT_FOUND` for a folder without anything of the old program, `INVALID_ARGUMENT` for files that cannot be read.
+pub async fn plan(context: &Context, call: PlanLegacy) -> Outcome<LegacyReport> {
+    let (source, draft) = read(context, &call.source).await?;
+    let now = context.clock.wall();
+    let present = present(context, &draft.moved).await?;
+    let additions = compare(&present, &draft.moved, draft.keys.iter().map(|(key, _)| key), now);
+    Ok(report(LegacyStage::Planned, call.source, source.database_name, source.fingerprint, additions.items))
+}
+
+/// Converts, with the keys hashed, into a folder of its own.
+///
+/// # Errors
+/// As [`plan`], and when that folder cannot be written.
+pub async fn convert(context: &Context, call: ConvertLegacy) -> Outcome<LegacyReport> {
+    let (source, draft) = read(context, &call.source).await?;
+    let conversion = hash(context, call.source, source, draft).await?;
+    let present = present(context, &conversion.moved).await?;
+    let now = context.clock.wall();
+    let additions = compare(&present, &conversion.moved, conversion.keys.iter().map(|key| &key.key), now);
+    let Conversion { source, database, fingerprint, .. } = conversion.clone();
+    let folder = PathBuf::from(call.tmp);
+    let path = blocking("writing the conversion", move || conversion.write(&folder)).await?;
+    let told = report(LegacyStage::Converted, source, database, fingerprint, additions.items);
+    Ok(LegacyReport { conversion: Some(text(&path)), ..told })
+}
+
+/// Moves what this home does not have yet.
+///
+/// # Errors
+/// As [`plan`]; `INVALID_ARGUMENT` without a confirmation, or while the migration of another folder is not finished.
+pub async fn apply(context: &Context, call: ApplyLegacy) -> Outcome<LegacyReport> {
+    apply_in_steps(context, call, &mut |_step| {}).await
+}
+
+async fn apply_in_steps(
+    context: &Context,
+    call: ApplyLegacy,
+    reached: &mut (dyn FnMut(Step) + Send),
+) -> Outcome<LegacyReport> {
+    let _changing = context.begin_change().await?;
+    let paths = context.paths.clone();
+    let earlier = blocking("reading the journal", move || Journal::read(&paths)).await?;
+    let unfinished = earlier.filter(|journal| journal.finished.is_none());
+    if let Some(other) = unfinished.as_ref().filter(|journal| journal.source != call.source) {
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("the migration from {} was broken off and is not finished", escape(&other.source)),
+        )
+        .hint("finish that one first: flm migrate legacy apply --source that folder --confirm"));
+    }
+    let conversion = conversion(context, &call, unfinished.as_ref()).await?;
+    let present = present(context, &conversion.moved).await?;
+    let now = context.clock.wall();
+    let mut additions = compare(&present, &conversion.moved, conversion.keys.iter().map(|key| &key.key), now);
+    let resumed = unfinished.is_some();
+    let done = |items| {
+        report(
+            LegacyStage::Applied,
+            conversion.source.clone(),
+            conversion.database.clone(),
+            conversion.fingerprint.clone(),
+            items,
+        )
+    };
+    if call.confirmation == Confirmation::Missing {
+        let moves = additions.items.iter().filter(|item| item.fate == LegacyFate::Moves).count();
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("{moves} things would be added to this home; nothing was changed"),
+        )
+        .hint("see them with: flm migrate legacy plan; then add --confirm"));
+    }
+    if additions.is_empty() && !resumed {
+        return Ok(done(additions.items));
+    }
+    reached(Step::Ready);
+
+    let mut journal = unfinished.unwrap_or_else(|| Journal::begin(conversion.clone(), now));
+    journal.fingerprint.clone_from(&conversion.fingerprint);
+    journal.conversion = Some(conversion.clone());
+    for item in additions.items.iter().filter(|item| item.fate == LegacyFate::Moves) {
+        let item = LegacyItem { fate: LegacyFate::Moved, ..item.clone() };
+        if !journal.adding.contains(&item) {
+            journal.adding.push(item);
+        }
+    }
+    write(context, &journal).await?;
+    note(context, vec![format!("begun: {}", conversion.source)]).await?;
+    reached(Step::Begun);
+
+    if journal.backup.is_none() {
+        let folder = copy_databases(context, &journal).await?;
+        reached(Step::Copied);
+        journal.backup = Some(text(&folder));
+        write(context, &journal).await?;
+        note(context, vec![format!("both databases copied to {}", text(&folder))]).await?;
+    }
+    reached(Step::CopiesNoted);
+
+    store_config(context, &mut additions, now).await?;
+    reached(Step::ConfigStored);
+    let records = records(&additions, &conversion.keys, now);
+    context.stores.security.import_keys(records.clone()).await?;
+    reached(Step::KeysStored);
+    publish(context, &journal).await?;
+    reached(Step::Published);
+
+    for item in &mut additions.items {
+        let added = |other: &&LegacyItem| (other.kind, &other.name) == (item.kind, &item.name);
+        match (item.fate, journal.adding.iter().find(added)) {
+            (LegacyFate::Moves | LegacyFate::Exists, Some(told)) => *item = told.clone(),
+            _ => {}
+        }
+    }
+    let mut lines: Vec<String> = additions.items.iter().map(line).collect();
+    lines.push("finished".to_owned());
+    note(context, lines).await?;
+    journal.conversion = None;
+    journal.finished = Some(now);
+    write(context, &journal).await?;
+    reached(Step::Finished);
+    let told = done(additions.items);
+    Ok(LegacyReport { backup: journal.backup, log: Some(text(&log_file(&context.paths))), resumed, ..told })
+}
+
+/// What is moved: read and hashed now, or as an earlier run or a conversion left it.
+async fn conversion(context: &Context, call: &ApplyLegacy, unfinished: Option<&Journal>) -> Outcome<Conversion> {
+    let begun = unfinished.and_then(|journal| journal.conversion.clone());
+    let (source, draft) = match (read(context, &call.source).await, begun) {
+        (Ok((source, _)), Some(begun)) if source.fingerprint == begun.fingerprint => return Ok(begun),
+        // The old folder is gone, and all of it that is needed is in the journal.
+        (Err(_), Some(begun)) => return Ok(begun),
+        (read, _) => read?,
+    };
+    let Some(tmp) = &call.tmp else { return hash(context, call.source.clone(), source, draft).await };
+    let folder = PathBuf::from(tmp);
+    let mut converted = blocking("reading the conversion", move || Conversion::read(&folder)).await?;
+    if converted.fingerprint != source.fingerprint {
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("the conversion in {} was made of other data than {} holds now", escape(tmp), escape(&call.source)),
+        )
+        .hint("convert again: flm migrate legacy convert, or leave --tmp out"));
+    }
+    converted.source.clone_from(&call.source);
+    Ok(converted)
+}
+
+async fn read(context: &Context, folder: &str) -> Outcome<(Source, Draft)> {
+    let (folder, now) = (PathBuf::from(folder), context.clock.wall());
+    blocking("reading the old program's folder", move || {
+        let source = source::read(&folder)?;
+        let draft = mapping::map(&source, now);
+        Ok((source, draft))
+    })
+    .await
+}
+
+/// Hashes every key. The texts end here.
+async fn hash(context: &Context, folder: String, source: Source, draft: Draft) -> Outcome<Conversion> {
+    let mut keys = Vec::with_capacity(draft.keys.len());
+    for (key, text) in draft.keys {
+        // One after the other: a running proxy needs these threads too.
+        let hash = context
+            .hashing
+            .run(move || key_hash::hash(text.expose()))
+            .await
+            .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()).hint("try again in a second"))?
+            .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+        keys.push(HashedKey { key, hash });
+    }
+    tracing::debug!(folder = %source.folder.display(), keys = keys.len(), "old program's data converted");
+    Ok(Conversion::new(folder, source.database_name, source.fingerprint, draft.moved, keys))
+}
+
+/// What the home holds.
+async fn present(context: &Context, moved: &Moved) -> Outcome<Present> {
+    let config = &context.stores.config;
+    let own = moved.engines.iter().filter(|engine| {
+        Upstream::parse(&engine.url).is_ok_and(|upstream| engines::refuse_self(context, &upstream).is_err())
+    });
+    Ok(Present {
+        own: own.map(|engine| engine.id.clone()).collect(),
+        engines: config.engines().await?,
+        aliases: config.aliases().await?,
+        profiles: config.profiles().await?,
+        prompts: config.prompts().await?,
+        settings: config.settings().await?.into_iter().collect(),
+        keys: context.stores.security.keys().await?,
+    })
+}
+
+/// Copies both databases into a folder that appears only when it is complete.
+async fn copy_databases(context: &Context, journal: &Journal) -> Outcome<PathBuf> {
+    let folder = journal.backup_folder(&context.paths);
+    let unfinished = folder.with_extension("unfinished");
+    for left in [&folder, &unfinished] {
+        if files::exists(left)? {
+            // Of a run that was killed before it changed anything.
+            files::remove_tree(left)?;
+        }
+    }
+    files::private_dir(&unfinished)?;
+    context.stores.config.copy_file(&unfinished.join("config.db")).await?;
+    context.stores.security.copy_file(&unfinished.join("security.db")).await?;
+    files::rename(&unfinished, &folder)?;
+    Ok(folder)
+}
+
+/// Adds everything to `config.db`, once settings are known to fit together.
+async fn store_config(context: &Context, additions: &mut Additions, now: UnixMillis) -> Outcome<()> {
+    let import = std::mem::take(&mut additions.config);
+    let mut database: std::collections::BTreeMap<_, _> = context.stores.config.settings().await?.into_iter().collect();
+    database.extend(import.settings.iter().cloned());
+    let file = settings::read_file(context).await?;
+    let newer = context.settings.build(file.clone(), database)?;
+    context.stores.config.import(import, now).await?;
+    limits::publish(&newer, context.live.as_ref());
+    context.settings.store(newer, file);
+    Ok(())
+}
+
+fn records(additions: &Additions, hashed: &[HashedKey], now: UnixMillis) -> Vec<KeyRecord> {
+    let defaults = KeyLimits::default();
+    let records = additions.keys.iter().filter_map(|key| {
+        let hash = hashed.iter().find(|hashed| hashed.key.id == key.id)?.hash.clone();
+        let view = KeyView {
+            id: key.id,
+            label: key.label.clone(),
+            last4: key.last4.clone(),
+            limits: KeyLimits {
+                requests_per_minute: key.requests_per_minute.unwrap_or(defaults.requests_per_minute),
+                models: key.models.clone(),
+                ..defaults.clone()
+            },
+            created: key.created.unwrap_or(now),
+            expires: key.expires,
+            revoked: None,
+            last_used: None,
+            tokens_today: None,
+        };
+        Some(KeyRecord { view, hash })
+    });
+    records.collect()
+}
+
+/// Hands everything to a running proxy, and tells the audit log and consoles.
+async fn publish(context: &Context, journal: &Journal) -> Outcome<()> {
+    context.registry.set_aliases(context.stores.config.aliases().await?);
+    loading::put_engines(context, context.stores.config.engines().await?);
+    if let Some(live) = &context.live {
+        live.proxy.prompts.store(loading::prompt_table(context).await?);
+        live.proxy.profiles.store(loading::profile_table(context).await?);
+        for record in context.stores.security.keys().await? {
+            live.proxy.guard.put_key(record);
+        }
+    }
+    for item in journal.adding.iter().filter(|item| item.kind == LegacyKind::Key) {
+        let details = format!("key {} moved from the old program {}", escape(&item.name), escape(&item.detail));
+        context.record(AuditKind::KeyChanged, Severity::Medium, details).await;
+    }
+    let details = format!("{} things moved from the old program in {}", journal.adding.len(), escape(&journal.source));
+    context
+        .record_event(AuditEvent::new(context.clock.wall(), AuditKind::Maintenance, Severity::Medium, details))
+        .await;
+    for noun in [Noun::Keys, Noun::Prompts, Noun::Profiles, Noun::Aliases, Noun::Settings] {
+        context.changed(noun);
+    }
+    context.status_changed();
+    Ok(())
+}
+
+async fn write(context: &Context, journal: &Journal) -> Outcome<()> {
+    let (paths, journal) = (context.paths.clone(), journal.clone());
+    blocking("writing the journal", move || journal.write(&paths)).await
+}
+
+async fn note(context: &Context, lines: Vec<String>) -> Outcome<()> {
+    let (paths, now) = (context.paths.clone(), context.clock.wall());
+    blocking("writing the log of the migration", move || log(&paths, now, lines.into_iter())).await
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| blocking_panicked(what))?
+}
+
+fn line(item: &LegacyItem) -> String {
+    format!("{:?} {:?} {:?}: {}", item.fate, item.kind, item.name, item.detail)
+}
+
+fn report(
+    stage: LegacyStage,
+    source: String,
+    database: Option<String>,
+    fingerprint: String,
+    items: Vec<LegacyItem>,
+) -> LegacyReport {
+    LegacyReport {
+        stage,
+        source,
+        database,
+        fingerprint,
+        items,
+        conversion: None,
+        backup: None,
+        log: None,
+        resumed: false,
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
