@@ -11,19 +11,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, Method, StatusCode};
 
 use super::context::{Context, blocking_panicked};
 use super::own_endpoint::trust_in;
 use crate::engines::registry::ADAPTERS;
 use crate::net::connect::Trust;
 use crate::net::egress::Egress;
-use crate::net::media_fetch::is_public;
-use crate::net::pool::{Pool, PoolConfig, SendError};
+use crate::net::message::Outgoing;
+use crate::net::pool::{Pool, PoolConfig, Repeat, SendError};
 use crate::net::upstream::Upstream;
 use crate::tls::machine::Machine;
-use crate::types::address::canonical;
+use crate::types::address::{canonical, is_public};
 use crate::types::audit::Severity;
 use crate::types::calls::expose::{
     AddressReach, AnswerSeen, ExposeCheck, ExposeFinding, ExposeReport, KeyNeed, LocalAddress, PortSeen, Problem,
@@ -175,15 +174,18 @@ async fn ask(context: &Context, candidate: &Candidate, port: u16, address: IpAdd
     let trust = candidate.tls.clone().unwrap_or_default();
     // Straight: a proxy could not reach this machine's own addresses, and must not be asked to.
     let pool = Pool::trusting(trust, config, Egress::direct(), context.tasks.clone());
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.uri_mut() = http::Uri::from_static(ASKED);
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("flm/", env!("CARGO_PKG_VERSION"))));
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    match tokio::time::timeout(2 * PATIENCE, pool.send(&upstream, request)).await {
+    let fields = [(USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))), (ACCEPT, "application/json")];
+    let request = Outgoing {
+        method: Method::GET,
+        target: ASKED.into(),
+        fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
+        body: Bytes::new(),
+    };
+    match tokio::time::timeout(2 * PATIENCE, pool.send(&upstream, request, Repeat::ByMethod)).await {
         Ok(Ok(response)) => {
-            let json = response.headers().get(http::header::CONTENT_TYPE);
+            let json = response.fields.get(&http::header::CONTENT_TYPE);
             let json = json.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-            let (key, speaks) = match response.status() {
+            let (key, speaks) = match response.status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (KeyNeed::Key, json),
                 status if status.is_success() => (KeyNeed::None, json),
                 _ => (KeyNeed::Unknown, false),

@@ -3,6 +3,7 @@
 use flm::tui::effect::{Reply, Request};
 use flm::types::calls::keys::{LeakAddress, LeakAnswer, LeakReport, LeftOut, PreviewLeak, RevokeLeaked};
 use flm::types::clock::UnixMillis;
+use flm::types::firewall::SshSession;
 use flm::types::key::KeyView;
 use flm::types::live::LiveSnapshot;
 
@@ -43,11 +44,11 @@ fn one_key_shows_what_a_leaked_key_did_and_a_yes_revokes_and_blocks() {
     for language in LANGUAGES {
         for size in SIZES {
             let mut state = busy(language, size);
-            state.ssh_peer = Some("203.0.113.50".parse().expect("an address"));
+            state.ssh = SshSession::parse("203.0.113.50 50022 10.0.0.1 22");
             press(&mut state, "3 v");
             let asked = calls(press(&mut state, "b")).pop();
             let Some((ticket, Request::PreviewLeak(call))) = asked else { panic!("{asked:?} asks for a look") };
-            assert_eq!(call.operator, state.ssh_peer);
+            assert_eq!(call.operator, state.ssh.map(|ssh| ssh.from));
             let key = state.world.keys.value.iter().flatten().find(|key| key.id == call.id).expect("is listed").clone();
             let told = report(key.clone());
             fixture::answer(&mut state, ticket, Reply::PreviewLeak(call.clone(), Ok(told.clone())));

@@ -123,6 +123,7 @@ fn outside(state: &mut State, dice: &mut Dice, effects: Vec<Effect>) {
             | Effect::Repaint
             | Effect::Suspend
             | Effect::Mouse(_)
+            | Effect::Notify(_)
             | Effect::End(_) => {}
         }
     }

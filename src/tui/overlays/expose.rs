@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::{self, Overlay};
+use crate::tui::signs::severity;
 use crate::tui::state::State;
-use crate::tui::tab_security::view::severity;
 use crate::tui::theme::Role;
 use crate::types::calls::expose::{AddressReach, ExposeReport, KeyNeed, Problem, Service};
 use crate::types::text::escape;
