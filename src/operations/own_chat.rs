@@ -30,6 +30,8 @@ pub(super) struct OwnChat<'a> {
     /// What was read and not yet told.
     ready: VecDeque<ChatProgress>,
     ended: bool,
+    /// Why it cannot go on, once everything before is told.
+    failed: Option<Failure>,
     /// Pieces that said something: what is counted when nobody tells tokens.
     pieces: u64,
     so_far: ChatAnswer,
@@ -73,6 +75,7 @@ impl<'a> OwnChat<'a> {
             splitter: Splitter::new(),
             ready: VecDeque::from([ChatProgress::Begun { status, request_id }]),
             ended: false,
+            failed: None,
             pieces: 0,
             so_far,
         })
@@ -87,13 +90,18 @@ impl<'a> OwnChat<'a> {
             if let Some(piece) = self.ready.pop_front() {
                 return Ok(Some(piece));
             }
+            if let Some(failure) = self.failed.take() {
+                return Err(failure);
+            }
             if self.ended {
                 return Ok(None);
             }
-            match self.delivery {
-                ChatDelivery::Whole => self.read_whole().await?,
-                ChatDelivery::Streamed => self.read_piece().await?,
-            }
+            let read = match self.delivery {
+                ChatDelivery::Whole => self.read_whole().await,
+                ChatDelivery::Streamed => self.read_piece().await,
+            };
+            // Words that came in one piece with a fault are told before it.
+            self.failed = read.err();
         }
     }
 

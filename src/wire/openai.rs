@@ -420,7 +420,7 @@ mod tests {
             (r#"{"input_tokens":3,"output_tokens":2}"#, false),
             (r#"{"prompt_tokens":null,"completion_tokens":2}"#, false),
             (r#"{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":null}}"#, false),
-            (r#"{"prompt_tokens":3}"#, false),
+            (r#"{"prompt\u005ftokens":3}"#, false),
             (r#"{"prompt_tokens":3,"prompt_tokens":4}"#, false),
             (r#"{"prompt_tokens":"3"}"#, false),
             (r#"{"prompt_tokens":-3}"#, false),
