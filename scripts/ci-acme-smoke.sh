@@ -49,8 +49,12 @@ named -g -c "$work/named.conf" >"$work/named.log" 2>&1 &
 pids+=($!)
 
 # --- directory ----------------------------------------------------------------------------------------------------
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=smoke -addext subjectAltName=DNS:localhost \
-  -keyout "$work/pebble.key" -out "$work/pebble.pem" 2>/dev/null
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj "/CN=smoke root" -keyout "$work/ca.key" \
+  -out "$work/ca.pem" 2>/dev/null
+printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' >"$work/extensions"
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pebble -keyout "$work/pebble.key" 2>/dev/null \
+  | openssl x509 -req -days 1 -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -extfile "$work/extensions" \
+    -out "$work/pebble.pem" 2>/dev/null
 cat >"$work/pebble.json" <<CONFIG
 {"pebble":{"listenAddress":"127.0.0.1:$directory","managementListenAddress":"127.0.0.1:$roots","certificate":"$work/pebble.pem",
 "privateKey":"$work/pebble.key","httpPort":$plain,"tlsPort":$tls_alpn,"ocspResponderURL":"","externalAccountBindingRequired":false}}
@@ -59,10 +63,10 @@ PEBBLE_VA_NOSLEEP=1 PEBBLE_AUTHZREUSE=0 PEBBLE_WFE_NONCEREJECT=15 pebble -config
   >"$work/pebble.log" 2>&1 &
 pids+=($!)
 for _ in $(seq 300); do
-  curl --silent --fail --noproxy '*' --cacert "$work/pebble.pem" "https://localhost:$directory/dir" >/dev/null 2>&1 && break
+  curl --silent --fail --noproxy '*' --cacert "$work/ca.pem" "https://localhost:$directory/dir" >/dev/null 2>&1 && break
   sleep 0.1
 done
-curl --silent --show-error --fail --noproxy '*' --cacert "$work/pebble.pem" "https://localhost:$roots/roots/0" >"$work/root.pem"
+curl --silent --show-error --fail --noproxy '*' --cacert "$work/ca.pem" "https://localhost:$roots/roots/0" >"$work/root.pem"
 
 # --- FLM ----------------------------------------------------------------------------------------------------------
 health() {
@@ -74,7 +78,7 @@ fingerprint() {
 }
 start() {
   "$flm" proxy start --mode https-acme --bind 127.0.0.1 --port "$plain" --https-port "$secure" --acme-email ops@flm.test \
-    --acme-agree-tos --acme-directory "https://localhost:$directory/dir" --acme-ca-file "$work/pebble.pem" --format text "$@"
+    --acme-agree-tos --acme-directory "https://localhost:$directory/dir" --acme-ca-file "$work/ca.pem" --format text "$@"
 }
 
 echo "acme smoke: http-01"

@@ -202,10 +202,13 @@ fn certificate() -> (String, String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(Vec::new()).expect("params");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "root of the tests");
     let root = params.self_signed(&key).expect("a root").pem();
     let issuer = rcgen::Issuer::new(params, key);
     let key = rcgen::KeyPair::generate().expect("a key");
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("params");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("params");
+    // Of the same name as its issuer it would count as self-signed.
+    params.distinguished_name.push(rcgen::DnType::CommonName, "pebble");
     let leaf = params.signed_by(&key, &issuer).expect("a leaf").pem();
     (root, leaf, key.serialize_pem())
 }
