@@ -115,8 +115,18 @@ reads aliases list +
 answers chat + --model fast --prompt hello >/dev/null
 answers bench + --model demo --duration 1s --concurrency 2 >/dev/null
 answers models compare + demo fast --prompt hello --max-tokens 8 --save >/dev/null
+number=$("$flm" models comparisons list --format json | field data.0.id)
+reads models comparisons list +
+reads models comparisons show + "$number"
+note models comparisons export
+"$flm" models comparisons export "$number" --as markdown --output "$work/compared.md" >/dev/null || fail "models comparisons export" "failed"
+answers models comparisons delete + "$number" >/dev/null
+answers models refresh + >/dev/null
 answers aliases remove + fast >/dev/null
-refuses ENGINE_API_ERROR 1 models load + demo
+for what in load unload pull delete; do
+  if [ "$what" = pull ]; then model=lab/demo; else model=demo; fi
+  refuses ENGINE_API_ERROR 1 models "$what" + "$model"
+done
 printf '{"temperature": 0.2, "pinned": ["temperature"]}' >"$work/profile.json"
 profile=$(answers model-profiles save + --engine lab --model demo --label calm --params "$work/profile.json" | field data.id)
 reads model-profiles list +
@@ -125,6 +135,11 @@ printf 'Answer in one sentence.' >"$work/prompt.txt"
 answers api prompts set + --api-id chat.completions --file "$work/prompt.txt" >/dev/null
 reads api prompts list +
 reads api prompts show + --api-id chat.completions
+printf 'Answer in two sentences.' >"$work/prompt.txt"
+answers api prompts set + --api-id chat.completions --file "$work/prompt.txt" >/dev/null
+reads api prompts history + --api-id chat.completions
+reads api prompts diff + --api-id chat.completions --from 1 --to 2
+answers api prompts restore + --api-id chat.completions --version 1 >/dev/null
 answers api prompts delete + --api-id chat.completions >/dev/null
 reads connect + curl --model demo
 
@@ -132,6 +147,8 @@ reads connect + curl --model demo
 answers security ip-blocklist add + 203.0.113.7 --for 2h --reason smoke >/dev/null
 reads security ip-blocklist list +
 answers security ip-blocklist unblock + 203.0.113.7 >/dev/null
+answers security ip-blocklist add + 203.0.113.0/24 --for 2h --reason smoke >/dev/null
+answers security ip-blocklist clear + >/dev/null
 answers security ip-allowlist add + 127.0.0.0/8 >/dev/null
 reads security ip-allowlist list +
 answers security ip-allowlist remove + 127.0.0.0/8 >/dev/null
@@ -147,14 +164,20 @@ note security policy schema
 "$flm" security policy schema | python3 -c 'import json, sys; assert "properties" in json.load(sys.stdin)'
 printf '{}' >"$work/policy.json"
 answers security policy validate + --json "$work/policy.json" >/dev/null
+answers security policy set + --json "$work/policy.json" >/dev/null
 refuses POLICY_INVALID 1 security policy validate + --json "$work/profile.json"
 answers security ca init + >/dev/null
 reads security ca show +
+answers security ca issue + --name localhost --output "$work" >/dev/null
+note security ca export
+"$flm" security ca export --output "$work/root.pem" >/dev/null || fail "security ca export" "failed"
 
 # --- what happened, what would be, moving in
 reads usage + --by model
 note logs requests
 "$flm" logs requests --format jsonl | while read -r row; do python3 -c 'import json, sys; json.loads(sys.argv[1])' "$row"; done
+"$flm" logs requests --format jsonl >"$work/requests.jsonl"
+reads security replay + "$work/requests.jsonl"
 reads firewall preview + --backend nftables
 python3 scripts/make_legacy_sample.py "$work/legacy"
 reads migrate legacy plan + --source "$work/legacy"

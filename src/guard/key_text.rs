@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(foreign_id(text).expect("strong enough").as_str(), "EVWADstd");
         assert_ne!(foreign_id(text), foreign_id("sk-old-4f9a1c7be0d24a6690e1b2c4"));
         for weak in
-            ["", "secret", "sk-4f9a1c7be0d24a6690e1", &"ab".repeat(20), &"0123456789 abcdefghijklmnop", &"é".repeat(20)]
+            ["", "secret", "sk-4f9a1c7be0d24a6690e1", &"ab".repeat(20), "0123456789 abcdefghijklmnop", &"é".repeat(20)]
         {
             assert_eq!(foreign_id(weak), None, "{weak:?}");
         }

@@ -16,6 +16,9 @@ use crate::types::doctor::DoctorReport;
 /// Version of the shapes, as `control::protocol` has it; scripts/check-versions.sh compares them.
 const SHAPE: &str = "1.0";
 
+/// Name and shape of what one operation answers.
+type Answer = fn(&mut SchemaGenerator) -> (&'static str, Schema);
+
 fn answer<C: Call>(generator: &mut SchemaGenerator) -> (&'static str, Schema)
 where
     C::Output: JsonSchema,
@@ -26,7 +29,7 @@ where
 /// Everything, as it is published.
 fn published() -> Value {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let answers: &[fn(&mut SchemaGenerator) -> (&'static str, Schema)] = &[
+    let answers: &[Answer] = &[
         answer::<addresses::AddBlock>,
         answer::<addresses::AddNetwork>,
         answer::<addresses::ClearBlocks>,

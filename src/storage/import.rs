@@ -136,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_are_imported_all_or_none() {
-        let (_folder, store) = super::super::security_store::tests::store();
+        let (_folder, store) = crate::storage::security_store::tests::store();
         let key = |id: &str, label: &str| KeyRecord {
             view: KeyView {
                 id: KeyId::parse(id).expect("id"),

@@ -90,20 +90,17 @@ pub fn read_legacy(path: &Path) -> Result<Option<LegacyDatabase>, LegacyFault> {
         .map_err(said)?;
     let mut found = LegacyDatabase::default();
     for name in &names {
-        match LEGACY_TABLES.iter().find(|table| table.eq_ignore_ascii_case(name)) {
-            Some(table) => {
-                let rows = rows(&connection, name).map_err(said)?;
-                if rows.len() > MOST_ROWS {
-                    return Err(LegacyFault::TooLarge(table));
-                }
-                found.tables.insert(table, rows);
+        if let Some(table) = LEGACY_TABLES.iter().find(|table| table.eq_ignore_ascii_case(name)) {
+            let rows = rows(&connection, name).map_err(said)?;
+            if rows.len() > MOST_ROWS {
+                return Err(LegacyFault::TooLarge(table));
             }
-            None => {
-                let count: i64 = connection
-                    .query_row(&format!("SELECT count(*) FROM {}", quoted(name)), [], |row| row.get(0))
-                    .map_err(said)?;
-                found.others.push((name.clone(), u64::try_from(count).unwrap_or(0)));
-            }
+            found.tables.insert(table, rows);
+        } else {
+            let count: i64 = connection
+                .query_row(&format!("SELECT count(*) FROM {}", quoted(name)), [], |row| row.get(0))
+                .map_err(said)?;
+            found.others.push((name.clone(), u64::try_from(count).unwrap_or(0)));
         }
     }
     Ok((!found.tables.is_empty()).then_some(found))
@@ -111,7 +108,7 @@ pub fn read_legacy(path: &Path) -> Result<Option<LegacyDatabase>, LegacyFault> {
 
 fn rows(connection: &Connection, table: &str) -> rusqlite::Result<Vec<LegacyRow>> {
     let mut statement = connection.prepare(&format!("SELECT * FROM {} LIMIT {}", quoted(table), MOST_ROWS + 1))?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_ascii_lowercase).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_ascii_lowercase).collect();
     let mut cursor = statement.query([])?;
     let mut rows = Vec::new();
     while let Some(row) = cursor.next()? {

@@ -99,14 +99,6 @@ pub fn take(state: &mut State, answer: Answer) {
             done(state, "toast.key_revoked", &[("label", &label)]);
             read_store(state, Noun::Keys);
         }
-        Reply::ExposeCheck(_, Ok(report)) => overlays::expose::show(state, &report),
-        Reply::PreviewLeak(call, Ok(report)) => leak::ask(state, &call, &report),
-        Reply::RevokeLeaked(_, Ok(answer)) => {
-            let (label, count) = (escape(&answer.key.label).into_owned(), answer.blocked.len().to_string());
-            done(state, "toast.leak_answered", &[("label", &label), ("count", &count)]);
-            read_store(state, Noun::Keys);
-            read_store(state, Noun::Blocklist);
-        }
         Reply::AddBlock(_, Ok(entry)) => {
             done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
             read_store(state, Noun::Blocklist);
@@ -168,6 +160,14 @@ fn asked_or_guarded(state: &mut State, ticket: Ticket, reply: Reply) -> Option<R
         Reply::ShowFirewall(_, outcome) | Reply::RecordFirewall(_, outcome) => firewall::take_status(state, outcome),
         Reply::DecideFirewall(call, outcome) => firewall::take_decision(state, call.decision, outcome),
         Reply::FirewallOrder(_, outcome) => firewall::take_done(state, outcome),
+        Reply::ExposeCheck(_, Ok(report)) => overlays::expose::show(state, &report),
+        Reply::PreviewLeak(call, Ok(report)) => leak::ask(state, &call, &report),
+        Reply::RevokeLeaked(_, Ok(answer)) => {
+            let (label, count) = (escape(&answer.key.label).into_owned(), answer.blocked.len().to_string());
+            done(state, "toast.leak_answered", &[("label", &label), ("count", &count)]);
+            read_store(state, Noun::Keys);
+            read_store(state, Noun::Blocklist);
+        }
         Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
         Reply::ListAudit(call, outcome) => tab_security::take_page(state, &call, outcome),
         Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),

@@ -58,7 +58,7 @@ fn blocks(document: &str) -> Vec<Block> {
             (None, Some(info)) => {
                 let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
                 let mark = match (language, rest.trim()) {
-                    ("mermaid", _) => Mark::Drawing,
+                    ("mermaid" | "text", _) => Mark::Drawing,
                     (_, "run") => Mark::Run,
                     (_, rest) => match rest.strip_prefix("norun:").map(str::trim) {
                         Some(reason) if !reason.is_empty() => Mark::NoRun(reason.to_owned()),

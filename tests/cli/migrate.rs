@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::home::Home;
 use crate::{run, text};
 
-/// In the sample; see scripts/make_legacy_sample.py.
+/// In the sample; see `scripts/make_legacy_sample.py`.
 const OLD_KEY: &str = "sk-old-4f9a1c7be0d24a6690e1b2c3d4e5f607";
 
 fn sample() -> String {

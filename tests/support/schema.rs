@@ -10,9 +10,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("aliases list", "aliases/list"),
     ("aliases remove", "aliases/remove"),
     ("aliases set", "aliases/set"),
-    ("api prompts delete", "prompts/delete"),
+    ("api prompts history", "prompts/history"),
     ("api prompts list", "prompts/list"),
     ("api prompts set", "prompts/set"),
+    ("api prompts show", "prompts/show"),
     ("api-keys create", "keys/create"),
     ("api-keys edit", "keys/edit"),
     ("api-keys list", "keys/list"),
@@ -97,7 +98,15 @@ fn keyword_fits(
     let wrong = |why: String| Err(format!("{place}: {why} ({value})"));
     let rules = || rule.as_array().map(Vec::as_slice).unwrap_or_default();
     match keyword {
-        "$schema" | "title" | "description" | "default" | "format" | "answers" | "$defs" | "examples" => Ok(()),
+        "$schema"
+        | "title"
+        | "description"
+        | "default"
+        | "format"
+        | "answers"
+        | "$defs"
+        | "examples"
+        | "unevaluatedProperties" => Ok(()),
         "$ref" => {
             let name = rule.as_str().and_then(|path| path.strip_prefix("#/$defs/")).ok_or("a reference elsewhere")?;
             let name = name.replace("~1", "/").replace("~0", "~");
@@ -135,15 +144,14 @@ fn keyword_fits(
             }
             Ok(())
         }
-        "unevaluatedProperties" => Ok(()),
         "items" => {
             let skipped = schema.get("prefixItems").and_then(Value::as_array).map_or(0, Vec::len);
-            let items = value.as_array().into_iter().flatten().enumerate().skip(skipped);
-            items.map(|(at, item)| fits(rule, item, &format!("{place}[{at}]"))).collect()
+            let mut items = value.as_array().into_iter().flatten().enumerate().skip(skipped);
+            items.try_for_each(|(at, item)| fits(rule, item, &format!("{place}[{at}]")))
         }
         "prefixItems" => {
-            let items = value.as_array().into_iter().flatten().zip(rules()).enumerate();
-            items.map(|(at, (item, rule))| fits(rule, item, &format!("{place}[{at}]"))).collect()
+            let mut items = value.as_array().into_iter().flatten().zip(rules()).enumerate();
+            items.try_for_each(|(at, (item, rule))| fits(rule, item, &format!("{place}[{at}]")))
         }
         "enum" if rules().contains(value) => Ok(()),
         "enum" => wrong(format!("it is none of {rule}")),

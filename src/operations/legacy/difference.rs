@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mapping::{Moved, MovedKey, numbered, same_place};
+use super::mapping::{MOST_ENGINES, Moved, MovedKey, numbered, same_place};
 use crate::storage::{ConfigImport, ImportedProfile};
 use crate::types::alias::{AliasOrder, AliasView};
 use crate::types::calls::legacy::{LegacyFate, LegacyItem, LegacyKind};
@@ -62,12 +62,11 @@ pub(super) fn compare<'a>(
     aliases(present, moved, &names, now, &mut additions);
     profiles(present, moved, &names, &mut additions);
     for (key, value) in &moved.settings {
-        match present.settings.get(key) {
-            Some(kept) => additions.tell(LegacyKind::Setting, key, LegacyFate::Exists, format!("it stays {kept}")),
-            None => {
-                additions.config.settings.push((key.clone(), value.clone()));
-                additions.tell(LegacyKind::Setting, key, LegacyFate::Moves, format!("= {value}"));
-            }
+        if let Some(kept) = present.settings.get(key) {
+            additions.tell(LegacyKind::Setting, key, LegacyFate::Exists, format!("it stays {kept}"));
+        } else {
+            additions.config.settings.push((key.clone(), value.clone()));
+            additions.tell(LegacyKind::Setting, key, LegacyFate::Moves, format!("= {value}"));
         }
     }
     for key in keys {
@@ -101,7 +100,7 @@ fn engines(
             let known = present.engines.iter().chain(&additions.config.engines);
             known.map(|engine| engine.id.as_str()).any(|known| known == id)
         };
-        let id = (1..).map(|number| numbered(engine.id.as_str(), number)).find(|id| !taken(id));
+        let id = (1..=MOST_ENGINES).map(|number| numbered(engine.id.as_str(), number)).find(|id| !taken(id));
         let Some(id) = id.and_then(|id| EngineId::parse(&id).ok()) else { continue };
         additions.tell(
             LegacyKind::Engine,

@@ -27,6 +27,9 @@ const NAME_LENGTH: usize = 256;
 /// Longest prompt in bytes, as for `flm api prompts set`.
 const PROMPT_LENGTH: usize = 64 << 10;
 
+/// Engines of one kind that are told apart by a number: more than one machine serves.
+pub(super) const MOST_ENGINES: u32 = 1_000;
+
 /// An engine that old APIs used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MovedEngine {
@@ -207,7 +210,7 @@ impl Mapping {
             return Some(known.id.clone());
         }
         let taken = |id: &str| self.moved.engines.iter().any(|engine| engine.id.as_str() == id);
-        let id = (1..).map(|number| numbered(kind.as_str(), number)).find(|id| !taken(id))?;
+        let id = (1..=MOST_ENGINES).map(|number| numbered(kind.as_str(), number)).find(|id| !taken(id))?;
         let id = EngineId::parse(&id).ok()?;
         self.moved.engines.push(MovedEngine { id: id.clone(), kind, url });
         Some(id)
@@ -236,17 +239,10 @@ impl Mapping {
     }
 
     fn profile(&mut self, api: &str, engine: Option<&EngineId>, model: &str, text: &str) {
-        let fields = match serde_json::from_str(text) {
-            Ok(Value::Object(fields)) => fields,
-            _ => {
-                self.remark(
-                    LegacyKind::Note,
-                    api,
-                    LegacyFate::Noted,
-                    format!("parameters: {}", note_value("parameters", text)),
-                );
-                return;
-            }
+        let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
+            let detail = format!("parameters: {}", note_value("parameters", text));
+            self.remark(LegacyKind::Note, api, LegacyFate::Noted, detail);
+            return;
         };
         let Some(engine) = engine else {
             if !fields.is_empty() {

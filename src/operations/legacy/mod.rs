@@ -167,9 +167,8 @@ async fn apply_in_steps(
 
     for item in &mut additions.items {
         let added = |other: &&LegacyItem| (other.kind, &other.name) == (item.kind, &item.name);
-        match (item.fate, journal.adding.iter().find(added)) {
-            (LegacyFate::Moves | LegacyFate::Exists, Some(told)) => *item = told.clone(),
-            _ => {}
+        if let (LegacyFate::Moves | LegacyFate::Exists, Some(told)) = (item.fate, journal.adding.iter().find(added)) {
+            *item = told.clone();
         }
     }
     let mut lines: Vec<String> = additions.items.iter().map(line).collect();

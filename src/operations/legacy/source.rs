@@ -2,6 +2,7 @@
 //!
 //! Called by the operations of this folder. Must never write anything.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -146,5 +147,9 @@ fn shown(path: &Path) -> String {
 }
 
 fn hexadecimal(sum: Sha256) -> String {
-    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    sum.finalize().iter().fold(String::with_capacity(64), |mut digits, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(digits, "{byte:02x}");
+        digits
+    })
 }
