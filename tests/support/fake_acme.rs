@@ -632,7 +632,8 @@ fn finalize(shared: &Shared, id: usize, payload: &Value) -> Told {
         })
         .collect();
     let mut ordered = order.names.clone();
-    (asked.sort(), ordered.sort());
+    asked.sort();
+    ordered.sort();
     if asked != ordered {
         return Told::problem(400, "badCSR", "the request names something else than the order");
     }
