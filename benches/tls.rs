@@ -16,7 +16,6 @@
 #[expect(dead_code, reason = "the proxy bench uses the rest")]
 mod measure;
 
-use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -227,7 +226,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn main() -> Result<(), Infallible> {
+fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     if words.first().is_some_and(|word| word == "baseline") {
@@ -259,5 +258,4 @@ fn main() -> Result<(), Infallible> {
         let verdict = if ours / bare <= TARGET { "met" } else { "missed" };
         println!("{kind}: bare {bare:.1} us, flm {ours:.1} us, {:.2} times (target {TARGET}: {verdict})", ours / bare);
     }
-    Ok(())
 }
