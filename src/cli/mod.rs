@@ -44,6 +44,7 @@ mod usage;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser};
 
@@ -149,10 +150,14 @@ fn run_command(home: Outcome<Home>, format: Format, command: FlmCommand) -> Outc
     let session = Session { home: home?, format };
     let runtime = runtime()?;
     let output = runtime.block_on(command.run(&session));
-    // A command may end while it reads from a terminal at which nobody types.
-    runtime.shutdown_background();
+    // A command may end while it reads from a terminal at which nobody types: that thread is not waited for. Others are,
+    // since what OpenSSL keeps for a thread must be given back before the program ends.
+    runtime.shutdown_timeout(LAST_WAIT);
     Ok(Launch::Done(output?.print(format)))
 }
+
+/// How long the threads of a command are waited for that has told its result. Those that rest end at once.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 fn runtime() -> Outcome<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()

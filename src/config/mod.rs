@@ -3,6 +3,8 @@
 //!
 //! Called by every room above `types`. Must never open a database.
 
+#[cfg(test)]
+mod file_tests;
 pub mod files;
 pub mod kinds;
 pub mod paths;

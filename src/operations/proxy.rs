@@ -108,7 +108,7 @@ async fn open(context: &Context, live: &Live, call: StartListener) -> Outcome<Li
 
 /// Stores a listener that serves, and tells of it.
 async fn keep(context: &Context, live: &Live, status: ListenerStatus) -> Outcome<ListenerStatus> {
-    let _changing = context.begin_change().await?;
+    let _changing = context.begin_start().await;
     store_profiles(context, live, &status.config).await?;
     let ListenerConfig { mode, bind, port, https_port, insecure_plain_http, .. } = &status.config;
     let (severity, warning) = match insecure_plain_http {

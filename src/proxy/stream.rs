@@ -160,7 +160,12 @@ impl Stream {
         let Phase::Flowing { started, last } = &mut self.phase else { return false };
         if !started.out.is_empty() {
             let first = std::mem::take(&mut started.out);
+            let done = started.reader.progress().done;
             self.deliver(first);
+            if done {
+                // A short answer has come as a whole.
+                self.timer.as_mut().reset(Instant::now() + LINGER);
+            }
             return true;
         }
         if let Some(fault) = started.fault.take() {

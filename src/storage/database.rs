@@ -6,8 +6,8 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ struct Shared {
     writer: mpsc::Sender<Job>,
     /// The same for the reader thread.
     reader: mpsc::Sender<Job>,
+    /// Both threads, until they were waited for.
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 enum Job {
@@ -145,14 +147,17 @@ impl Database {
             Contents::Settings => ("config-writer", "config-reader"),
             Contents::Security => ("security-writer", "security-reader"),
         };
+        let (writer, writes) = spawn(write_name, writer, path)?;
+        let (reader, reads) = spawn(read_name, reader, path)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 contents: opening.contents,
                 read_only,
                 repaired,
-                writer: spawn(write_name, writer, path)?,
-                reader: spawn(read_name, reader, path)?,
+                writer,
+                reader,
+                threads: Mutex::new(vec![reads, writes]),
             }),
         })
     }
@@ -279,6 +284,13 @@ impl Database {
                 return Err(StorageError::from_sqlite(&self.shared.path, self.shared.contents, operation, &error));
             }
         }
+        // What OpenSSL keeps for a thread is given back when the thread ends: that must not meet the end of the program,
+        // which gives back everything.
+        let threads = std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(thread::JoinHandle::join));
+        if !matches!(ended.await, Ok(Ok(()))) {
+            tracing::error!(path = %self.shared.path.display(), "a thread of the database panicked");
+        }
         Ok(())
     }
 }
@@ -318,13 +330,17 @@ fn quick_check(connection: &Connection, path: &Path) -> Result<(), StorageError>
     }
 }
 
-fn spawn(name: &str, connection: Connection, path: &Path) -> Result<mpsc::Sender<Job>, StorageError> {
+fn spawn(
+    name: &str,
+    connection: Connection,
+    path: &Path,
+) -> Result<(mpsc::Sender<Job>, thread::JoinHandle<()>), StorageError> {
     let (sender, jobs) = mpsc::channel(QUEUE);
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || serve(connection, jobs))
         .map_err(|e| FileError::new("start a thread for", path, e))?;
-    Ok(sender)
+    Ok((sender, thread))
 }
 
 fn serve(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
