@@ -1,6 +1,6 @@
 //! Heads of HTTP/1.1 messages (RFC 9112): writes a request's, reads an answer's, and decides how the answer's body is framed.
 //!
-//! Called by [`super::connection`] alone. Does no I/O. Must never guess: an answer that two readers could understand
+//! Called by `connection` alone. Does no I/O. Must never guess: an answer that two readers could understand
 //! differently is refused, because the next answer on the same connection would then begin at different places. Why this
 //! is not hyper's client: docs/adr/0012.
 

@@ -2,7 +2,7 @@
 //!
 //! Called by `tls::modes::https_acme`. Everything that it says to the directory or to a DNS provider goes through `net`, so that
 //! the egress setting covers it (SPEC §7). What it puts into the world, such as a TXT record, it takes away again on every way
-//! out. Must never ask a directory more often than [`renewal`] allows.
+//! out. Must never ask a directory more often than `renewal` allows.
 
 mod account;
 mod ari;

@@ -1,4 +1,4 @@
-//! [`Plan`]: what the settings say about certificates from an ACME directory, checked before anybody is asked.
+//! `Plan`: what the settings say about certificates from an ACME directory, checked before anybody is asked.
 
 use std::path::Path;
 use std::sync::Arc;
