@@ -143,8 +143,8 @@ impl AuditFilter {
             address: self.wanted.ip,
             kind: self.wanted.kind,
             since: self.wanted.since(),
-            before: None,
             limit: self.limit.unwrap_or(limit),
+            ..ListAudit::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! The block list, the allow list and the trusted list (SPEC §5.2, §5.3).
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::context::Context;
 use crate::types::address::{BlockEntry, BlockSource, ListedNetwork};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::addresses::{
-    AddBlock, AddNetwork, BlockPage, ClearBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
+    AddBlock, AddNetwork, BlockPage, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock,
+    RemoveNetwork,
 };
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::Noun;
@@ -42,8 +44,7 @@ pub async fn add_block(context: &Context, call: AddBlock) -> Outcome<BlockEntry>
     let network = canonical_network(call.network);
     refuse_loopback(network)?;
     if call.duration.is_some_and(|span| span < Duration::from_secs(1)) {
-        return Err(Failure::new(ErrorCode::InvalidArgument, "a block of less than a second blocks nothing")
-            .hint("give a span such as 30m, 2h or 7d, or none for a block that stays until it is lifted"));
+        return Err(too_short());
     }
     let reason = checked_note(&call.reason, "reason")?;
     let _changing = context.begin_change().await?;
@@ -65,6 +66,54 @@ pub async fn add_block(context: &Context, call: AddBlock) -> Outcome<BlockEntry>
     context.record(AuditKind::BlockAdded, Severity::Medium, format!("{network} blocked by hand {until}")).await;
     context.changed(Noun::Blocklist);
     Ok(entry)
+}
+
+/// Blocks many networks at once; in force when this returns.
+///
+/// # Errors
+/// As [`add_block`], for any of them: then none is blocked. `INVALID_ARGUMENT` for more than
+/// [`ImportBlocks::MOST`].
+pub async fn import_blocks(context: &Context, call: ImportBlocks) -> Outcome<u64> {
+    if call.networks.len() > ImportBlocks::MOST {
+        return Err(Failure::new(
+            ErrorCode::InvalidArgument,
+            format!("{} networks are more than the {} of one import", call.networks.len(), ImportBlocks::MOST),
+        )
+        .hint("split the list, or block larger networks"));
+    }
+    if call.duration.is_some_and(|span| span < Duration::from_secs(1)) {
+        return Err(too_short());
+    }
+    let _changing = context.begin_change().await?;
+    let now = context.clock.wall();
+    let known: HashSet<IpNet> =
+        context.stores.security.blocks(now).await?.into_iter().map(|entry| entry.network).collect();
+    let mut entries = BTreeMap::new();
+    for (network, reason) in call.networks {
+        let network = canonical_network(network);
+        refuse_loopback(network)?;
+        let reason = checked_note(&reason, "reason")?;
+        let expires = call.duration.map(|span| now.plus(span));
+        let entry = BlockEntry { network, reason, source: BlockSource::Import, failures: 0, created: now, expires };
+        if !known.contains(&network) {
+            entries.insert(network, entry);
+        }
+    }
+    let entries: Vec<BlockEntry> = entries.into_values().collect();
+    let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    if count == 0 {
+        return Ok(0);
+    }
+    context.stores.security.put_blocks(entries.clone()).await?;
+    if let Some(live) = &context.live {
+        live.proxy.guard.put_blocks(&entries);
+        live.blocks_changed.notify_one();
+    }
+    context
+        .record(AuditKind::BlockAdded, Severity::Medium, format!("{count} networks of a list blocked by hand"))
+        .await;
+    context.changed(Noun::Blocklist);
+    Ok(count)
 }
 
 /// Lifts one block; in force when this returns.
@@ -92,6 +141,11 @@ pub async fn remove_block(context: &Context, call: RemoveBlock) -> Outcome<Block
     context.record(AuditKind::BlockLifted, Severity::Medium, format!("block of {network} lifted by hand")).await;
     context.changed(Noun::Blocklist);
     Ok(entry)
+}
+
+fn too_short() -> Failure {
+    Failure::new(ErrorCode::InvalidArgument, "a block of less than a second blocks nothing")
+        .hint("give a span such as 30m, 2h or 7d, or none for a block that stays until it is lifted")
 }
 
 /// Lifts all blocks and answers how many.

@@ -15,7 +15,7 @@ use super::{
     publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
-    AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
+    AddBlock, AddNetwork, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::alerts::{
     AddAlertChannel, EditAlertChannel, ListAlertChannels, ListDeliveries, ListInbox, MarkRead, RemoveAlertChannel,
@@ -34,7 +34,7 @@ use crate::types::calls::comparisons::{
 use crate::types::calls::connect::Connect;
 use crate::types::calls::doctor::Diagnose;
 use crate::types::calls::engines::{
-    AddEngine, DetectEngines, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
+    AddEngine, DetectEngines, EditEngine, EngineHealth, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
@@ -54,7 +54,7 @@ use crate::types::calls::prompts::{
 use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Status, StopListener};
 use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::{ReplayRequests, SecurityStats};
-use crate::types::calls::requests::ListRequests;
+use crate::types::calls::requests::{ListRequests, PageRequests};
 use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call};
@@ -116,6 +116,7 @@ operations! {
     short {
         AddAlertChannel => alerts::add,
         AddBlock => addresses::add_block,
+        ImportBlocks => addresses::import_blocks,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
         ApplyLegacy => legacy::apply,
@@ -159,6 +160,7 @@ operations! {
         ListPromptRoutes => prompts::routes,
         ListPrompts => prompts::list,
         ListRequests => requests::list,
+        PageRequests => requests::page,
         ListSettings => settings::list,
         MarkRead => alerts::mark_read,
         PlanLegacy => legacy::plan,
@@ -173,6 +175,7 @@ operations! {
         RemoveAlertChannel => alerts::remove,
         RemoveAlias => aliases::remove,
         RemoveBlock => addresses::remove_block,
+        EditEngine => engines::edit,
         RemoveEngine => engines::remove,
         RemoveNetwork => addresses::remove_network,
         ReplayRequests => replay::replay,

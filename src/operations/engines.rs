@@ -11,7 +11,7 @@ use crate::engines::registry::{ADAPTERS, adapter};
 use crate::net::upstream::Upstream;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::engines::{
-    AddEngine, DetectEngines, EngineHealth, EngineKindInfo, ListEngineKinds, ListEngines, RemoveEngine,
+    AddEngine, DetectEngines, EditEngine, EngineHealth, EngineKindInfo, ListEngineKinds, ListEngines, RemoveEngine,
 };
 use crate::types::engine::{
     DetectedEngine, DetectionReport, EngineKind, EngineOrigin, EngineRecord, EngineView, HealthPoint,
@@ -74,13 +74,7 @@ pub async fn list(context: &Context, _call: ListEngines) -> Outcome<Vec<EngineVi
 /// `ENGINE_NOT_FOUND` for an unknown kind.
 pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
     known_kind(&call.kind)?;
-    let url = call.url.trim().trim_end_matches('/').to_owned();
-    let upstream =
-        Upstream::parse(&url).map_err(|error| Failure::new(ErrorCode::InvalidArgument, escape(&error.to_string())))?;
-    refuse_self(context, &upstream)?;
-    if let Some(variable) = &call.api_key_env {
-        check_variable_name(variable)?;
-    }
+    let url = checked_place(context, &call.url, call.api_key_env.as_deref())?;
     let changing = context.begin_change().await?;
     if context.registry.engine(&call.id).is_some() {
         return Err(Failure::new(
@@ -103,6 +97,35 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
     drop(changing);
     check(context, &record.id).await?;
     context.registry.views().into_iter().find(|view| view.record.id == record.id).ok_or_else(|| unknown(&record.id))
+}
+
+/// Changes where and how an engine is reached; requests that run go on as they began.
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND`; `INVALID_ARGUMENT` as of [`add`].
+pub async fn edit(context: &Context, call: EditEngine) -> Outcome<EngineView> {
+    let url = checked_place(context, &call.url, call.api_key_env.as_deref())?;
+    let changing = context.begin_change().await?;
+    let known = context.registry.views().into_iter().find(|view| view.record.id == call.id);
+    let known = known.ok_or_else(|| unknown(&call.id))?.record;
+    let EditEngine { id, api_key_env, direct, slots, .. } = call;
+    let record = EngineRecord { url, api_key_env, direct, slots, origin: EngineOrigin::Manual, ..known };
+    register(context, &record).await?;
+    drop(changing);
+    check(context, &id).await?;
+    context.registry.views().into_iter().find(|view| view.record.id == id).ok_or_else(|| unknown(&id))
+}
+
+/// The place of an engine as it is stored: a base URL that is not FLM's own, and a variable that can be one.
+fn checked_place(context: &Context, url: &str, variable: Option<&str>) -> Outcome<String> {
+    let url = url.trim().trim_end_matches('/').to_owned();
+    let upstream =
+        Upstream::parse(&url).map_err(|error| Failure::new(ErrorCode::InvalidArgument, escape(&error.to_string())))?;
+    refuse_self(context, &upstream)?;
+    if let Some(variable) = variable {
+        check_variable_name(variable)?;
+    }
+    Ok(url)
 }
 
 /// Removes an engine from the registry; running requests on it end by themselves.

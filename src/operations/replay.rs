@@ -22,6 +22,7 @@ use crate::types::calls::replay::{
 };
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome as Answer};
+use crate::types::order::Place;
 use crate::types::policy::{RuleName, SecurityPolicy};
 
 /// Largest file that is replayed: a million requests have a few hundred megabytes.
@@ -200,9 +201,9 @@ fn headers(request: &RecordedRequest) -> HeaderMap {
 pub async fn stats(context: &Context, call: SecurityStats) -> Answer<SecurityCounts> {
     let mut counts = SecurityCounts::default();
     let mut sources: BTreeMap<IpAddr, u64> = BTreeMap::new();
-    let mut before = None;
+    let mut place = Place::Start;
     loop {
-        let page = ListAudit { since: call.since, before, limit: PAGE, ..ListAudit::default() };
+        let page = ListAudit { since: call.since, place, limit: PAGE, ..ListAudit::default() };
         let rows = context.stores.security.audit_page(page).await?;
         for row in &rows {
             let event = &row.event;
@@ -217,7 +218,7 @@ pub async fn stats(context: &Context, call: SecurityStats) -> Answer<SecurityCou
             }
         }
         let Some(last) = rows.last().filter(|_| rows.len() == PAGE as usize) else { break };
-        before = Some(last.sequence);
+        place = Place::Behind(last.sequence);
     }
     counts.sources = sources.into_iter().collect();
     counts.sources.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::context::Context;
-use crate::types::calls::requests::ListRequests;
+use crate::types::calls::requests::{ListRequests, PageRequests, RequestPage};
 use crate::types::failure::Outcome;
 use crate::types::request::RequestRow;
 
@@ -27,4 +27,9 @@ pub async fn list(context: &Context, call: ListRequests) -> Outcome<Vec<RequestR
         rows.truncate(count);
     }
     Ok(rows)
+}
+
+/// A page of the request log.
+pub async fn page(context: &Context, call: PageRequests) -> Outcome<RequestPage> {
+    Ok(context.stores.security.request_page(call).await?)
 }

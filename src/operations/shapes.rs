@@ -31,6 +31,7 @@ fn published() -> Value {
     let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let answers: &[Answer] = &[
         answer::<addresses::AddBlock>,
+        answer::<addresses::ImportBlocks>,
         answer::<addresses::AddNetwork>,
         answer::<addresses::ClearBlocks>,
         answer::<addresses::ListBlocks>,
@@ -55,6 +56,7 @@ fn published() -> Value {
         answer::<engines::DetectEngines>,
         answer::<engines::EngineHealth>,
         answer::<engines::ListEngines>,
+        answer::<engines::EditEngine>,
         answer::<engines::RemoveEngine>,
         answer::<firewall::PreviewFirewall>,
         answer::<keys::CreateKey>,
@@ -87,6 +89,7 @@ fn published() -> Value {
         answer::<replay::ReplayRequests>,
         answer::<replay::SecurityStats>,
         answer::<requests::ListRequests>,
+        answer::<requests::PageRequests>,
         answer::<settings::ListSettings>,
         answer::<settings::SetSetting>,
         answer::<settings::ShowPaths>,

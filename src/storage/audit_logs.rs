@@ -7,14 +7,18 @@ use super::columns::{name, named, named_or_none, number, parsed_or_none, unsigne
 use super::error::StorageError;
 use super::security_store::SecurityStore;
 use crate::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
-use crate::types::calls::audit::{ExportAudit, ListAudit};
+use crate::types::calls::audit::{AuditColumn, ExportAudit, ListAudit};
 use crate::types::clock::UnixMillis;
+use crate::types::order::{Order, Place};
 
 /// Rows of a page when the query names no number (`types::calls::audit`).
 const DEFAULT_PAGE: u32 = 100;
 
 /// Most rows of one page.
 const LARGEST_PAGE: u32 = 1000;
+
+/// Rows that are looked at in one go for what no index knows: some ten milliseconds.
+const SCANNED_AT_ONCE: u64 = 20_000;
 
 /// A row of the audit log with its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,21 +75,54 @@ impl SecurityStore {
             .await
     }
 
-    /// A page, newest first.
+    /// A page, in the order asked for.
     pub async fn audit_page(&self, query: ListAudit) -> Result<Vec<AuditRow>, StorageError> {
         let limit = if query.limit == 0 { DEFAULT_PAGE } else { query.limit.min(LARGEST_PAGE) };
-        self.database
-            .read("reading the audit log", move |connection| {
-                let filter = Filter {
-                    severity: query.severity,
-                    address: query.address,
-                    kind: query.kind,
-                    since: query.since,
-                    place: query.before.map(Place::Below),
-                };
-                select(connection, &filter, "DESC", limit, audit_row)
-            })
-            .await
+        let goes_back = query.place.goes_back();
+        let mut rows = if query.by == AuditColumn::Time {
+            self.audit_page_by_number(query, limit).await?
+        } else {
+            self.database
+                .read("reading the audit log", move |connection| select_by_column(connection, &query, limit))
+                .await?
+        };
+        if goes_back {
+            rows.reverse();
+        }
+        Ok(rows)
+    }
+
+    /// A page in the order of numbers, as it is met from its place on. What no index knows (a text, a time) is looked for
+    /// some rows at a time, so that other readers get their turn.
+    async fn audit_page_by_number(&self, query: ListAudit, limit: u32) -> Result<Vec<AuditRow>, StorageError> {
+        let order = if query.place.goes_back() { query.order.reversed() } else { query.order };
+        let beyond = match query.place {
+            Place::Start | Place::End => None,
+            Place::Behind(row) | Place::Before(row) => Some(row),
+        };
+        let mut place = beyond.map(|row| match order {
+            Order::Descending => Bound::Below(row),
+            Order::Ascending => Bound::Above(row),
+        });
+        let scans = !query.text.is_empty() || query.since.is_some();
+        let mut found: Vec<AuditRow> = Vec::new();
+        loop {
+            let missing = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+            let query = query.clone();
+            let (rows, next) = self
+                .database
+                .read("reading the audit log", move |connection| {
+                    let mut filter = Filter::of(&query);
+                    filter.bounds.extend(place);
+                    let edge = if scans { edge(connection, place, order)? } else { None };
+                    filter.bounds.extend(edge);
+                    Ok((select(connection, &filter, order, missing, audit_row)?, edge))
+                })
+                .await?;
+            found.extend(rows);
+            let Some(edge) = next.filter(|_| found.len() < limit as usize) else { return Ok(found) };
+            place = Some(edge.other_side());
+        }
     }
 
     /// The next rows that fit, oldest first, and where the page after it begins.
@@ -101,9 +138,10 @@ impl SecurityStore {
                     address: query.address,
                     kind: query.kind,
                     since: query.since,
-                    place: Some(Place::Above(query.after)),
+                    bounds: vec![Bound::Above(query.after)],
+                    ..Filter::default()
                 };
-                let rows = select(connection, &filter, "ASC", limit, chained)?;
+                let rows = select(connection, &filter, Order::Ascending, limit, chained)?;
                 let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
                 let next = rows.last().filter(|_| full).map(|last| last.row.sequence);
                 Ok((rows, next))
@@ -124,55 +162,189 @@ impl SecurityStore {
 }
 
 /// Which rows are wanted.
+#[derive(Default)]
 struct Filter {
     severity: Option<Severity>,
     address: Option<std::net::IpAddr>,
     kind: Option<AuditKind>,
     since: Option<UnixMillis>,
-    place: Option<Place>,
+    text: String,
+    named: Vec<AuditKind>,
+    bounds: Vec<Bound>,
 }
 
 /// On which side of a number.
-enum Place {
+#[derive(Debug, Clone, Copy)]
+enum Bound {
     Below(u64),
     Above(u64),
 }
 
+impl Bound {
+    /// What begins where this ends.
+    fn other_side(self) -> Self {
+        match self {
+            Self::Below(number) => Self::Above(number.saturating_sub(1)),
+            Self::Above(number) => Self::Below(number.saturating_add(1)),
+        }
+    }
+}
+
+impl Filter {
+    fn of(query: &ListAudit) -> Self {
+        Self {
+            severity: query.severity,
+            address: query.address,
+            kind: query.kind,
+            since: query.since,
+            text: query.text.clone(),
+            named: query.named.clone(),
+            bounds: Vec::new(),
+        }
+    }
+
+    /// Conditions, with numbered parameters, and the values of these. Only conditions that are asked for: `?1 IS NULL OR …`
+    /// would keep SQLite from using an index.
+    fn conditions(&self) -> rusqlite::Result<(Vec<String>, Vec<Value>)> {
+        let mut conditions = vec!["1".to_owned()];
+        let mut values: Vec<Value> = Vec::new();
+        let mut want = |condition: &str, value: Value| {
+            values.push(value);
+            conditions.push(format!("{condition} ?{}", values.len()));
+        };
+        if let Some(address) = self.address {
+            want("address =", address.to_string().into());
+        }
+        if let Some(kind) = self.kind {
+            want("kind =", name(&kind)?.into());
+        }
+        if let Some(since) = self.since {
+            want("at >=", since.0.into());
+        }
+        for bound in &self.bounds {
+            match bound {
+                Bound::Below(above) => want("sequence <", number(*above).into()),
+                Bound::Above(below) => want("sequence >", number(*below).into()),
+            }
+        }
+        if !self.text.is_empty() {
+            values.push(like(&self.text).into());
+            let place = values.len();
+            let mut ways: Vec<String> = ["details", "address", "endpoint", "request_id", "key"]
+                .iter()
+                .map(|column| format!("{column} LIKE ?{place} ESCAPE '\\'"))
+                .collect();
+            for kind in &self.named {
+                values.push(name(kind)?.into());
+                ways.push(format!("kind = ?{}", values.len()));
+            }
+            conditions.push(format!("({})", ways.join(" OR ")));
+        }
+        Ok((conditions, values))
+    }
+}
+
+/// A pattern that finds `text` anywhere.
+fn like(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for letter in text.chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}
+
+/// Where a look at some rows from `place` on ends; `None` when it reaches the end of the log.
+fn edge(connection: &Connection, place: Option<Bound>, order: Order) -> rusqlite::Result<Option<Bound>> {
+    // Each on its own: SQLite finds one smallest or one largest in an index, and looks at every row for two.
+    let (first, last) = connection
+        .prepare_cached("SELECT (SELECT min(sequence) FROM audit_logs), (SELECT max(sequence) FROM audit_logs)")?
+        .query_row([], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    let (first, last) = (u64::try_from(first).unwrap_or(0), u64::try_from(last).unwrap_or(0));
+    Ok(if order == Order::Descending {
+        let from = match place {
+            Some(Bound::Below(number)) => number.min(last.saturating_add(1)),
+            _ => last.saturating_add(1),
+        };
+        let edge = from.saturating_sub(SCANNED_AT_ONCE);
+        (edge > first).then(|| Bound::Above(edge.saturating_sub(1)))
+    } else {
+        let from = match place {
+            Some(Bound::Above(number)) => number.max(first.saturating_sub(1)),
+            _ => first.saturating_sub(1),
+        };
+        let edge = from.saturating_add(SCANNED_AT_ONCE);
+        (edge < last).then(|| Bound::Below(edge.saturating_add(1)))
+    })
+}
+
+/// Rows in the order of their numbers.
 fn select<T>(
     connection: &Connection,
     filter: &Filter,
-    order: &str,
+    order: Order,
     limit: u32,
     read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    // Only conditions that are asked for: `?1 IS NULL OR …` would keep SQLite from using an index.
-    let mut conditions = vec!["1"];
-    let mut values: Vec<Value> = Vec::new();
-    let mut want = |condition, value: Value| {
-        conditions.push(condition);
-        values.push(value);
-    };
-    if let Some(severity) = filter.severity {
-        want("severity >= ?", rank(severity).into());
-    }
-    if let Some(address) = filter.address {
-        want("address = ?", address.to_string().into());
-    }
-    if let Some(kind) = filter.kind {
-        want("kind = ?", name(&kind)?.into());
-    }
-    if let Some(since) = filter.since {
-        want("at >= ?", since.0.into());
-    }
-    match &filter.place {
-        Some(Place::Below(number_above)) => want("sequence < ?", number(*number_above).into()),
-        Some(Place::Above(number_below)) => want("sequence > ?", number(*number_below).into()),
-        None => {}
-    }
+    let (conditions, mut values) = filter.conditions()?;
     values.push(limit.into());
-    let sql = format!("SELECT * FROM audit_logs WHERE {} ORDER BY sequence {order} LIMIT ?", conditions.join(" AND "));
+    let tail = format!("ORDER BY sequence {} LIMIT ?{}", direction(order), values.len());
+    let conditions = conditions.join(" AND ");
+    let sql = match filter.severity.map(rank) {
+        None | Some(1) => format!("SELECT * FROM audit_logs WHERE {conditions} {tail}"),
+        // One level after the other lies in the order of numbers in the index; "this and above" does not.
+        Some(least) => {
+            let levels: Vec<String> = (least..=rank(Severity::Critical))
+                .map(|level| {
+                    format!("SELECT * FROM (SELECT * FROM audit_logs WHERE severity = {level} AND {conditions} {tail})")
+                })
+                .collect();
+            format!("{} {tail}", levels.join(" UNION ALL "))
+        }
+    };
     let mut statement = connection.prepare_cached(&sql)?;
     statement.query_map(params_from_iter(values), |row| read(row))?.collect()
+}
+
+/// Rows sorted by another column, as they are met from their place on.
+fn select_by_column(connection: &Connection, query: &ListAudit, limit: u32) -> rusqlite::Result<Vec<AuditRow>> {
+    let column = match query.by {
+        AuditColumn::Time => "sequence",
+        AuditColumn::Severity => "severity",
+        AuditColumn::Kind => "kind",
+    };
+    let order = if query.place.goes_back() { query.order.reversed() } else { query.order };
+    let (mut conditions, mut values) = Filter::of(query).conditions()?;
+    if let Some(least) = query.severity {
+        values.push(rank(least).into());
+        conditions.push(format!("severity >= ?{}", values.len()));
+    }
+    if let Place::Behind(row) | Place::Before(row) = query.place {
+        values.push(number(row).into());
+        let (place, beyond) = (values.len(), if order == Order::Descending { "<" } else { ">" });
+        conditions.push(format!(
+            "({column}, sequence) {beyond} ((SELECT {column} FROM audit_logs WHERE sequence = ?{place}), ?{place})"
+        ));
+    }
+    values.push(limit.into());
+    let (conditions, way) = (conditions.join(" AND "), direction(order));
+    let sql = format!(
+        "SELECT * FROM audit_logs WHERE {conditions} ORDER BY {column} {way}, sequence {way} LIMIT ?{}",
+        values.len()
+    );
+    connection.prepare_cached(&sql)?.query_map(params_from_iter(values), audit_row)?.collect()
+}
+
+fn direction(order: Order) -> &'static str {
+    match order {
+        Order::Ascending => "ASC",
+        Order::Descending => "DESC",
+    }
 }
 
 /// Severities in order, so that "this and above" is a comparison.
@@ -304,14 +476,98 @@ mod tests {
         };
         let all = ListAudit::default();
         assert_eq!(page(all.clone()).await, [9, 8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(page(ListAudit { limit: 2, before: Some(5), ..all.clone() }).await, [4, 3]);
+        assert_eq!(page(ListAudit { limit: 2, place: Place::Behind(5), ..all.clone() }).await, [4, 3]);
+        assert_eq!(page(ListAudit { limit: 2, place: Place::Before(5), ..all.clone() }).await, [7, 6], "the nearest");
+        assert_eq!(page(ListAudit { limit: 2, place: Place::End, ..all.clone() }).await, [2, 1]);
+        let oldest_first = ListAudit { order: Order::Ascending, ..all.clone() };
+        assert_eq!(page(ListAudit { limit: 3, ..oldest_first.clone() }).await, [1, 2, 3]);
+        assert_eq!(page(ListAudit { limit: 2, place: Place::Behind(5), ..oldest_first.clone() }).await, [6, 7]);
+        assert_eq!(page(ListAudit { limit: 2, place: Place::Before(5), ..oldest_first }).await, [3, 4]);
+        let worse = ListAudit { severity: Some(Severity::Medium), limit: 2, ..all.clone() };
+        assert_eq!(page(ListAudit { place: Place::Behind(6), ..worse.clone() }).await, [4, 3]);
+        assert_eq!(page(ListAudit { place: Place::Before(3), ..worse }).await, [6, 4]);
         assert_eq!(page(ListAudit { severity: Some(Severity::Medium), ..all.clone() }).await, [9, 7, 6, 4, 3, 1]);
         assert_eq!(page(ListAudit { kind: Some(AuditKind::KeyChanged), ..all.clone() }).await, [8, 5, 2]);
         assert_eq!(page(ListAudit { since: Some(UnixMillis(80)), ..all.clone() }).await, [9, 8]);
         let address = Some("2001:db8::1".parse().expect("address"));
-        assert_eq!(page(ListAudit { address, before: Some(9), ..all.clone() }).await, [6, 3]);
+        assert_eq!(page(ListAudit { address, place: Place::Behind(9), ..all.clone() }).await, [6, 3]);
         let address = Some("192.0.2.1".parse().expect("address"));
         assert_eq!(page(ListAudit { address, severity: Some(Severity::Low), ..all }).await, [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn pages_follow_each_other_in_every_order_forth_and_back() {
+        let (_folder, store) = store();
+        let kinds = [AuditKind::RuleHit, AuditKind::AuthenticationFailed, AuditKind::BlockAdded];
+        let severities = [Severity::Low, Severity::High, Severity::Medium, Severity::Low, Severity::Critical];
+        let rows: Vec<_> = (1..=60_u8)
+            .map(|n| row(n.into(), kinds[usize::from(n) % kinds.len()], severities[usize::from(n) % severities.len()]))
+            .collect();
+        store.append_audit(rows.clone()).await.expect("appends");
+        for by in [AuditColumn::Time, AuditColumn::Severity, AuditColumn::Kind] {
+            for order in [Order::Ascending, Order::Descending] {
+                let mut expected: Vec<_> = rows.iter().map(|chained| chained.row.clone()).collect();
+                expected.sort_by_key(|row| {
+                    let kind =
+                        if by == AuditColumn::Kind { name(&row.event.kind).expect("a name") } else { String::new() };
+                    let severity = if by == AuditColumn::Severity { rank(row.event.severity) } else { 0 };
+                    (severity, kind, row.sequence)
+                });
+                if order == Order::Descending {
+                    expected.reverse();
+                }
+                let query = ListAudit { by, order, limit: 7, ..ListAudit::default() };
+                let mut forth: Vec<AuditRow> = Vec::new();
+                loop {
+                    let place = forth.last().map_or(Place::Start, |row| Place::Behind(row.sequence));
+                    let page = store.audit_page(ListAudit { place, ..query.clone() }).await.expect("reads");
+                    if page.is_empty() {
+                        break;
+                    }
+                    forth.extend(page);
+                }
+                assert_eq!(forth, expected, "{by:?} {order:?}");
+                let mut back = store.audit_page(ListAudit { place: Place::End, ..query.clone() }).await.expect("reads");
+                while let Some(first) = back.first().map(|row| row.sequence) {
+                    let place = Place::Before(first);
+                    let mut page = store.audit_page(ListAudit { place, ..query.clone() }).await.expect("reads");
+                    if page.is_empty() {
+                        break;
+                    }
+                    page.append(&mut back);
+                    back = page;
+                }
+                assert_eq!(back, expected, "{by:?} {order:?} from its end");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_text_is_found_wherever_it_lies_and_signs_of_patterns_are_letters() {
+        let (_folder, store) = store();
+        let count = SCANNED_AT_ONCE * 2 + 10;
+        let mut rows: Vec<_> = (1..=count).map(row_numbered).collect();
+        for (place, details) in [(3, "100% of it"), (20_003, "a_b"), (40_003, "Needle in capitals"), (7, "a\\b")] {
+            rows[place].row.event.details = details.into();
+        }
+        rows[9].row.event.kind = AuditKind::BlockAdded;
+        store.append_audit(rows).await.expect("appends");
+        let found = async |text: &str, place, order| {
+            let query = ListAudit { text: text.into(), place, order, limit: 2, ..ListAudit::default() };
+            store.audit_page(query).await.expect("reads").iter().map(|row| row.sequence).collect::<Vec<_>>()
+        };
+        let newest = Order::Descending;
+        assert_eq!(found("needle", Place::Start, newest).await, [40_004]);
+        assert_eq!(found("0%", Place::Start, newest).await, [4], "at the other end of the log");
+        assert_eq!(found("0%", Place::Start, Order::Ascending).await, [4]);
+        assert_eq!(found("a_b", Place::End, newest).await, [20_004]);
+        assert_eq!(found("A\\B", Place::Start, newest).await, [8]);
+        assert_eq!(found("row", Place::Behind(3), newest).await, [2, 1]);
+        assert_eq!(found("row", Place::Before(3), newest).await, [6, 5], "the nearest");
+        assert_eq!(found("nowhere", Place::Start, newest).await, [0; 0]);
+        let named = vec![AuditKind::BlockAdded];
+        let query = ListAudit { text: "no row holds this".into(), named, ..ListAudit::default() };
+        assert_eq!(store.audit_page(query).await.expect("reads").len(), 1, "a kind whose name was meant");
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ mod legacy;
 mod migrations;
 mod model_profiles;
 mod proxy_profiles;
+mod request_list;
 mod request_log;
 mod request_page;
 mod security_policy;

@@ -12,10 +12,10 @@ use crate::types::clock::UnixMillis;
 use crate::types::request::RequestRow;
 
 /// Most rows of one answer (`types::calls::requests`).
-const LARGEST_PAGE: u32 = 1000;
+pub(super) const LARGEST_PAGE: u32 = 1000;
 
 /// Pages that are read at once when all are gone through: some milliseconds.
-const FOLDED_AT_ONCE: u32 = 64;
+pub(super) const FOLDED_AT_ONCE: u32 = 64;
 
 /// Pages that one transaction drops, so that the audit writer never waits long behind it.
 const DROPPED_AT_ONCE: u64 = 500;
@@ -132,7 +132,7 @@ impl SecurityStore {
     }
 }
 
-fn unreadable(fault: PageFault) -> Error {
+pub(super) fn unreadable(fault: PageFault) -> Error {
     Error::FromSqlConversionFailure(0, Type::Blob, fault.into())
 }
 

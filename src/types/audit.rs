@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
+use super::text::mentions;
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
@@ -75,6 +76,36 @@ pub enum AuditKind {
     Restored,
 }
 
+impl AuditKind {
+    /// All kinds.
+    pub const ALL: [Self; 24] = [
+        Self::AuthenticationOk,
+        Self::AuthenticationMissing,
+        Self::AuthenticationFailed,
+        Self::AddressRefused,
+        Self::KeyInClear,
+        Self::RateLimited,
+        Self::PermissionDenied,
+        Self::BlockAdded,
+        Self::BlockLifted,
+        Self::KeyChanged,
+        Self::PolicyChanged,
+        Self::ListenerChanged,
+        Self::CertificateChanged,
+        Self::FirewallChanged,
+        Self::EngineChanged,
+        Self::RuleHit,
+        Self::Simulated,
+        Self::ResourceAlert,
+        Self::PromptChanged,
+        Self::TorUnreachable,
+        Self::EgressFailOpenTriggered,
+        Self::EgressRecovered,
+        Self::Maintenance,
+        Self::Restored,
+    ];
+}
+
 /// An event before the writer numbers and chains it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AuditEvent {
@@ -119,6 +150,21 @@ impl AuditEvent {
             latency_ms: None,
             details: details.into(),
         }
+    }
+}
+
+impl AuditEvent {
+    /// Whether a text that somebody looks for is in it (see [`mentions`]). Its kind is no text: it has a name in every
+    /// language.
+    #[must_use]
+    pub fn holds(&self, wanted: &str) -> bool {
+        let has = |text: &str| mentions(text, wanted);
+        wanted.is_empty()
+            || has(&self.details)
+            || self.address.is_some_and(|address| has(&address.to_string()))
+            || self.endpoint.as_deref().is_some_and(has)
+            || self.request_id.as_ref().is_some_and(|id| has(id.as_str()))
+            || self.key.as_ref().is_some_and(|key| has(key.as_str()))
     }
 }
 

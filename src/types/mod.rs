@@ -27,6 +27,7 @@ pub mod key;
 pub mod line_diff;
 pub mod listener;
 pub mod live;
+pub mod order;
 pub mod policy;
 pub mod profile;
 pub mod prompt;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
+use super::text::mentions;
 
 /// Where token counts come from (SPEC §3, accounting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -137,6 +138,21 @@ pub struct RequestRow {
 }
 
 impl RequestRow {
+    /// Whether a text that somebody looks for is in it (see [`mentions`]).
+    #[must_use]
+    pub fn holds(&self, wanted: &str) -> bool {
+        let has = |text: &str| mentions(text, wanted);
+        wanted.is_empty()
+            || has(&self.path)
+            || has(self.id.as_str())
+            || has(&self.client.to_string())
+            || has(&self.status.to_string())
+            || self.model.as_deref().is_some_and(has)
+            || self.engine.as_ref().is_some_and(|engine| has(engine.as_str()))
+            || self.key_label.as_deref().is_some_and(has)
+            || self.error_code.as_deref().is_some_and(has)
+    }
+
     /// Time to first token in milliseconds.
     #[must_use]
     pub fn ttft_ms(&self) -> Option<f64> {

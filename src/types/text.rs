@@ -42,6 +42,13 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Whether `text` contains `wanted`; letters of ASCII count as the same in both cases, as `SQLite`'s LIKE has it.
+#[must_use]
+pub fn mentions(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
+    wanted.is_empty() || text.windows(wanted.len()).any(|part| part.eq_ignore_ascii_case(wanted))
+}
+
 /// What API keys begin with: FLM's own, and those of OpenAI's kind, which people paste everywhere.
 const KEY_BEGINNINGS: [&str; 2] = ["flm_", "sk-"];
 /// Characters of a key that may be shown: beginning and public id (SPEC §5.1).
@@ -77,6 +84,17 @@ pub fn redact_keys(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_found_in_either_case() {
+        for (text, wanted) in [("/v1/Models", "MODEL"), ("再起動 Ünder", "起動 Ün"), ("anything", ""), ("", "")]
+        {
+            assert!(mentions(text, wanted), "{wanted:?} in {text:?}");
+        }
+        for (text, wanted) in [("/v1/models", "modules"), ("", "a"), ("short", "longer than it")] {
+            assert!(!mentions(text, wanted), "{wanted:?} in {text:?}");
+        }
+    }
 
     #[test]
     fn keys_lose_their_secret_and_nothing_else_changes() {

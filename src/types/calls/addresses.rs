@@ -40,6 +40,22 @@ pub struct AddBlock {
 }
 call!(AddBlock, "blocklist/add", Changes, BlockEntry);
 
+/// Blocks many networks at once, as those of a published list; in force when this returns. Answers how many; a network that
+/// is blocked already stays as it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportBlocks {
+    /// What to block, with a reason for people, which may be empty; at most [`ImportBlocks::MOST`].
+    pub networks: Vec<(IpNet, String)>,
+    /// How long; `None` is until lifted by hand.
+    pub duration: Option<Duration>,
+}
+call!(ImportBlocks, "blocklist/import", Changes, u64);
+
+impl ImportBlocks {
+    /// Most networks of one import.
+    pub const MOST: usize = 100_000;
+}
+
 /// Lifts one block.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RemoveBlock {

@@ -7,9 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::call;
 use crate::types::audit::{AuditKind, AuditRow, Severity};
 use crate::types::clock::UnixMillis;
+use crate::types::order::{Order, Place};
 
-/// Lists rows, newest first.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What a list of the audit log is sorted by; rows that are equal in it by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditColumn {
+    /// Their number, which is the order of time.
+    #[default]
+    Time,
+    /// How much they matter.
+    Severity,
+    /// Name of the kind as it is stored.
+    Kind,
+}
+
+/// Lists rows page by page, newest first unless another order is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ListAudit {
     /// Only this severity and above.
     pub severity: Option<Severity>,
@@ -19,8 +34,17 @@ pub struct ListAudit {
     pub kind: Option<AuditKind>,
     /// Only rows from this time on.
     pub since: Option<UnixMillis>,
-    /// Only rows below this number: the key for the next page.
-    pub before: Option<u64>,
+    /// Only rows that hold this text in details, address, endpoint, request id or key (`types::text::mentions`), or that
+    /// are of one of [`ListAudit::named`].
+    pub text: String,
+    /// Kinds whose name, in the language of whoever asks, holds the text.
+    pub named: Vec<AuditKind>,
+    /// What they are sorted by.
+    pub by: AuditColumn,
+    /// Which way.
+    pub order: Order,
+    /// Which page, by the number of a row.
+    pub place: Place<u64>,
     /// How many, at most 1000; 0 is 100.
     pub limit: u32,
 }

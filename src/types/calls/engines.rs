@@ -44,6 +44,23 @@ pub struct AddEngine {
 }
 call!(AddEngine, "engines/add", Changes, EngineView);
 
+/// Changes where and how a registered engine is reached; its history stays.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EditEngine {
+    /// Which one.
+    pub id: EngineId,
+    /// `http(s)://host[:port]`.
+    pub url: String,
+    /// Environment variable with its API key.
+    pub api_key_env: Option<String>,
+    /// Reach it directly even with an egress proxy.
+    pub direct: bool,
+    /// How many requests it runs at once; `None` asks it, else takes the setting `engine.slots`.
+    #[serde(default)]
+    pub slots: Option<NonZeroU32>,
+}
+call!(EditEngine, "engines/edit", Changes, EngineView);
+
 /// Removes an engine from the registry; the program itself is not touched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RemoveEngine {
