@@ -86,7 +86,7 @@ struct Rates {
     last: Sums,
     requests: VecDeque<u32>,
     latency: VecDeque<Counts>,
-    tokens_per_second: u64,
+    tokens: VecDeque<u32>,
     /// Blocked requests per minute, newest last, with the minute's number.
     blocked: VecDeque<(i64, u64)>,
 }
@@ -184,7 +184,8 @@ impl Rates {
         let requests = sums.requests() - self.last.requests();
         push(&mut self.requests, u32::try_from(requests).unwrap_or(u32::MAX), HISTORY);
         push(&mut self.latency, sums.latency.since(&self.last.latency), HISTORY);
-        self.tokens_per_second = sums.tokens_seen - self.last.tokens_seen;
+        let tokens = sums.tokens_seen - self.last.tokens_seen;
+        push(&mut self.tokens, u32::try_from(tokens).unwrap_or(u32::MAX), HISTORY);
         let minute = now.0 / 60_000;
         let blocked = sums.refused_by_address - self.last.refused_by_address;
         if blocked > 0 {
@@ -204,18 +205,22 @@ impl Rates {
             minute.add(second);
         }
         let quantile = |per_cent| minute.quantile_us(per_cent).map(|us| us as f32 / 1000.0);
-        let mut history = vec![0; HISTORY - self.requests.len()];
-        history.extend(&self.requests);
+        let whole = |known: &VecDeque<u32>| {
+            let mut history = vec![0; HISTORY - known.len()];
+            history.extend(known);
+            history
+        };
         Traffic {
             at: UnixMillis::default(),
             requests_total: sums.requests(),
             requests_per_second: self.requests.back().copied().unwrap_or(0) as f32,
-            history,
+            history: whole(&self.requests),
             p95_ms: quantile(95),
             p50_ms: quantile(50),
             active_streams: sums.streams,
             in_flight: sums.in_flight,
-            tokens_per_second: self.tokens_per_second as f32,
+            tokens_per_second: self.tokens.back().copied().unwrap_or(0) as f32,
+            token_history: whole(&self.tokens),
             refused_total: sums.refused + sums.refused_connections,
             blocked_last_hour: u32::try_from(self.blocked.iter().map(|(_, count)| count).sum::<u64>())
                 .unwrap_or(u32::MAX),
@@ -277,6 +282,7 @@ mod tests {
         assert_eq!(traffic.requests_total, 1);
         assert_eq!(traffic.active_streams, 0);
         assert_eq!(traffic.history, vec![0; HISTORY], "a minute later the sparkline is flat");
+        assert_eq!(traffic.token_history, vec![0; HISTORY]);
         let number = hub.sequence();
         quiet.tick().await;
         assert_eq!(hub.sequence(), number, "without traffic nothing is published");

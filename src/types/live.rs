@@ -37,6 +37,9 @@ pub struct Traffic {
     pub in_flight: u32,
     /// Answer tokens in the last full second.
     pub tokens_per_second: f32,
+    /// Answer tokens of each of the last 60 seconds, oldest first.
+    #[serde(default)]
+    pub token_history: Vec<u32>,
     /// Requests refused since the owner started, by any stage.
     pub refused_total: u64,
     /// Requests refused by block list or allow list in the last hour.

@@ -18,6 +18,10 @@ use crate::types::usage::UsageBy;
 /// up.
 const CLASSES: [f64; 17] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 10e3, 20e3, 50e3, 100e3, 200e3];
+/// Rows of the rates, a blank one below them included.
+const RATES: u16 = 4;
+/// Rows that the queue has to be left with beside them.
+const ROOM_FOR_RATES: u16 = 6;
 /// Fewest rows of a part that show more than its title.
 const LEAST: u16 = 3;
 
@@ -42,7 +46,10 @@ pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     // A blank row stands between the parts.
     let above = top.saturating_sub(1);
     draw_histogram(state, painter, Rect { height: above, ..left });
-    draw_queue(state, painter, Rect { height: above, ..right });
+    // On a small screen who waits matters more.
+    let rates = if above >= RATES + ROOM_FOR_RATES { RATES } else { 0 };
+    draw_rates(state, painter, Rect { height: rates, ..right });
+    draw_queue(state, painter, below(Rect { height: above, ..right }, rates));
     draw_top(state, painter, below(left, top), UsageBy::Model);
     draw_top(state, painter, below(right, top), UsageBy::Key);
 }
@@ -81,6 +88,28 @@ fn draw_histogram(state: &State, painter: &mut Painter<'_>, area: Rect) {
         })
         .collect();
     chart::bars(painter, place, &bars);
+}
+
+/// Requests and tokens of each second of the last minute.
+fn draw_rates(state: &State, painter: &mut Painter<'_>, area: Rect) {
+    let title = painter.say("load.rates");
+    painter.text(row(area, 0), &title, Role::Muted);
+    let traffic = &state.world.traffic;
+    let rates = [
+        ("header.per_second", traffic.requests_per_second, &traffic.history, Role::Chart),
+        ("header.tokens", traffic.tokens_per_second, &traffic.token_history, Role::ChartAlt),
+    ];
+    let label_cells = cells(rates.iter().map(|(key, ..)| text::width(&painter.say(key))).max().unwrap_or(0));
+    for (number, (key, now, history, role)) in (1..).zip(rates) {
+        let line = row(area, number);
+        let label = painter.say(key);
+        painter.text(Rect { width: label_cells.min(line.width), ..line }, &label, Role::Text);
+        painter.right(line, &text::rate(f64::from(now)), Role::Muted);
+        // Room for a figure of six cells and the gaps around it.
+        let place = Rect { x: line.x + label_cells + 1, width: line.width.saturating_sub(label_cells + 8), ..line };
+        let spark = chart::spark(painter.symbols, history, usize::from(place.width).min(history.len()));
+        painter.text(place, &spark, role);
+    }
 }
 
 /// Requests that run and wait, engine by engine, the busiest first.
