@@ -17,11 +17,12 @@ use ratatui::backend::{Backend, ClearType, CrosstermBackend, WindowSize};
 use ratatui::buffer::Cell;
 use ratatui::layout::{Position, Size};
 
+use crate::tui::cells;
 use crate::tui::effect::{Bell, MouseUse, Notification};
 use crate::tui::geometry::Geometry;
 use crate::tui::state::State;
 use crate::tui::view::view;
-use crate::types::text::is_hostile;
+use crate::types::text::{escape, is_hostile};
 
 /// Clicks and wheel (1000) with coordinates beyond 223 (1006); no motion (1002, 1003), which would be traffic for
 /// nothing over SSH (TUI.md §1).
@@ -32,11 +33,113 @@ const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 const SYNC_ON: &[u8] = b"\x1b[?2026h";
 const SYNC_OFF: &[u8] = b"\x1b[?2026l";
 
+/// Keys that say what they are (kitty's keyboard protocol, flag 1: disambiguate), as long as the console runs. The terminal
+/// keeps a stack of its own for the alternate screen, so it is pushed and popped there.
+const KEYBOARD_ON: &str = "\x1b[>1u";
+const KEYBOARD_OFF: &str = "\x1b[<1u";
+
+/// Bytes of a sequence that GNU screen hands on in one piece (its MAXSTR is 768, with room for what is around).
+const SCREEN_PIECE: usize = 512;
+
+/// How the terminal tells key presses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keyboard {
+    /// As terminals have always done.
+    #[default]
+    Classic,
+    /// By kitty's protocol, where Esc is no beginning of anything and Alt-Enter is a key of its own.
+    Kitty,
+}
+
+impl Keyboard {
+    /// Kitty's protocol where the environment names a terminal that speaks it. A terminal cannot be asked (see above), and
+    /// over SSH only `TERM` is known of it.
+    #[must_use]
+    pub fn detect(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let is = |name: &str, wanted: &[&str]| {
+            variable(name).is_some_and(|value| wanted.iter().any(|known| value.starts_with(known)))
+        };
+        // Whatever the terminal outside speaks, a multiplexer speaks for itself.
+        if Multiplexer::detect(&variable) != Multiplexer::None {
+            return Self::Classic;
+        }
+        let speaks = is("TERM", &["xterm-kitty", "xterm-ghostty", "foot", "alacritty", "wezterm", "rio", "contour"])
+            || is("TERM_PROGRAM", &["WezTerm", "ghostty", "iTerm", "rio"]);
+        if speaks { Self::Kitty } else { Self::Classic }
+    }
+}
+
+/// What stands between the console and the person's terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Multiplexer {
+    /// Nothing that is known.
+    #[default]
+    None,
+    /// tmux.
+    Tmux,
+    /// GNU screen.
+    Screen,
+}
+
+impl Multiplexer {
+    /// As the environment tells.
+    #[must_use]
+    pub fn detect(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let is_set = |name| variable(name).is_some_and(|value| !value.is_empty());
+        if is_set("TMUX") {
+            Self::Tmux
+        } else if is_set("STY") {
+            Self::Screen
+        } else {
+            Self::None
+        }
+    }
+
+    /// A sequence that is meant for the terminal outside, written so that it gets there.
+    fn hand_on(self, sequence: &[u8]) -> Vec<u8> {
+        match self {
+            Self::None => sequence.to_vec(),
+            // tmux takes a copy itself where `set-clipboard` is on, and hands on what is wrapped where `allow-passthrough`
+            // is: either is enough, and twice the same does no harm.
+            Self::Tmux => {
+                let mut out = sequence.to_vec();
+                out.extend_from_slice(b"\x1bPtmux;");
+                for byte in sequence {
+                    if *byte == 0x1b {
+                        out.push(0x1b);
+                    }
+                    out.push(*byte);
+                }
+                out.extend_from_slice(b"\x1b\\");
+                out
+            }
+            Self::Screen => {
+                // What ends the sequence would end the wrapping too: the bell ends it as well.
+                let mut sequence = sequence.to_vec();
+                if sequence.ends_with(b"\x1b\\") {
+                    sequence.truncate(sequence.len() - 2);
+                    sequence.push(0x07);
+                }
+                let mut out = Vec::with_capacity(sequence.len() + 32);
+                for piece in sequence.chunks(SCREEN_PIECE) {
+                    out.extend_from_slice(b"\x1bP");
+                    out.extend_from_slice(piece);
+                    out.extend_from_slice(b"\x1b\\");
+                }
+                out
+            }
+        }
+    }
+}
+
 /// Characters of a message of the desktop.
 const LONGEST_MESSAGE: usize = 160;
 
 /// Whether this process has the terminal in raw mode: read by the panic hook, which may run on any thread.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether the terminal was asked for kitty's keyboard.
+static KEYBOARD_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether input and output are both a terminal.
 #[must_use]
@@ -55,6 +158,8 @@ pub struct QuietBackend<W: Write> {
     cursor: Option<Position>,
     /// Where the terminal's cursor stands after the last drawing, when it is shown.
     shown_at: Option<Position>,
+    /// Bytes of the last frame.
+    written: usize,
 }
 
 impl<W: Write> QuietBackend<W> {
@@ -67,6 +172,7 @@ impl<W: Write> QuietBackend<W> {
             size: Size::new(size.0, size.1),
             cursor: None,
             shown_at: None,
+            written: 0,
         }
     }
 
@@ -80,6 +186,7 @@ impl<W: Write> QuietBackend<W> {
     /// # Errors
     /// When the terminal is gone.
     pub fn finish(&mut self) -> io::Result<()> {
+        self.written = 0;
         if self.frame.is_empty() {
             return Ok(());
         }
@@ -87,6 +194,7 @@ impl<W: Write> QuietBackend<W> {
         whole.extend_from_slice(SYNC_ON);
         whole.append(&mut self.frame);
         whole.extend_from_slice(SYNC_OFF);
+        self.written = whole.len();
         self.target.write_all(&whole)?;
         self.target.flush()
     }
@@ -113,7 +221,8 @@ impl<W: Write> Backend for QuietBackend<W> {
             self.crossterm().hide_cursor()?;
             self.shown_at = None;
         }
-        self.crossterm().draw(content)
+        cells::write(&mut self.frame, content);
+        Ok(())
     }
 
     fn hide_cursor(&mut self) -> io::Result<()> {
@@ -174,6 +283,7 @@ impl<W: Write> Backend for QuietBackend<W> {
 #[derive(Debug)]
 pub struct Screen<W: Write> {
     terminal: Terminal<QuietBackend<W>>,
+    multiplexer: Multiplexer,
 }
 
 impl<W: Write> Screen<W> {
@@ -182,7 +292,14 @@ impl<W: Write> Screen<W> {
     /// # Errors
     /// When the terminal is gone.
     pub fn new(target: W, size: (u16, u16)) -> io::Result<Self> {
-        Ok(Self { terminal: Terminal::new(QuietBackend::new(target, size))? })
+        Ok(Self { terminal: Terminal::new(QuietBackend::new(target, size))?, multiplexer: Multiplexer::None })
+    }
+
+    /// The same behind a multiplexer.
+    #[must_use]
+    pub fn behind(mut self, multiplexer: Multiplexer) -> Self {
+        self.multiplexer = multiplexer;
+        self
     }
 
     /// Draws a state and answers where things are.
@@ -194,6 +311,12 @@ impl<W: Write> Screen<W> {
         self.terminal.draw(|frame| geometry = view(state, frame))?;
         self.terminal.backend_mut().finish()?;
         Ok(geometry)
+    }
+
+    /// Bytes of the last frame; 0 when nothing had changed.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.terminal.backend().written
     }
 
     /// Takes a new size; the next drawing is a full one.
@@ -220,8 +343,11 @@ impl<W: Write> Screen<W> {
     /// # Errors
     /// When the terminal is gone.
     pub fn copy(&mut self, text: &str) -> io::Result<()> {
+        let mut sequence = Vec::new();
+        queue!(sequence, CopyToClipboard::to_clipboard_from(text))?;
+        let sequence = self.multiplexer.hand_on(&sequence);
         let backend = self.terminal.backend_mut();
-        queue!(backend.frame, CopyToClipboard::to_clipboard_from(text))?;
+        backend.frame.extend_from_slice(&sequence);
         backend.finish()
     }
 
@@ -231,12 +357,14 @@ impl<W: Write> Screen<W> {
     /// # Errors
     /// When the terminal is gone.
     pub fn notify(&mut self, notification: &Notification) -> io::Result<()> {
+        let multiplexer = self.multiplexer;
         let backend = self.terminal.backend_mut();
         if let Some(message) = &notification.message {
             // ConEmu takes a number and a semicolon for a command of its own, and a control character would end it early.
             let plain: String =
                 message.chars().filter(|c| !is_hostile(*c) && *c != ';').take(LONGEST_MESSAGE).collect();
-            backend.frame.extend_from_slice(format!("\x1b]9;{plain}\x1b\\").as_bytes());
+            let sequence = multiplexer.hand_on(format!("\x1b]9;{plain}\x1b\\").as_bytes());
+            backend.frame.extend_from_slice(&sequence);
         }
         if notification.bell == Bell::Rings {
             backend.frame.push(b'\x07');
@@ -260,7 +388,7 @@ impl<W: Write> Screen<W> {
 ///
 /// # Errors
 /// When it is none, or gone.
-pub fn enter(mut out: impl Write, mouse: MouseUse) -> io::Result<()> {
+pub fn enter(mut out: impl Write, mouse: MouseUse, keyboard: Keyboard) -> io::Result<()> {
     // NO_COLOR is the theme's business; crossterm's own handling would wipe bold and reverse (TUI.md, finding 6).
     crossterm::style::force_color_output(true);
     enable_raw_mode()?;
@@ -269,6 +397,10 @@ pub fn enter(mut out: impl Write, mouse: MouseUse) -> io::Result<()> {
     queue!(sequences, EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange, cursor::Hide)?;
     if mouse == MouseUse::Console {
         sequences.extend_from_slice(MOUSE_ON.as_bytes());
+    }
+    if keyboard == Keyboard::Kitty {
+        sequences.extend_from_slice(KEYBOARD_ON.as_bytes());
+        KEYBOARD_TAKEN.store(true, Ordering::SeqCst);
     }
     out.write_all(&sequences)?;
     out.flush()
@@ -285,6 +417,9 @@ pub fn leave(mut out: impl Write) -> io::Result<()> {
     }
     let mut sequences = Vec::with_capacity(128);
     sequences.extend_from_slice(SYNC_OFF);
+    if KEYBOARD_TAKEN.swap(false, Ordering::SeqCst) {
+        sequences.extend_from_slice(KEYBOARD_OFF.as_bytes());
+    }
     sequences.extend_from_slice(MOUSE_OFF.as_bytes());
     queue!(sequences, DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)?;
     let written = out.write_all(&sequences).and_then(|()| out.flush());
@@ -308,10 +443,12 @@ pub fn install_panic_hook(report: Option<PathBuf>) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let _gone = leave(io::stdout());
-        if let Some(path) = &report {
-            let _unwritable = write_report(path, panic);
-        }
+        let written = report.as_ref().filter(|path| write_report(path, panic).is_ok());
         before(panic);
+        if let Some(path) = written {
+            // Nobody may be there to read it.
+            let _gone = writeln!(io::stderr(), "The report of this fault is in {}", escape(&path.to_string_lossy()));
+        }
     }));
 }
 
@@ -393,6 +530,39 @@ mod tests {
         screen.notify(&Notification { message: None, bell: Bell::Silent }).expect("writes");
         let written = String::from_utf8(sink.0.borrow().concat()).expect("text");
         assert_eq!(written, "\x1b[?2026h\x1b]9;431 wrong]52cx key\x1b\\\x07\x1b[?2026l");
+    }
+
+    #[test]
+    fn a_copy_gets_through_tmux_and_screen() {
+        let written = |multiplexer, text: &str| {
+            let sink = Sink::default();
+            let mut screen = Screen::new(sink.clone(), (80, 24)).expect("opens").behind(multiplexer);
+            screen.copy(text).expect("writes");
+            let text = String::from_utf8(sink.0.borrow().concat()).expect("text");
+            text.trim_start_matches("\x1b[?2026h").trim_end_matches("\x1b[?2026l").to_owned()
+        };
+        let plain = "\x1b]52;c;aGVsbG8=\x1b\\";
+        assert_eq!(written(Multiplexer::None, "hello"), plain);
+        let wrapped = "\x1bPtmux;\x1b\x1b]52;c;aGVsbG8=\x1b\x1b\\\x1b\\";
+        assert_eq!(written(Multiplexer::Tmux, "hello"), format!("{plain}{wrapped}"));
+        assert_eq!(written(Multiplexer::Screen, "hello"), "\x1bP\x1b]52;c;aGVsbG8=\x07\x1b\\");
+        let long = written(Multiplexer::Screen, &"x".repeat(2_000));
+        let pieces: Vec<_> = long.split_terminator("\x1b\\").collect();
+        assert!(pieces.len() > 4 && pieces.iter().all(|piece| piece.starts_with("\x1bP") && piece.len() <= 514));
+        let joined: String = pieces.iter().map(|piece| piece.trim_start_matches("\x1bP")).collect();
+        assert_eq!(joined.matches('\x07').count(), 1, "one sequence in the end");
+    }
+
+    #[test]
+    fn keys_of_kitty_are_asked_for_where_they_are_known() {
+        let detect = |pairs: &[(&str, &str)]| {
+            Keyboard::detect(|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned()))
+        };
+        assert_eq!(detect(&[("TERM", "xterm-kitty")]), Keyboard::Kitty);
+        assert_eq!(detect(&[("TERM", "xterm-256color"), ("TERM_PROGRAM", "WezTerm")]), Keyboard::Kitty);
+        assert_eq!(detect(&[("TERM", "xterm-kitty"), ("TMUX", "/tmp/tmux-0/default,1,0")]), Keyboard::Classic);
+        assert_eq!(detect(&[("TERM", "xterm-256color")]), Keyboard::Classic);
+        assert_eq!(detect(&[("TERM", "linux")]), Keyboard::Classic);
     }
 
     #[test]
