@@ -156,6 +156,7 @@ commands! {
     Settings "settings" ["f2"] "command.settings" Global Looks 20;
     Alerts "alerts" ["!", "f3"] "command.alerts" Global Looks 0;
     ExposeCheck "expose-check" [] "command.expose_check" Global Looks 0;
+    Undo "undo" ["z"] "command.undo" Global Changes 0;
     Back "back" ["esc"] "command.back" Global Looks 0;
     Filter "filter" ["/"] "command.filter" List Looks 60;
     Copy "copy" ["y"] "command.copy" List Looks 50;
@@ -185,6 +186,7 @@ commands! {
 
     DetectEngines "detect-engines" ["d"] "command.detect_engines" Engines Changes 100;
     AddEngine "add-engine" ["a"] "command.add_engine" Engines Changes 99;
+    EditEngine "edit-engine" ["e"] "command.edit_engine" Engines Changes 80;
     CheckEngine "check-engine" ["c"] "command.check_engine" Engines Looks 70;
     RemoveEngine "remove-engine" ["x", "delete"] "command.remove_engine" Engines Dangerous 65;
     ChartSpan "chart-span" ["t"] "command.chart_span" Engines Looks 0;
@@ -236,6 +238,8 @@ commands! {
     CopyAddress "copy-address" ["u"] "command.copy_address" Proxy Looks 58;
     PauseRequests "pause-requests" ["p"] "command.pause" Requests Looks 95;
     FollowRequests "follow-requests" ["f"] "command.follow" Requests Looks 0;
+    SortRequests "sort-requests" ["o"] "command.sort" Requests Looks 46;
+    ReverseRequests "reverse-requests" ["O"] "command.reverse" Requests Looks 0;
     CopyCurl "copy-curl" ["Y"] "command.copy_curl" Requests Looks 45;
     ReplayRequest "replay-request" ["R"] "command.replay_request" Requests Looks 44;
     CreateKey "create-key" ["a"] "command.create_key" Keys Changes 99;
@@ -247,12 +251,17 @@ commands! {
     PauseAudit "pause-events" ["p"] "command.pause" Security Looks 95;
     FollowAudit "follow-events" ["f"] "command.follow" Security Looks 0;
     SeverityFilter "severity" ["v"] "command.severity" Security Looks 90;
+    EventSpan "event-span" ["t"] "command.event_span" Security Looks 60;
+    SortEvents "sort-events" ["s", "o"] "command.sort" Security Looks 59;
+    ReverseEvents "reverse-events" ["S", "O"] "command.reverse" Security Looks 0;
     BlockSource "block-source" ["b"] "command.block_source" Security Changes 99;
 
     NextList "next-list" ["v", "]"] "command.next_view" Lists Looks 96;
     PreviousList "previous-list" ["["] "command.previous_view" Lists Looks 0;
     AddBlock "add-block" ["a"] "command.add_block" Blocks Changes 100;
     Unblock "unblock" ["x", "delete"] "command.unblock" Blocks Dangerous 95;
+    ImportBlocks "import-blocks" ["i"] "command.import_blocks" Blocks Changes 60;
+    ExportBlocks "export-blocks" ["E"] "command.export_blocks" Blocks Looks 55;
     MakePermanent "make-permanent" ["m"] "command.make_permanent" Blocks Changes 70;
     ClearBlocks "clear-blocks" ["C"] "command.clear_blocks" Blocks Dangerous 45;
     AddNetwork "add-network" ["a"] "command.add_network" Networks Changes 100;
@@ -363,6 +372,13 @@ pub enum Action {
         path: PathBuf,
         /// Whether it is there.
         outcome: Outcome<()>,
+    },
+    /// A file was read, or could not be.
+    FileRead {
+        /// Of the effect.
+        ticket: Ticket,
+        /// What is in it.
+        outcome: Outcome<String>,
     },
     /// Time has passed; `State::now` is set.
     Tick,

@@ -5,23 +5,28 @@
 
 use std::path::Path;
 
-use crate::tui::effect::{Answer, Reply, Ticket};
+use crate::tui::action::Command;
+use crate::tui::effect::{Answer, Reply, Request, Ticket};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, policy, wizard, work};
 use crate::tui::state::State;
-use crate::tui::tab_proxy::{leak, usage};
+use crate::tui::tab_blocklist::transfer;
+use crate::tui::tab_proxy::{leak, list, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
 use crate::tui::{tab_models, tab_prompts, tab_security};
-use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
 use crate::types::calls::alerts::ChannelSettled;
 use crate::types::calls::comparisons::ListComparisons;
 use crate::types::calls::models::PullModel;
+use crate::types::calls::profiles::SaveProfile;
+use crate::types::calls::prompts::SetPrompt;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{ListenerConfig, ListenerStatus};
 use crate::types::live::Noun;
+use crate::types::profile::ProfileView;
 use crate::types::text::escape;
 
 /// Takes an answer.
@@ -30,6 +35,7 @@ pub fn take(state: &mut State, answer: Answer) {
     state.pending.remove(&ticket);
     let Some(reply) = wizard::take(state, ticket, reply) else { return };
     let Some(reply) = asked_or_guarded(state, ticket, reply) else { return };
+    let Some(reply) = taken_away(state, reply) else { return };
     let asked_by_form = settle_form(state, ticket, reply.failure());
     match reply {
         Reply::ListKeys(_, outcome) => state.world.keys.take(outcome),
@@ -41,6 +47,7 @@ pub fn take(state: &mut State, answer: Answer) {
         Reply::ListEngineKinds(_, outcome) => state.world.kinds.take(outcome),
         Reply::ListSettings(_, outcome) => state.world.settings.take(outcome),
         Reply::ListBlocks(_, outcome) => {
+            let Some(outcome) = transfer::take_page(state, ticket, outcome) else { return };
             if let Ok(page) = &outcome {
                 state.world.blocks_total = page.total;
             }
@@ -92,7 +99,7 @@ pub fn take(state: &mut State, answer: Answer) {
             }
         }
         Reply::AddEngine(call, Ok(_)) => done(state, "toast.engine_added", &[("id", call.id.as_str())]),
-        Reply::RemoveEngine(call, Ok(())) => done(state, "toast.engine_removed", &[("id", call.id.as_str())]),
+        Reply::EditEngine(call, Ok(_)) => done(state, "toast.engine_changed", &[("id", call.id.as_str())]),
         Reply::StopListener(_, Ok(())) => done(state, "toast.stopped", &[]),
         Reply::RevokeKey(_, Ok(key)) => {
             let label = escape(&key.label).into_owned();
@@ -103,8 +110,8 @@ pub fn take(state: &mut State, answer: Answer) {
             done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
             read_store(state, Noun::Blocklist);
         }
-        Reply::RemoveBlock(_, Ok(entry)) => {
-            done(state, "toast.unblocked", &[("network", &entry.network.to_string())]);
+        Reply::ImportBlocks(_, Ok(count)) => {
+            done(state, "toast.imported", &[("count", &count.to_string())]);
             read_store(state, Noun::Blocklist);
         }
         Reply::ClearBlocks(_, Ok(count)) => {
@@ -115,24 +122,10 @@ pub fn take(state: &mut State, answer: Answer) {
             done(state, "toast.network_added", &[("network", &call.network.to_string())]);
             read_store(state, noun(call.list));
         }
-        Reply::RemoveNetwork(call, Ok(())) => {
-            done(state, "toast.network_removed", &[("network", &call.network.to_string())]);
-            read_store(state, noun(call.list));
-        }
         Reply::SaveProfile(_, Ok(profile)) => {
             let model = escape(&profile.model).into_owned();
             done(state, "toast.profile_saved", &[("model", &model)]);
             read_store(state, Noun::Profiles);
-        }
-        Reply::DeleteProfile(_, Ok(profile)) => {
-            let model = escape(&profile.model).into_owned();
-            done(state, "toast.profile_deleted", &[("model", &model)]);
-            read_store(state, Noun::Profiles);
-        }
-        Reply::DeletePrompt(call, Ok(())) => {
-            let id = escape(&call.api_id).into_owned();
-            done(state, "toast.prompt_deleted", &[("id", &id)]);
-            read_store(state, Noun::Prompts);
         }
         // A form shows its own failure.
         other => {
@@ -141,6 +134,51 @@ pub fn take(state: &mut State, answer: Answer) {
             }
         }
     }
+}
+
+/// Takes the answers of removals, each with what takes it back; answers back those of others. No form asks for one.
+fn taken_away(state: &mut State, reply: Reply) -> Option<Reply> {
+    match reply {
+        Reply::RemoveEngine(call, Ok(())) => {
+            let back = state.engines.removing.take().filter(|removed| removed.id == call.id);
+            removed(state, "toast.engine_removed", &[("id", call.id.as_str())], back);
+        }
+        Reply::RemoveBlock(_, Ok(entry)) => {
+            let left = entry.expires.map(|expires| expires.since(state.now));
+            // What had run out meanwhile is not blocked for ever.
+            let back = left.is_none_or(|left| !left.is_zero()).then(|| AddBlock {
+                network: entry.network,
+                duration: left,
+                reason: entry.reason.clone(),
+            });
+            removed(state, "toast.unblocked", &[("network", &entry.network.to_string())], back);
+            read_store(state, Noun::Blocklist);
+        }
+        Reply::RemoveNetwork(call, Ok(())) => {
+            let known =
+                state.world.networks(call.list).value.iter().flatten().find(|entry| entry.network == call.network);
+            let note = known.map(|entry| entry.note.clone()).unwrap_or_default();
+            let back = AddNetwork { list: call.list, network: call.network, note };
+            removed(state, "toast.network_removed", &[("network", &call.network.to_string())], Some(back));
+            read_store(state, noun(call.list));
+        }
+        Reply::DeleteProfile(_, Ok(profile)) => {
+            let model = escape(&profile.model).into_owned();
+            let ProfileView { engine, model: own, label, parameters, .. } = profile;
+            let back = SaveProfile { engine, model: own, label, parameters };
+            removed(state, "toast.profile_deleted", &[("model", &model)], Some(back));
+            read_store(state, Noun::Profiles);
+        }
+        Reply::DeletePrompt(call, Ok(())) => {
+            let id = escape(&call.api_id).into_owned();
+            let known = state.world.prompts.value.iter().flatten().find(|prompt| prompt.api_id == call.api_id);
+            let back = known.map(|prompt| SetPrompt { api_id: prompt.api_id.clone(), text: prompt.text.clone() });
+            removed(state, "toast.prompt_deleted", &[("id", &id)], back);
+            read_store(state, Noun::Prompts);
+        }
+        other => return Some(other),
+    }
+    None
 }
 
 /// Takes the answers of models, comparisons and the guard; answers back those of others, and failures that are told as
@@ -169,7 +207,8 @@ fn asked_or_guarded(state: &mut State, ticket: Ticket, reply: Reply) -> Option<R
             read_store(state, Noun::Blocklist);
         }
         Reply::SecurityStats(_, outcome) => state.world.security_counts.take(outcome),
-        Reply::ListAudit(call, outcome) => tab_security::take_page(state, &call, outcome),
+        Reply::ListAudit(_, outcome) => tab_security::list::take(state, ticket, outcome),
+        Reply::PageRequests(_, outcome) => list::take(state, ticket, outcome),
         Reply::ListInbox(_, outcome) => state.world.inbox.take(outcome),
         Reply::ListAlertChannels(_, outcome) => state.world.channels.take(outcome),
         Reply::ShowPolicy(_, outcome) => {
@@ -244,6 +283,18 @@ fn noun(list: NetworkList) -> Noun {
 
 fn done(state: &mut State, key: &'static str, values: &[(&str, &str)]) {
     let note = state.words.fill(key, values);
+    state.toast(Level::Ok, note);
+}
+
+/// Something was removed; `back` takes that back.
+fn removed(state: &mut State, key: &'static str, values: &[(&str, &str)], back: Option<impl Into<Request>>) {
+    let mut note = state.words.fill(key, values);
+    state.undo = back.map(Into::into);
+    if state.undo.is_some() {
+        let keys = state.keymap.first(Command::Undo);
+        note.push('\n');
+        note.push_str(&state.words.fill("undo.hint", &[("key", &keys)]));
+    }
     state.toast(Level::Ok, note);
 }
 

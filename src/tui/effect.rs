@@ -18,7 +18,7 @@ use crate::telemetry::tasks::Tasks;
 use crate::tui::action::Action;
 use crate::tui::{Attached, Connect, ConsoleEnd};
 use crate::types::calls::addresses::{
-    AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
+    AddBlock, AddNetwork, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::alerts::{
     AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
@@ -28,7 +28,7 @@ use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
 };
-use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, ListEngineKinds, RemoveEngine};
+use crate::types::calls::engines::{AddEngine, DetectEngines, EditEngine, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
 use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
@@ -41,6 +41,7 @@ use crate::types::calls::prompts::{
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::SecurityStats;
+use crate::types::calls::requests::PageRequests;
 use crate::types::calls::settings::{ListSettings, SetSetting};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call, LongCall};
@@ -77,6 +78,13 @@ pub enum Effect {
         path: PathBuf,
         /// What it is to hold.
         content: String,
+    },
+    /// Read a text file; answered with [`Action::FileRead`].
+    Read {
+        /// Comes back in the answer.
+        ticket: Ticket,
+        /// Which file.
+        path: PathBuf,
     },
     /// Make the person's terminal call them (`console.notify`).
     Notify(Notification),
@@ -289,9 +297,9 @@ macro_rules! requests {
 requests! {
     short {
     AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison,
-    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EngineHealth, EnsureFirstKey, ExposeCheck,
+    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EditEngine, EngineHealth, EnsureFirstKey, ExposeCheck, ImportBlocks,
     ListAlertChannels, ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles,
-    ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
+    ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
     RecordFirewall, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
     RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall,
     ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
@@ -366,6 +374,17 @@ impl Courier {
         });
     }
 
+    /// Reads a text file; the answer arrives as an action.
+    pub fn read(&self, ticket: Ticket, path: PathBuf) {
+        let answers = self.answers.clone();
+        self.tasks.spawn_until_end("console file", async move {
+            let read = tokio::task::spawn_blocking(move || read_text(&path)).await;
+            let outcome = read.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())));
+            // An error only says that the console has ended.
+            let _console_gone = answers.send(Action::FileRead { ticket, outcome }).await;
+        });
+    }
+
     /// Leaves a call; its answer never comes.
     pub fn leave(&mut self, ticket: Ticket) {
         if let Some(left) = self.leaving.remove(&ticket) {
@@ -386,6 +405,18 @@ fn write_new(path: &Path, content: &str) -> Outcome<()> {
     files::replace(path, content.as_bytes(), Audience::Everyone)?;
     Ok(())
 }
+
+/// Reads a text file of bounded size.
+fn read_text(path: &Path) -> Outcome<String> {
+    let bytes = files::read_limited(path, LARGEST_FILE)?;
+    String::from_utf8(bytes).map_err(|_| {
+        let name = path.to_string_lossy();
+        Failure::new(ErrorCode::InvalidArgument, format!("{} is no text in UTF-8", escape(&name)))
+    })
+}
+
+/// Largest file that is read, bytes: a hundred thousand networks with reasons.
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// Newer calls after which one can no longer be left: a long one is left from its own box, which lies above all else.
 const REMEMBERED_CALLS: u64 = 1024;

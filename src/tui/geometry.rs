@@ -65,6 +65,8 @@ pub struct ListGeometry {
     pub offset: usize,
     /// Rows in view.
     pub page: usize,
+    /// Place of the first row of the list on a scale that stays when rows come before it (`widgets::table::Slide`).
+    pub base: i64,
 }
 
 /// A screen as drawn.
@@ -92,10 +94,24 @@ impl Geometry {
         self.lists.get(&list).map_or(10, |list| list.page)
     }
 
+    /// The row that stands where row `number` was drawn, now that the list begins at `base`.
+    #[must_use]
+    pub fn row_now(&self, list: ListId, base: i64, number: usize) -> usize {
+        let drawn = self.lists.get(&list).map_or(base, |list| list.base);
+        let come = isize::try_from(drawn.saturating_sub(base)).unwrap_or(0);
+        number.saturating_add_signed(come)
+    }
+
     /// First row in view that keeps `selected` in view and moves as little as possible.
     #[must_use]
     pub fn scrolled(&self, list: ListId, selected: Option<usize>, rows: usize, page: usize) -> usize {
-        let before = self.lists.get(&list).map_or(0, |list| list.offset);
+        self.scrolled_part(list, 0, selected, rows, page)
+    }
+
+    /// The same of a list that begins at `base` now: rows that came before the others move nothing on the screen.
+    #[must_use]
+    pub fn scrolled_part(&self, list: ListId, base: i64, selected: Option<usize>, rows: usize, page: usize) -> usize {
+        let before = self.lists.get(&list).map_or(0, |known| self.row_now(list, base, known.offset));
         let highest = rows.saturating_sub(page);
         let wanted = match selected {
             Some(row) if row < before => row,

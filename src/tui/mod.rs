@@ -32,8 +32,9 @@ use crate::tui::action::{Action, WindowFocus};
 use crate::tui::effect::{Courier, Effect, MouseUse};
 use crate::tui::keymap::KeyMap;
 use crate::tui::overlays::toasts::Level;
+use crate::tui::pace::Pace;
 use crate::tui::state::{Dirty, State};
-use crate::tui::terminal::{Guard, Screen};
+use crate::tui::terminal::{Guard, Keyboard, Multiplexer, Screen};
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::symbols::CharacterSet;
@@ -43,12 +44,14 @@ use crate::types::firewall::SshSession;
 
 pub mod action;
 pub mod answers;
+mod cells;
 pub mod effect;
 pub mod event;
 pub mod geometry;
 pub mod keymap;
 pub mod launch;
 pub mod overlays;
+pub mod pace;
 pub mod signs;
 pub mod state;
 pub mod tab_blocklist;
@@ -65,6 +68,7 @@ mod theme_watch;
 pub mod update;
 pub mod view;
 pub mod widgets;
+pub mod window;
 pub mod world;
 
 /// Frames per second for data, unless set otherwise (TUI.md §2).
@@ -72,10 +76,6 @@ pub const DEFAULT_REFRESH: u8 = 4;
 
 /// Time of one frame of a spinner: 8 a second while something is pending, and only then.
 pub const SPINNER_STEP: Duration = Duration::from_millis(125);
-
-/// Shortest time between two frames that key presses ask for, so that a paste or a held key is not drawn letter by
-/// letter.
-const SHORTEST_FRAME: Duration = Duration::from_millis(8);
 
 /// Actions of the live lane that wait for the loop; the owner's ring holds what does not fit.
 const LIVE_CHANNEL: usize = 1024;
@@ -156,6 +156,10 @@ pub struct ConsoleOptions {
     pub characters: CharacterSet,
     /// `console.mouse`.
     pub mouse: MouseUse,
+    /// How the terminal tells key presses.
+    pub keyboard: Keyboard,
+    /// What stands between the console and the terminal.
+    pub multiplexer: Multiplexer,
     /// `console.refresh`: frames per second for data, 1 to 60.
     pub refresh: u8,
     /// `--read-only`.
@@ -187,6 +191,8 @@ impl ConsoleOptions {
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
             mouse: MouseUse::Console,
+            keyboard: Keyboard::detect(&variable),
+            multiplexer: Multiplexer::detect(&variable),
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
             ssh: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse),
@@ -223,12 +229,14 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
     terminal::install_panic_hook(options.panic_report.clone());
     let size = crossterm::terminal::size().map_err(ConsoleError)?;
     let mut signals = Signals::listen().map_err(ConsoleError)?;
-    terminal::enter(io::stdout(), options.mouse).map_err(ConsoleError)?;
+    let (keyboard, multiplexer) = (options.keyboard, options.multiplexer);
+    terminal::enter(io::stdout(), options.mouse, keyboard).map_err(ConsoleError)?;
     let _guard = Guard;
     let on_hangup = options.on_hangup;
     let theme_folder = options.theme_folder.clone();
     let mut state = open(options, size, &clock);
-    let Ok(mut screen) = Screen::new(io::stdout(), size) else { return Ok(ConsoleEnd::TerminalGone(on_hangup)) };
+    let Ok(screen) = Screen::new(io::stdout(), size) else { return Ok(ConsoleEnd::TerminalGone(on_hangup)) };
+    let mut screen = screen.behind(multiplexer);
     // The first frame waits for nobody.
     match screen.draw(&state) {
         Ok(geometry) => state.drawn(geometry),
@@ -248,8 +256,9 @@ pub async fn run(options: ConsoleOptions, clock: Clock, connect: Arc<Connect>) -
         clock,
         answers: answers_in,
         live: live_in,
+        keyboard,
         focus: WindowFocus::Focused,
-        last_frame: Instant::now(),
+        pace: Pace::new(Instant::now()),
         suspension: Suspension::No,
     };
     let end = console.serve(&mut signals).await;
@@ -340,8 +349,9 @@ struct Console {
     clock: Clock,
     answers: mpsc::Receiver<Action>,
     live: mpsc::Receiver<Action>,
+    keyboard: Keyboard,
     focus: WindowFocus,
-    last_frame: Instant,
+    pace: Pace,
     suspension: Suspension,
 }
 
@@ -420,13 +430,7 @@ impl Console {
 
     /// When the next frame may be drawn; `None` while nothing visible changed.
     fn frame_due(&self) -> Option<Instant> {
-        let wait = match (self.state.dirty(), self.focus) {
-            (Dirty::Clean, _) => return None,
-            (Dirty::Now, _) => SHORTEST_FRAME,
-            (Dirty::Data, WindowFocus::Unfocused) => Duration::from_secs(1),
-            (Dirty::Data, WindowFocus::Focused) => Duration::from_secs(1) / u32::from(self.state.refresh.max(1)),
-        };
-        Some(self.last_frame + wait)
+        self.pace.due(self.state.dirty(), self.focus, self.state.refresh)
     }
 
     async fn handle(&mut self, woken: Woken, events: &mut EventStream) -> Result<(), Leaving> {
@@ -458,7 +462,7 @@ impl Console {
     fn draw(&mut self) -> io::Result<()> {
         let geometry = self.screen.draw(&self.state)?;
         self.state.drawn(geometry);
-        self.last_frame = Instant::now();
+        self.pace.drew(Instant::now(), self.screen.written(), self.state.size);
         Ok(())
     }
 
@@ -486,6 +490,7 @@ impl Console {
             Effect::Call { ticket, request } => self.courier.send(ticket, request),
             Effect::Leave(ticket) => self.courier.leave(ticket),
             Effect::Write { ticket, path, content } => self.courier.write(ticket, path, content),
+            Effect::Read { ticket, path } => self.courier.read(ticket, path),
             Effect::Copy(text) => self.screen.copy(&text)?,
             Effect::Notify(notification) => self.screen.notify(&notification)?,
             Effect::Mouse(mouse) => self.screen.use_mouse(mouse)?,
@@ -536,7 +541,7 @@ impl Console {
 
     /// Takes the terminal over again, whose size may be another and whose screen is somebody else's.
     fn resume(&mut self) -> io::Result<()> {
-        terminal::enter(io::stdout(), self.state.mouse)?;
+        terminal::enter(io::stdout(), self.state.mouse, self.keyboard)?;
         let (columns, rows) = crossterm::terminal::size()?;
         self.screen.resize(columns, rows)?;
         self.state.size = (columns, rows);

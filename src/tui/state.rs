@@ -10,8 +10,9 @@ use std::time::Duration;
 use crate::tui::effect::{Effect, MouseUse, Request, Ticket};
 use crate::tui::geometry::Geometry;
 use crate::tui::keymap::KeyMap;
-use crate::tui::overlays::Overlay;
+use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::toasts::{Level, Toast};
+use crate::tui::overlays::{self, Overlay};
 use crate::tui::tab_blocklist::BlocklistTab;
 use crate::tui::tab_engines::EnginesTab;
 use crate::tui::tab_models::ModelsTab;
@@ -65,6 +66,9 @@ pub enum Typing {
     /// It has.
     Yes,
 }
+
+/// The same text copied again within this time shows it.
+const COPIED_AGAIN: Duration = Duration::from_secs(8);
 
 /// Whether the details of the selected row take the place of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +154,10 @@ pub struct State {
     pub blocklist: BlocklistTab,
     /// The Prompts tab.
     pub prompts: PromptsTab,
+    /// What was copied last, and when.
+    copied: Option<(String, UnixMillis)>,
+    /// What takes the last removal back.
+    pub undo: Option<Request>,
     /// Where files are written to when their name has no folder.
     pub export_folder: PathBuf,
     /// Whether the steps of a first attachment were taken.
@@ -202,6 +210,8 @@ impl State {
             security: SecurityTab::default(),
             blocklist: BlocklistTab::default(),
             prompts: PromptsTab::default(),
+            copied: None,
+            undo: None,
             export_folder: PathBuf::new(),
             first_steps: FirstSteps::Due,
             start_detection: StartDetection::On,
@@ -273,10 +283,16 @@ impl State {
 
     /// Writes a file that is not there yet, with a spinner. A name without a folder is one of the export folder.
     pub fn write(&mut self, path: &str, content: String) -> Ticket {
-        let ticket = self.take_ticket();
-        self.pending.insert(ticket, Pending { since: self.now, shown: PendingShown::Spinner });
+        let ticket = self.begin_file();
         let path = self.export_folder.join(path);
         self.ask(Effect::Write { ticket, path, content });
+        ticket
+    }
+
+    /// Something is about to be done with a file, with a spinner.
+    pub(super) fn begin_file(&mut self) -> Ticket {
+        let ticket = self.take_ticket();
+        self.pending.insert(ticket, Pending { since: self.now, shown: PendingShown::Spinner });
         ticket
     }
 
@@ -303,11 +319,27 @@ impl State {
         ticket
     }
 
-    /// Puts text on the clipboard and says so.
+    /// Puts text on the clipboard and says so. Whether the terminal took it cannot be known: the same again soon after shows
+    /// the text, to be selected by hand.
     pub fn copy(&mut self, text: String, what: &str) {
+        let again = self.copied.take().is_some_and(|(known, at)| known == text && self.now.since(at) < COPIED_AGAIN);
+        if again {
+            let notice = Notice::of_text("copied.title", &text, &self.words.say("copied.hint"));
+            overlays::open(self, Overlay::Notice(notice));
+            return;
+        }
+        self.copied = Some((text.clone(), self.now));
         self.ask(Effect::Copy(text));
         let note = self.words.fill("toast.copied", &[("what", what)]);
         self.toast(Level::Ok, note);
+    }
+
+    /// Ends the newest call that the person waits for, where there is one; answers whether there was.
+    pub fn leave_newest(&mut self) -> bool {
+        let waits = |(_, pending): &(&Ticket, &Pending)| pending.shown == PendingShown::Spinner;
+        let Some(ticket) = self.pending.iter().filter(waits).map(|(ticket, _)| *ticket).max() else { return false };
+        self.leave(ticket);
+        true
     }
 
     /// Shows news for a while.

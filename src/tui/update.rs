@@ -11,14 +11,15 @@ use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::{Detail, Dirty, FirstSteps, State, Typing};
-use crate::tui::tab_proxy::usage;
+use crate::tui::tab_blocklist::transfer;
+use crate::tui::tab_proxy::{View, list, usage};
 use crate::tui::tab_security::overview;
 use crate::tui::tabs::Tab;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::theme::ThemeShelf;
 use crate::tui::world::{Link, Touched};
-use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts};
+use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts, tab_security};
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
@@ -67,6 +68,9 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
             state.pending.clear();
             overlays::forget_calls(state, &failure);
             tab_models::forget_calls(state);
+            state.security.forget_calls();
+            // Its answer will not come either.
+            let _gone = state.proxy.requests.window.forget();
             state.world.link = Link::Lost { failure, attempt, retry_at };
             state.soil(Dirty::Now);
         }
@@ -89,6 +93,10 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
             answers::written(state, ticket, &path, outcome);
             state.soil(Dirty::Now);
         }
+        Action::FileRead { ticket, outcome } => {
+            transfer::take_file(state, ticket, outcome);
+            state.soil(Dirty::Now);
+        }
         Action::Answered(answer) => {
             answers::take(state, *answer);
             state.soil(Dirty::Now);
@@ -100,6 +108,9 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
             state.soil(Dirty::Now);
         }
     }
+    // What an action changed in what is looked for, or how near the selection came to the end of what is held.
+    tab_security::list::settle(state);
+    list::settle(state);
     state.take_effects()
 }
 
@@ -153,6 +164,7 @@ fn run_global(state: &mut State, command: Command) {
         }
         Command::Quit => overlays::quit::ask(state),
         Command::Back => back(state),
+        Command::Undo => undo(state),
         Command::NextTab => show_tab(state, state.tab.next()),
         Command::PreviousTab => show_tab(state, state.tab.previous()),
         Command::Refresh if state.is_live() => {
@@ -188,8 +200,23 @@ fn back(state: &mut State) {
         state.filter_mut().input.clear();
     } else if state.tab == Tab::Prompts {
         tab_prompts::back(state);
+    } else if state.toasts.is_empty() && state.leave_newest() {
+        state.engines.detecting = None;
+        state.proxy.starting = None;
+        state.toast(Level::Warn, state.words.say("toast.left").into_owned());
     } else {
         state.toasts.clear();
+    }
+}
+
+/// Takes the last removal back.
+fn undo(state: &mut State) {
+    match state.undo.take() {
+        Some(request) if state.is_live() => {
+            state.call(request);
+        }
+        Some(request) => state.undo = Some(request),
+        None => state.toast(Level::Info, state.words.say("undo.nothing").into_owned()),
     }
 }
 
@@ -292,8 +319,17 @@ fn live(state: &mut State, line: LiveLine) {
     {
         overlays::alerts::arrived(state, alert);
     }
+    let arrived = match &line {
+        LiveLine::Event(numbered) if numbered.sequence > state.world.sequence => Some(numbered.event.clone()),
+        _ => None,
+    };
     let before = fault(state);
     let touched = state.world.apply(line);
+    match arrived.as_deref() {
+        Some(LiveEvent::Audit(row)) => tab_security::list::arrived(state, row),
+        Some(LiveEvent::Request(row)) => list::arrived(state, row),
+        _ => {}
+    }
     if touched == Touched::Requests {
         usage::keep_fresh(state);
     }
@@ -303,6 +339,8 @@ fn live(state: &mut State, line: LiveLine) {
     }
     if touched == Touched::All && state.world.link == Link::Live {
         // What was being read belongs to the state before; every store is read again.
+        tab_security::list::catch_up(state);
+        list::catch_up(state);
         read_stores(state);
         take_first_steps(state);
     }
@@ -336,8 +374,10 @@ fn is_visible(state: &State, touched: Touched) -> bool {
         Touched::All | Touched::Status | Touched::Traffic => true,
         Touched::Engines => matches!(state.tab, Tab::Engines | Tab::Models),
         Touched::Models => state.tab == Tab::Models,
-        Touched::Requests => state.tab == Tab::Proxy && !state.proxy.is_paused(),
-        Touched::Audit => state.tab == Tab::Security && !state.security.is_paused(),
+        // The list tells itself when a row of it changed.
+        Touched::Requests => state.tab == Tab::Proxy && state.proxy.view == View::Load,
+        // The counts above the list go on whatever it shows.
+        Touched::Audit => state.tab == Tab::Security,
         // The answer of the reading draws.
         Touched::Store(_) | Touched::Nothing => false,
     }

@@ -354,6 +354,19 @@ impl PanelTitle {
     }
 }
 
+impl PanelTitle {
+    /// The title of a list of which only a part is held: how many rows it has, or at least how many.
+    #[must_use]
+    pub fn of_part(state: &State, name: &'static str, held: usize, total: Option<u64>) -> Self {
+        let count = match total {
+            Some(total) => format!(" {}", text::count(total)),
+            None if held == 0 => String::new(),
+            None => format!(" {}+", text::count(u64::try_from(held).unwrap_or(u64::MAX))),
+        };
+        Self { count, ..panel_title(state, name, held, held) }
+    }
+}
+
 /// The title of a list: its name, how many rows are shown of how many, and the filter in force.
 #[must_use]
 pub fn panel_title(state: &State, name: &'static str, shown: usize, all: usize) -> PanelTitle {

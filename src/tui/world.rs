@@ -28,9 +28,6 @@ use crate::types::usage::{UsageBy, UsageReport};
 /// Rows of requests and security events that are kept, as in a snapshot (`types::live`).
 pub const KEPT_ROWS: usize = 500;
 
-/// Older pages of the audit log may add to what is kept, up to this.
-pub const KEPT_AUDIT_ROWS: usize = 10_000;
-
 /// Checks of an engine that are kept: a week, one every ten seconds.
 const KEPT_CHECKS: usize = 60_480;
 
@@ -104,10 +101,6 @@ pub struct World {
     pub requests: VecDeque<RequestRow>,
     /// Newest first.
     pub audit: VecDeque<AuditRow>,
-    /// Whether the audit log goes further back than what is kept.
-    pub audit_end: AuditEnd,
-    /// Why the last older page could not be read.
-    pub audit_failure: Option<Failure>,
     /// The block list.
     pub blocks: Page<Vec<BlockEntry>>,
     /// Blocks in force, which may be more than were read.
@@ -140,17 +133,6 @@ pub struct World {
     pub inbox: Page<Inbox>,
     /// Who else is alerted.
     pub channels: Page<Vec<ChannelView>>,
-}
-
-/// Whether older audit rows exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditEnd {
-    /// There may be older ones.
-    More,
-    /// An older page is on its way.
-    Loading,
-    /// The first row is here.
-    Reached,
 }
 
 /// What an applied line touched, so that only what is on screen is drawn again.
@@ -190,8 +172,6 @@ impl Default for World {
             traffic: Traffic::default(),
             requests: VecDeque::new(),
             audit: VecDeque::new(),
-            audit_end: AuditEnd::More,
-            audit_failure: None,
             blocks: Page::default(),
             blocks_total: 0,
             allowed: Page::default(),
@@ -242,7 +222,6 @@ impl World {
         self.traffic = snapshot.traffic;
         self.requests = snapshot.requests.into();
         self.audit = snapshot.audit.into();
-        self.audit_end = AuditEnd::More;
     }
 
     /// A history that was read goes on with the checks that come after it.
@@ -318,10 +297,7 @@ impl World {
             LiveEvent::Audit(row) => {
                 if self.audit.front().is_none_or(|newest| newest.sequence < row.sequence) {
                     self.audit.push_front(*row);
-                    if self.audit.len() > KEPT_AUDIT_ROWS {
-                        self.audit.pop_back();
-                        self.audit_end = AuditEnd::More;
-                    }
+                    self.audit.truncate(KEPT_ROWS);
                 }
                 Touched::Audit
             }
@@ -352,24 +328,6 @@ impl World {
     #[must_use]
     pub fn unread(&self) -> u64 {
         self.inbox.value.as_ref().map_or(0, |inbox| inbox.unread)
-    }
-
-    /// Adds an older page of the audit log.
-    pub fn add_older_audit(&mut self, outcome: Outcome<Vec<AuditRow>>) {
-        match outcome {
-            Ok(rows) => {
-                self.audit_failure = None;
-                let oldest = self.audit.back().map_or(u64::MAX, |row| row.sequence);
-                let before = self.audit.len();
-                self.audit.extend(rows.into_iter().filter(|row| row.sequence < oldest));
-                let full = self.audit.len() >= KEPT_AUDIT_ROWS;
-                self.audit_end = if self.audit.len() == before || full { AuditEnd::Reached } else { AuditEnd::More };
-            }
-            Err(failure) => {
-                self.audit_failure = Some(failure);
-                self.audit_end = AuditEnd::More;
-            }
-        }
     }
 
     /// One of the two lists of networks.

@@ -116,6 +116,14 @@ pub(super) fn compare(state: &State, fields: &[Field], faults: &mut Faults) -> O
     None
 }
 
+/// What a correct form of an export of the block list does.
+pub(super) fn export_blocks(state: &State, path: &str, faults: &mut Faults) -> Option<Submit> {
+    if path.is_empty() || path.ends_with('/') {
+        return fault(state, 0, "form.export.file_rule", faults);
+    }
+    Some(Submit::ExportBlocks(path.to_owned()))
+}
+
 /// What a correct form of an export does.
 pub(super) fn export_file(state: &State, fields: &[Field], faults: &mut Faults) -> Option<Submit> {
     let get = |number: usize| fields.get(number).map_or("", Field::get);

@@ -356,7 +356,7 @@ impl Firewall {
         let lines = self.lines(state);
         let page = usize::from(body.height);
         let scrolled = self.scrolled.min(lines.len().saturating_sub(page));
-        painter.geometry.lists.insert(ListId::Overlay, ListGeometry { offset: scrolled, page });
+        painter.geometry.lists.insert(ListId::Overlay, ListGeometry { offset: scrolled, page, base: 0 });
         for (number, (text, role)) in lines.iter().skip(scrolled).take(page).enumerate() {
             painter.text(row(body, cells(number)), text, *role);
         }

@@ -1,5 +1,7 @@
 //! Forms: fields that are checked while they are typed, an answer that is waited for, and failures shown inside.
 
+use std::time::Duration;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 
@@ -8,6 +10,7 @@ use crate::tui::geometry::Target;
 use crate::tui::overlays::Stays;
 use crate::tui::overlays::forms::FormKind;
 use crate::tui::state::State;
+use crate::tui::tab_blocklist::transfer;
 use crate::tui::tab_models::chat::ChatSettings;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -164,6 +167,15 @@ pub enum Submit {
         /// What it is to hold.
         content: String,
     },
+    /// Blocks the networks of a file.
+    Import {
+        /// Its name, with or without a folder.
+        path: String,
+        /// How long.
+        duration: Option<Duration>,
+    },
+    /// Writes the block list to a file.
+    ExportBlocks(String),
     /// Opens the form of a new alert channel of this kind.
     NewChannel(AlertKind),
 }
@@ -290,6 +302,14 @@ impl Form {
             Some(Submit::Compare { runs, sampling }) => {
                 state.models.compare.runs = runs;
                 state.models.compare.sampling = sampling;
+                Stays::Closed
+            }
+            Some(Submit::Import { path, duration }) => {
+                self.waiting = Some(transfer::import(state, &path, duration));
+                Stays::Open
+            }
+            Some(Submit::ExportBlocks(path)) => {
+                transfer::export(state, path);
                 Stays::Closed
             }
             Some(Submit::Write { path, content }) => {

@@ -11,11 +11,11 @@ use crate::tui::state::State;
 use crate::tui::text;
 use crate::types::address::parse_network;
 use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
-use crate::types::calls::engines::AddEngine;
+use crate::types::calls::engines::{AddEngine, EditEngine};
 use crate::types::calls::keys::CreateKey;
 use crate::types::calls::models::PullModel;
 use crate::types::calls::proxy::StartListener;
-use crate::types::engine::EngineKind;
+use crate::types::engine::{EngineKind, EngineRecord};
 use crate::types::ids::{CanonicalModel, EngineId};
 use crate::types::key::{KeyLimits, Priority};
 use crate::types::listener::ListenerConfig;
@@ -25,10 +25,16 @@ use crate::types::listener::ListenerConfig;
 pub enum FormKind {
     /// Register an engine.
     AddEngine,
+    /// Change where and how an engine is reached.
+    EditEngine(EngineId),
     /// Make an API key.
     CreateKey,
     /// Block an address.
     Block,
+    /// Block the networks of a file.
+    ImportBlocks,
+    /// Write the block list to a file.
+    ExportBlocks,
     /// Add to the allow list or the trusted list.
     Network(NetworkList),
     /// Choose the route of a new prompt.
@@ -67,21 +73,63 @@ pub fn add_engine(state: &State) -> Form {
     let mut fields = vec![
         Field::choice("form.engine.kind", "form.engine.kind_hint", options),
         Field::text("form.engine.id", "form.engine.id_hint", ""),
-        Field::text("form.engine.url", "form.engine.url_hint", ""),
-        Field::text("form.engine.key_variable", "form.engine.key_variable_hint", ""),
-        Field::choice(
-            "form.engine.direct",
-            "form.engine.direct_hint",
-            vec![
-                Choice { value: "no".to_owned(), label: state.words.say("form.no").into_owned() },
-                Choice { value: "yes".to_owned(), label: state.words.say("form.yes").into_owned() },
-            ],
-        ),
-        Field::text("form.engine.slots", "form.engine.slots_hint", ""),
     ];
+    fields.extend(engine_place(state, None));
     let kind = FormKind::AddEngine;
     kind.changed(state, 0, &mut fields);
     Form::new(kind, fields)
+}
+
+/// A form to change where and how an engine is reached.
+#[must_use]
+pub fn edit_engine(state: &State, record: &EngineRecord) -> Form {
+    Form::new(FormKind::EditEngine(record.id.clone()), engine_place(state, Some(record)))
+}
+
+/// The fields that say where and how an engine is reached.
+fn engine_place(state: &State, record: Option<&EngineRecord>) -> Vec<Field> {
+    let text = |of: fn(&EngineRecord) -> Option<String>| record.and_then(of).unwrap_or_default();
+    let mut direct = Field::choice(
+        "form.engine.direct",
+        "form.engine.direct_hint",
+        vec![
+            Choice { value: "no".to_owned(), label: state.words.say("form.no").into_owned() },
+            Choice { value: "yes".to_owned(), label: state.words.say("form.yes").into_owned() },
+        ],
+    );
+    if let Value::Choice { at, .. } = &mut direct.value {
+        *at = usize::from(record.is_some_and(|record| record.direct));
+    }
+    vec![
+        Field::text("form.engine.url", "form.engine.url_hint", &text(|record| Some(record.url.clone()))),
+        Field::text(
+            "form.engine.key_variable",
+            "form.engine.key_variable_hint",
+            &text(|record| record.api_key_env.clone()),
+        ),
+        direct,
+        Field::text("form.engine.slots", "form.engine.slots_hint", &text(|record| record.slots.map(|n| n.to_string()))),
+    ]
+}
+
+/// A form that asks for a file of networks to block, and how long.
+#[must_use]
+pub fn import_blocks() -> Form {
+    Form::new(
+        FormKind::ImportBlocks,
+        vec![
+            Field::text("form.export.file", "form.import.file_hint", ""),
+            Field::text("form.block.duration", "form.block.duration_hint", ""),
+        ],
+    )
+}
+
+/// A form that asks where the block list is to be written to.
+#[must_use]
+pub fn export_blocks(state: &State) -> Form {
+    let path = state.export_folder.join(format!("flm-blocklist-{}.txt", state.words.stamp(state.now)));
+    let file = Field::text("form.export.file", "form.export.file_hint", &path.to_string_lossy());
+    Form::new(FormKind::ExportBlocks, vec![file])
 }
 
 /// A form to make a key.
@@ -196,6 +244,9 @@ impl FormKind {
     pub fn title(&self) -> &'static str {
         match self {
             Self::AddEngine => "form.engine.title",
+            Self::EditEngine(_) => "form.engine.edit_title",
+            Self::ImportBlocks => "form.import.title",
+            Self::ExportBlocks => "form.export_blocks.title",
             Self::CreateKey => "form.key.title",
             Self::Block => "form.block.title",
             Self::Network(NetworkList::Allow) => "form.network.allow_title",
@@ -219,12 +270,12 @@ impl FormKind {
             Self::AddEngine | Self::Network(_) | Self::Channel(ChannelForm::Add(_)) => "button.add",
             Self::ChannelKind => "button.next",
             Self::CreateKey => "button.create",
-            Self::Block => "button.block",
+            Self::Block | Self::ImportBlocks => "button.block",
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
-            Self::Profile(_) | Self::Channel(ChannelForm::Edit(..)) => "button.save",
+            Self::Profile(_) | Self::EditEngine(_) | Self::Channel(ChannelForm::Edit(..)) => "button.save",
             Self::Chat | Self::Compare => "button.use",
-            Self::Export => "button.write",
+            Self::Export | Self::ExportBlocks => "button.write",
             Self::Pull => "button.pull",
         }
     }
@@ -263,6 +314,22 @@ impl FormKind {
         let get = |number: usize| fields.get(number).map_or("", Field::get);
         let submit = match self {
             Self::AddEngine => add_engine_call(state, &get, &mut faults),
+            Self::EditEngine(id) => {
+                let call =
+                    |(url, api_key_env, direct, slots)| EditEngine { id: id.clone(), url, api_key_env, direct, slots };
+                Some(Submit::Call(call(engine_place_of(state, 0, &get, &mut faults)).into()))
+            }
+            Self::ImportBlocks => {
+                let duration = match get(1) {
+                    "" => None,
+                    text => span(state, 1, text, &mut faults),
+                };
+                if get(0).is_empty() {
+                    faults.push((0, state.words.say("form.export.file_rule").into_owned()));
+                }
+                Some(Submit::Import { path: get(0).to_owned(), duration })
+            }
+            Self::ExportBlocks => asking_forms::export_blocks(state, get(0), &mut faults),
             Self::CreateKey => create_key_call(state, &get, &mut faults),
             Self::Block => {
                 let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
@@ -313,25 +380,32 @@ fn add_engine_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &
         }
         Ok(id) => Some(id),
     };
-    let url = get(2).trim_end_matches('/').to_owned();
+    let (url, api_key_env, direct, slots) = engine_place_of(state, 2, get, faults);
+    let kind = EngineKind(get(0).to_owned().into());
+    Some(Submit::Call(AddEngine { id: id?, kind, url, api_key_env, direct, slots }.into()))
+}
+
+/// URL, variable with the key, whether it is reached directly, and slots.
+type EnginePlace = (String, Option<String>, bool, Option<NonZeroU32>);
+
+/// What the fields of [`engine_place`] say, from the field `first` on.
+fn engine_place_of<'a>(
+    state: &State,
+    first: usize,
+    get: &impl Fn(usize) -> &'a str,
+    faults: &mut Faults,
+) -> EnginePlace {
+    let url = get(first).trim_end_matches('/').to_owned();
     if !is_base_url(&url) {
-        faults.push((2, state.words.say("form.engine.url_rule").into_owned()));
+        faults.push((first, state.words.say("form.engine.url_rule").into_owned()));
     }
-    let variable = get(3);
+    let variable = get(first + 1);
     let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !variable.chars().all(name) || variable.starts_with(|c: char| c.is_ascii_digit()) {
-        faults.push((3, state.words.say("form.engine.key_variable_rule").into_owned()));
+        faults.push((first + 1, state.words.say("form.engine.key_variable_rule").into_owned()));
     }
-    let slots = optional(state, 5, get(5), faults).and_then(NonZeroU32::new);
-    let call = AddEngine {
-        id: id?,
-        kind: EngineKind(get(0).to_owned().into()),
-        url,
-        api_key_env: (!variable.is_empty()).then(|| variable.to_owned()),
-        direct: get(4) == "yes",
-        slots,
-    };
-    Some(Submit::Call(call.into()))
+    let slots = optional(state, first + 3, get(first + 3), faults).and_then(NonZeroU32::new);
+    (url, (!variable.is_empty()).then(|| variable.to_owned()), get(first + 2) == "yes", slots)
 }
 
 fn create_key_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &mut Faults) -> Option<Submit> {

@@ -1,20 +1,19 @@
 //! `?` help and the `:` palette: the commands that are valid here, searched, and run by Enter.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
 use crate::tui::ConsoleAccess;
 use crate::tui::action::{COMMANDS, Command, CommandRow, Context, Safety};
-use crate::tui::geometry::{ListGeometry, ListId, Target};
+use crate::tui::geometry::ListId;
 use crate::tui::overlays::Stays;
 use crate::tui::state::State;
 use crate::tui::tabs::{self, Tab};
 use crate::tui::theme::Role;
 use crate::tui::update;
-use crate::tui::widgets::cursor::moved;
-use crate::tui::widgets::input::LineInput;
-use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
-use crate::tui::widgets::{fuzzy, popup, table};
+use crate::tui::widgets::painter::{Painter, cells, row};
+use crate::tui::widgets::search_list::SearchList;
+use crate::tui::widgets::{fuzzy, popup};
 
 /// Which menu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +28,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct Menu {
     kind: Kind,
-    search: LineInput,
-    selected: usize,
+    list: SearchList,
 }
 
 /// A line of the menu.
@@ -53,13 +51,13 @@ impl Menu {
     /// Help of what can be done here.
     #[must_use]
     pub fn help() -> Self {
-        Self { kind: Kind::Help, search: LineInput::default(), selected: 0 }
+        Self { kind: Kind::Help, list: SearchList::default() }
     }
 
     /// The palette.
     #[must_use]
     pub fn palette() -> Self {
-        Self { kind: Kind::Palette, search: LineInput::default(), selected: 0 }
+        Self { kind: Kind::Palette, list: SearchList::default() }
     }
 
     /// The commands in their order.
@@ -84,39 +82,27 @@ impl Menu {
             format!("{} {} {keys} {}", words.say(row.text), row.name, words.say(row.context.title()))
         };
         match self.kind {
-            Kind::Palette => fuzzy::best(rows, self.search.text(), text),
-            Kind::Help => fuzzy::fitting(rows, self.search.text(), text).into_iter().map(|(_, row)| row).collect(),
+            Kind::Palette => fuzzy::best(rows, self.list.text(), text),
+            Kind::Help => fuzzy::fitting(rows, self.list.text(), text).into_iter().map(|(_, row)| row).collect(),
         }
     }
 
     /// Takes a key press.
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        let command = match key.code {
-            KeyCode::Enter => return self.choose(state, self.selected),
-            KeyCode::Up | KeyCode::BackTab => Command::Up,
-            KeyCode::Down | KeyCode::Tab => Command::Down,
-            KeyCode::Char('p') if control => Command::Up,
-            KeyCode::Char('n') if control => Command::Down,
-            KeyCode::PageUp => Command::PageUp,
-            KeyCode::PageDown => Command::PageDown,
-            KeyCode::Char('?' | 'q') if self.search.is_empty() && self.kind == Kind::Help => return Stays::Closed,
+        match key.code {
+            KeyCode::Enter => self.choose(state, self.list.selected()),
+            KeyCode::Char('?' | 'q') if self.list.text().is_empty() && self.kind == Kind::Help => Stays::Closed,
             _ => {
-                self.search.press(key);
-                self.selected = 0;
-                return Stays::Open;
+                let length = self.rows(state).len();
+                self.list.press(key, state.geometry.page(ListId::Overlay), length);
+                Stays::Open
             }
-        };
-        let page = state.geometry.page(ListId::Overlay);
-        let length = self.rows(state).len();
-        self.selected = moved(self.selected, command, page, length).unwrap_or(0);
-        Stays::Open
+        }
     }
 
     /// Takes pasted text.
     pub fn paste(&mut self, text: &str) {
-        self.search.insert(text);
-        self.selected = 0;
+        self.list.paste(text);
     }
 
     /// Runs a row's command.
@@ -134,7 +120,7 @@ impl Menu {
     pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
         let rows = self.rows(state);
         let here = contexts(state);
-        let grouped = self.kind == Kind::Help && self.search.is_empty();
+        let grouped = self.kind == Kind::Help && self.list.text().is_empty();
         let mut entries = Vec::with_capacity(rows.len() + 4);
         let mut selected_line = 0;
         let mut context = None;
@@ -143,7 +129,7 @@ impl Menu {
                 context = Some(command.context);
                 entries.push((Entry::Heading(command.context.title()), usize::MAX));
             }
-            if number == self.selected {
+            if number == self.list.selected() {
                 selected_line = entries.len();
             }
             entries.push((Entry::Row(command), number));
@@ -152,19 +138,14 @@ impl Menu {
         let high = if self.kind == Kind::Help { screen.height.saturating_sub(2) } else { 20 };
         let area = popup::open(painter, screen, &title, 76, high);
         let hint = painter.say("menu.search");
-        popup::input(painter, row(area, 0), &self.search, &hint, Emphasis::Focused);
-        let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
-        let page = usize::from(body.height);
-        let offset = painter.before.scrolled(ListId::Overlay, Some(selected_line), entries.len(), page);
-        // The heading above the first row belongs to it.
-        let offset = if self.selected == 0 { 0 } else { offset };
-        painter.geometry.lists.insert(ListId::Overlay, ListGeometry { offset, page });
+        let body = self.list.draw_search(painter, area, &hint);
+        let offset = self.list.scroll(painter, body, selected_line, entries.len());
         if rows.is_empty() {
             let none = painter.say("menu.nothing").into_owned();
             painter.message(body, &[(none, Role::Muted)]);
         }
         let keys_width = 18.min(body.width / 3);
-        for (line_number, (entry, number)) in entries.iter().skip(offset).take(page).enumerate() {
+        for (line_number, (entry, number)) in entries.iter().skip(offset).take(body.height.into()).enumerate() {
             let line = row(body, cells(line_number));
             match entry {
                 Entry::Heading(key) => {
@@ -185,14 +166,9 @@ impl Menu {
                     if command.safety == Safety::Dangerous {
                         painter.right(line, painter.symbols.warn, Role::Warn);
                     }
-                    if *number == self.selected {
-                        painter.tint(line, Role::Selection);
-                        painter.text(line, painter.symbols.marker, Role::Accent);
-                    }
-                    painter.hit(line, Target::OverlayRow(*number));
+                    self.list.finish_row(painter, line, *number);
                 }
             }
         }
-        table::scroll_bar(painter, Rect { width: body.width + 1, ..body }, offset, page, entries.len());
     }
 }

@@ -30,6 +30,7 @@ pub mod saved;
 pub mod settings;
 pub mod toasts;
 pub mod wizard;
+mod wizard_acme;
 pub mod wizard_view;
 pub mod work;
 

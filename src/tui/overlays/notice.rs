@@ -10,6 +10,9 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Painter, cells, row};
 use crate::tui::widgets::{popup, table};
 
+/// Columns of a text that is shown whole; its box fits 80.
+const TEXT_WIDTH: usize = 72;
+
 /// Something to read.
 #[derive(Debug)]
 pub struct Notice {
@@ -24,6 +27,15 @@ impl Notice {
     #[must_use]
     pub fn new(title: &'static str, lines: Vec<(String, Role)>) -> Self {
         Self { title, lines, scrolled: 0 }
+    }
+
+    /// A text that somebody wants whole, made safe and wrapped, with a hint above it.
+    #[must_use]
+    pub fn of_text(title: &'static str, text: &str, hint: &str) -> Self {
+        let mut lines: Vec<_> = text::wrap(hint, TEXT_WIDTH).into_iter().map(|line| (line, Role::Muted)).collect();
+        lines.push((String::new(), Role::Popup));
+        lines.extend(text::outside_lines(text, TEXT_WIDTH).into_iter().map(|line| (line, Role::Popup)));
+        Self::new(title, lines)
     }
 
     /// Takes a key press.
@@ -49,7 +61,7 @@ impl Notice {
         let area = popup::open(painter, screen, &title, width, cells(self.lines.len()) + 5);
         let body = Rect { y: area.y + 1, height: area.height.saturating_sub(3), ..area };
         let page = usize::from(body.height);
-        let list = crate::tui::geometry::ListGeometry { offset: self.scrolled, page };
+        let list = crate::tui::geometry::ListGeometry { offset: self.scrolled, page, base: 0 };
         painter.geometry.lists.insert(crate::tui::geometry::ListId::Overlay, list);
         for (number, (line, role)) in self.lines.iter().skip(self.scrolled).take(page).enumerate() {
             painter.text(row(body, cells(number)), line, *role);

@@ -3,16 +3,14 @@
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
-use crate::tui::action::Command;
-use crate::tui::geometry::{ListGeometry, ListId, Target};
+use crate::tui::geometry::ListId;
 use crate::tui::overlays::Stays;
 use crate::tui::state::State;
 use crate::tui::tab_models::{chatting, compare};
 use crate::tui::theme::Role;
-use crate::tui::widgets::cursor::moved;
-use crate::tui::widgets::input::LineInput;
-use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
-use crate::tui::widgets::{fuzzy, popup, table};
+use crate::tui::widgets::painter::{Painter, cells, row};
+use crate::tui::widgets::search_list::SearchList;
+use crate::tui::widgets::{fuzzy, popup};
 use crate::types::text::escape;
 
 /// What the choice is for.
@@ -28,8 +26,7 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Picker {
     purpose: Purpose,
-    search: LineInput,
-    selected: usize,
+    list: SearchList,
     /// What was chosen when the box was opened; stays in the list when no engine lists it any more.
     before: Vec<String>,
 }
@@ -38,7 +35,7 @@ impl Picker {
     /// A box with what is chosen already.
     #[must_use]
     pub fn new(purpose: Purpose, chosen: Vec<String>) -> Self {
-        Self { purpose, search: LineInput::default(), selected: 0, before: chosen }
+        Self { purpose, list: SearchList::default(), before: chosen }
     }
 
     /// The names that fit, the best first. A name that fits none is offered as it is typed: an alias is one that no
@@ -46,8 +43,8 @@ impl Picker {
     fn rows(&self, state: &State) -> Vec<String> {
         let mut names = chatting(state);
         names.extend(self.before.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
-        let found = fuzzy::best(names, self.search.text(), Clone::clone);
-        let typed = self.search.text().trim();
+        let found = fuzzy::best(names, self.list.text(), Clone::clone);
+        let typed = self.list.text().trim();
         if found.is_empty() && !typed.is_empty() { vec![typed.to_owned()] } else { found }
     }
 
@@ -60,30 +57,21 @@ impl Picker {
 
     /// Takes a key press.
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
-        let command = match key.code {
-            KeyCode::Enter if self.purpose == Purpose::CompareModels && self.search.is_empty() => return Stays::Closed,
+        match key.code {
+            KeyCode::Enter if self.purpose == Purpose::CompareModels && self.list.text().is_empty() => Stays::Closed,
             // Names of models hold no spaces.
-            KeyCode::Enter | KeyCode::Char(' ') => return self.choose(state, self.selected),
-            KeyCode::Up | KeyCode::BackTab => Command::Up,
-            KeyCode::Down | KeyCode::Tab => Command::Down,
-            KeyCode::PageUp => Command::PageUp,
-            KeyCode::PageDown => Command::PageDown,
+            KeyCode::Enter | KeyCode::Char(' ') => self.choose(state, self.list.selected()),
             _ => {
-                self.search.press(key);
-                self.selected = 0;
-                return Stays::Open;
+                let length = self.rows(state).len();
+                self.list.press(key, state.geometry.page(ListId::Overlay), length);
+                Stays::Open
             }
-        };
-        let page = state.geometry.page(ListId::Overlay);
-        let length = self.rows(state).len();
-        self.selected = moved(self.selected, command, page, length).unwrap_or(0);
-        Stays::Open
+        }
     }
 
     /// Takes pasted text.
     pub fn paste(&mut self, text: &str) {
-        self.search.insert(text);
-        self.selected = 0;
+        self.list.paste(text);
     }
 
     /// Chooses a row, or takes the choice back where several may be chosen.
@@ -97,11 +85,10 @@ impl Picker {
             }
             Purpose::CompareModels => {
                 compare::mark(state, name);
-                self.selected = number;
-                if !self.search.is_empty() {
+                self.list.select(number);
+                if !self.list.text().is_empty() {
                     self.before.push(name.clone());
-                    self.search.clear();
-                    self.selected = 0;
+                    self.list.clear();
                 }
                 Stays::Open
             }
@@ -118,29 +105,22 @@ impl Picker {
         let title = painter.say(title);
         let area = popup::open(painter, screen, &title, 64, cells(rows.len()).saturating_add(6).clamp(10, 22));
         let place = painter.say("picker.search");
-        popup::input(painter, row(area, 0), &self.search, &place, Emphasis::Focused);
-        let body = Rect { y: area.y + 2, height: area.height.saturating_sub(4), ..area };
-        let page = usize::from(body.height);
-        let offset = painter.before.scrolled(ListId::Overlay, Some(self.selected), rows.len(), page);
-        painter.geometry.lists.insert(ListId::Overlay, ListGeometry { offset, page });
+        let body = self.list.draw_search(painter, area, &place);
+        let body = Rect { height: body.height.saturating_sub(2), ..body };
+        let offset = self.list.scroll(painter, body, self.list.selected(), rows.len());
         if rows.is_empty() {
             let none = painter.say("models.empty").into_owned();
             painter.message(body, &[(none, Role::Muted)]);
         }
-        for (line, (number, name)) in rows.iter().enumerate().skip(offset).take(page).enumerate() {
+        for (line, (number, name)) in rows.iter().enumerate().skip(offset).take(body.height.into()).enumerate() {
             let line = row(body, cells(line));
             if self.is_chosen(state, name) {
                 painter.text(Rect { x: line.x + 1, width: 1, ..line }, painter.symbols.ok, Role::Ok);
             }
             let x = line.x + 3;
             painter.text(Rect { x, width: line.right().saturating_sub(x), ..line }, &escape(name), Role::Popup);
-            if number == self.selected {
-                painter.tint(line, Role::Selection);
-                painter.text(line, painter.symbols.marker, Role::Accent);
-            }
-            painter.hit(line, Target::OverlayRow(number));
+            self.list.finish_row(painter, line, number);
         }
-        table::scroll_bar(painter, body, offset, page, rows.len());
         let hint = painter.say(hint);
         painter.text(row(area, area.height.saturating_sub(1)), &hint, Role::Muted);
     }

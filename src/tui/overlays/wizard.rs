@@ -11,14 +11,17 @@ use crossterm::event::{KeyCode, KeyEvent};
 use crate::tui::effect::{Reply, Request, Ticket};
 use crate::tui::overlays::form::{Choice, Edited, Field, Value};
 use crate::tui::overlays::forms::Faults;
-use crate::tui::overlays::{self, Overlay, Stays};
+use crate::tui::overlays::{self, Overlay, Stays, wizard_acme};
 use crate::tui::state::State;
+use crate::tui::update::read_store;
 use crate::tui::widgets::input::LineInput;
 use crate::types::calls::policy::SetPolicy;
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::publish::{CheckPublish, PortState, PublishReport, WirePrivacy};
+use crate::types::calls::settings::SetSetting;
 use crate::types::failure::{Failure, Outcome};
 use crate::types::listener::{CertificateFiles, ListenerConfig, TlsMode};
+use crate::types::live::Noun;
 use crate::types::policy::{Mode, SecurityPolicy};
 
 /// A page.
@@ -28,6 +31,8 @@ pub enum Page {
     Check,
     /// Mode, address and ports.
     Way,
+    /// What a certificate from an ACME directory is for; only in the mode that has one.
+    Certificate,
     /// What the rules do.
     Policy,
     /// What will change.
@@ -38,9 +43,10 @@ pub enum Page {
 
 impl Page {
     /// All pages in their order, with the keys of their names.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Check, "wizard.check"),
         (Self::Way, "wizard.way"),
+        (Self::Certificate, "wizard.certificate"),
         (Self::Policy, "wizard.policy"),
         (Self::Summary, "wizard.summary"),
         (Self::Done, "wizard.done"),
@@ -69,6 +75,8 @@ impl Stance {
 /// One of the things that the last step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
+    /// Stores the settings that the certificate is obtained with.
+    Certificate,
     /// Puts the policy in force.
     Policy,
     /// Starts the listener.
@@ -105,6 +113,8 @@ pub struct Wizard {
     pub(super) focus: usize,
     /// Mode, address, ports, files.
     pub(super) way: Vec<Field>,
+    /// What the certificate is for, and how its domains are proved.
+    pub(super) acme: Vec<Field>,
     /// What becomes of the rules.
     pub(super) stance: Vec<Field>,
     /// What was found, for the listener as it was described then.
@@ -115,6 +125,10 @@ pub struct Wizard {
     pub(super) deeds: Vec<(Deed, DeedState)>,
     /// Addresses of the listener that was started.
     pub(super) addresses: Vec<String>,
+    /// Settings that are still to be stored.
+    storing: Vec<(&'static str, String)>,
+    /// The plain port that is proposed where no other one is usual.
+    port: u16,
 }
 
 /// Opens the wizard where it was left, and looks again.
@@ -146,11 +160,14 @@ impl Wizard {
             page: Page::Check,
             focus: 1,
             way,
+            acme: wizard_acme::fields(state),
             stance,
             report: None,
             checking: None,
             deeds: Vec::new(),
             addresses: Vec::new(),
+            storing: Vec::new(),
+            port,
         }
     }
 
@@ -160,6 +177,7 @@ impl Wizard {
             Page::Way if self.way[MODE].get() == TlsMode::CERTIFICATE_FILES => (MODE..=KEY).collect(),
             Page::Way if self.is_clear() => vec![MODE, BIND, PORT],
             Page::Way => (MODE..=HTTPS_PORT).collect(),
+            Page::Certificate => wizard_acme::shown(&self.acme),
             Page::Policy => vec![0],
             Page::Check | Page::Summary | Page::Done => Vec::new(),
         }
@@ -167,12 +185,35 @@ impl Wizard {
 
     /// The fields of the page in front.
     pub(super) fn fields(&self) -> &[Field] {
-        if self.page == Page::Policy { &self.stance } else { &self.way }
+        match self.page {
+            Page::Policy => &self.stance,
+            Page::Certificate => &self.acme,
+            _ => &self.way,
+        }
+    }
+
+    fn fields_mut(&mut self) -> &mut Vec<Field> {
+        match self.page {
+            Page::Policy => &mut self.stance,
+            Page::Certificate => &mut self.acme,
+            _ => &mut self.way,
+        }
+    }
+
+    /// Whether the chosen mode obtains its certificate from an ACME directory.
+    pub(super) fn is_acme(&self) -> bool {
+        self.way[MODE].get() == TlsMode::HTTPS_ACME
+    }
+
+    /// The pages of this way, in their order.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (Page, &'static str)> + use<> {
+        let acme = self.is_acme();
+        Page::ALL.into_iter().filter(move |(page, _)| acme || *page != Page::Certificate)
     }
 
     fn field_mut(&mut self) -> Option<&mut Field> {
         let number = *self.shown().get(self.focus)?;
-        if self.page == Page::Policy { self.stance.get_mut(number) } else { self.way.get_mut(number) }
+        self.fields_mut().get_mut(number)
     }
 
     /// Whether the chosen mode is plain HTTP.
@@ -253,11 +294,12 @@ impl Wizard {
     }
 
     fn mark_faults(&mut self, faults: Faults) {
-        for field in &mut self.way {
+        let fields = self.fields_mut();
+        for field in &mut *fields {
             field.fault = None;
         }
         for (number, fault) in faults {
-            if let Some(field) = self.way.get_mut(number) {
+            if let Some(field) = fields.get_mut(number) {
                 field.fault = Some(fault);
             }
         }
@@ -297,8 +339,16 @@ impl Wizard {
 
     /// The port for TLS follows the plain one while it is not the person's own; what is wrong is told as it is typed.
     fn changed(&mut self, state: &State, number: Option<usize>) {
+        if self.page == Page::Certificate {
+            let faults = wizard_acme::faults(&state.words, &self.acme);
+            self.mark_faults(faults);
+            return;
+        }
         if self.page != Page::Way {
             return;
+        }
+        if number == Some(MODE) {
+            self.usual_ports();
         }
         let beside = self.way[PORT].get().parse::<u16>().ok().and_then(|port| port.checked_add(1));
         if let (Some(PORT), Some(port), Edited::No) = (number, beside, self.way[HTTPS_PORT].edited) {
@@ -306,6 +356,17 @@ impl Wizard {
         }
         let faults = self.config(state).err().unwrap_or_default();
         self.mark_faults(faults);
+    }
+
+    /// The ports that the mode is usually reached at, while they are not the person's own: the directory and browsers expect
+    /// those of the web.
+    fn usual_ports(&mut self) {
+        let usual = if self.is_acme() { (80, 443) } else { (self.port, self.port + 1) };
+        for (number, port) in [(PORT, usual.0), (HTTPS_PORT, usual.1)] {
+            if self.way[number].edited == Edited::No {
+                self.way[number].value = Value::Text(LineInput::with(&port.to_string()));
+            }
+        }
     }
 
     /// Takes a click on a field.
@@ -332,7 +393,8 @@ impl Wizard {
         match self.page {
             Page::Check | Page::Done => return Stays::Closed,
             Page::Way => self.show(Page::Check),
-            Page::Policy => self.show(Page::Way),
+            Page::Policy if self.is_acme() => self.show(Page::Certificate),
+            Page::Certificate | Page::Policy => self.show(Page::Way),
             Page::Summary => self.show(Page::Policy),
         }
         Stays::Open
@@ -352,15 +414,17 @@ impl Wizard {
                     self.mark_faults(Faults::new());
                     self.look(state);
                 }
-                Err(faults) => {
-                    for field in &mut self.way {
-                        field.edited = Edited::Yes;
-                    }
-                    let first = faults.first().map(|(number, _)| *number);
-                    self.mark_faults(faults);
-                    self.focus = self.shown().iter().position(|number| Some(*number) == first).unwrap_or(0);
-                }
+                Err(faults) => self.insist(faults),
             },
+            Page::Certificate => {
+                let faults = wizard_acme::faults(&state.words, &self.acme);
+                if faults.is_empty() {
+                    self.mark_faults(faults);
+                    self.show(Page::Policy);
+                } else {
+                    self.insist(faults);
+                }
+            }
             Page::Policy => self.show(Page::Summary),
             Page::Summary => self.begin(state),
             Page::Done => {
@@ -369,6 +433,16 @@ impl Wizard {
             }
         }
         Stays::Open
+    }
+
+    /// Says beside every field of the page what is wrong with it, and goes to the first one.
+    fn insist(&mut self, faults: Faults) {
+        for field in self.fields_mut() {
+            field.edited = Edited::Yes;
+        }
+        let first = self.shown().into_iter().find(|number| faults.iter().any(|(wrong, _)| wrong == number));
+        self.mark_faults(faults);
+        self.focus = self.shown().iter().position(|number| Some(*number) == first).unwrap_or(0);
     }
 
     /// Whether something is being changed.
@@ -382,6 +456,10 @@ impl Wizard {
             return;
         }
         let mut deeds = Vec::new();
+        self.storing = if self.is_acme() { wizard_acme::changes(state, &self.acme) } else { Vec::new() };
+        if !self.storing.is_empty() {
+            deeds.push((Deed::Certificate, DeedState::Waits));
+        }
         if self.policy().is_some() {
             deeds.push((Deed::Policy, DeedState::Waits));
         }
@@ -397,6 +475,10 @@ impl Wizard {
             return;
         };
         let request: Option<Request> = match self.deeds[at].0 {
+            Deed::Certificate => {
+                let next = self.storing.first().cloned();
+                next.map(|(key, value)| SetSetting { key: key.to_owned(), value }.into())
+            }
             Deed::Policy => {
                 let json = self.policy().and_then(|policy| serde_json::to_string(&policy).ok());
                 json.map(|json| SetPolicy { json }.into())
@@ -417,6 +499,17 @@ impl Wizard {
     fn take(&mut self, state: &mut State, ticket: Ticket, reply: Reply) {
         match reply {
             Reply::CheckPublish(_, outcome) => self.take_report(state, outcome),
+            Reply::SetSetting(_, outcome) => {
+                if outcome.is_ok() && self.storing.len() > 1 {
+                    self.storing.remove(0);
+                    self.again(ticket);
+                    self.go_on(state);
+                } else {
+                    self.settle(state, ticket, outcome.map(|_stored| ()));
+                    // The next try begins from what is in force then.
+                    read_store(state, Noun::Settings);
+                }
+            }
             Reply::SetPolicy(_, outcome) => {
                 // The policy in force is another one now: a second try must not do it again.
                 let outcome = outcome.map(|policy| {
@@ -431,6 +524,13 @@ impl Wizard {
                 self.settle(state, ticket, outcome);
             }
             _ => {}
+        }
+    }
+
+    /// A deed of several calls goes on with the next one.
+    fn again(&mut self, ticket: Ticket) {
+        if let Some((_, deed)) = self.deeds.iter_mut().find(|(_, state)| *state == DeedState::Runs(ticket)) {
+            *deed = DeedState::Waits;
         }
     }
 
@@ -457,7 +557,7 @@ impl Wizard {
         self.report = Some(outcome);
         if asked_for {
             if fine {
-                self.show(Page::Policy);
+                self.show(if self.is_acme() { Page::Certificate } else { Page::Policy });
             } else {
                 self.tell_ports(state);
             }

@@ -6,13 +6,14 @@ use ratatui::layout::Rect;
 
 use crate::tui::overlays::form::{self, Edited, spinner};
 use crate::tui::overlays::wizard::{self, Deed, DeedState, Page, Stance, Wizard, port_words};
+use crate::tui::overlays::wizard_acme;
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::publish::{PortPurpose, PublishReport, WirePrivacy};
-use crate::types::listener::Exposure;
+use crate::types::listener::{Exposure, TlsMode};
 use crate::types::policy::{Mode, RuleName};
 use crate::types::text::escape;
 
@@ -31,7 +32,7 @@ impl Wizard {
         let body = Rect { y: area.y + 2.min(area.height), height: area.height.saturating_sub(4), ..area };
         match self.page {
             Page::Check => self.draw_check(state, painter, body),
-            Page::Way | Page::Policy => self.draw_fields(state, painter, body),
+            Page::Way | Page::Certificate | Page::Policy => self.draw_fields(state, painter, body),
             Page::Summary => self.draw_summary(state, painter, body),
             Page::Done => self.draw_done(state, painter, body),
         }
@@ -50,17 +51,24 @@ impl Wizard {
     }
 
     fn draw_steps(&self, painter: &mut Painter<'_>, line: Rect) {
+        let between = format!(" {} ", painter.symbols.running);
+        let steps: Vec<_> =
+            (1..).zip(self.pages()).map(|(number, (page, name))| (number, page, painter.say(name))).collect();
+        let whole: usize = steps.iter().map(|(_, _, name)| text::width(name) + 2).sum();
+        // Where not all names have room, only that of the page in front is told.
+        let fits = whole + text::width(&between) * steps.len().saturating_sub(1) <= usize::from(line.width);
         let mut parts: Vec<(String, Role)> = Vec::new();
-        for (number, (page, name)) in (1..).zip(Page::ALL) {
+        for (number, page, name) in steps {
             if number > 1 {
-                parts.push((format!(" {} ", painter.symbols.running), Role::Faint));
+                parts.push((between.clone(), Role::Faint));
             }
             let role = match page.cmp(&self.page) {
                 std::cmp::Ordering::Less => Role::Ok,
                 std::cmp::Ordering::Equal => Role::Accent,
                 std::cmp::Ordering::Greater => Role::Muted,
             };
-            parts.push((format!("{number} {}", painter.say(name)), role));
+            let named = fits || page == self.page;
+            parts.push((if named { format!("{number} {name}") } else { number.to_string() }, role));
         }
         let parts: Vec<(&str, Role)> = parts.iter().map(|(text, role)| (text.as_str(), *role)).collect();
         painter.parts(line, &parts);
@@ -99,7 +107,8 @@ impl Wizard {
             y += painter.paragraph(below(area, y), &note, role) + 1;
         }
         let about = match self.page {
-            Page::Way => self.mode_title(),
+            Page::Way => self.mode_title(state),
+            Page::Certificate => painter.say("obtain.about").into_owned(),
             _ => painter
                 .say(match self.stance() {
                     Stance::Keep => "wizard.about_keep",
@@ -114,11 +123,20 @@ impl Wizard {
         }
     }
 
-    fn mode_title(&self) -> String {
+    /// What the chosen mode does. A mode that has no words in this language tells its own.
+    fn mode_title(&self, state: &State) -> String {
         let Some(Ok(report)) = &self.report else { return String::new() };
         let mode = self.way[wizard::MODE].get();
-        let known = report.modes.iter().find(|known| known.name == mode);
-        known.map(|known| format!("{}: {}", known.name, escape(&known.title))).unwrap_or_default()
+        let Some(known) = report.modes.iter().find(|known| known.name == mode) else { return String::new() };
+        let title = match mode {
+            TlsMode::LOCAL_HTTP => state.words.say("mode.local_http"),
+            TlsMode::DEV_SELFSIGNED => state.words.say("mode.dev_selfsigned"),
+            TlsMode::PACKAGED_CA => state.words.say("mode.packaged_ca"),
+            TlsMode::CERTIFICATE_FILES => state.words.say("mode.certificate_files"),
+            TlsMode::HTTPS_ACME => state.words.say("mode.https_acme"),
+            _ => escape(&known.title),
+        };
+        format!("{}: {title}", escape(&known.name))
     }
 
     fn draw_summary(&self, state: &State, painter: &mut Painter<'_>, area: Rect) {
@@ -146,6 +164,9 @@ impl Wizard {
             }
         };
         // What was done already is no longer a change, and still belongs to the list.
+        if self.is_acme() {
+            line(painter, begun(Deed::Certificate), &escape(&wizard_acme::told(words, &self.acme)));
+        }
         if self.policy().is_some() || begun(Deed::Policy).is_some() {
             let key = match self.stance() {
                 Stance::Simulate => "wizard.do_simulate",

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use crate::tui::action::{Command, Context};
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::confirm::{Confirm, Then};
+use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
@@ -12,6 +13,7 @@ use crate::tui::widgets::cursor::Cursor;
 use crate::types::address::{BlockEntry, ListedNetwork};
 use crate::types::calls::addresses::{AddBlock, ClearBlocks, NetworkList, RemoveBlock, RemoveNetwork};
 
+pub mod transfer;
 pub mod view;
 
 /// Which list the tab shows.
@@ -51,6 +53,10 @@ pub struct BlocklistTab {
     pub view: View,
     blocks: Cursor<IpNet>,
     networks: Cursor<IpNet>,
+    /// The list on its way into a file.
+    exporting: Option<transfer::Export>,
+    /// A file on its way into the list.
+    importing: Option<transfer::Import>,
 }
 
 impl BlocklistTab {
@@ -163,6 +169,14 @@ pub fn run(state: &mut State, command: Command) {
                 let confirm = Confirm::new("blocklist.unblock_title", body, "button.unblock", then);
                 overlays::open(state, Overlay::Confirm(confirm));
             }
+        }
+        Command::ImportBlocks => overlays::open(state, Overlay::Form(forms::import_blocks())),
+        Command::ExportBlocks if state.world.blocks_total == 0 => {
+            state.toast(Level::Info, state.words.say("blocklist.nothing_to_export").into_owned());
+        }
+        Command::ExportBlocks => {
+            let form = forms::export_blocks(state);
+            overlays::open(state, Overlay::Form(form));
         }
         Command::MakePermanent => {
             let rows = block_rows(state);

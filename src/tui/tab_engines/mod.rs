@@ -9,8 +9,8 @@ use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::{self, Overlay, forms};
 use crate::tui::state::{Detail, State};
 use crate::tui::widgets::cursor::Cursor;
-use crate::types::calls::engines::{DetectEngines, EngineHealth, RemoveEngine};
-use crate::types::engine::EngineView;
+use crate::types::calls::engines::{AddEngine, DetectEngines, EngineHealth, RemoveEngine};
+use crate::types::engine::{EngineRecord, EngineView};
 use crate::types::ids::EngineId;
 
 pub mod view;
@@ -55,6 +55,8 @@ pub struct EnginesTab {
     pub detecting: Option<Ticket>,
     /// How far back the chart goes.
     pub span: ChartSpan,
+    /// The engine that the person was asked about, as it would be registered again.
+    pub removing: Option<AddEngine>,
 }
 
 /// The engines that the filter lets through.
@@ -86,6 +88,11 @@ fn selected_id(state: &State) -> Option<EngineId> {
     selected(state, &rows).map(|at| rows[at].record.id.clone())
 }
 
+fn selected_record(state: &State) -> Option<EngineRecord> {
+    let rows = rows(state);
+    selected(state, &rows).map(|at| rows[at].record.clone())
+}
+
 /// Selects a clicked row.
 pub fn select(state: &mut State, row: usize) {
     let mut cursor = std::mem::take(&mut state.engines.cursor);
@@ -105,6 +112,12 @@ pub fn run(state: &mut State, command: Command) {
             let form = forms::add_engine(state);
             overlays::open(state, Overlay::Form(form));
         }
+        Command::EditEngine => {
+            if let Some(record) = selected_record(state) {
+                let form = forms::edit_engine(state, &record);
+                overlays::open(state, Overlay::Form(form));
+            }
+        }
         Command::CheckEngine => {
             if let Some(id) = selected_id(state) {
                 state.call(EngineHealth { id: Some(id), since: state.engines.span.duration() });
@@ -113,6 +126,14 @@ pub fn run(state: &mut State, command: Command) {
         Command::RemoveEngine => {
             if let Some(id) = selected_id(state) {
                 let body = state.words.fill("engines.remove_body", &[("id", id.as_str())]);
+                state.engines.removing = selected_record(state).map(|record| AddEngine {
+                    id: record.id,
+                    kind: record.kind,
+                    url: record.url,
+                    api_key_env: record.api_key_env,
+                    direct: record.direct,
+                    slots: record.slots,
+                });
                 let then = Then::call(RemoveEngine { id });
                 overlays::open(
                     state,

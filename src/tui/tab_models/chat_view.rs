@@ -61,7 +61,7 @@ fn draw_conversation(state: &State, painter: &mut Painter<'_>, area: Rect) {
         let from = lines.len().saturating_sub(page);
         (lines, from, None)
     };
-    painter.geometry.lists.insert(ListId::Detail, ListGeometry { offset, page });
+    painter.geometry.lists.insert(ListId::Detail, ListGeometry { offset, page, base: 0 });
     for (number, (line, role)) in lines.iter().skip(offset).take(page).enumerate() {
         painter.text(row(place, cells(number)), line, *role);
     }

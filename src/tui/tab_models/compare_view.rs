@@ -14,6 +14,7 @@ use crate::tui::view::views_panel;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::types::chat::ChatAnswer;
 use crate::types::comparison::{ComparedModel, ComparedRun, Medians};
+use crate::types::failure::Failure;
 use crate::types::request::TokenSource;
 use crate::types::text::escape;
 
@@ -95,7 +96,7 @@ struct Column<'a> {
     reasoning: &'a str,
     text: &'a str,
     /// Why the shown run failed.
-    failed: Option<&'a str>,
+    failed: Option<&'a Failure>,
     /// How it stands.
     standing: Line,
     /// First token in milliseconds, tokens per second, tokens, milliseconds in all.
@@ -129,7 +130,7 @@ fn of_lane<'a>(state: &'a State, lane: &'a Lane, runs: u32, running: bool) -> Co
         None => [lane.first.map(|first| text::millis(first.as_secs_f64() * 1000.0)), None, None, None],
     };
     let failed = match last {
-        Some(ComparedRun::Failed(failure)) => Some(failure.message.as_str()),
+        Some(ComparedRun::Failed(failure)) => Some(failure),
         _ => None,
     };
     Column { model: &lane.model, reasoning: &lane.reasoning, text: &lane.text, failed, standing, figures }
@@ -141,7 +142,7 @@ fn of_model<'a>(state: &'a State, model: &'a ComparedModel) -> Column<'a> {
     let failures = model.runs.iter().filter(|run| run.answer().is_none()).count();
     let (reasoning, text, failed) = match model.runs.last() {
         Some(ComparedRun::Answer(answer)) => (answer.reasoning.as_str(), answer.text.as_str(), None),
-        Some(ComparedRun::Failed(failure)) => ("", "", Some(failure.message.as_str())),
+        Some(ComparedRun::Failed(failure)) => ("", "", Some(failure)),
         None => ("", "", None),
     };
     let runs = model.runs.len().to_string();
@@ -190,7 +191,11 @@ fn column_lines(state: &State, column: &Column<'_>, width: usize) -> Vec<Line> {
         add(column.reasoning, Role::Muted);
     }
     add(column.text, Role::Text);
-    add(column.failed.unwrap_or_default(), Role::Error);
+    if let Some(failure) = column.failed {
+        add(&failure.message, Role::Error);
+        add(failure.hint.as_deref().unwrap_or_default(), Role::Muted);
+        add(failure.request_id.as_deref().unwrap_or_default(), Role::Faint);
+    }
     lines
 }
 
@@ -212,7 +217,7 @@ fn draw_columns(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let columns = columns(state);
     let width = area.width / cells(columns.len().max(1));
     let page = usize::from(area.height.saturating_sub(2 + FIGURES + 1));
-    painter.geometry.lists.insert(ListId::Detail, ListGeometry { offset: 0, page });
+    painter.geometry.lists.insert(ListId::Detail, ListGeometry { offset: 0, page, base: 0 });
     let wrap = text_width(area.width, columns.len());
     for (number, column) in columns.iter().enumerate() {
         let x = area.x + cells(number) * width;

@@ -13,12 +13,12 @@ use crate::tui::tab_models::chat::Towards;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::widgets::fuzzy;
-use crate::tui::widgets::table::Order;
 use crate::types::calls::models::{DeleteModel, LoadModel, RefreshModels, UnloadModel};
 use crate::types::calls::profiles::DeleteProfile;
 use crate::types::engine::{Capability, ModelView};
 use crate::types::ids::CanonicalModel;
-use crate::types::text::escape;
+use crate::types::order::Order;
+use crate::types::text::{escape, mentions};
 
 pub mod chat;
 pub mod chat_view;
@@ -119,16 +119,41 @@ pub fn rows(state: &State) -> Vec<&ModelView> {
     fuzzy::best(rows, wanted, |model| format!("{} {}", model.listed_as, model.name.engine))
 }
 
-/// Names of the models that can chat, as clients ask for them; those whose engine does not tell count as such.
+/// What models are called that have another purpose than to chat, as those call them who make them. Asked only where the
+/// engine does not tell what a model can do: whoever knows better types the name.
+const OTHER_PURPOSES: [&str; 12] = [
+    "embed",
+    "rerank",
+    "whisper",
+    "tts",
+    "dall-e",
+    "moderation",
+    "bge-",
+    "e5-",
+    "gte-",
+    "minilm",
+    "stable-diffusion",
+    "clip-",
+];
+
+/// Names of the models that can chat, as clients ask for them; of those whose engine does not tell, all that are not named
+/// for something else.
 #[must_use]
 pub fn chatting(state: &State) -> Vec<String> {
-    let able = |model: &&ModelView| {
-        model.available && (model.capabilities.is_empty() || model.capabilities.contains(&Capability::Chat))
-    };
+    let able = |model: &&ModelView| model.available && can_chat(model);
     let mut names: Vec<String> = state.world.models.iter().filter(able).map(|m| m.listed_as.to_string()).collect();
     names.sort();
     names.dedup();
     names
+}
+
+/// Whether a model can chat, as far as its engine or its name tells.
+fn can_chat(model: &ModelView) -> bool {
+    if model.capabilities.is_empty() {
+        !OTHER_PURPOSES.iter().any(|word| mentions(&model.listed_as, word))
+    } else {
+        model.capabilities.contains(&Capability::Chat)
+    }
 }
 
 /// The contexts of the tab's keys.
@@ -225,9 +250,13 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::MarkModel => {
             let rows = rows(state);
-            let model = selected(state, &rows).map(|at| rows[at].listed_as.to_string());
-            if let Some(model) = model {
-                compare::mark(state, &model);
+            let Some(model) = selected(state, &rows).map(|at| rows[at]) else { return };
+            let (name, chats) = (model.listed_as.to_string(), can_chat(model));
+            if chats || state.models.compare.has(&name) {
+                compare::mark(state, &name);
+            } else {
+                let note = state.words.fill("compare.cannot_chat", &[("model", &escape(&name))]);
+                state.toast(Level::Warn, note);
             }
         }
         Command::CompareMarked => compare::open(state),

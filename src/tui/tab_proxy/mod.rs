@@ -1,7 +1,5 @@
 //! The Proxy tab: the listener and its addresses, live requests with their timing, API keys, and what was used.
 
-use std::collections::VecDeque;
-
 use crate::tui::action::{Command, Context};
 use crate::tui::effect::Ticket;
 use crate::tui::geometry::ListId;
@@ -12,6 +10,7 @@ use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::update::read_store;
 use crate::tui::widgets::cursor::Cursor;
+use crate::tui::window::{Ask, Edge, Flow};
 use crate::types::calls::keys::{RevokeKey, RotateKey};
 use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::ids::{KeyId, RequestId};
@@ -21,6 +20,7 @@ use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
 pub mod leak;
+pub mod list;
 pub mod load;
 pub mod requests;
 pub mod usage;
@@ -56,10 +56,9 @@ impl View {
 pub struct ProxyTab {
     /// Which list is in front.
     pub view: View,
-    requests: Cursor<RequestId>,
+    /// The list of requests.
+    pub requests: list::Requests,
     keys: Cursor<KeyId>,
-    /// The requests as they were when the view was paused.
-    frozen: Option<VecDeque<RequestRow>>,
     /// A start that the console began by itself.
     pub starting: Option<Ticket>,
     /// The setup wizard as it was left.
@@ -74,9 +73,8 @@ impl Default for ProxyTab {
     fn default() -> Self {
         Self {
             view: View::Requests,
-            requests: Cursor::following(),
+            requests: list::Requests::default(),
             keys: Cursor::default(),
-            frozen: None,
             starting: None,
             wizard: None,
             policy: None,
@@ -89,7 +87,7 @@ impl ProxyTab {
     /// Whether the live list stands still.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.frozen.is_some()
+        self.requests.flow == Flow::Paused
     }
 
     /// Whether the selection stays at the newest request.
@@ -111,26 +109,6 @@ pub fn contexts(state: &State) -> Vec<Context> {
 
 fn wanted(state: &State) -> String {
     state.filters[Tab::Proxy as usize].input.text().trim().to_lowercase()
-}
-
-/// The requests to show, newest first.
-#[must_use]
-pub fn request_rows(state: &State) -> Vec<&RequestRow> {
-    let wanted = wanted(state);
-    let all = state.proxy.frozen.as_ref().unwrap_or(&state.world.requests);
-    let fits = |row: &&RequestRow| {
-        let has = |text: &str| text.to_lowercase().contains(&wanted);
-        wanted.is_empty()
-            || has(&row.path)
-            || has(row.id.as_str())
-            || has(&row.client.to_string())
-            || has(&row.status.to_string())
-            || row.model.as_deref().is_some_and(has)
-            || row.engine.as_ref().is_some_and(|engine| has(engine.as_str()))
-            || row.key_label.as_deref().is_some_and(has)
-            || row.error_code.as_deref().is_some_and(has)
-    };
-    all.iter().filter(fits).collect()
 }
 
 /// The keys to show.
@@ -156,7 +134,7 @@ fn key_key(key: &KeyView) -> KeyId {
 /// The selected request.
 #[must_use]
 pub fn selected_request(state: &State, rows: &[&RequestRow]) -> Option<usize> {
-    (!rows.is_empty()).then(|| state.proxy.requests.place(rows, request_key))
+    (!rows.is_empty()).then(|| state.proxy.requests.cursor.place(rows, request_key))
 }
 
 /// The selected key.
@@ -169,9 +147,10 @@ pub fn selected_key(state: &State, rows: &[&KeyView]) -> Option<usize> {
 pub fn select(state: &mut State, row: usize) {
     match state.proxy.view {
         View::Requests => {
-            let mut cursor = state.proxy.requests.clone();
-            cursor.select(row, &request_rows(state), request_key);
-            state.proxy.requests = cursor;
+            let row = state.geometry.row_now(ListId::Requests, state.proxy.requests.window.base(), row);
+            let mut cursor = state.proxy.requests.cursor.clone();
+            cursor.select(row, &list::rows(state), request_key);
+            state.proxy.requests.cursor = cursor;
         }
         View::Keys => {
             let mut cursor = state.proxy.keys.clone();
@@ -225,12 +204,19 @@ pub fn run(state: &mut State, command: Command) {
         Command::RevokeKey => ask_about_key(state, KeyDeed::Revoke),
         Command::RevokeLeaked => leak::look(state),
         Command::PauseRequests => {
-            state.proxy.frozen = if state.proxy.is_paused() { None } else { Some(state.world.requests.clone()) };
+            state.proxy.requests.flow = state.proxy.requests.flow.toggled();
+            list::catch_up(state);
         }
         Command::FollowRequests => {
-            state.proxy.frozen = None;
-            state.proxy.requests.top();
+            let requests = &mut state.proxy.requests;
+            requests.flow = Flow::Runs;
+            (requests.by, requests.order) = Default::default();
+            list::settle(state);
+            state.proxy.requests.cursor.top();
+            list::refill(state);
         }
+        Command::SortRequests => state.proxy.requests.by = list::next_column(state.proxy.requests.by),
+        Command::ReverseRequests => state.proxy.requests.order = state.proxy.requests.order.reversed(),
         Command::Open if state.proxy.view.shows_usage() => {}
         Command::Open => state.detail = Detail::Open,
         Command::Copy => copy(state),
@@ -242,12 +228,7 @@ pub fn run(state: &mut State, command: Command) {
 
 fn step(state: &mut State, command: Command) {
     match state.proxy.view {
-        View::Requests => {
-            let page = state.geometry.page(ListId::Requests);
-            let mut cursor = state.proxy.requests.clone();
-            cursor.step(command, page, &request_rows(state), request_key);
-            state.proxy.requests = cursor;
-        }
+        View::Requests => step_requests(state, command),
         View::Keys => {
             let page = state.geometry.page(ListId::Keys);
             let mut cursor = state.proxy.keys.clone();
@@ -258,10 +239,28 @@ fn step(state: &mut State, command: Command) {
     }
 }
 
+fn step_requests(state: &mut State, command: Command) {
+    let window = &state.proxy.requests.window;
+    match command {
+        Command::First if window.top() != Edge::Reached => {
+            state.proxy.requests.cursor.top();
+            list::refill(state);
+        }
+        Command::Last if window.bottom() != Edge::Reached && state.is_live() => list::request(state, Ask::End),
+        _ => {
+            state.proxy.requests.window.retry();
+            let page = state.geometry.page(ListId::Requests);
+            let mut cursor = state.proxy.requests.cursor.clone();
+            cursor.step(command, page, &list::rows(state), request_key);
+            state.proxy.requests.cursor = cursor;
+        }
+    }
+}
+
 fn copy(state: &mut State) {
     let text = match state.proxy.view {
         View::Requests => {
-            let rows = request_rows(state);
+            let rows = list::rows(state);
             selected_request(state, &rows).map(|at| rows[at].id.to_string())
         }
         View::Keys => {

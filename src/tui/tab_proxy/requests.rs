@@ -7,34 +7,43 @@ use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::signs;
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_proxy;
+use crate::tui::tab_proxy::{self, list};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::widgets::chart;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Align, Cell, Column, Table, Width};
+use crate::types::calls::requests::RequestColumn;
+use crate::types::order::Order;
 use crate::types::request::{Progress, RequestEnd, RequestRow, TokenSource};
 use crate::types::text::escape;
 
 /// Draws the table.
 pub fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&RequestRow], selected: Option<usize>) {
     let say = |key| state.words.say(key);
+    let (by, order) = state.proxy.requests.sorted();
+    let live = by == RequestColumn::Time && order == Order::Descending;
+    let sorted = |column: RequestColumn| (by == column && !live).then_some(order);
     let columns = [
-        Column::text(say("column.time"), Width::Exact(8), 1),
-        Column { align: Align::Right, ..Column::text(say("column.status"), Width::Exact(6), 0) },
+        Column { order: sorted(RequestColumn::Time), ..Column::text(say("column.time"), Width::Exact(8), 1) },
+        Column {
+            align: Align::Right,
+            order: sorted(RequestColumn::Status),
+            ..Column::text(say("column.status"), Width::Exact(6), 0)
+        },
         Column::text(say("column.route"), Width::Share { min: 16, weight: 2 }, 0),
         Column::text(say("column.model"), Width::Share { min: 12, weight: 2 }, 2),
         Column::text(say("column.engine"), Width::Share { min: 9, weight: 1 }, 6),
         Column::text(say("column.key"), Width::Share { min: 8, weight: 1 }, 5),
         Column::number(say("column.tokens_in"), 6, 7),
-        Column::number(say("column.tokens_out"), 6, 3),
-        Column::number(say("column.ttft"), 7, 4),
-        Column::number(say("column.latency"), 8, 1),
+        Column { order: sorted(RequestColumn::Tokens), ..Column::number(say("column.tokens_out"), 6, 3) },
+        Column { order: sorted(RequestColumn::FirstToken), ..Column::number(say("column.ttft"), 7, 4) },
+        Column { order: sorted(RequestColumn::Latency), ..Column::number(say("column.latency"), 8, 1) },
         Column::number(say("column.token_rate"), 6, 8),
     ];
     let off = painter.symbols.off;
     let table = Table { list: ListId::Requests, columns: &columns, rows: rows.len(), selected, target: Target::Row };
-    table::draw(painter, area, &table, |index, column| {
+    table::draw_part(painter, area, &table, list::slide(state), |index, column| {
         let request = rows[index];
         let none = || Cell::new(off, Role::Faint);
         match column {
@@ -200,7 +209,7 @@ fn draw_stages(painter: &mut Painter<'_>, area: Rect, request: &RequestRow) -> u
 /// Asks another model the same: in the chat tester, with the model of the request chosen. What was asked is not kept, so
 /// that it says why the question must be typed.
 pub fn replay(state: &mut State) {
-    let rows = tab_proxy::request_rows(state);
+    let rows = list::rows(state);
     let Some(request) = tab_proxy::selected_request(state, &rows).map(|at| rows[at]) else { return };
     let model = request.model.as_deref().map(str::to_owned);
     let body = state.words.fill("replay.no_body", &[("id", request.id.as_str())]);
@@ -211,7 +220,7 @@ pub fn replay(state: &mut State) {
 /// Copies a command that asks for the same thing again. Bodies are not kept, so the body is a small one that fits
 /// the route; the key is left as a variable, because it is known to nobody.
 pub fn copy_as_curl(state: &mut State) {
-    let rows = tab_proxy::request_rows(state);
+    let rows = list::rows(state);
     let Some(request) = tab_proxy::selected_request(state, &rows).map(|at| rows[at]) else { return };
     let text = curl(state.world.base_url().unwrap_or("http://127.0.0.1:8484"), request);
     let what = state.words.say("request.as_curl");

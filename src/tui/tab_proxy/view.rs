@@ -4,16 +4,20 @@ use ratatui::layout::Rect;
 
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_proxy::{self, View, load, requests, usage};
+use crate::tui::tab_proxy::{self, View, list, load, requests, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title, proxy_signs, split_detail, views_panel};
+use crate::tui::view::{PanelTitle, empty, panel_title, proxy_signs, split_detail, views_panel};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::tui::window::Ask;
 use crate::types::egress::{EgressState, EgressStatus};
 use crate::types::key::{KeyView, Priority, Right};
 use crate::types::listener::{ListenerPhase, ListenerStatus, OwnerKind};
 use crate::types::text::escape;
+
+/// Names of the views, in their order.
+const VIEWS: [&str; 4] = ["proxy.requests", "proxy.keys", "proxy.usage", "proxy.load"];
 
 /// Rows of the panel above, borders included.
 const STATUS_ROWS: u16 = 5;
@@ -142,38 +146,59 @@ fn label_width(painter: &Painter<'_>, keys: &[&'static str]) -> u16 {
 
 /// Draws a frame whose title names all views and answers its inside.
 pub(super) fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
-    const NAMES: [&str; 4] = ["proxy.requests", "proxy.keys", "proxy.usage", "proxy.load"];
     let front = state.proxy.view as usize;
-    let title = panel_title(state, NAMES[front], shown, all);
+    let title = panel_title(state, VIEWS[front], shown, all);
     let emphasis = Emphasis::when(state.detail == Detail::Closed);
     let counted = state.proxy.view != View::Load;
-    views_panel(painter, area, &NAMES, front, counted.then_some(&title), emphasis)
+    views_panel(painter, area, &VIEWS, front, counted.then_some(&title), emphasis)
 }
 
 fn draw_requests(state: &State, painter: &mut Painter<'_>, area: Rect) {
-    let rows = tab_proxy::request_rows(state);
+    let rows = list::rows(state);
     let selected = tab_proxy::selected_request(state, &rows);
-    let (list, detail) = split_detail(state, area, selected.is_some());
-    if let Some(list) = list {
-        let inside = draw_frame(state, painter, list, rows.len(), state.world.requests.len());
-        if state.proxy.is_paused() {
-            let note = painter.say("list.paused");
-            painter.foot_note(list, &note, Role::Warn);
-        } else if !state.proxy.follows() && !rows.is_empty() {
-            let note = painter.words.fill(
-                "list.not_following",
-                &[("key", &state.keymap.first(crate::tui::action::Command::FollowRequests))],
-            );
-            painter.foot_note(list, &note, Role::Muted);
-        }
+    let (left, detail) = split_detail(state, area, selected.is_some());
+    if let Some(left) = left {
+        let title = PanelTitle::of_part(state, "proxy.requests", rows.len(), list::total(state));
+        let emphasis = Emphasis::when(state.detail == Detail::Closed);
+        let inside = views_panel(painter, left, &VIEWS, View::Requests as usize, Some(&title), emphasis);
+        draw_requests_note(state, painter, left, selected);
         if rows.is_empty() {
-            empty(state, painter, inside, state.world.requests.len(), &["proxy.no_requests", "proxy.no_requests_hint"]);
+            let all = if state.filter().input.is_empty() { 0 } else { state.world.requests.len() };
+            if let Some(failure) = state.proxy.requests.window.failure() {
+                painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
+            } else if state.proxy.requests.window.asked().is_none() {
+                empty(state, painter, inside, all, &["proxy.no_requests", "proxy.no_requests_hint"]);
+            }
         } else {
             requests::draw_table(state, painter, inside, &rows, selected);
         }
     }
     if let (Some(area), Some(at)) = (detail, selected) {
         requests::draw_detail(state, painter, area, rows[at]);
+    }
+}
+
+fn draw_requests_note(state: &State, painter: &mut Painter<'_>, area: Rect, selected: Option<usize>) {
+    let window = &state.proxy.requests.window;
+    let at_end = selected.is_none_or(|at| at + 1 == window.rows().len());
+    let waits = match window.asked() {
+        Some(Ask::Top) => selected == Some(0),
+        Some(Ask::Bottom) => at_end,
+        Some(Ask::Start | Ask::End | Ask::Around) => true,
+        None => false,
+    };
+    if let Some(failure) = window.failure() {
+        painter.foot_note(area, &escape(&failure.message), Role::Error);
+    } else if waits {
+        let note = painter.say("proxy.loading");
+        painter.foot_note(area, &note, Role::Info);
+    } else if state.proxy.is_paused() {
+        let note = painter.say("list.paused");
+        painter.foot_note(area, &note, Role::Warn);
+    } else if !state.proxy.follows() && selected.is_some() {
+        let key = state.keymap.first(crate::tui::action::Command::FollowRequests);
+        let note = painter.words.fill("list.not_following", &[("key", &key)]);
+        painter.foot_note(area, &note, Role::Muted);
     }
 }
 

@@ -1,35 +1,36 @@
 //! The Security tab: security events as they happen, and older ones page by page.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use crate::tui::action::Command;
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
-use crate::tui::signs;
 use crate::tui::state::{Detail, State};
+use crate::tui::tab_security::list::Query;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
-use crate::tui::world::AuditEnd;
+use crate::tui::window::{Ask, Edge, Flow, Window};
 use crate::types::audit::{AuditRow, Severity};
-use crate::types::calls::audit::ListAudit;
+use crate::types::calls::audit::AuditColumn;
 use crate::types::clock::UnixMillis;
-use crate::types::failure::Outcome;
 
+pub mod list;
 pub mod overview;
 pub mod view;
-
-/// Rows of an older page.
-const PAGE: u32 = 200;
 
 /// What the tab remembers.
 #[derive(Debug)]
 pub struct SecurityTab {
     cursor: Cursor<u64>,
-    /// The least severity that is shown.
-    pub least: Severity,
-    frozen: Option<VecDeque<AuditRow>>,
+    window: Window<AuditRow>,
+    /// What the person chose: severity, span and order; the text is in the tab's filter.
+    pub chosen: Query,
+    /// What is in force for what is held.
+    query: Query,
+    flow: Flow,
+    /// Number of the oldest event of the log, once it was met.
+    oldest: Option<u64>,
     /// When the counts of the last day were asked for.
     pub counts_asked: Option<UnixMillis>,
     /// The event that is looked for, while its page is read.
@@ -38,7 +39,16 @@ pub struct SecurityTab {
 
 impl Default for SecurityTab {
     fn default() -> Self {
-        Self { cursor: Cursor::following(), least: Severity::Low, frozen: None, counts_asked: None, sought: None }
+        Self {
+            cursor: Cursor::following(),
+            window: Window::default(),
+            chosen: Query::default(),
+            query: Query::default(),
+            flow: Flow::Runs,
+            oldest: None,
+            counts_asked: None,
+            sought: None,
+        }
     }
 }
 
@@ -46,38 +56,41 @@ impl SecurityTab {
     /// Whether the timeline stands still.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.frozen.is_some()
+        self.flow == Flow::Paused
     }
 
     /// Whether the selection stays at the newest event.
     #[must_use]
     pub fn follows(&self) -> bool {
-        self.cursor.follows()
+        self.query.is_live() && self.window.top() == Edge::Reached && self.cursor.follows()
+    }
+
+    /// What is held of the list.
+    #[must_use]
+    pub fn window(&self) -> &Window<AuditRow> {
+        &self.window
+    }
+
+    /// What is read will not come any more.
+    pub fn forget_calls(&mut self) {
+        // The owner that would have answered is gone, and the call with it.
+        let _gone = self.window.forget();
+        self.sought = None;
     }
 }
 
-/// The events to show, newest first.
+/// The events to show, in their order.
 #[must_use]
 pub fn rows(state: &State) -> Vec<&AuditRow> {
-    let wanted = state.filters[Tab::Security as usize].input.text().trim().to_lowercase();
-    let all = state.security.frozen.as_ref().unwrap_or(&state.world.audit);
-    let fits = |row: &&AuditRow| {
-        let event = &row.event;
-        let has = |text: &str| text.to_lowercase().contains(&wanted);
-        event.severity >= state.security.least
-            && (wanted.is_empty()
-                || has(&event.details)
-                || has(&state.words.say(signs::kind(event.kind)))
-                || event.address.is_some_and(|address| has(&address.to_string()))
-                || event.endpoint.as_deref().is_some_and(has)
-                || event.request_id.as_ref().is_some_and(|id| has(id.as_str()))
-                || event.key.as_ref().is_some_and(|key| has(key.as_str())))
-    };
-    all.iter().filter(fits).collect()
+    state.security.window.rows().iter().collect()
 }
 
 fn key(row: &AuditRow) -> u64 {
     row.sequence
+}
+
+fn selected_place(state: &State) -> usize {
+    state.security.cursor.place(&rows(state), key)
 }
 
 /// The selected row.
@@ -88,48 +101,38 @@ pub fn selected(state: &State, rows: &[&AuditRow]) -> Option<usize> {
 
 /// Selects a clicked row.
 pub fn select(state: &mut State, row: usize) {
+    let row = state.geometry.row_now(ListId::Audit, state.security.window.base(), row);
     let mut cursor = state.security.cursor.clone();
     cursor.select(row, &rows(state), key);
     state.security.cursor = cursor;
 }
 
-/// Shows an event of the audit log, whatever the filters hide. One that is older than what is kept here is read: the
-/// timeline stands still at it then.
+/// Shows an event of the audit log, whatever the filters hide. One that is older than what is held is read.
 pub fn jump(state: &mut State, sequence: u64) {
     crate::tui::update::show_tab(state, Tab::Security);
     state.filters[Tab::Security as usize].input.clear();
-    state.security.least = Severity::Low;
-    state.security.frozen = None;
-    if state.world.audit.iter().any(|row| row.sequence == sequence) {
-        land(state, sequence);
+    state.security.chosen = Query::default();
+    state.security.flow = Flow::Runs;
+    list::settle(state);
+    state.security.sought = Some(sequence);
+    if state.security.window.find(&sequence).is_some() {
+        land(state);
     } else {
-        state.security.sought = Some(sequence);
-        state.read(ListAudit { before: Some(sequence.saturating_add(1)), limit: PAGE, ..ListAudit::default() });
+        list::request(state, Ask::Around, Some(sequence));
     }
 }
 
-fn land(state: &mut State, sequence: u64) {
-    let mut cursor = state.security.cursor.clone();
-    let rows = rows(state);
-    let place = rows.iter().position(|row| row.sequence <= sequence).unwrap_or(0);
-    cursor.select(place, &rows, key);
-    state.security.cursor = cursor;
-    state.detail = Detail::Open;
-}
-
-/// Takes a page of the audit log: older rows, or those around the event that is looked for.
-pub fn take_page(state: &mut State, call: &ListAudit, outcome: Outcome<Vec<AuditRow>>) {
-    let sought = state.security.sought.filter(|sequence| call.before == Some(sequence.saturating_add(1)));
-    let Some(sequence) = sought else { return state.world.add_older_audit(outcome) };
-    state.security.sought = None;
-    match outcome {
-        Ok(page) if !page.is_empty() => {
-            state.security.frozen = Some(page.into());
-            land(state, sequence);
+/// Selects the event that was looked for, or the next older one.
+fn land(state: &mut State) {
+    let Some(sequence) = state.security.sought.take() else { return };
+    let found = state.security.window.rows().iter().find(|row| row.sequence <= sequence);
+    match found.map(|row| row.sequence) {
+        Some(found) => {
+            state.security.cursor.at(found);
+            state.detail = Detail::Open;
         }
         // Archived meanwhile.
-        Ok(_) => state.toast(Level::Warn, state.words.say("alerts.event_gone").into_owned()),
-        Err(failure) => state.complain(&failure),
+        None => state.toast(Level::Warn, state.words.say("alerts.event_gone").into_owned()),
     }
 }
 
@@ -137,43 +140,51 @@ pub fn take_page(state: &mut State, call: &ListAudit, outcome: Outcome<Vec<Audit
 pub fn run(state: &mut State, command: Command) {
     match command {
         Command::PauseAudit => {
-            state.security.frozen = if state.security.is_paused() { None } else { Some(state.world.audit.clone()) };
+            state.security.flow = state.security.flow.toggled();
+            list::catch_up(state);
         }
         Command::FollowAudit => {
-            state.security.frozen = None;
+            state.security.flow = Flow::Runs;
+            let chosen = &mut state.security.chosen;
+            (chosen.by, chosen.order) = Default::default();
+            list::settle(state);
             state.security.cursor.top();
+            list::refill(state);
         }
         Command::SeverityFilter => {
-            state.security.least = match state.security.least {
+            state.security.chosen.least = match state.security.chosen.least {
                 Severity::Low => Severity::Medium,
                 Severity::Medium => Severity::High,
                 Severity::High => Severity::Critical,
                 Severity::Critical => Severity::Low,
             };
         }
+        Command::EventSpan => state.security.chosen.span = state.security.chosen.span.next(),
+        Command::SortEvents => {
+            state.security.chosen.by = match state.security.chosen.by {
+                AuditColumn::Time => AuditColumn::Severity,
+                AuditColumn::Severity => AuditColumn::Kind,
+                AuditColumn::Kind => AuditColumn::Time,
+            };
+        }
+        Command::ReverseEvents => state.security.chosen.order = state.security.chosen.order.reversed(),
         Command::BlockSource => block_source(state),
         Command::Open => state.detail = Detail::Open,
         Command::Copy => copy(state),
+        Command::First if state.security.window.top() != Edge::Reached => {
+            state.security.cursor.top();
+            list::refill(state);
+        }
+        Command::Last if state.security.window.bottom() != Edge::Reached && state.is_live() => {
+            list::request(state, Ask::End, None);
+        }
         _ => {
+            state.security.window.retry();
             let page = state.geometry.page(ListId::Audit);
             let mut cursor = state.security.cursor.clone();
-            let rows = rows(state);
-            cursor.step(command, page, &rows, key);
-            let at_end = rows.is_empty() || cursor.place(&rows, key) + 1 == rows.len();
+            cursor.step(command, page, &rows(state), key);
             state.security.cursor = cursor;
-            if at_end && !state.security.is_paused() {
-                read_older(state);
-            }
         }
-    }
-}
-
-/// Asks for the page before the oldest row.
-fn read_older(state: &mut State) {
-    let Some(before) = state.world.audit.back().map(|row| row.sequence) else { return };
-    if state.world.audit_end == AuditEnd::More && state.is_live() {
-        state.world.audit_end = AuditEnd::Loading;
-        state.read(ListAudit { before: Some(before), limit: PAGE, ..ListAudit::default() });
     }
 }
 

@@ -5,14 +5,16 @@ use ratatui::layout::Rect;
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::signs::{kind, severity};
 use crate::tui::state::{Detail, State};
-use crate::tui::tab_security::{self, overview};
+use crate::tui::tab_security::list::Span;
+use crate::tui::tab_security::{self, list, overview};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title, split_detail};
+use crate::tui::view::{PanelTitle, empty, split_detail};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
-use crate::tui::world::AuditEnd;
+use crate::tui::window::Ask;
 use crate::types::audit::{AuditRow, Severity};
+use crate::types::calls::audit::AuditColumn;
 use crate::types::text::escape;
 
 /// Draws it.
@@ -24,19 +26,27 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let area = below(area, above);
     let rows = tab_security::rows(state);
     let selected = tab_security::selected(state, &rows);
-    let (list, detail) = split_detail(state, area, selected.is_some());
-    if let Some(list) = list {
-        let title = panel_title(state, "tab.security", rows.len(), state.world.audit.len());
+    let (left, detail) = split_detail(state, area, selected.is_some());
+    if let Some(left) = left {
+        let title = PanelTitle::of_part(state, "tab.security", rows.len(), list::total(state));
         let [name, count, filter] = title.parts();
-        let least = match state.security.least {
+        let chosen = &state.security.chosen;
+        let mut limits = match chosen.least {
             Severity::Low => String::new(),
-            least => format!("  ≥ {}", painter.say(severity(least).0)),
+            least => format!("  {} {}", painter.symbols.at_least, painter.say(severity(least).0)),
         };
-        let parts = [name, count, filter, (least.as_str(), Role::Accent)];
-        let inside = painter.panel_with(list, &parts, Emphasis::when(state.detail == Detail::Closed));
-        draw_note(state, painter, list, rows.len());
+        if chosen.span != Span::All {
+            limits.push_str(&format!("  {}", painter.say(chosen.span.word())));
+        }
+        let parts = [name, count, filter, (limits.as_str(), Role::Accent)];
+        let inside = painter.panel_with(left, &parts, Emphasis::when(state.detail == Detail::Closed));
+        draw_note(state, painter, left, selected);
         if rows.is_empty() {
-            empty(state, painter, inside, state.world.audit.len(), &["security.empty", "security.empty_hint"]);
+            if let Some(failure) = state.security.window().failure() {
+                painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
+            } else if state.security.window().asked().is_none() {
+                empty(state, painter, inside, state.world.audit.len(), &["security.empty", "security.empty_hint"]);
+            }
         } else {
             draw_table(state, painter, inside, &rows, selected);
         }
@@ -46,34 +56,47 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     }
 }
 
-fn draw_note(state: &State, painter: &mut Painter<'_>, list: Rect, rows: usize) {
-    if let Some(failure) = &state.world.audit_failure {
-        painter.foot_note(list, &escape(&failure.message), Role::Error);
+fn draw_note(state: &State, painter: &mut Painter<'_>, area: Rect, selected: Option<usize>) {
+    let window = state.security.window();
+    let at_end = selected.is_none_or(|at| at + 1 == window.rows().len());
+    let waits = match window.asked() {
+        Some(Ask::Top) => selected == Some(0),
+        Some(Ask::Bottom) => at_end,
+        Some(Ask::Start | Ask::End | Ask::Around) => true,
+        None => false,
+    };
+    if let Some(failure) = window.failure() {
+        painter.foot_note(area, &escape(&failure.message), Role::Error);
+    } else if waits {
+        let note = painter.say("security.loading");
+        painter.foot_note(area, &note, Role::Info);
     } else if state.security.is_paused() {
         let note = painter.say("list.paused");
-        painter.foot_note(list, &note, Role::Warn);
-    } else if state.world.audit_end == AuditEnd::Loading {
-        let note = painter.say("security.loading");
-        painter.foot_note(list, &note, Role::Info);
-    } else if !state.security.follows() && rows > 0 {
+        painter.foot_note(area, &note, Role::Warn);
+    } else if !state.security.follows() && selected.is_some() {
         let key = state.keymap.first(crate::tui::action::Command::FollowAudit);
         let note = painter.words.fill("list.not_following", &[("key", &key)]);
-        painter.foot_note(list, &note, Role::Muted);
+        painter.foot_note(area, &note, Role::Muted);
     }
 }
 
 fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&AuditRow], selected: Option<usize>) {
     let say = |key| state.words.say(key);
+    let chosen = &state.security.chosen;
+    let sorted = |by: AuditColumn| (chosen.by == by && !chosen.is_live()).then_some(chosen.order);
     let columns = [
-        Column::text(say("column.time"), Width::Exact(8), 1),
-        Column::text(say("column.severity"), Width::Exact(8), 0),
-        Column::text(say("column.event"), Width::Share { min: 18, weight: 1 }, 0),
+        Column { order: sorted(AuditColumn::Time), ..Column::text(say("column.time"), Width::Exact(8), 1) },
+        Column { order: sorted(AuditColumn::Severity), ..Column::text(say("column.severity"), Width::Exact(8), 0) },
+        Column {
+            order: sorted(AuditColumn::Kind),
+            ..Column::text(say("column.event"), Width::Share { min: 18, weight: 1 }, 0)
+        },
         Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2),
         Column::text(say("column.details"), Width::Share { min: 14, weight: 4 }, 3),
     ];
     let off = painter.symbols.off;
     let table = Table { list: ListId::Audit, columns: &columns, rows: rows.len(), selected, target: Target::Row };
-    table::draw(painter, area, &table, |index, column| {
+    table::draw_part(painter, area, &table, list::slide(state), |index, column| {
         let event = &rows[index].event;
         let (word, role) = severity(event.severity);
         match column {

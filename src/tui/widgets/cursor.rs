@@ -61,6 +61,17 @@ impl<K: PartialEq + Clone> Cursor<K> {
         self.index = 0;
     }
 
+    /// Goes to the last row.
+    pub fn at_last(&mut self) {
+        self.anchor = None;
+        self.index = usize::MAX;
+    }
+
+    /// Goes to the row of this key.
+    pub fn at(&mut self, key: K) {
+        self.anchor = Some(key);
+    }
+
     /// Whether it stays at the newest row.
     pub fn follows(&self) -> bool {
         self.first == FirstRow::Newest && self.anchor.is_none() && self.index == 0

@@ -8,6 +8,7 @@ pub mod fuzzy;
 pub mod input;
 pub mod painter;
 pub mod popup;
+pub mod search_list;
 pub mod symbols;
 pub mod table;
 pub mod text_area;

@@ -49,6 +49,8 @@ pub struct Symbols {
     pub levels: [&'static str; 9],
     /// Before the highest value of a class.
     pub at_most: &'static str,
+    /// Before the least value of a choice.
+    pub at_least: &'static str,
     /// Shades of a heat strip, light to dark.
     pub shades: [&'static str; 4],
     /// A filled part of a bar.
@@ -80,6 +82,7 @@ static UNICODE: Symbols = Symbols {
     celsius: "°C",
     levels: [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
     at_most: "≤",
+    at_least: "≥",
     shades: ["░", "▒", "▓", "█"],
     full: "━",
     empty: "─",
@@ -114,6 +117,7 @@ static ASCII: Symbols = Symbols {
     celsius: "C",
     levels: [" ", "_", "_", ".", "-", "-", "=", "=", "#"],
     at_most: "<",
+    at_least: ">",
     shades: [".", ":", "+", "#"],
     full: "=",
     empty: "-",
@@ -169,6 +173,7 @@ mod tests {
                 s.dot,
                 s.bar,
                 s.at_most,
+                s.at_least,
                 s.full,
                 s.empty,
                 s.thumb,

@@ -32,13 +32,17 @@ pub enum Align {
     Right,
 }
 
-/// Which way a table is sorted by a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Smallest first.
-    Ascending,
-    /// Largest first.
-    Descending,
+use crate::types::order::Order;
+
+/// Where the rows of a table lie in a list of which they are a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slide {
+    /// Place of the first row on a scale that stays when rows come before it or go.
+    pub base: i64,
+    /// Rows of the list before the first one.
+    pub above: usize,
+    /// Rows of the list; `None` when they are not counted: then those at hand.
+    pub all: Option<usize>,
 }
 
 /// A column.
@@ -121,6 +125,17 @@ const GAP: u16 = 2;
 
 /// Draws a table with a title row; `cell` is asked for what is in view.
 pub fn draw(painter: &mut Painter<'_>, area: Rect, table: &Table<'_>, cell: impl Fn(usize, usize) -> Cell) {
+    draw_part(painter, area, table, Slide::default(), cell);
+}
+
+/// Draws a table whose rows are a part of a longer list.
+pub fn draw_part(
+    painter: &mut Painter<'_>,
+    area: Rect,
+    table: &Table<'_>,
+    slide: Slide,
+    cell: impl Fn(usize, usize) -> Cell,
+) {
     if area.height < 2 || area.width < 4 {
         return;
     }
@@ -132,8 +147,8 @@ pub fn draw(painter: &mut Painter<'_>, area: Rect, table: &Table<'_>, cell: impl
     }
     let body = below(area, 1);
     let page = usize::from(body.height);
-    let offset = painter.before.scrolled(table.list, table.selected, table.rows, page);
-    painter.geometry.lists.insert(table.list, ListGeometry { offset, page });
+    let offset = painter.before.scrolled_part(table.list, slide.base, table.selected, table.rows, page);
+    painter.geometry.lists.insert(table.list, ListGeometry { offset, page, base: slide.base });
     for number in 0..page.min(table.rows.saturating_sub(offset)) {
         let index = offset + number;
         let line = row(body, cells(number));
@@ -151,7 +166,8 @@ pub fn draw(painter: &mut Painter<'_>, area: Rect, table: &Table<'_>, cell: impl
         }
         painter.hit(line, (table.target)(index));
     }
-    scroll_bar(painter, body, offset, page, table.rows);
+    let all = slide.all.unwrap_or(table.rows).max(slide.above + table.rows);
+    scroll_bar(painter, body, slide.above + offset, page, all);
 }
 
 fn draw_title(painter: &mut Painter<'_>, place: Rect, column: &Column) {

@@ -122,4 +122,28 @@ mod tests {
         assert_eq!((typed.text().as_str(), typed.lines()), ("one!\ntwo\nthree[31m", 3));
         assert!(!typed.is_blank() && TextBox::with(" \n ").is_blank());
     }
+
+    #[test]
+    fn a_selection_is_cut_put_elsewhere_and_replaced_by_what_is_typed_or_pasted() {
+        let mut typed = TextBox::with("one two");
+        let press = |typed: &mut TextBox, code, modifiers| typed.press(KeyEvent::new(code, modifiers));
+        for _ in 0..4 {
+            press(&mut typed, KeyCode::Left, KeyModifiers::SHIFT);
+        }
+        press(&mut typed, KeyCode::Char('x'), KeyModifiers::CONTROL);
+        assert_eq!(typed.text(), "one");
+        typed.go_to_top();
+        press(&mut typed, KeyCode::Char('y'), KeyModifiers::CONTROL);
+        assert_eq!(typed.text(), " twoone");
+        for _ in 0..3 {
+            press(&mut typed, KeyCode::Left, KeyModifiers::SHIFT);
+        }
+        press(&mut typed, KeyCode::Char('3'), KeyModifiers::NONE);
+        assert_eq!(typed.text(), " 3one");
+        press(&mut typed, KeyCode::Left, KeyModifiers::SHIFT);
+        typed.paste("four\nfive");
+        assert_eq!(typed.text(), " four\nfiveone");
+        press(&mut typed, KeyCode::Char('u'), KeyModifiers::CONTROL);
+        assert!(typed.text().starts_with(" 3") || typed.text().starts_with(" one"), "{}", typed.text());
+    }
 }
