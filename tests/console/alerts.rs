@@ -18,6 +18,7 @@ use flm::types::calls::expose::{
 use flm::types::engine::EngineKind;
 use flm::types::ids::EngineId;
 use flm::types::live::{LiveEvent, Noun};
+use flm::types::order::Place;
 use flm::types::secret::Secret;
 
 use crate::fixture::{NOW, answer, audit_row, busy, calls, draw, happen, press, screen_text, type_text};
@@ -178,13 +179,13 @@ fn enter_goes_to_the_event_also_when_it_is_older_than_what_is_kept() {
         _ => None,
     });
     let Some((ticket, call)) = page else { panic!("{asked:?}") };
-    assert_eq!(call.before, Some(10));
+    assert_eq!(call.place, Place::Behind(10));
     let rows = vec![
         audit_row(9, AuditKind::BlockAdded, Severity::High, "the very one"),
         audit_row(8, AuditKind::RuleHit, Severity::Low, "before"),
     ];
     answer(&mut state, *ticket, Reply::ListAudit(call.clone(), Ok(rows)));
-    assert!(state.security.is_paused(), "the timeline stands still there");
+    assert!(!state.security.follows(), "the selection stays there");
     assert!(screen_text(&draw(&mut state)).contains("the very one"));
     assert_eq!(state.world.audit.front().map(|row| row.sequence), Some(400), "what is kept stays");
 }

@@ -11,6 +11,7 @@ use flm::tui::update::update;
 use flm::types::calls::comparisons::{CompareModels, Keeping, ListComparisons, SaveComparison, ShowComparison};
 use flm::types::chat::Sampling;
 use flm::types::comparison::{CompareProgress, CompareTold, ComparedModel, ComparedRun, Comparison, ComparisonEntry};
+use flm::types::engine::ModelView;
 use flm::types::failure::{ErrorCode, Failure};
 
 use crate::chat::whole;
@@ -26,6 +27,30 @@ fn ready(language: &str, size: (u16, u16)) -> State {
     press(&mut state, "2 space j j j space m");
     type_text(&mut state, PROMPT);
     state
+}
+
+#[test]
+fn models_that_cannot_chat_are_neither_offered_nor_marked() {
+    let mut state = busy("en", (100, 30));
+    // Engines of OpenAI's kind do not tell what a model can do: its name does.
+    let like = state.world.models[0].clone();
+    for name in ["demo-embed", "bge-m3", "text-embedding-3-small", "jina-reranker-v2", "whisper-1"] {
+        let capabilities = std::collections::BTreeSet::new();
+        state.world.models.push(ModelView { listed_as: name.into(), capabilities, ..like.clone() });
+    }
+    let capabilities = std::collections::BTreeSet::new();
+    state.world.models.push(ModelView { listed_as: "gpt-oss-20b".into(), capabilities, ..like.clone() });
+    let offered = flm::tui::tab_models::chatting(&state);
+    assert!(offered.contains(&"gpt-oss-20b".to_owned()), "{offered:?}");
+    assert!(
+        !offered.iter().any(|name| name.contains("embed") || name.contains("rerank") || name == "bge-m3"),
+        "{offered:?}"
+    );
+    press(&mut state, "2 /");
+    type_text(&mut state, "demo-embed");
+    press(&mut state, "enter space");
+    assert!(state.models.compare.models.is_empty());
+    assert!(screen_text(&draw(&mut state)).contains("demo-embed does not chat"));
 }
 
 fn run(state: &mut State) -> (Ticket, CompareModels) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use flm::config::settings::Settings;
-use flm::tui::action::Action;
+use flm::tui::action::{Action, Command};
 use flm::tui::effect::{Answer, Effect, Reply, Request, Ticket};
 use flm::tui::keymap::Chord;
 use flm::tui::state::State;
@@ -19,6 +19,7 @@ use flm::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use flm::types::calls::addresses::{BlockPage, NetworkList};
 use flm::types::calls::engines::EngineKindInfo;
 use flm::types::calls::replay::{SecurityCounts, SecurityStats};
+use flm::types::calls::requests::{NumberedRequest, RequestPage};
 use flm::types::calls::settings::{SettingSource, SettingView};
 use flm::types::clock::UnixMillis;
 use flm::types::engine::{
@@ -29,6 +30,7 @@ use flm::types::ids::{CanonicalModel, EngineId, KeyId, RequestId};
 use flm::types::key::{CreatedKey, KeyLimits, KeyView};
 use flm::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, OwnerKind, ProxyStatus};
 use flm::types::live::{LiveEvent, LiveLine, LiveSnapshot, NumberedEvent, Traffic};
+use flm::types::order::Place;
 use flm::types::profile::{Parameter, ProfileView};
 use flm::types::prompt::PromptView;
 use flm::types::request::{Progress, RequestEnd, RequestRow, StageTimes, TokenSource, TokenUsage};
@@ -54,6 +56,7 @@ pub(crate) fn busy(language: &str, size: (u16, u16)) -> State {
     let mut state = console(language, size);
     attach(&mut state, snapshot());
     answer_all(&mut state, full_page);
+    end_lists(&mut state);
     answer(&mut state, Ticket(0), Reply::SecurityStats(SecurityStats::default(), Ok(security_counts())));
     state.toasts.clear();
     state
@@ -62,8 +65,17 @@ pub(crate) fn busy(language: &str, size: (u16, u16)) -> State {
 /// A console that is attached to a home where nothing is.
 pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
     let mut state = console(language, size);
-    let whole = snapshot();
-    let none = LiveSnapshot {
+    attach(&mut state, nothing());
+    answer_all(&mut state, empty_page);
+    end_lists(&mut state);
+    answer(&mut state, Ticket(0), Reply::SecurityStats(SecurityStats::default(), Ok(SecurityCounts::default())));
+    state.toasts.clear();
+    state
+}
+
+/// A home where nothing is.
+pub(crate) fn nothing() -> LiveSnapshot {
+    LiveSnapshot {
         engines: Vec::new(),
         load: Vec::new(),
         gpus: Vec::new(),
@@ -71,13 +83,8 @@ pub(crate) fn empty(language: &str, size: (u16, u16)) -> State {
         traffic: Traffic::default(),
         requests: Vec::new(),
         audit: Vec::new(),
-        ..whole
-    };
-    attach(&mut state, none);
-    answer_all(&mut state, empty_page);
-    answer(&mut state, Ticket(0), Reply::SecurityStats(SecurityStats::default(), Ok(SecurityCounts::default())));
-    state.toasts.clear();
-    state
+        ..snapshot()
+    }
 }
 
 /// Attaches to a daemon that ran before.
@@ -188,7 +195,7 @@ pub(crate) fn calls(effects: Vec<Effect>) -> Vec<(Ticket, Request)> {
 
 fn answer_all(state: &mut State, page: fn(Request) -> Option<Reply>) {
     // Attaching asked for every page; asking again gives the same requests with tickets of their own.
-    let effects = update(state, Action::Run(flm::tui::action::Command::Refresh));
+    let effects = update(state, Action::Run(Command::Refresh));
     for (ticket, request) in calls(effects) {
         if let Some(reply) = page(request) {
             answer(state, ticket, reply);
@@ -196,6 +203,25 @@ fn answer_all(state: &mut State, page: fn(Request) -> Option<Reply>) {
     }
     state.pending.clear();
     draw(state);
+}
+
+/// Answers what the long lists ask for when they come into view, as stores that hold nothing else do.
+fn end_lists(state: &mut State) {
+    for tab in [Command::Tab3, Command::Tab4] {
+        for (ticket, request) in calls(update(state, Action::Run(tab))) {
+            match request {
+                Request::PageRequests(call) => {
+                    answer(state, ticket, Reply::PageRequests(call, Ok(RequestPage::default())));
+                }
+                Request::ListAudit(call) => {
+                    answer(state, ticket, Reply::ListAudit(call, Ok(Vec::new())));
+                }
+                _ => {}
+            }
+        }
+    }
+    update(state, Action::Run(Command::Tab1));
+    state.pending.clear();
 }
 
 fn empty_page(request: Request) -> Option<Reply> {
@@ -225,6 +251,19 @@ pub(crate) fn full_page(request: Request) -> Option<Reply> {
             Reply::ListPromptRoutes(call, Ok(vec!["chat.completions".to_owned(), "completions".to_owned()]))
         }
         Request::ListEngineKinds(call) => Reply::ListEngineKinds(call, Ok(kinds())),
+        Request::ListAudit(call) => {
+            let rows = match call.place {
+                Place::Behind(row) => row.saturating_sub(u64::from(call.limit)).max(1)..row,
+                _ => 1..u64::from(call.limit),
+            };
+            let rows = rows.rev().map(|n| audit_row(n, AuditKind::RuleHit, Severity::Low, "older")).collect();
+            Reply::ListAudit(call, Ok(rows))
+        }
+        Request::PageRequests(call) => {
+            let row = |number| NumberedRequest { number, row: self::request(0x00ff_0000 + u128::from(number), 3_600) };
+            let rows = (1..=u64::from(call.limit)).rev().map(row).collect();
+            Reply::PageRequests(call, Ok(RequestPage { rows, oldest: 1, newest: 200 }))
+        }
         _ => return None,
     })
 }
@@ -656,6 +695,7 @@ pub(crate) fn snapshot() -> LiveSnapshot {
             active_streams: 3,
             in_flight: 5,
             tokens_per_second: 148.2,
+            token_history: (0..60).map(|second| 90 + second * 13 % 70).collect(),
             refused_total: 77,
             blocked_last_hour: 6,
             errors_total: 2,

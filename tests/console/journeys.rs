@@ -118,27 +118,6 @@ fn clearing_the_block_list_needs_the_word() {
 }
 
 #[test]
-fn new_requests_never_steal_the_selection_and_pause_holds_the_view() {
-    let mut state = busy("en", (80, 24));
-    press(&mut state, "3 j j");
-    let before = flm::tui::tab_proxy::request_rows(&state);
-    let own = before[flm::tui::tab_proxy::selected_request(&state, &before).expect("selected")].id;
-    for number in 0..5 {
-        happen(&mut state, LiveEvent::Request(Box::new(request(0xffff + number, 0))));
-    }
-    let rows = flm::tui::tab_proxy::request_rows(&state);
-    let at = flm::tui::tab_proxy::selected_request(&state, &rows).expect("selected");
-    assert_eq!((rows[at].id, at), (own, 7));
-    press(&mut state, "p");
-    let shown = flm::tui::tab_proxy::request_rows(&state).len();
-    happen(&mut state, LiveEvent::Request(Box::new(request(0x00ab_cdef, 0))));
-    assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown);
-    press(&mut state, "f");
-    assert_eq!(flm::tui::tab_proxy::request_rows(&state).len(), shown + 1);
-    assert!(state.proxy.follows());
-}
-
-#[test]
 fn only_what_is_on_screen_is_drawn_again() {
     let mut state = busy("en", (80, 24));
     draw(&mut state);
@@ -176,19 +155,6 @@ fn a_changed_store_is_read_again() {
     let mut state = busy("en", (80, 24));
     let asked = calls(happen(&mut state, LiveEvent::Changed(Noun::Blocklist)));
     assert!(matches!(asked.as_slice(), [(_, Request::ListBlocks(_))]), "{asked:?}");
-}
-
-#[test]
-fn older_events_are_read_when_the_end_is_reached() {
-    let mut state = busy("en", (80, 24));
-    press(&mut state, "4");
-    let asked = calls(press(&mut state, "G"));
-    let [(ticket, Request::ListAudit(call))] = asked.as_slice() else { panic!("{asked:?}") };
-    assert_eq!(call.before, Some(396));
-    assert!(calls(press(&mut state, "G")).is_empty(), "one page at a time");
-    let older = vec![audit_row(395, AuditKind::KeyChanged, Severity::Low, "older")];
-    answer(&mut state, *ticket, Reply::ListAudit(call.clone(), Ok(older)));
-    assert!(screen_text(&draw(&mut state)).contains("older"));
 }
 
 #[test]
@@ -461,4 +427,87 @@ fn a_history_that_was_read_goes_on_with_the_checks_that_come() {
     happen(&mut state, LiveEvent::Engine(Box::new(engine.clone())));
     happen(&mut state, LiveEvent::Engine(Box::new(engine)));
     assert_eq!((before, length(&state)), (120, 121), "each check once");
+}
+
+#[test]
+fn a_removal_is_taken_back_by_one_key() {
+    let mut state = busy("en", (100, 30));
+    let asked = calls(press(&mut state, "5 x right enter"));
+    let [(ticket, Request::RemoveBlock(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let entry = state.world.blocks.value.as_ref().expect("blocks")[0].clone();
+    answer(&mut state, *ticket, Reply::RemoveBlock(call.clone(), Ok(entry.clone())));
+    assert!(screen_text(&draw(&mut state)).contains("z takes it back"));
+    let asked = calls(press(&mut state, "z"));
+    let [(_, Request::AddBlock(back))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((back.network, &back.reason), (entry.network, &entry.reason));
+    assert!(back.duration.is_some_and(|left| left <= Duration::from_secs(872)), "no longer than it would have lasted");
+    assert!(calls(press(&mut state, "z")).is_empty(), "once");
+
+    let engine = state.world.engines[0].record.clone();
+    let asked = calls(press(&mut state, "1 g x right enter"));
+    let [(ticket, Request::RemoveEngine(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(call.id, engine.id);
+    // The owner tells of the removal before it answers.
+    happen(&mut state, LiveEvent::EngineRemoved(engine.id.clone()));
+    answer(&mut state, *ticket, Reply::RemoveEngine(call.clone(), Ok(())));
+    let asked = calls(press(&mut state, "z"));
+    let [(_, Request::AddEngine(back))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((&back.id, &back.url), (&engine.id, &engine.url));
+}
+
+#[test]
+fn esc_ends_a_detection_that_takes_too_long() {
+    let mut state = busy("en", (80, 24));
+    let asked = calls(press(&mut state, "1 d"));
+    let [(ticket, Request::DetectEngines(_))] = asked.as_slice() else { panic!("{asked:?}") };
+    let left = press(&mut state, "esc");
+    assert!(matches!(left.as_slice(), [Effect::Leave(left)] if left == ticket), "{left:?}");
+    assert!(state.pending.is_empty());
+}
+
+#[test]
+fn an_engine_is_edited_in_place() {
+    let mut state = busy("en", (100, 30));
+    press(&mut state, "1 g e ctrl-u");
+    type_text(&mut state, "http://10.0.0.7:11434");
+    let asked = calls(press(&mut state, "enter"));
+    let [(_, Request::EditEngine(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((&call.id, call.url.as_str()), (&state.world.engines[0].record.id, "http://10.0.0.7:11434"));
+}
+
+#[test]
+fn a_block_list_comes_from_a_file_and_goes_into_one() {
+    let mut state = busy("en", (100, 30));
+    press(&mut state, "5 i");
+    type_text(&mut state, "list.txt");
+    let asked = press(&mut state, "enter");
+    let [Effect::Read { ticket, path }] = asked.as_slice() else { panic!("{asked:?}") };
+    assert!(path.ends_with("list.txt"));
+    let text = "203.0.113.0/24 # scanners\nnot a network\n".to_owned();
+    update(&mut state, Action::FileRead { ticket: *ticket, outcome: Ok(text) });
+    assert!(screen_text(&draw(&mut state)).contains("line 2"), "the form says where it is wrong");
+    let asked = press(&mut state, "enter");
+    let [Effect::Read { ticket, .. }] = asked.as_slice() else { panic!("{asked:?}") };
+    let text = "203.0.113.0/24 # scanners\n\n# a note\n2001:db8::/32\n".to_owned();
+    let asked = calls(update(&mut state, Action::FileRead { ticket: *ticket, outcome: Ok(text) }));
+    let [(ticket, Request::ImportBlocks(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((call.networks.len(), call.networks[0].1.as_str(), call.duration), (2, "scanners", None));
+    answer(&mut state, *ticket, Reply::ImportBlocks(call.clone(), Ok(2)));
+    assert!(state.overlays.is_empty(), "the form is done");
+
+    let asked = calls(press(&mut state, "E enter"));
+    let [(ticket, Request::ListBlocks(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let entries = state.world.blocks.value.clone().expect("blocks");
+    let page = flm::types::calls::addresses::BlockPage { total: 6, entries: entries.clone() };
+    let asked = calls(answer(&mut state, *ticket, Reply::ListBlocks(call.clone(), Ok(page))));
+    let [(ticket, Request::ListBlocks(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(call.offset, 3, "page by page until it is whole");
+    let page = flm::types::calls::addresses::BlockPage { total: 6, entries };
+    let effects = answer(&mut state, *ticket, Reply::ListBlocks(call.clone(), Ok(page)));
+    let [Effect::Write { content, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(content.lines().count(), 6);
+    assert!(
+        content.contains("203.0.113.77/32  # 5 wrong keys") || content.contains("203.0.113.77  # 5 wrong keys"),
+        "{content}"
+    );
 }

@@ -9,6 +9,7 @@ mod fixture;
 mod journeys;
 mod keys;
 mod leak;
+mod long_lists;
 mod monkey;
 mod picture;
 mod policy;

@@ -9,7 +9,8 @@ use flm::tui::effect::{Answer, Effect, Progressed, Told};
 use flm::tui::state::State;
 use flm::tui::tabs::Tab;
 use flm::tui::update::update;
-use flm::tui::world::{KEPT_AUDIT_ROWS, KEPT_ROWS};
+use flm::tui::window::KEPT;
+use flm::tui::world::KEPT_ROWS;
 use flm::tui::{OwnerOrigin, event};
 use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::chat::ChatProgress;
@@ -117,6 +118,10 @@ fn outside(state: &mut State, dice: &mut Dice, effects: Vec<Effect>) {
                 let outcome = if dice.throw(2) == 0 { Ok(()) } else { Err(failure()) };
                 update(state, Action::Written { ticket, path, outcome });
             }
+            Effect::Read { ticket, .. } => {
+                let outcome = if dice.throw(2) == 0 { Ok("10.9.8.7\n".to_owned()) } else { Err(failure()) };
+                update(state, Action::FileRead { ticket, outcome });
+            }
             // A real one would end, stop or draw here; this one goes on.
             Effect::Leave(_)
             | Effect::Copy(_)
@@ -200,7 +205,8 @@ fn monkey(seed: u64, language: &str) {
             assert!(state.overlays.len() < 12, "boxes pile up: {:?}", state.overlays);
         }
     }
-    assert!(state.world.requests.len() <= KEPT_ROWS && state.world.audit.len() <= KEPT_AUDIT_ROWS);
+    assert!(state.world.requests.len() <= KEPT_ROWS && state.world.audit.len() <= KEPT_ROWS);
+    assert!(state.security.window().rows().len() <= KEPT && state.proxy.requests.window.rows().len() <= KEPT);
     assert!(state.toasts.len() <= 4);
     // It is alive: boxes close, every tab shows, and it can be left.
     update(&mut state, Action::Focus(WindowFocus::Focused));

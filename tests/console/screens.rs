@@ -21,6 +21,11 @@ pub(crate) const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 50)];
 const TABS: [(&str, &str); 6] =
     [("1", "engines"), ("2", "models"), ("3", "proxy"), ("4", "security"), ("5", "blocklist"), ("6", "prompts")];
 
+/// The name of a picture; the smallest size goes without saying.
+fn named(what: &str, language: &str, size: (u16, u16)) -> String {
+    if size == SIZES[0] { format!("{what}_{language}") } else { format!("{what}_{language}_{}x{}", size.0, size.1) }
+}
+
 /// Draws, checks the widths and compares with the reviewed picture.
 pub(crate) fn check(name: &str, state: &mut State) {
     let buffer = draw(state);
@@ -92,10 +97,33 @@ fn a_request_shows_the_rules_that_it_met() {
 #[test]
 fn every_tab_without_data() {
     for language in LANGUAGES {
-        for (key, tab) in TABS {
-            let mut state = empty(language, (80, 24));
-            press(&mut state, key);
-            check(&format!("{tab}_empty_{language}"), &mut state);
+        for size in SIZES {
+            for (key, tab) in TABS {
+                let mut state = empty(language, size);
+                press(&mut state, key);
+                check(&named(&format!("{tab}_empty"), language, size), &mut state);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tab_while_its_pages_are_read_and_when_they_cannot_be() {
+    let failure = || Failure::new(ErrorCode::DbError, "security.db cannot be read: disk I/O error");
+    for language in LANGUAGES {
+        for size in SIZES {
+            for (key, tab) in TABS {
+                let mut state = console(language, size);
+                let mut asked = calls(fixture::attach(&mut state, fixture::nothing()));
+                state.toasts.clear();
+                asked.extend(calls(press(&mut state, key)));
+                check(&named(&format!("{tab}_reading"), language, size), &mut state);
+                while let Some((ticket, request)) = asked.pop() {
+                    asked.extend(calls(fixture::answer(&mut state, ticket, request.failed(failure()))));
+                }
+                state.toasts.clear();
+                check(&named(&format!("{tab}_failed"), language, size), &mut state);
+            }
         }
     }
 }
@@ -152,11 +180,29 @@ fn every_view_and_box() {
             ("1 x", "confirm"),
             ("5 C c l e", "confirm_typed"),
             ("/ o l l", "filter"),
+            ("1 e", "form_edit_engine"),
+            ("5 i", "form_import"),
+            ("5 E", "form_export_blocks"),
+            ("4 v t s", "security_sorted"),
+            ("3 o o o o", "requests_sorted"),
         ] {
-            let mut state = busy(language, (80, 24));
-            press(&mut state, keys);
-            check(&format!("{name}_{language}"), &mut state);
+            for size in SIZES {
+                let mut state = busy(language, size);
+                press(&mut state, keys);
+                check(&named(name, language, size), &mut state);
+            }
         }
+    }
+}
+
+#[test]
+fn a_copy_once_more_shows_what_was_copied() {
+    for language in LANGUAGES {
+        let mut state = busy(language, (80, 24));
+        press(&mut state, "3 Y");
+        assert!(state.overlays.is_empty());
+        assert!(press(&mut state, "Y").is_empty(), "nothing is sent to a terminal that may not take it");
+        check(&named("copied", language, (80, 24)), &mut state);
     }
 }
 

@@ -28,6 +28,7 @@ fn report(config: &ListenerConfig) -> PublishReport {
             mode("dev-selfsigned", "a self-signed certificate", WirePrivacy::Kept),
             mode("packaged-ca", "a certificate of FLM's own authority", WirePrivacy::Kept),
             mode("certificate-files", "your own certificate", WirePrivacy::Kept),
+            mode("https-acme", "a certificate from an ACME directory", WirePrivacy::Kept),
         ],
         addresses: vec!["192.168.1.20".parse().expect("parses"), "fd00::20".parse().expect("parses")],
         names: vec!["workstation".to_owned(), "workstation.local".to_owned()],
@@ -144,7 +145,7 @@ fn a_port_that_is_held_or_forbidden_is_told_beside_its_field_and_stops_the_way()
 #[test]
 fn keys_in_clear_over_a_network_are_refused_and_wrong_fields_say_why() {
     let mut state = opened("en", (100, 30));
-    press(&mut state, "enter right right");
+    press(&mut state, "enter right right right");
     assert!(screen_text(&draw(&mut state)).contains("in clear over the network"));
     assert!(calls(press(&mut state, "enter")).is_empty());
     press(&mut state, "left tab ctrl-u");
@@ -168,6 +169,104 @@ fn a_step_that_fails_says_why_and_what_was_done_is_not_done_again() {
     assert_eq!(state.overlays.len(), 1, "no other box opens for it");
     let again = calls(press(&mut state, "enter"));
     assert!(matches!(again.as_slice(), [(_, Request::StartListener(StartListener { .. }))]), "{again:?}");
+}
+
+/// A console on the page that asks for the certificate of an ACME directory.
+fn at_certificate(language: &str, size: (u16, u16)) -> State {
+    let mut state = opened(language, size);
+    press(&mut state, "enter right right");
+    let (ticket, call) = asked_to_look(press(&mut state, "enter"));
+    assert_eq!((call.config.port, call.config.https_port), (80, Some(443)), "the ports of the web");
+    let found = report(&call.config);
+    answer(&mut state, ticket, Reply::CheckPublish(call, Ok(found)));
+    state
+}
+
+#[test]
+fn a_certificate_of_the_world_asks_for_its_settings_and_stores_them_before_the_listener_starts() {
+    let mut state = at_certificate("en", (100, 30));
+    assert!(calls(press(&mut state, "enter")).is_empty());
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("write at least one domain name"), "{text}");
+    type_text(&mut state, "llm.example.org, *.llm.example.org");
+    press(&mut state, "tab");
+    type_text(&mut state, "ops@example.org");
+    press(&mut state, "tab tab tab right enter");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("a domain with * needs dns-01"), "{text}");
+    press(&mut state, "right");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("DNS provider") && text.contains("Program"), "{text}");
+    press(&mut state, "tab right");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("Name server") && text.contains("Secret in") && !text.contains("Program"), "{text}");
+    press(&mut state, "tab");
+    type_text(&mut state, "ns1.example.org:53");
+    press(&mut state, "tab");
+    type_text(&mut state, "flm-key");
+    press(&mut state, "tab");
+    type_text(&mut state, "DNS_TOKEN");
+    press(&mut state, "enter enter");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("A certificate for llm.example.org, *.llm.example.org is obtained from"), "{text}");
+    let mut asked = calls(press(&mut state, "enter"));
+    let mut stored = std::collections::BTreeMap::new();
+    while let [(ticket, Request::SetSetting(call))] = asked.as_slice() {
+        stored.insert(call.key.clone(), call.value.clone());
+        let view = flm::config::settings::Settings::default().view(&call.key).expect("a setting");
+        let effects = answer(&mut state, *ticket, Reply::SetSetting(call.clone(), Ok(view)));
+        asked = calls(effects).into_iter().filter(|(_, asked)| !matches!(asked, Request::ListSettings(_))).collect();
+    }
+    for (key, value) in [
+        ("acme.domains", "llm.example.org, *.llm.example.org"),
+        ("acme.contact", "ops@example.org"),
+        ("acme.challenge", "dns-01"),
+        ("acme.dns.provider", "rfc2136"),
+        ("acme.dns.rfc2136_server", "ns1.example.org:53"),
+        ("acme.dns.user", "flm-key"),
+        ("acme.dns.secret_env", "DNS_TOKEN"),
+        ("acme.agree_tos", "true"),
+    ] {
+        assert_eq!(stored.get(key).map(String::as_str), Some(value), "{key} of {stored:?}");
+    }
+    assert!(!stored.contains_key("acme.production"), "what is so already is not stored again");
+    assert!(matches!(asked.as_slice(), [(_, Request::SetPolicy(_))]), "then the rest: {asked:?}");
+}
+
+#[test]
+fn a_setting_that_is_refused_is_told_and_stops_the_deeds() {
+    let mut state = at_certificate("en", (100, 30));
+    type_text(&mut state, "llm.example.org");
+    press(&mut state, "tab tab tab tab right enter enter");
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::SetSetting(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let failure = Failure::new(ErrorCode::ProxyInvalidConfig, "flm.toml decides over acme.domains");
+    let more = calls(answer(&mut state, *ticket, Reply::SetSetting(call.clone(), Err(failure))));
+    assert!(matches!(more.as_slice(), [(_, Request::ListSettings(_))]), "nothing goes on: {more:?}");
+    assert!(screen_text(&draw(&mut state)).contains("flm.toml decides over acme.domains"));
+}
+
+#[test]
+fn the_page_of_the_certificate() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let mut state = at_certificate(language, size);
+            check(&format!("wizard_certificate_{language}_{}x{}", size.0, size.1), &mut state);
+            press(&mut state, "tab tab right right tab tab right tab right right");
+            check(&format!("wizard_certificate_dns_{language}_{}x{}", size.0, size.1), &mut state);
+        }
+    }
+}
+
+#[test]
+fn every_mode_is_told_in_the_language_of_the_person() {
+    let mut state = opened("ja", (100, 30));
+    press(&mut state, "enter");
+    for _ in 0..5 {
+        let text = screen_text(&draw(&mut state));
+        assert!(!text.contains("certificate of") && !text.contains("plain HTTP on"), "{text}");
+        press(&mut state, "right");
+    }
 }
 
 #[test]

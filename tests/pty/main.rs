@@ -333,6 +333,73 @@ fn a_key_is_made_a_prompt_is_written_and_language_and_theme_change() {
 }
 
 #[test]
+fn a_block_is_watched_as_it_happens_and_the_console_is_left_and_attached_again() {
+    let home = Home::in_use();
+    let mut console = open_console(&home, 120, 40);
+    console.wait_for("Running http://", PATIENCE);
+    console.send("5");
+    console.wait_for("No address is blocked.", PATIENCE);
+    // Somebody else blocks an address; no key is pressed here.
+    home.answer(&["security", "ip-blocklist", "add", "203.0.113.9", "--for", "10m", "--reason", "watched"]);
+    console.wait_for("203.0.113.9", PATIENCE);
+    console.wait_for("watched", PATIENCE);
+    let left =
+        |screen: &terminal::Screen| screen.text().lines().find(|line| line.contains("203.0.113.9")).map(str::to_owned);
+    let before = left(&console.screen());
+    console.wait_until("its time runs down by itself", PATIENCE, |screen| {
+        let now = left(screen);
+        now.is_some() && now != before
+    });
+    console.send("4");
+    console.wait_for("203.0.113.9", PATIENCE);
+    console.send("q");
+    console.wait_for("Leave it running", PATIENCE);
+    console.send("l");
+    assert_eq!(console.wait_until_ended(PATIENCE).exit_code(), 0);
+    let owner = home.owner();
+    assert!(owner.is_some());
+    let again = open_console(&home, 80, 24);
+    again.send("5");
+    again.wait_for("203.0.113.9", PATIENCE);
+    assert_eq!(home.owner(), owner, "the same owner");
+    again.send("x\x1b[C\r");
+    again.wait_for("unblocked", PATIENCE);
+    again.wait_for("No address is blocked.", PATIENCE);
+}
+
+#[test]
+fn requests_of_an_earlier_owner_are_listed_searched_and_sorted_from_the_log() {
+    let home = Home::in_use();
+    let url = home.start_proxy();
+    let address = url.trim_start_matches("http://").to_owned();
+    for path in ["/v1/models", "/first/of/all", "/.env"] {
+        let mut stream = std::net::TcpStream::connect(&address).expect("connects");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, head.as_bytes()).expect("asks");
+        std::io::Read::read_to_end(&mut stream, &mut Vec::new()).expect("is answered");
+    }
+    wait_until("all are known", PATIENCE, || {
+        home.answer(&["logs", "requests"]).as_array().is_some_and(|rows| rows.len() == 3)
+    });
+    // Its memory ends with it.
+    home.end_owner();
+    let console = open_console(&home, 120, 40);
+    console.wait_for("Running http://", PATIENCE);
+    console.send("3");
+    console.wait_for("GET /first", PATIENCE);
+    console.wait_for("Requests 3", PATIENCE);
+    console.send("/env\r");
+    console.wait_until("only what was searched is left", PATIENCE, |screen| {
+        screen.text().contains("GET /.env") && !screen.text().contains("GET /first")
+    });
+    console.send("\x1b");
+    console.wait_for("GET /first", PATIENCE);
+    console.send("o");
+    console.wait_for("Status↓", PATIENCE);
+    console.wait_for("GET /first", PATIENCE);
+}
+
+#[test]
 fn a_daemon_that_was_killed_is_missed_and_reached_again() {
     let home = Home::in_use();
     let console = open_console(&home, 100, 30);
@@ -366,7 +433,8 @@ fn a_read_only_console_shows_everything_and_changes_nothing() {
 fn panics_while_the_console_has_the_terminal() {
     let report = std::env::var_os("FLM_PANIC_REPORT").expect("names the report");
     flm::tui::terminal::install_panic_hook(Some(report.into()));
-    flm::tui::terminal::enter(std::io::stdout(), flm::tui::effect::MouseUse::Console).expect("a terminal");
+    let (mouse, keyboard) = (flm::tui::effect::MouseUse::Console, flm::tui::terminal::Keyboard::Kitty);
+    flm::tui::terminal::enter(std::io::stdout(), mouse, keyboard).expect("a terminal");
     panic!("a widget is at fault");
 }
 
@@ -384,6 +452,10 @@ fn a_panic_gives_the_terminal_back_and_leaves_a_report() {
     let entered = memchr::memmem::find(&screen.received, b"\x1b[?1049h").is_some();
     assert!(entered && !screen.is_full_screen() && screen.has_cursor(), "the terminal is as it was");
     assert!(screen.text().contains("a widget is at fault"), "the message can be read: {}", screen.text());
+    assert!(screen.text().contains("The report of this fault is in"), "{}", screen.text());
+    let pushed = memchr::memmem::find(&screen.received, b"\x1b[>1u");
+    let popped = memchr::memmem::find(&screen.received, b"\x1b[<1u");
+    assert!(pushed.is_some() && popped > pushed, "the keyboard is given back too");
     drop(screen);
     let text = std::fs::read_to_string(&report).expect("a report");
     assert!(text.contains("panicked") && text.contains("a widget is at fault"), "{text}");
