@@ -114,9 +114,9 @@ fn answers(terminal: &Terminal, count: usize) -> Result<Vec<f64>, Fault> {
     if times.is_empty() { Err("no key was pressed".into()) } else { Ok(times) }
 }
 
-/// The selected row.
-fn marked(text: &str) -> Option<String> {
-    text.lines().find(|line| line.contains('▌')).map(str::to_owned)
+/// The selected row and where it is on the screen: rows may read the same, and at the end of the screen they move instead.
+fn marked(text: &str) -> Option<(usize, String)> {
+    text.lines().enumerate().find(|(_, line)| line.contains('▌')).map(|(at, line)| (at, line.to_owned()))
 }
 
 /// The second of the day that the newest request's time shows: the first row whose first column is a time.
