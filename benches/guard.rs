@@ -187,6 +187,7 @@ fn chain(figures: &mut Vec<Figure>) -> Result<(), Fault> {
         revoked: None,
         last_used: None,
         tokens_today: None,
+        capture_until: None,
     };
     guard.put_key(KeyRecord { view, hash: String::new() });
     let clock = Clock::system();

@@ -7,7 +7,8 @@ use super::output::Output;
 use super::session::Session;
 use super::span;
 use super::table::{Table, facts, or_dash, time};
-use crate::types::calls::keys::{CreateKey, EditKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{CaptureSwitch, CreateKey, EditKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::clock::Clock;
 use crate::types::failure::Outcome;
 use crate::types::ids::KeyId;
 use crate::types::key::{CreatedKey, KeyLimits, KeyView, Priority, Right};
@@ -37,7 +38,7 @@ pub(super) enum KeysCommand {
     },
     /// Change a key; what is not named stays as it is
     #[command(
-        after_help = "Examples:\n  flm api-keys edit Ab12Cd34 --rpm 120 --label desk\n  flm api-keys edit Ab12Cd34 --expires never --tokens-per-day none"
+        after_help = "Examples:\n  flm api-keys edit Ab12Cd34 --rpm 120 --label desk\n  flm api-keys edit Ab12Cd34 --expires never --tokens-per-day none\n  flm api-keys edit Ab12Cd34 --capture 2h    # keep bodies; read them with: flm logs captures\n  flm api-keys edit Ab12Cd34 --capture off"
     )]
     Edit {
         /// The 8 characters after flm_
@@ -46,6 +47,9 @@ pub(super) enum KeysCommand {
         /// New name
         #[arg(long)]
         label: Option<String>,
+        /// Keep the bodies of its requests and answers for this long, at most 24h; off ends it
+        #[arg(long, value_name = "SPAN|off", value_parser = capture)]
+        capture: Option<CaptureSwitch>,
         #[command(flatten)]
         limits: LimitArguments,
     },
@@ -133,6 +137,13 @@ fn expiry(text: &str) -> Result<Expiry, String> {
     span::parse(text).map(Expiry::In).map_err(|rule| format!("{rule}; or never"))
 }
 
+fn capture(text: &str) -> Result<CaptureSwitch, String> {
+    if text == "off" {
+        return Ok(CaptureSwitch::Off);
+    }
+    span::parse(text).map(CaptureSwitch::For).map_err(|rule| format!("{rule}; or off"))
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PriorityName {
     Low,
@@ -206,9 +217,9 @@ impl KeysCommand {
                 Ok(Output::new(&keys, listing(&keys)))
             }
             Self::Show { id } => Ok(shown(&session.call(ShowKey { id }).await?)),
-            Self::Edit { id, label, limits } => {
+            Self::Edit { id, label, capture, limits } => {
                 let now = session.call(ShowKey { id }).await?;
-                let call = EditKey { id, label, limits: limits.over(&now.limits), expires: limits.expires };
+                let call = EditKey { id, label, limits: limits.over(&now.limits), expires: limits.expires, capture };
                 Ok(shown(&session.call(call).await?))
             }
             Self::Revoke { id, ban_addresses: true, yes } => {
@@ -247,6 +258,7 @@ fn shown(view: &KeyView) -> Output {
         ("models", globs(&limits.models)),
         ("routes", globs(&limits.routes)),
         ("rights", rights.join(" ")),
+        ("bodies", bodies(view)),
     ]);
     Output::new(view, text)
 }
@@ -267,10 +279,22 @@ fn listing(keys: &[KeyView]) -> String {
 }
 
 fn state(view: &KeyView) -> String {
-    match (view.revoked, view.expires) {
+    let state = match (view.revoked, view.expires) {
         (Some(at), _) => format!("revoked {}", time(at)),
         (None, Some(at)) => format!("expires {}", time(at)),
         (None, None) => "works".to_owned(),
+    };
+    match view.captures_at(Clock::system().wall()) {
+        Some(_) => format!("{state}, captured"),
+        None => state,
+    }
+}
+
+/// Whether the bodies of its requests are captured.
+fn bodies(view: &KeyView) -> String {
+    match view.captures_at(Clock::system().wall()) {
+        Some(until) => format!("captured until {}", time(until)),
+        None => "not captured".to_owned(),
     }
 }
 

@@ -8,12 +8,15 @@ use serde_json::Value;
 use super::output::{self, Output};
 use super::session::Session;
 use super::span;
-use super::table::{Table, or_dash, time};
+use super::table::{Table, facts, or_dash, time};
+use crate::types::calls::captures::{CapturePage, ClearCaptures, ListCaptures, ShowCapture};
 use crate::types::calls::logs::ReadLogs;
 use crate::types::calls::requests::ListRequests;
 use crate::types::calls::settings::{SetSetting, SettingSource};
+use crate::types::capture::{Capture, CapturedSize, Kept};
 use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::Outcome;
+use crate::types::ids::{InvalidId, KeyId, RequestId};
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
@@ -57,12 +60,59 @@ pub(super) enum LogsCommand {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u32,
     },
+    /// List requests whose bodies were captured, newest first
+    #[command(
+        after_help = "Examples:\n  flm api-keys edit Ab12Cd34 --capture 2h   # first: capture what this key asks and gets\n  flm logs captures --key Ab12Cd34\n  flm logs captures clear\n\nBodies are prompts and answers in clear. They are kept for 48 hours, 100 MB of them at most, in the\nencrypted security.db and in no backup. docs/logs.md says more."
+    )]
+    Captures(CapturesArguments),
+    /// Show what a captured request sent and got
+    #[command(
+        after_help = "Examples:\n  flm logs capture req_0123456789abcdefghjk\n  flm logs capture req_0123456789abcdefghjk --format json | jq -r .data.request_text | jq ."
+    )]
+    Capture {
+        /// As in flm logs captures, and as clients are told in x-request-id
+        #[arg(value_name = "REQUEST_ID", value_parser = request_id)]
+        id: RequestId,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct CapturesArguments {
+    #[command(subcommand)]
+    command: Option<CapturesCommand>,
+    /// Only those of this key
+    #[arg(long, value_name = "KEY_ID", value_parser = KeyId::parse)]
+    key: Option<KeyId>,
+    /// How many, at most 1000
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum CapturesCommand {
+    /// Delete captured bodies for good
+    #[command(after_help = "Examples:\n  flm logs captures clear\n  flm logs captures clear --key Ab12Cd34")]
+    Clear {
+        /// Only those of this key
+        #[arg(long, value_name = "KEY_ID", value_parser = KeyId::parse)]
+        key: Option<KeyId>,
+    },
+}
+
+fn request_id(text: &str) -> Result<RequestId, InvalidId> {
+    text.to_owned().try_into()
 }
 
 impl LogsArguments {
     pub(super) async fn run(self, session: &Session) -> Outcome<Output> {
         match self.command {
             Some(LogsCommand::Requests { since, limit }) => requests(session, since, limit).await,
+            Some(LogsCommand::Capture { id }) => {
+                let capture = session.call(ShowCapture { id }).await?;
+                Ok(Output::new(&capture, exchange(&capture)))
+            }
+            Some(LogsCommand::Captures(arguments)) => arguments.run(session).await,
             None => {
                 let changed = self.change(session).await?;
                 match changed {
@@ -131,6 +181,67 @@ impl LogsArguments {
         let Some(least) = self.min.as_deref().and_then(rank) else { return true };
         line["level"].as_str().map(str::to_ascii_lowercase).and_then(|level| rank(&level)).is_none_or(|is| is >= least)
     }
+}
+
+impl CapturesArguments {
+    async fn run(self, session: &Session) -> Outcome<Output> {
+        if let Some(CapturesCommand::Clear { key }) = self.command {
+            let count = session.call(ClearCaptures { key }).await?;
+            return Ok(Output::new(&count, format!("{count} captured requests deleted")));
+        }
+        let page = session.call(ListCaptures { key: self.key, limit: self.limit }).await?;
+        let output = Output::new(&page, captured(&page));
+        Ok(if page.lost > 0 {
+            output.note(format!("{} more were lost since the start: the disk is slow", page.lost))
+        } else {
+            output
+        })
+    }
+}
+
+fn captured(page: &CapturePage) -> String {
+    let mut table = Table::new(&["TIME", "KEY", "STATUS", "PATH", "MODEL", "REQUEST", "ANSWER", "ID"]);
+    for entry in &page.captures {
+        table.row([
+            time(entry.at),
+            entry.key.to_string(),
+            if entry.status == 0 { "-".to_owned() } else { entry.status.to_string() },
+            entry.path.clone(),
+            or_dash(entry.model.as_ref()),
+            size(entry.request),
+            size(entry.answer),
+            entry.id.to_string(),
+        ]);
+    }
+    table.or("nothing captured: capture a key with 'flm api-keys edit ID --capture 2h'")
+}
+
+fn size(size: CapturedSize) -> String {
+    match size.kept {
+        Kept::Whole => format!("{} B", size.bytes),
+        Kept::Cut => format!("{} B, cut", size.bytes),
+        Kept::Binary => format!("{} B, no text", size.bytes),
+    }
+}
+
+/// An exchange for people; bodies keep their lines.
+fn exchange(capture: &Capture) -> String {
+    let entry = &capture.entry;
+    let head = facts([
+        ("id", entry.id.to_string()),
+        ("time", time(entry.at)),
+        ("key", entry.key.to_string()),
+        ("request", format!("{} {}", entry.method, entry.path)),
+        ("model", or_dash(entry.model.as_ref())),
+        ("status", if entry.status == 0 { "-".to_owned() } else { entry.status.to_string() }),
+    ]);
+    let body = |name: &str, bytes: CapturedSize, text: &str| {
+        let lines: Vec<_> = text.lines().map(escape).collect();
+        format!("{name} ({})\n{}", size(bytes), lines.join("\n"))
+    };
+    let asked = body("REQUEST", entry.request, &capture.request_text);
+    let got = body("ANSWER", entry.answer, &capture.answer_text);
+    format!("{head}\n\n{asked}\n\n{got}")
 }
 
 /// A line for people: time, level, part, message, and what else it says.

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::table;
 use crate::guard::PendingChanges;
 use crate::operations::audit_log::retain as retain_audit;
-use crate::operations::backup;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
+use crate::operations::{backup, captures};
+use crate::telemetry::captures::Ended;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::live::Noun;
 use crate::types::request::RequestRow;
@@ -98,6 +100,40 @@ pub(super) async fn log_requests(context: Arc<Context>, mut batches: mpsc::Recei
     }
 }
 
+/// Exchanges whose bodies are stored at once: at most some tens of megabytes.
+const CAPTURES_AT_ONCE: usize = 16;
+/// Least time between two writes of captured bodies: consoles are told of each.
+const CAPTURES_PACE: Duration = Duration::from_millis(250);
+
+/// Stores captured bodies until it is told to end, and then those that are left.
+pub(super) async fn store_captures(context: Arc<Context>, mut ended: Ended, ending: CancellationToken) {
+    let mut batch = Vec::new();
+    let mut lost = 0;
+    loop {
+        let count = tokio::select! {
+            count = ended.recv_many(&mut batch, CAPTURES_AT_ONCE) => count,
+            () = ending.cancelled(), if !ended.is_closed() => {
+                // No request runs any more: what waits is the last.
+                ended.close();
+                continue;
+            }
+        };
+        if count == 0 {
+            return;
+        }
+        told("storing captures", captures::store(&context, std::mem::take(&mut batch)).await);
+        let now_lost = context.live.as_ref().map_or(0, |live| live.proxy.captures.lost());
+        if now_lost > lost {
+            lost = now_lost;
+            tracing::warn!(total = lost, "the disk is slow: captured exchanges were lost");
+        }
+        tokio::select! {
+            () = sleep(CAPTURES_PACE) => {}
+            () = ending.cancelled() => {}
+        }
+    }
+}
+
 /// Stores the last use of keys every minute in which there was any.
 pub(super) async fn note_key_use(context: Arc<Context>) {
     loop {
@@ -131,6 +167,7 @@ pub(super) async fn trim(context: Arc<Context>) {
         let (config, security) = (&context.stores.config, &context.stores.security);
         told("rolling up health", config.roll_up_health(now).await);
         told("trimming usage", config.trim_usage(now, settings.get(table::USAGE_KEEP)).await);
+        told("forgetting captures", captures::forget_old(&context).await);
         told("trimming requests", security.trim_requests(now, keep, u64::from(rows)).await);
         let window = context.live.as_ref().map(|live| live.proxy.guard.policy().failed_authentication.window_hours);
         let window = Duration::from_secs(window.map_or(24, |hours| u64::from(hours.get())) * 3600);

@@ -25,6 +25,7 @@ use crate::operations::usage::store_usage;
 use crate::operations::{alerts as operations_alerts, egress, limits, loading, policy, reload};
 use crate::proxy::shared::{ProxyShared, ServedCertificates};
 use crate::proxy::worker::Workers;
+use crate::telemetry::captures::{CaptureLane, Ended};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
 use crate::tls::machine::Machine;
@@ -122,7 +123,7 @@ impl Owner {
         // Before threads are started, since it may fail. Whoever connects is answered when everything runs.
         let listener = control_server::bind(&paths)?;
         let count = worker_count(settings.get(table::PROXY_WORKERS));
-        let shared = share(&context, count).await?;
+        let (shared, ended) = share(&context, count).await?;
         let (workers, threads) = WorkerThreads::start(count, &shared).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("the system gives no threads for workers: {error}"))
                 .hint("raise the limit on processes (ulimit -u), or set proxy.workers to a smaller number")
@@ -164,6 +165,7 @@ impl Owner {
         let load = move || registry.publish_load();
         shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load);
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
+        log.spawn("captures", keeper::store_captures(context.clone(), ended, log.ending().clone()));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("guard's decisions", keeper::store_decisions(context.clone()));
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
@@ -259,7 +261,7 @@ pub(super) async fn reload(context: &Context) {
 }
 
 /// What the workers read, filled from the stores.
-async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
+async fn share(context: &Context, workers: usize) -> Outcome<(Arc<ProxyShared>, Ended)> {
     let settings = context.settings.load();
     let guard = Arc::new(Guard::new(policy::for_start(context).await, process_key()?));
     limits::publish_exposure(&settings, &guard);
@@ -268,7 +270,8 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
     loading::restore_budgets(context, &guard).await?;
     context.registry.set_thresholds(limits::engine_thresholds(&settings));
     context.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));
-    Ok(Arc::new(ProxyShared {
+    let (captures, ended) = CaptureLane::new();
+    let shared = ProxyShared {
         guard,
         registry: context.registry.clone(),
         audit: context.audit.sink(),
@@ -276,6 +279,7 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         prompts: arc_swap::ArcSwap::new(loading::prompt_table(context).await?),
         profiles: arc_swap::ArcSwap::new(loading::profile_table(context).await?),
         metrics: Metrics::new(workers),
+        captures,
         hashing: context.hashing.clone(),
         fetcher: MediaFetcher::by(context.egress.clone()),
         clock: context.clock.clone(),
@@ -283,7 +287,8 @@ async fn share(context: &Context, workers: usize) -> Outcome<Arc<ProxyShared>> {
         affinity: Affinity::default(),
         served: ServedCertificates::default(),
         egress: context.egress.clone(),
-    }))
+    };
+    Ok((Arc::new(shared), ended))
 }
 
 /// What gives listeners their certificates.

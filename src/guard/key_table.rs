@@ -300,6 +300,7 @@ mod tests {
             revoked: None,
             last_used: None,
             tokens_today: None,
+            capture_until: None,
         };
         KeyRecord { view, hash: "hash".into() }
     }

@@ -36,6 +36,7 @@ impl MintedKey {
             revoked: None,
             last_used: None,
             tokens_today: None,
+            capture_until: None,
         };
         guard.keys.mint(id, text.expose(), view);
         Self { guard: guard.clone(), id, text }

@@ -267,6 +267,8 @@ fn build(
         let original = DatabaseFile { path: original, ..*copy };
         original.copy_to(copy, ReadAccess::Live, &mut |done, total| told(BackupProgress { stage, done, total }))?;
     }
+    // Bodies are kept for two days, backups for longer.
+    security.forget_captures()?;
     let head = security.audit_head(ReadAccess::Finished)?;
     let config = checked(&config, told, stop)?;
     let security = checked(&security, told, stop)?;

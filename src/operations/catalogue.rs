@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::progress::Reporter;
 use super::{
-    addresses, alerts, aliases, audit_log, authority, backup, bench, certificates, chat, check, comparisons, connect,
-    doctor, engines, expose, firewall, keys, leak, legacy, lock, logs, models, policy, profiles, prompts, proxy,
-    publish, reload, replay, requests, settings, usage,
+    addresses, alerts, aliases, audit_log, authority, backup, bench, captures, certificates, chat, check, comparisons,
+    connect, doctor, engines, expose, firewall, keys, leak, legacy, lock, logs, models, policy, profiles, prompts,
+    proxy, publish, reload, replay, requests, settings, usage,
 };
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, RemoveBlock, RemoveNetwork,
@@ -25,6 +25,7 @@ use crate::types::calls::aliases::{ListAliases, RemoveAlias, SetAlias};
 use crate::types::calls::audit::{ArchiveAudit, ExportAudit, ListAudit, VerifyAudit};
 use crate::types::calls::authority::{InitAuthority, InstallAuthority, IssueCertificate, ShowAuthority};
 use crate::types::calls::backup::{CreateBackup, ListBackups, ShowLock};
+use crate::types::calls::captures::{ClearCaptures, ListCaptures, ReplayCapture, ShowCapture};
 use crate::types::calls::certificates::RenewCertificate;
 use crate::types::calls::chat::{Bench, Chat};
 use crate::types::calls::check::Check;
@@ -123,6 +124,7 @@ operations! {
         ArchiveAudit => audit_log::archive,
         CheckPublish => publish::check,
         ClearBlocks => addresses::clear_blocks,
+        ClearCaptures => captures::clear,
         Connect => connect::show,
         ConvertLegacy => legacy::convert,
         CreateKey => keys::create,
@@ -148,6 +150,7 @@ operations! {
         ListAudit => audit_log::list,
         ListBackups => backup::list,
         ListBlocks => addresses::list_blocks,
+        ListCaptures => captures::list,
         ListComparisons => comparisons::list,
         ListDeliveries => alerts::deliveries,
         ListEngineKinds => engines::kinds,
@@ -190,6 +193,7 @@ operations! {
         SetPrompt => prompts::set,
         SetSetting => settings::set,
         ShowAuthority => authority::show,
+        ShowCapture => captures::show,
         ShowComparison => comparisons::show,
         ShowFirewall => firewall::show,
         ShowKey => keys::show,
@@ -217,6 +221,7 @@ operations! {
         LoadModel => models::load,
         PullModel => models::pull,
         RenewCertificate => certificates::renew,
+        ReplayCapture => captures::replay,
         StartListener => proxy::start,
     }
 }

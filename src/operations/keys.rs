@@ -8,7 +8,10 @@ use super::usage;
 use crate::guard::{key_hash, key_text};
 use crate::telemetry::hashing::HashingError;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
-use crate::types::calls::keys::{CreateKey, EditKey, EnsureFirstKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey};
+use crate::types::calls::keys::{
+    CaptureSwitch, CreateKey, EditKey, EnsureFirstKey, Expiry, ListKeys, RevokeKey, RotateKey, ShowKey,
+};
+use crate::types::capture::LONGEST_CAPTURE;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::ids::KeyId;
@@ -62,15 +65,17 @@ pub async fn show(context: &Context, call: ShowKey) -> Outcome<KeyView> {
     Ok(view)
 }
 
-/// Changes label, limits or expiry; in force when this returns.
+/// Changes label, limits, expiry or capture of bodies; in force when this returns.
 ///
 /// # Errors
-/// `NOT_FOUND`; `INVALID_ARGUMENT` for a revoked key, a bad label, limits or span.
+/// `NOT_FOUND`; `INVALID_ARGUMENT` for a revoked key, a bad label, limits or span, or a capture of more than 24 hours.
 pub async fn edit(context: &Context, call: EditKey) -> Outcome<KeyView> {
     let label = call.label.as_deref().map(checked_label).transpose()?;
     if let Some(limits) = &call.limits {
         check_limits(limits)?;
     }
+    let capture = call.capture.map(|switch| checked_capture(context, switch)).transpose()?;
+    let is_edited = label.is_some() || call.limits.is_some() || call.expires.is_some();
     let _changing = context.begin_change().await?;
     let keys = context.stores.security.keys().await?;
     if let Some(label) = &label {
@@ -89,8 +94,16 @@ pub async fn edit(context: &Context, call: EditKey) -> Outcome<KeyView> {
         Some(Expiry::Never) => record.view.expires = None,
         Some(Expiry::In(span)) => record.view.expires = Some(checked_expiry(context, span)?),
     }
+    if let Some((until, _)) = &capture {
+        record.view.capture_until = *until;
+    }
     update(context, &record).await?;
-    finish(context, &record.view, "edited").await;
+    if is_edited || capture.is_none() {
+        finish(context, &record.view, "edited").await;
+    }
+    if let Some((_, what)) = &capture {
+        finish(context, &record.view, what).await;
+    }
     Ok(record.view)
 }
 
@@ -174,6 +187,7 @@ async fn insert(
         revoked: None,
         last_used: None,
         tokens_today: None,
+        capture_until: None,
     };
     let record = KeyRecord { view: view.clone(), hash };
     context.stores.security.insert_key(record.clone()).await?;
@@ -362,4 +376,18 @@ fn checked_expiry(context: &Context, span: Duration) -> Outcome<UnixMillis> {
             .hint("give a span such as 30m, 12h or 90d"));
     }
     Ok(context.clock.wall().plus(span))
+}
+
+/// Until when bodies are captured, and how the audit log tells it.
+fn checked_capture(context: &Context, switch: CaptureSwitch) -> Outcome<(Option<UnixMillis>, String)> {
+    let CaptureSwitch::For(span) = switch else {
+        return Ok((None, "no longer has its bodies captured".to_owned()));
+    };
+    if span < Duration::from_secs(1) || span > LONGEST_CAPTURE {
+        let message = "bodies are captured for at most 24 hours at a time, and for at least a second";
+        return Err(Failure::new(ErrorCode::InvalidArgument, message)
+            .hint("give a span such as 30m, 2h or 24h, and set it again when it is over"));
+    }
+    let minutes = span.as_secs().div_ceil(60);
+    Ok((Some(context.clock.wall().plus(span)), format!("has its bodies captured for {minutes} min")))
 }

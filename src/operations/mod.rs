@@ -12,6 +12,7 @@ pub mod audit_log;
 pub mod authority;
 pub mod backup;
 pub mod bench;
+pub mod captures;
 pub mod catalogue;
 pub mod certificates;
 pub mod chat;

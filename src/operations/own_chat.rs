@@ -37,25 +37,45 @@ pub(super) struct OwnChat<'a> {
     so_far: ChatAnswer,
 }
 
+/// What is asked, as it is sent.
+pub(super) struct Question {
+    pub(super) model: String,
+    pub(super) path: &'static str,
+    pub(super) body: Value,
+    /// How the answer is read; that of `/v1/completions` is like that of a chat.
+    pub(super) route: ChatRoute,
+    pub(super) delivery: ChatDelivery,
+}
+
 impl<'a> OwnChat<'a> {
     /// Asks, and answers when the endpoint does.
     ///
     /// # Errors
-    /// A refusal with its status, code, message, request id and a hint; `IO_ERROR` when the listener is not reached.
+    /// As [`OwnChat::ask`].
     pub(super) async fn begin(endpoint: &'a OwnEndpoint, chat: &Chat) -> Outcome<Self> {
         let body = match chat.route {
             ChatRoute::Completions => completions_body(chat),
             ChatRoute::Responses => responses_body(chat),
         };
+        let (model, path) = (chat.model.clone(), chat.route.path());
+        Self::ask(endpoint, Question { model, path, body, route: chat.route, delivery: chat.delivery }).await
+    }
+
+    /// Sends a question, and answers when the endpoint does.
+    ///
+    /// # Errors
+    /// A refusal with its status, code, message, request id and a hint; `IO_ERROR` when the listener is not reached.
+    pub(super) async fn ask(endpoint: &'a OwnEndpoint, question: Question) -> Outcome<Self> {
         let started = endpoint.clock.monotonic();
-        let answer = endpoint.send(Method::POST, chat.route.path(), &[], Bytes::from(body.to_string())).await?;
+        let body = Bytes::from(question.body.to_string());
+        let answer = endpoint.send(Method::POST, question.path, &[], body).await?;
         if answer.status != StatusCode::OK {
             return Err(answer.refusal().await);
         }
         let request_id = answer.request_id();
         let status = answer.status.as_u16();
         let so_far = ChatAnswer {
-            model: chat.model.clone(),
+            model: question.model,
             status,
             request_id: request_id.clone(),
             text: String::new(),
@@ -68,8 +88,8 @@ impl<'a> OwnChat<'a> {
         Ok(Self {
             endpoint,
             answer,
-            route: chat.route,
-            delivery: chat.delivery,
+            route: question.route,
+            delivery: question.delivery,
             started,
             first: None,
             splitter: Splitter::new(),
@@ -201,7 +221,8 @@ impl<'a> OwnChat<'a> {
         let choice = &chunk["choices"][0];
         let delta = &choice["delta"];
         self.thought(reasoning_of(delta));
-        self.said(delta["content"].as_str());
+        // A chunk of `completions` has the text itself.
+        self.said(delta["content"].as_str().or(choice["text"].as_str()));
         self.spoke(&delta["audio"], "pcm16");
         self.finished(choice["finish_reason"].as_str());
         Ok(())

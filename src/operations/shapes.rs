@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::types::calls::Call;
 use crate::types::calls::{
-    addresses, aliases, audit, authority, chat, comparisons, connect, doctor, engines, firewall, keys, legacy, models,
-    policy, profiles, prompts, proxy, replay, requests, settings, usage,
+    addresses, aliases, audit, authority, captures, chat, comparisons, connect, doctor, engines, firewall, keys,
+    legacy, models, policy, profiles, prompts, proxy, replay, requests, settings, usage,
 };
 use crate::types::doctor::DoctorReport;
 
@@ -47,6 +47,9 @@ fn published() -> Value {
         answer::<authority::InitAuthority>,
         answer::<authority::InstallAuthority>,
         answer::<authority::ShowAuthority>,
+        answer::<captures::ClearCaptures>,
+        answer::<captures::ListCaptures>,
+        answer::<captures::ShowCapture>,
         answer::<chat::Bench>,
         answer::<comparisons::ListComparisons>,
         answer::<comparisons::ShowComparison>,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::guard::key_table::KeyEntry;
 use crate::guard::rates::InFlight;
 use crate::guard::token_day::Reservation;
+use crate::telemetry::captures::Recorder;
 use crate::telemetry::metrics::{Counted, Shard};
 use crate::types::clock::Clock;
 use crate::types::ids::EngineId;
@@ -35,6 +36,8 @@ pub(super) struct Account {
     place: Option<Reservation>,
     /// Its place among its address's requests.
     of_address: Option<InFlight>,
+    /// Its bodies, when those of its key are captured.
+    bodies: Option<Box<Recorder>>,
 }
 
 /// A stage whose end is timed.
@@ -75,6 +78,7 @@ impl Account {
             served: None,
             place: None,
             of_address: None,
+            bodies: None,
         }
     }
 
@@ -145,6 +149,25 @@ impl Account {
         self.of_address = Some(place);
     }
 
+    /// Keeps the bodies until the end, and hands them over then.
+    pub(super) fn captures(&mut self, recorder: Recorder) {
+        self.bodies = Some(Box::new(recorder));
+    }
+
+    /// The request's body, as the client sent it.
+    pub(super) fn came_in(&mut self, body: &[u8]) {
+        if let Some(bodies) = &mut self.bodies {
+            bodies.asked(body);
+        }
+    }
+
+    /// A piece of the answer's body, as the client gets it.
+    pub(super) fn went_out(&mut self, piece: &[u8]) {
+        if let Some(bodies) = &mut self.bodies {
+            bodies.answered(piece);
+        }
+    }
+
     /// Names the engine that was asked last, and its own name for the model.
     pub(super) fn asked(&mut self, engine: EngineId, model: Arc<str>) {
         self.note(|row| row.engine = Some(engine));
@@ -207,6 +230,9 @@ impl Account {
             (UsageSums::of(&row), row.key, self.served.take(), &row.engine)
         {
             self.shard.used(ended, key, model, engine.clone(), sums);
+        }
+        if let Some(bodies) = self.bodies.take() {
+            bodies.send(&row);
         }
         self.shard.row(*row, refused_by_address);
         self.stream = None;

@@ -93,6 +93,12 @@ pub(super) fn key_rate(exchange: &mut Exchange, authenticated: Authenticated) ->
         exchange.audit(AuditKind::RateLimited, Severity::Low, refusal.status, "max_parallel".to_owned());
         return Err(refusal);
     }
+    // Not before the rates: refusals of a flood say nothing and would push out what does.
+    if let Some(until) = key.record.view.capture_until
+        && until > exchange.at
+    {
+        exchange.account.captures(shared.captures.recorder());
+    }
     exchange.account.mark_at(Stage::Authenticated, now);
     Ok(authenticated)
 }

@@ -39,6 +39,7 @@ pub(super) async fn read(
     };
     let bytes = collect(exchange, incoming, limit).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
+    exchange.account.came_in(&bytes);
     let (body, files) = match (facts.takes, &routed.boundary) {
         (Takes::Form(spec), Some(boundary)) => read_form(exchange, spec, boundary, &bytes)?,
         _ => (JsonBody::parse(bytes)?, Vec::new()),

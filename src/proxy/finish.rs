@@ -63,6 +63,7 @@ pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<Answe
                 row.status = status.as_u16();
                 row.bytes_out = body.len() as u64;
             });
+            exchange.account.went_out(&body);
             let mut response = Response::new(AnswerBody::whole(body));
             *response.status_mut() = status;
             *response.headers_mut() = head(&exchange, Some(HeaderValue::from_static(content_type)));
@@ -114,6 +115,7 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     rules::settle(&mut exchange, Sender::Stranger);
     let document = refusal.document(exchange.errors, &exchange.id);
     exchange.account.note(|row| row.bytes_out = document.len() as u64);
+    exchange.account.went_out(&document);
     let mut response = Response::new(AnswerBody::whole(document));
     *response.status_mut() = refusal.status;
     *response.headers_mut() = head(&exchange, Some(HeaderValue::from_static("application/json")));

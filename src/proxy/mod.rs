@@ -62,4 +62,4 @@ mod stream;
 mod watched;
 pub mod worker;
 
-pub use self::route::knows_route;
+pub use self::route::{inference_of, knows_route};

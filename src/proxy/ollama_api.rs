@@ -75,6 +75,7 @@ fn list(
 pub(super) async fn show(exchange: &mut Exchange, routed: &Routed, incoming: Incoming) -> Result<Answer, Refusal> {
     let bytes = body::collect(exchange, incoming, exchange.limits.json_body_bytes).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
+    exchange.account.came_in(&bytes);
     let body = JsonBody::parse(bytes)?;
     // `name` is what older clients send.
     let name = match body.string("model")? {

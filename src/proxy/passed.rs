@@ -147,6 +147,9 @@ impl Passed {
 
     fn note(&mut self, data: Bytes) -> Bytes {
         self.bytes_out += data.len() as u64;
+        if let Some(account) = &mut self.account {
+            account.went_out(&data);
+        }
         if let Some(counts) = &mut self.counts {
             counts.push(&data);
             if let Some(account) = &mut self.account

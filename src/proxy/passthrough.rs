@@ -175,6 +175,7 @@ async fn read(exchange: &mut Exchange, route: &OwnRoute, incoming: Incoming) -> 
     }
     let bytes = body::collect(exchange, incoming, exchange.limits.json_body_bytes).await?;
     exchange.account.note(|row| row.bytes_in = bytes.len() as u64);
+    exchange.account.came_in(&bytes);
     let body = JsonBody::parse(bytes)?;
     exchange.account.note(|row| row.stream = body.raw("stream") == Some("true"));
     exchange.account.mark(Stage::Parsed);

@@ -89,6 +89,14 @@ pub(super) fn known_path(path: &str) -> Option<&'static str> {
     INFERENCE.iter().find(|row| row.path == path).map(|row| row.path)
 }
 
+/// What the inference route of a path is, and what is spoken there: for requests of a log.
+#[must_use]
+pub fn inference_of(path: &str) -> Option<(InferenceRoute, ClientDialect)> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let row = INFERENCE.iter().find(|row| row.path == path)?;
+    (row.inference.dialect != ClientDialect::CountTokens).then_some((row.inference.route, row.inference.dialect))
+}
+
 /// Finds the endpoint and checks method, media type, and the key's rights and routes.
 pub(super) fn find(exchange: &mut Exchange, authenticated: Authenticated) -> Result<Routed, Refusal> {
     let Authenticated { parts, key, .. } = authenticated;

@@ -14,6 +14,7 @@ use crate::engines::registry::Registry;
 use crate::guard::Guard;
 use crate::net::egress::Egress;
 use crate::net::media_fetch::MediaFetcher;
+use crate::telemetry::captures::CaptureLane;
 use crate::telemetry::hashing::HashingThreads;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::resolver::Resolver;
@@ -58,6 +59,8 @@ pub struct ProxyShared {
     pub profiles: ArcSwap<ProfileTable>,
     /// Counters, one shard per worker.
     pub metrics: Arc<Metrics>,
+    /// Where captured bodies go.
+    pub captures: CaptureLane,
     /// Where Argon2 runs.
     pub hashing: HashingThreads,
     /// The way to engines that are not on this machine.

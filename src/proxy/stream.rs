@@ -118,6 +118,9 @@ impl Stream {
         loop {
             if let Some(bytes) = self.out.pop_front() {
                 self.bytes_out += bytes.len() as u64;
+                if let Some(account) = &mut self.account {
+                    account.went_out(&bytes);
+                }
                 return Poll::Ready(Some(bytes));
             }
             let moved = match &mut self.phase {
@@ -261,9 +264,7 @@ impl Stream {
         self.client.fail(&refusal.told(&self.id), &mut self.out);
         self.count_tokens();
         self.phase = Phase::Ended;
-        let pending: usize = self.out.iter().map(Bytes::len).sum();
-        if let Some(mut account) = self.account.take() {
-            account.note(|row| row.bytes_out = self.bytes_out + pending as u64);
+        if let Some(mut account) = self.take_account() {
             account.refused(refusal.status.as_u16(), &refusal.code, RefusedBy::Engine);
         }
     }
@@ -278,11 +279,20 @@ impl Stream {
     fn end(&mut self, end: RequestEnd) {
         self.count_tokens();
         self.phase = Phase::Ended;
-        let pending: usize = self.out.iter().map(Bytes::len).sum();
-        if let Some(mut account) = self.account.take() {
-            account.note(|row| row.bytes_out = self.bytes_out + pending as u64);
+        if let Some(mut account) = self.take_account() {
             account.end(end);
         }
+    }
+
+    /// The account of a stream whose last pieces wait for the client in `out`.
+    fn take_account(&mut self) -> Option<Account> {
+        let mut account = self.account.take()?;
+        let pending: usize = self.out.iter().map(Bytes::len).sum();
+        account.note(|row| row.bytes_out = self.bytes_out + pending as u64);
+        for piece in &self.out {
+            account.went_out(piece);
+        }
+        Some(account)
     }
 
     fn count_tokens(&mut self) {

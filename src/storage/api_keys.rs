@@ -42,6 +42,7 @@ impl SecurityStore {
                              requests_per_minute = :requests_per_minute, burst = :burst,
                              tokens_per_day = :tokens_per_day, max_parallel = :max_parallel, priority = :priority,
                              models = :models, routes = :routes, rights = :rights, expires = :expires,
+                             capture_until = :capture_until,
                              revoked = coalesce(revoked, :revoked),
                              last_used = nullif(max(coalesce(last_used, -1), coalesce(:last_used, -1)), -1)
                          WHERE id = :id",
@@ -60,6 +61,7 @@ impl SecurityStore {
                             ":expires": view.expires.map(|at| at.0),
                             ":revoked": view.revoked.map(|at| at.0),
                             ":last_used": view.last_used.map(|at| at.0),
+                            ":capture_until": view.capture_until.map(|at| at.0),
                         },
                     )
                     .map(|rows| rows > 0)
@@ -88,10 +90,11 @@ pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite:
     transaction
         .execute(
             "INSERT INTO api_keys (id, label, last4, hash, requests_per_minute, burst, tokens_per_day,
-                 max_parallel, priority, models, routes, rights, created, expires, revoked, last_used)
+                 max_parallel, priority, models, routes, rights, created, expires, revoked, last_used,
+                 capture_until)
              VALUES (:id, :label, :last4, :hash, :requests_per_minute, :burst, :tokens_per_day,
                  :max_parallel, :priority, :models, :routes, :rights, :created, :expires, :revoked,
-                 :last_used)",
+                 :last_used, :capture_until)",
             named_params! {
                 ":id": view.id.as_str(),
                 ":label": view.label,
@@ -109,6 +112,7 @@ pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite:
                 ":expires": view.expires.map(|at| at.0),
                 ":revoked": view.revoked.map(|at| at.0),
                 ":last_used": view.last_used.map(|at| at.0),
+                ":capture_until": view.capture_until.map(|at| at.0),
             },
         )
         .map(|_| ())
@@ -138,9 +142,19 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
             last_used: row.get::<_, Option<i64>>("last_used")?.map(UnixMillis),
             // Counted in the other database and in memory.
             tokens_today: None,
+            capture_until: capture_until(row)?,
         },
         hash: row.get("hash")?,
     })
+}
+
+/// A schema of an earlier version, which is left when a migration failed, has no such column: its keys are served.
+fn capture_until(row: &Row<'_>) -> rusqlite::Result<Option<UnixMillis>> {
+    match row.get::<_, Option<i64>>("capture_until") {
+        Ok(until) => Ok(until.map(UnixMillis)),
+        Err(rusqlite::Error::InvalidColumnName(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +186,7 @@ mod tests {
                 revoked: None,
                 last_used: None,
                 tokens_today: None,
+                capture_until: Some(UnixMillis(77)),
             },
             hash: "$argon2id$v=19$...".into(),
         }

@@ -207,6 +207,33 @@ impl DatabaseFile<'_> {
         Ok(files::sync(target.path)?)
     }
 
+    /// Takes captured bodies out of a copy, so that they are nowhere once their time is over; what they filled is overwritten
+    /// and given back. Nothing is done to a schema that has none.
+    ///
+    /// # Errors
+    /// That it cannot be written.
+    pub fn forget_captures(&self) -> Result<(), StorageError> {
+        let copy = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY_TIMEOUT)?;
+        let fault = |error| self.fault("taking captures out of a copy", &error);
+        let has_any: bool = copy
+            .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'captures'", [], |row| {
+                row.get(0)
+            })
+            .and_then(|there: bool| {
+                if there {
+                    copy.query_row("SELECT EXISTS (SELECT 1 FROM captures)", [], |row| row.get(0))
+                } else {
+                    Ok(false)
+                }
+            })
+            .map_err(fault)?;
+        if has_any {
+            copy.execute_batch("PRAGMA secure_delete = ON; DELETE FROM captures; VACUUM").map_err(fault)?;
+        }
+        copy.close().map_err(|(_, error)| fault(error))?;
+        Ok(files::sync(self.path)?)
+    }
+
     /// Looks through the whole database: pages, indexes, references, and of an encrypted one the code of every page.
     /// `stop` breaks it off.
     ///

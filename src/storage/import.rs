@@ -94,6 +94,7 @@ mod tests {
                 revoked: None,
                 last_used: None,
                 tokens_today: None,
+                capture_until: None,
             },
             hash: "hash".into(),
         };

@@ -10,6 +10,7 @@ mod api_keys;
 mod api_prompts;
 mod audit_anchors;
 mod audit_logs;
+mod captures;
 mod certificates;
 mod columns;
 mod comparisons;

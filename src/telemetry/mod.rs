@@ -3,6 +3,7 @@
 //! Called by every room above `types`. Must never block a request: writers touch their own worker's shard, and
 //! what slow readers miss is counted.
 
+pub mod captures;
 pub mod collector;
 pub mod hashing;
 pub mod histogram;

@@ -242,10 +242,13 @@ commands! {
     ReverseRequests "reverse-requests" ["O"] "command.reverse" Requests Looks 0;
     CopyCurl "copy-curl" ["Y"] "command.copy_curl" Requests Looks 45;
     ReplayRequest "replay-request" ["R"] "command.replay_request" Requests Looks 44;
+    ShowBodies "show-bodies" ["b"] "command.show_bodies" Requests Looks 43;
+    ClearCaptures "clear-captures" [] "command.clear_captures" Requests Dangerous 0;
     CreateKey "create-key" ["a"] "command.create_key" Keys Changes 99;
     RotateKey "rotate-key" ["o"] "command.rotate_key" Keys Dangerous 66;
     RevokeKey "revoke-key" ["x", "delete"] "command.revoke_key" Keys Dangerous 65;
     RevokeLeaked "revoke-leaked" ["b"] "command.revoke_leaked" Keys Dangerous 64;
+    CaptureKey "capture-key" ["c"] "command.capture_key" Keys Changes 63;
     UsageSpan "usage-span" ["t"] "command.usage_span" Usage Looks 97;
 
     PauseAudit "pause-events" ["p"] "command.pause" Security Looks 95;

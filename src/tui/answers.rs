@@ -11,7 +11,7 @@ use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, policy, wizard, work};
 use crate::tui::state::State;
 use crate::tui::tab_blocklist::transfer;
-use crate::tui::tab_proxy::{leak, list, usage};
+use crate::tui::tab_proxy::{bodies, leak, list, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
@@ -24,6 +24,7 @@ use crate::types::calls::profiles::SaveProfile;
 use crate::types::calls::prompts::SetPrompt;
 use crate::types::engine::{DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::key::KeyView;
 use crate::types::listener::{ListenerConfig, ListenerStatus};
 use crate::types::live::Noun;
 use crate::types::profile::ProfileView;
@@ -106,6 +107,7 @@ pub fn take(state: &mut State, answer: Answer) {
             done(state, "toast.key_revoked", &[("label", &label)]);
             read_store(state, Noun::Keys);
         }
+        Reply::EditKey(_, Ok(key)) => capture_switched(state, &key),
         Reply::AddBlock(_, Ok(entry)) => {
             done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
             read_store(state, Noun::Blocklist);
@@ -185,7 +187,15 @@ fn taken_away(state: &mut State, reply: Reply) -> Option<Reply> {
 /// everywhere.
 fn asked_or_guarded(state: &mut State, ticket: Ticket, reply: Reply) -> Option<Reply> {
     match reply {
-        Reply::Chat(_, outcome) => tab_models::chat::answered(state, ticket, outcome),
+        Reply::Chat(_, outcome) | Reply::ReplayCapture(_, outcome) => {
+            tab_models::chat::answered(state, ticket, outcome);
+        }
+        Reply::ListCaptures(_, outcome) => state.world.captures.take(outcome),
+        Reply::ShowCapture(_, outcome) => bodies::take(state, ticket, outcome),
+        Reply::ClearCaptures(_, Ok(count)) => {
+            done(state, "toast.captures_cleared", &[("count", &count.to_string())]);
+            read_store(state, Noun::Captures);
+        }
         Reply::CompareModels(_, outcome) => tab_models::compare::answered(state, ticket, outcome),
         Reply::SaveComparison(_, outcome) => tab_models::compare::saved(state, ticket, outcome),
         Reply::ShowComparison(_, Ok(comparison)) => tab_models::compare::show(state, comparison),
@@ -231,6 +241,19 @@ pub fn written(state: &mut State, ticket: Ticket, path: &Path, outcome: Outcome<
         // The form says it.
         Err(_) => {}
     }
+}
+
+/// The bodies of a key are captured, or no longer.
+fn capture_switched(state: &mut State, key: &KeyView) {
+    let label = escape(&key.label).into_owned();
+    match key.captures_at(state.now) {
+        Some(until) => {
+            let until = state.words.date_time(until);
+            done(state, "toast.capture_on", &[("label", &label), ("until", &until)]);
+        }
+        None => done(state, "toast.capture_off", &[("label", &label)]),
+    }
+    read_store(state, Noun::Keys);
 }
 
 /// A channel was added or changed; a secret that was made for it is shown this once.

@@ -24,6 +24,7 @@ use crate::types::calls::alerts::{
     AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
 };
 use crate::types::calls::audit::ListAudit;
+use crate::types::calls::captures::{ClearCaptures, ListCaptures, ReplayCapture, ShowCapture};
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
@@ -31,7 +32,9 @@ use crate::types::calls::comparisons::{
 use crate::types::calls::engines::{AddEngine, DetectEngines, EditEngine, EngineHealth, ListEngineKinds, RemoveEngine};
 use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirewall, ShowFirewall};
-use crate::types::calls::keys::{CreateKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey};
+use crate::types::calls::keys::{
+    CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey,
+};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::policy::{SetPolicy, ShowPolicy};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
@@ -296,15 +299,15 @@ macro_rules! requests {
 
 requests! {
     short {
-    AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, CreateKey, DecideFirewall, DeleteComparison,
-    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EditEngine, EngineHealth, EnsureFirstKey, ExposeCheck, ImportBlocks,
-    ListAlertChannels, ListAudit, ListBlocks, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks, ListProfiles,
-    ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
+    AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, ClearCaptures, CreateKey, DecideFirewall, DeleteComparison,
+    DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EditEngine, EditKey, EngineHealth, EnsureFirstKey, ExposeCheck,
+    ImportBlocks, ListAlertChannels, ListAudit, ListBlocks, ListCaptures, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks,
+    ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
     RecordFirewall, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
-    RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall,
+    RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowCapture, ShowComparison, ShowFirewall,
     ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
-    long { Chat, CompareModels, LoadModel, PullModel }
+    long { Chat, CompareModels, LoadModel, PullModel, ReplayCapture }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.

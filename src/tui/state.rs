@@ -384,7 +384,12 @@ impl State {
             // At the next full second, so that the countdown does not jump.
             Duration::from_millis(1000 - u64::try_from(self.now.0.rem_euclid(1000)).unwrap_or(0))
         });
-        [toast, spinner, countdown].into_iter().flatten().min().map(|wait| wait.max(Duration::from_millis(10)))
+        let captures = self.world.captures_until(self.now).map(|until| until.since(self.now));
+        [toast, spinner, countdown, captures]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|wait| wait.max(Duration::from_millis(10)))
     }
 
     /// Whether the owner answers.

@@ -22,6 +22,7 @@ use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts, tab_security};
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
+use crate::types::calls::captures::ListCaptures;
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
@@ -37,6 +38,8 @@ const BLOCKS_PAGE: u32 = 1000;
 
 /// Columns of the box that says why a home only reads; it fits 80.
 const READ_ONLY_WIDTH: usize = 68;
+/// Captured exchanges whose requests are marked.
+const CAPTURES_PAGE: u32 = 1000;
 /// Alerts read for the inbox.
 const INBOX_PAGE: u32 = 200;
 
@@ -59,6 +62,7 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Turn { wheel, .. } => turn(state, wheel),
         Action::Resize { columns, rows } => {
             state.size = (columns, rows);
+            overlays::resized(state);
             state.soil(Dirty::Now);
         }
         Action::Focus(_) => {}
@@ -394,6 +398,7 @@ fn read_stores(state: &mut State) {
         Noun::Profiles,
         Noun::Settings,
         Noun::Alerts,
+        Noun::Captures,
     ] {
         read_store(state, noun);
     }
@@ -418,6 +423,7 @@ pub fn read_store(state: &mut State, noun: Noun) {
             state.read(ListInbox { limit: INBOX_PAGE });
             state.read(ListAlertChannels {})
         }
+        Noun::Captures => state.read(ListCaptures { key: None, limit: CAPTURES_PAGE }),
         Noun::Aliases | Noun::Policy => return,
     };
 }

@@ -159,6 +159,11 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         }
         _ => {}
     }
+    // Whoever sits here sees that prompts and answers are being kept (SPEC §10).
+    if state.world.captures_until(state.now).is_some() {
+        marks.push((" ".to_owned(), Role::Header));
+        marks.push((format!(" {} ", say("header.capturing")), Role::Badge));
+    }
     if let Some(overload) = state.world.status.as_ref().and_then(|status| status.overload) {
         marks.push((" ".to_owned(), Role::Header));
         marks.push((overload_words(painter, overload), Role::Error));

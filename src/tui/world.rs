@@ -8,6 +8,7 @@ use crate::types::address::{BlockEntry, ListedNetwork};
 use crate::types::alert::{ChannelView, Inbox, InboxAlert};
 use crate::types::audit::AuditRow;
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::captures::CapturePage;
 use crate::types::calls::engines::EngineKindInfo;
 use crate::types::calls::replay::SecurityCounts;
 use crate::types::calls::settings::SettingView;
@@ -133,6 +134,8 @@ pub struct World {
     pub inbox: Page<Inbox>,
     /// Who else is alerted.
     pub channels: Page<Vec<ChannelView>>,
+    /// Captured exchanges, without their bodies.
+    pub captures: Page<CapturePage>,
 }
 
 /// What an applied line touched, so that only what is on screen is drawn again.
@@ -188,6 +191,7 @@ impl Default for World {
             health: BTreeMap::new(),
             inbox: Page::default(),
             channels: Page::default(),
+            captures: Page::default(),
         }
     }
 }
@@ -322,6 +326,12 @@ impl World {
         inbox.unread = inbox.unread.saturating_add(1);
         inbox.alerts.insert(0, alert);
         inbox.alerts.truncate(KEPT_ROWS);
+    }
+
+    /// Until when bodies of any key are captured, if they are.
+    #[must_use]
+    pub fn captures_until(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.keys.value.iter().flatten().filter_map(|key| key.captures_at(now)).max()
     }
 
     /// Alerts that nobody has read.

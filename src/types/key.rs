@@ -96,6 +96,17 @@ pub struct KeyView {
     /// Tokens used on the local day, which its budget counts; `None` where that was not asked for.
     #[serde(default)]
     pub tokens_today: Option<u64>,
+    /// Until when the bodies of its requests and answers are captured; `None` is not at all (SPEC §10).
+    #[serde(default)]
+    pub capture_until: Option<UnixMillis>,
+}
+
+impl KeyView {
+    /// Until when the bodies of its requests are captured, if they are at that time.
+    #[must_use]
+    pub fn captures_at(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.capture_until.filter(|until| *until > now && self.revoked.is_none())
+    }
 }
 
 /// A key as stored: with the Argon2id hash of its secret in PHC form.

@@ -76,6 +76,8 @@ pub enum Noun {
     Aliases,
     /// Alert channels, their deliveries and the inbox.
     Alerts,
+    /// Captured exchanges.
+    Captures,
 }
 
 /// One thing that happened.

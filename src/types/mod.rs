@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bench;
 pub mod calendar;
 pub mod calls;
+pub mod capture;
 pub mod certificate;
 pub mod chat;
 pub mod clock;

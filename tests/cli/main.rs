@@ -31,6 +31,7 @@ mod aliases;
 mod audit;
 mod authority;
 mod backup;
+mod captures;
 mod chat;
 mod docs;
 mod doctor;

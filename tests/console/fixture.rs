@@ -321,6 +321,7 @@ pub(crate) fn key(id: &str, label: &str) -> KeyView {
         revoked: None,
         last_used: Some(ago(40)),
         tokens_today: Some(1_234),
+        capture_until: None,
     }
 }
 

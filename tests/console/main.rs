@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 mod alerts;
+mod captures;
 mod chat;
 mod compare;
 mod firewall;

@@ -157,7 +157,7 @@ async fn a_budget_given_during_the_day_counts_what_was_used_before() {
     running.engine("lab", "llamacpp", &engine).await;
     let (id, key) = running.key("laptop", KeyLimits::default()).await;
     assert_eq!(running.post(&key, "/v1/chat/completions", &chat()).await.status, 200);
-    let edit = |limits| EditKey { id, label: None, limits: Some(limits), expires: None };
+    let edit = |limits| EditKey { id, label: None, limits: Some(limits), expires: None, capture: None };
     running.call(edit(limited(5))).await;
     let refused = running.post(&key, "/v1/chat/completions", &chat()).await;
     assert_eq!(code(&refused), (429, json!("budget_exceeded")));

@@ -15,6 +15,7 @@ mod aliases;
 mod anthropic;
 mod blocking;
 mod budgets;
+mod captures;
 mod client_traps;
 mod connections;
 mod egress;
@@ -59,6 +60,7 @@ use flm::proxy::prompt::PromptTable;
 use flm::proxy::service::{Encryption, ProxyService};
 use flm::proxy::shared::ProxyShared;
 use flm::proxy::worker::Workers;
+use flm::telemetry::captures::{CaptureLane, Ended};
 use flm::telemetry::hashing::HashingThreads;
 use flm::telemetry::live::Hub;
 use flm::telemetry::metrics::Metrics;
@@ -83,6 +85,8 @@ pub(crate) struct Proxy {
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
     pub(crate) audited: Collected,
+    /// Captured exchanges come out here.
+    pub(crate) captured: tokio::sync::Mutex<Ended>,
     workers: Workers,
     /// What runs on the workers' threads.
     runtimes: Vec<tokio::runtime::RuntimeMetrics>,
@@ -168,6 +172,7 @@ impl Proxy {
         let (log, _) = tokio::sync::mpsc::channel(1);
         metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
         let (audit, audited) = Sink::collecting();
+        let (captures, captured) = CaptureLane::new();
         let shared = Arc::new(ProxyShared {
             guard: Arc::new(Guard::new(SecurityPolicy::default(), [7; 32])),
             registry: Registry::new(hub, clock.clone()),
@@ -176,6 +181,7 @@ impl Proxy {
             prompts: ArcSwap::from_pointee(PromptTable::default()),
             profiles: ArcSwap::from_pointee(ProfileTable::default()),
             metrics,
+            captures,
             hashing: HashingThreads::start().expect("threads"),
             egress: Egress::direct(),
             fetcher,
@@ -196,7 +202,8 @@ impl Proxy {
         let service = ProxyService::start(config, encryption, shared.clone(), &workers, &tasks).expect("listens");
         let (key_id, key) = add_key(&shared, "test", key_limits);
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
-        Self { shared, service, key, key_id, audited, workers, runtimes, client, _tasks: tasks }
+        let captured = tokio::sync::Mutex::new(captured);
+        Self { shared, service, key, key_id, audited, captured, workers, runtimes, client, _tasks: tasks }
     }
 
     /// Tasks that live on the workers' threads now.
@@ -316,6 +323,7 @@ pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (
         revoked: None,
         last_used: None,
         tokens_today: None,
+        capture_until: None,
     };
     let hash = key_hash::hash(secret.expose()).expect("hashes");
     shared.guard.put_key(KeyRecord { view, hash });

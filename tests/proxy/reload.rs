@@ -70,7 +70,7 @@ async fn a_stream_goes_on_while_everything_is_read_again() {
     assert!(report.reloaded.len() >= 8, "{report:?}");
     assert_eq!(report.changed, ["limits.connections_per_address"]);
     let limits = KeyLimits { requests_per_minute: 5, ..KeyLimits::default() };
-    running.call(EditKey { id, label: None, limits: Some(limits), expires: None }).await;
+    running.call(EditKey { id, label: None, limits: Some(limits), expires: None, capture: None }).await;
     running.call(Reload { port: None }).await;
 
     gate.cancel();

@@ -290,6 +290,7 @@ fn records(additions: &Additions, hashed: &[HashedKey], now: UnixMillis) -> Vec<
             revoked: None,
             last_used: None,
             tokens_today: None,
+            capture_until: None,
         };
         Some(KeyRecord { view, hash })
     });

@@ -12,11 +12,12 @@ use crate::tui::text;
 use crate::types::address::parse_network;
 use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
 use crate::types::calls::engines::{AddEngine, EditEngine};
-use crate::types::calls::keys::CreateKey;
+use crate::types::calls::keys::{CaptureSwitch, CreateKey, EditKey};
 use crate::types::calls::models::PullModel;
 use crate::types::calls::proxy::StartListener;
+use crate::types::capture::LONGEST_CAPTURE;
 use crate::types::engine::{EngineKind, EngineRecord};
-use crate::types::ids::{CanonicalModel, EngineId};
+use crate::types::ids::{CanonicalModel, EngineId, KeyId};
 use crate::types::key::{KeyLimits, Priority};
 use crate::types::listener::ListenerConfig;
 
@@ -29,6 +30,8 @@ pub enum FormKind {
     EditEngine(EngineId),
     /// Make an API key.
     CreateKey,
+    /// Capture the bodies of a key.
+    Capture(KeyId),
     /// Block an address.
     Block,
     /// Block the networks of a file.
@@ -162,6 +165,13 @@ pub fn create_key(state: &State) -> Form {
     )
 }
 
+/// A form to capture the bodies of a key for a while, or to end that.
+#[must_use]
+pub fn capture(id: KeyId, captures_now: bool) -> Form {
+    let span = if captures_now { "off" } else { "1h" };
+    Form::new(FormKind::Capture(id), vec![Field::text("form.capture.span", "form.capture.span_hint", span)])
+}
+
 /// A form to block an address, filled in where one is known.
 #[must_use]
 pub fn block(address: Option<IpAddr>, reason: &str) -> Form {
@@ -248,6 +258,7 @@ impl FormKind {
             Self::ImportBlocks => "form.import.title",
             Self::ExportBlocks => "form.export_blocks.title",
             Self::CreateKey => "form.key.title",
+            Self::Capture(_) => "form.capture.title",
             Self::Block => "form.block.title",
             Self::Network(NetworkList::Allow) => "form.network.allow_title",
             Self::Network(NetworkList::Trusted) => "form.network.trusted_title",
@@ -274,7 +285,7 @@ impl FormKind {
             Self::NewPrompt => "button.edit",
             Self::Port(_) => "button.start",
             Self::Profile(_) | Self::EditEngine(_) | Self::Channel(ChannelForm::Edit(..)) => "button.save",
-            Self::Chat | Self::Compare => "button.use",
+            Self::Capture(_) | Self::Chat | Self::Compare => "button.use",
             Self::Export | Self::ExportBlocks => "button.write",
             Self::Pull => "button.pull",
         }
@@ -331,6 +342,10 @@ impl FormKind {
             }
             Self::ExportBlocks => asking_forms::export_blocks(state, get(0), &mut faults),
             Self::CreateKey => create_key_call(state, &get, &mut faults),
+            Self::Capture(id) => capture_switch(state, get(0), &mut faults).map(|switch| {
+                let call = EditKey { id: *id, label: None, limits: None, expires: None, capture: Some(switch) };
+                Submit::Call(call.into())
+            }),
             Self::Block => {
                 let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
                 let duration = match get(1) {
@@ -438,6 +453,16 @@ fn create_key_call<'a>(state: &State, get: &impl Fn(usize) -> &'a str, faults: &
         ..KeyLimits::default()
     };
     Some(Submit::Call(CreateKey { label: label.to_owned(), expires_in, limits }.into()))
+}
+
+fn capture_switch(state: &State, text: &str, faults: &mut Faults) -> Option<CaptureSwitch> {
+    if text.eq_ignore_ascii_case("off") {
+        return Some(CaptureSwitch::Off);
+    }
+    match span(state, 0, text, faults)? {
+        span if span > LONGEST_CAPTURE => fault(state, 0, "form.capture.rule", faults),
+        span => Some(CaptureSwitch::For(span)),
+    }
 }
 
 pub(in crate::tui) fn fault<T>(state: &State, field: usize, key: &'static str, faults: &mut Faults) -> Option<T> {

@@ -14,6 +14,7 @@ use crate::types::failure::Failure;
 pub mod alert_form;
 pub mod alerts;
 pub mod asking_forms;
+pub mod bodies;
 pub mod confirm;
 pub mod expose;
 pub mod firewall;
@@ -65,6 +66,8 @@ pub enum Overlay {
     Alerts(alerts::Alerts),
     /// The security policy.
     Policy(Box<policy::Policy>),
+    /// What a captured request sent and got.
+    Bodies(Box<bodies::Bodies>),
 }
 
 /// What becomes of a box after a key press.
@@ -113,6 +116,7 @@ pub fn type_key(state: &mut State, key: KeyEvent) {
             Overlay::Firewall(firewall) => firewall.press(state, key),
             Overlay::Alerts(alerts) => alerts.press(state, key),
             Overlay::Policy(policy) => policy.press(state, key),
+            Overlay::Bodies(bodies) => bodies.press(state, key),
         }
     };
     put_back(state, top, depth, stays);
@@ -148,7 +152,8 @@ pub fn paste(state: &mut State, text: &str) {
         | Overlay::Work(_)
         | Overlay::Saved(_)
         | Overlay::Firewall(_)
-        | Overlay::Alerts(_) => {}
+        | Overlay::Alerts(_)
+        | Overlay::Bodies(_) => {}
     }
     state.overlays.push(top);
 }
@@ -174,6 +179,8 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
         (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
+        (Overlay::Bodies(bodies), Target::Button(button)) => bodies.choose(state, button),
+        (Overlay::Bodies(bodies), Target::View(part)) => bodies.show(part),
         (Overlay::Work(work), Target::Button(_)) => work.leave(state),
         (Overlay::Firewall(firewall), Target::Button(button)) => firewall.choose(state, button),
         _ => Stays::Open,
@@ -193,9 +200,20 @@ pub fn scroll(state: &mut State, command: Command) {
                 | Overlay::Saved(_)
                 | Overlay::Firewall(_)
                 | Overlay::Alerts(_)
+                | Overlay::Bodies(_)
         )
     ) {
         type_key(state, KeyEvent::from(code));
+    }
+}
+
+/// The screen has another size: text is broken for it anew.
+pub fn resized(state: &mut State) {
+    let (columns, _) = state.size;
+    for overlay in &mut state.overlays {
+        if let Overlay::Bodies(bodies) = overlay {
+            bodies.fit(columns);
+        }
     }
 }
 
@@ -233,6 +251,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, screen: Rect) {
             Overlay::Firewall(firewall) => firewall.draw(state, painter, screen),
             Overlay::Alerts(alerts) => alerts.draw(state, painter, screen),
             Overlay::Policy(policy) => policy.draw(state, painter, screen),
+            Overlay::Bodies(bodies) => bodies.draw(painter, screen),
         }
     }
 }

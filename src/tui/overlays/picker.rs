@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use crate::tui::geometry::ListId;
 use crate::tui::overlays::Stays;
 use crate::tui::state::State;
-use crate::tui::tab_models::{chatting, compare};
+use crate::tui::tab_models::{chat, chatting, compare};
 use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Painter, cells, row};
 use crate::tui::widgets::search_list::SearchList;
@@ -20,6 +20,8 @@ pub enum Purpose {
     ChatModel,
     /// The models of a comparison.
     CompareModels,
+    /// The model that is asked what a captured request asked.
+    Replay,
 }
 
 /// The box.
@@ -52,6 +54,7 @@ impl Picker {
         match self.purpose {
             Purpose::ChatModel => state.models.chat.model.as_deref() == Some(name),
             Purpose::CompareModels => state.models.compare.has(name),
+            Purpose::Replay => self.before.iter().any(|before| before == name),
         }
     }
 
@@ -83,6 +86,10 @@ impl Picker {
                 state.models.chat.model = Some(name.clone());
                 Stays::Closed
             }
+            Purpose::Replay => {
+                chat::replay(state, name.clone());
+                Stays::Closed
+            }
             Purpose::CompareModels => {
                 compare::mark(state, name);
                 self.list.select(number);
@@ -100,6 +107,7 @@ impl Picker {
         let rows = self.rows(state);
         let (title, hint) = match self.purpose {
             Purpose::ChatModel => ("picker.one", "picker.one_hint"),
+            Purpose::Replay => ("replay.title", "picker.one_hint"),
             Purpose::CompareModels => ("picker.several", "picker.several_hint"),
         };
         let title = painter.say(title);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::tui::action::Command;
-use crate::tui::effect::Ticket;
+use crate::tui::effect::{Request, Ticket};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::picker::{Picker, Purpose};
 use crate::tui::overlays::toasts::Level;
@@ -14,11 +14,14 @@ use crate::tui::overlays::{self, Overlay, asking_forms};
 use crate::tui::state::{Dirty, State};
 use crate::tui::tab_models::{View, chat_view, chatting};
 use crate::tui::tabs::Tab;
+use crate::tui::update::show_tab;
 use crate::tui::widgets::text_area::TextBox;
+use crate::types::calls::captures::ReplayCapture;
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::chat::{ChatAnswer, ChatDelivery, ChatRoute, Said, Sampling, Speaker};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::ids::RequestId;
 
 /// Turns that are kept; older ones are forgotten, here and for the model.
 pub const MOST_TURNS: usize = 100;
@@ -72,6 +75,15 @@ pub struct Turn {
     pub end: TurnEnd,
 }
 
+/// A captured request that another model is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// Which one.
+    pub id: RequestId,
+    /// What it asked last, for people; outside text.
+    pub question: String,
+}
+
 /// What the chat tester remembers.
 #[derive(Debug, Default)]
 pub struct ChatTester {
@@ -87,6 +99,8 @@ pub struct ChatTester {
     pub asking: Option<Ticket>,
     /// First line in view; `None` follows the newest.
     pub top: Option<usize>,
+    /// What is asked as soon as a model is chosen.
+    pub replay: Option<Replay>,
 }
 
 impl ChatTester {
@@ -221,13 +235,32 @@ fn ask(state: &mut State, model: String, question: String) {
         sampling: chat.settings.sampling,
         ..Chat::default()
     };
-    let ticket = state.call(call);
-    if !state.pending.contains_key(&ticket) {
+    if begin(state, call, model, question) {
+        state.models.chat.input = TextBox::default();
+    }
+}
+
+/// Asks a model what a captured request asked, exactly as it stood there.
+pub fn replay(state: &mut State, model: String) {
+    let Some(Replay { id, question }) = state.models.chat.replay.take() else { return };
+    if state.models.chat.asking.is_some() {
+        state.toast(Level::Warn, state.words.say("ask.wait_hint").into_owned());
         return;
+    }
+    state.models.chat.model = Some(model.clone());
+    show_tab(state, Tab::Models);
+    open(state);
+    begin(state, ReplayCapture { id, model: model.clone() }, model, question);
+}
+
+/// Begins a turn; answers whether the question is on its way.
+fn begin(state: &mut State, request: impl Into<Request>, model: String, question: String) -> bool {
+    let ticket = state.call(request);
+    if !state.pending.contains_key(&ticket) {
+        return false;
     }
     let asked = state.now;
     let chat = &mut state.models.chat;
-    chat.input = TextBox::default();
     chat.asking = Some(ticket);
     chat.top = None;
     chat.turns.push(Turn {
@@ -243,6 +276,7 @@ fn ask(state: &mut State, model: String, question: String) {
     });
     let surplus = chat.turns.len().saturating_sub(MOST_TURNS);
     chat.turns.drain(..surplus);
+    true
 }
 
 /// Takes what came of an answer.

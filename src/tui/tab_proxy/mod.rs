@@ -19,6 +19,7 @@ use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
+pub mod bodies;
 pub mod leak;
 pub mod list;
 pub mod load;
@@ -67,6 +68,8 @@ pub struct ProxyTab {
     pub policy: Option<Box<overlays::policy::Policy>>,
     /// The sums of what was used.
     pub usage: usage::UsageView,
+    /// A captured exchange that is on its way, and what for.
+    pub wanted: Option<(Ticket, bodies::Wanted)>,
 }
 
 impl Default for ProxyTab {
@@ -79,6 +82,7 @@ impl Default for ProxyTab {
             wizard: None,
             policy: None,
             usage: usage::UsageView::default(),
+            wanted: None,
         }
     }
 }
@@ -222,6 +226,9 @@ pub fn run(state: &mut State, command: Command) {
         Command::Copy => copy(state),
         Command::ReplayRequest => requests::replay(state),
         Command::CopyCurl => requests::copy_as_curl(state),
+        Command::ShowBodies => bodies::look(state),
+        Command::ClearCaptures => bodies::ask_to_clear(state),
+        Command::CaptureKey => bodies::ask_how_long(state),
         _ => step(state, command),
     }
 }

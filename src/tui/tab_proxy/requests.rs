@@ -2,11 +2,14 @@
 
 use ratatui::layout::Rect;
 
+use crate::tui::action::Command;
 use crate::tui::geometry::{ListId, Target};
+use crate::tui::overlays::bodies::size_words;
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::signs;
 use crate::tui::state::{Detail, State};
+use crate::tui::tab_proxy::bodies::{self, Wanted};
 use crate::tui::tab_proxy::{self, list};
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -14,9 +17,10 @@ use crate::tui::widgets::chart;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Align, Cell, Column, Table, Width};
 use crate::types::calls::requests::RequestColumn;
+use crate::types::capture::Capture;
 use crate::types::order::Order;
 use crate::types::request::{Progress, RequestEnd, RequestRow, TokenSource};
-use crate::types::text::escape;
+use crate::types::text::{escape, is_hostile};
 
 /// Draws the table.
 pub fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&RequestRow], selected: Option<usize>) {
@@ -119,7 +123,11 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
         tokens.clone_from(&off);
     }
     let rate = request.tokens_per_second().map_or_else(|| off.clone(), |rate| format!("{} tok/s", text::rate(rate)));
-    let pairs = [
+    let captured = bodies::entry(state, request.id).map(|entry| {
+        let sizes = [entry.request, entry.answer].map(|size| size_words(painter.words, size));
+        format!("{} / {} ({})", sizes[0], sizes[1], state.keymap.first(Command::ShowBodies))
+    });
+    let mut pairs = vec![
         ("column.status", format!("{} {}{code}", request.status, painter.say(word)), role),
         ("column.time", painter.words.exact(request.at), Role::Text),
         ("request.line", escape(&format!("{} {}", request.method, request.path)).into_owned(), Role::Text),
@@ -136,6 +144,9 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
             Role::Text,
         ),
     ];
+    if let Some(captured) = captured {
+        pairs.insert(1, ("request.captured", captured, Role::Accent));
+    }
     // A blank row, the title and eight stages stand below, then the rules.
     let used = painter.pairs(inside, inside.height.saturating_sub(13), &pairs);
     let stages = draw_stages(painter, below(inside, used + 1), request);
@@ -206,69 +217,125 @@ fn draw_stages(painter: &mut Painter<'_>, area: Rect, request: &RequestRow) -> u
     y
 }
 
-/// Asks another model the same: in the chat tester, with the model of the request chosen. What was asked is not kept, so
-/// that it says why the question must be typed.
+/// Asks another model the same: what was captured as it was, anything else in the chat tester, which says why the question
+/// must be typed.
 pub fn replay(state: &mut State) {
     let rows = list::rows(state);
     let Some(request) = tab_proxy::selected_request(state, &rows).map(|at| rows[at]) else { return };
+    let id = request.id;
+    if bodies::can_be_sent(state, id) {
+        return bodies::fetch(state, id, Wanted::Replay);
+    }
     let model = request.model.as_deref().map(str::to_owned);
-    let body = state.words.fill("replay.no_body", &[("id", request.id.as_str())]);
+    let body = state.words.fill("replay.no_body", &[("id", id.as_str())]);
     let confirm = Confirm::new("replay.title", body, "button.choose_model", Then::AskAnother(model));
     overlays::open(state, Overlay::Confirm(confirm));
 }
 
-/// Copies a command that asks for the same thing again. Bodies are not kept, so the body is a small one that fits
-/// the route; the key is left as a variable, because it is known to nobody.
+/// Copies a command that asks for the same thing again: with the captured body, else with a small one that fits the
+/// route. The key is left as a variable, because it is known to nobody.
 pub fn copy_as_curl(state: &mut State) {
     let rows = list::rows(state);
     let Some(request) = tab_proxy::selected_request(state, &rows).map(|at| rows[at]) else { return };
-    let text = curl(state.world.base_url().unwrap_or("http://127.0.0.1:8484"), request);
+    let id = request.id;
+    if bodies::can_be_sent(state, id) {
+        return bodies::fetch(state, id, Wanted::Curl);
+    }
+    let body = (request.method == "POST").then(|| likely_body(request));
+    let text = curl(base(state), &request.method, &request.path, body.as_deref());
+    copy_command(state, text);
+}
+
+/// Copies a command with the body that was captured.
+pub fn copy_captured(state: &mut State, capture: &Capture) {
+    let entry = &capture.entry;
+    let text = curl(base(state), &entry.method, &entry.path, Some(&visible(&capture.request_text)));
+    copy_command(state, text);
+}
+
+fn copy_command(state: &mut State, text: String) {
     let what = state.words.say("request.as_curl");
     state.copy(text, &what);
 }
 
-fn curl(base: &str, request: &RequestRow) -> String {
+fn base(state: &State) -> &str {
+    state.world.base_url().unwrap_or("http://127.0.0.1:8484")
+}
+
+fn curl(base: &str, method: &str, path: &str, body: Option<&str>) -> String {
     let base = base.trim_end_matches('/');
     let base = base.strip_suffix("/v1").unwrap_or(base);
     let mut line = format!(
         "curl -X {} {} -H \"Authorization: Bearer $FLM_API_KEY\"",
-        quote(&request.method),
-        quote(&format!("{base}{}", request.path))
+        quote(method),
+        quote(&format!("{base}{path}"))
     );
-    if request.method == "POST" {
-        let mut body = serde_json::Map::new();
-        if let Some(model) = &request.model {
-            body.insert("model".to_owned(), serde_json::Value::from(model.as_ref()));
-        }
-        if request.path.ends_with("/embeddings") {
-            body.insert("input".to_owned(), "Hello".into());
-        } else if request.path.ends_with("/chat/completions") {
-            body.insert("messages".to_owned(), serde_json::json!([{"role": "user", "content": "Hello"}]));
-        } else {
-            body.insert("prompt".to_owned(), "Hello".into());
-        }
-        if request.stream {
-            body.insert("stream".to_owned(), true.into());
-        }
+    if let Some(body) = body {
         line.push_str(" -H 'Content-Type: application/json' -d ");
-        line.push_str(&quote(&serde_json::Value::Object(body).to_string()));
+        line.push_str(&quote(body));
     }
     line
 }
 
+/// A small body that fits the route.
+fn likely_body(request: &RequestRow) -> String {
+    let mut body = serde_json::Map::new();
+    if let Some(model) = &request.model {
+        body.insert("model".to_owned(), serde_json::Value::from(model.as_ref()));
+    }
+    if request.path.ends_with("/embeddings") {
+        body.insert("input".to_owned(), "Hello".into());
+    } else if request.path.ends_with("/chat/completions") {
+        body.insert("messages".to_owned(), serde_json::json!([{"role": "user", "content": "Hello"}]));
+    } else {
+        body.insert("prompt".to_owned(), "Hello".into());
+    }
+    if request.stream {
+        body.insert("stream".to_owned(), true.into());
+    }
+    serde_json::Value::Object(body).to_string()
+}
+
+/// JSON that says the same without characters that could do something to a terminal: outside of strings such are blanks, inside
+/// they are written as escapes.
+fn visible(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | '\r' | '\t' => out.push(' '),
+            c if is_hostile(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Quotes a word for a POSIX shell: what a client sent must never run in the operator's shell.
 fn quote(word: &str) -> String {
-    let safe: String = word.chars().filter(|c| !crate::types::text::is_hostile(*c)).collect();
+    let safe: String = word.chars().filter(|c| !is_hostile(*c)).collect();
     format!("'{}'", safe.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quote;
+    use super::{quote, visible};
 
     #[test]
     fn a_hostile_path_stays_one_word_of_the_shell() {
         assert_eq!(quote("/v1/'; rm -rf ~; '"), "'/v1/'\\''; rm -rf ~; '\\'''");
         assert_eq!(quote("a\nb"), "'ab'");
+    }
+
+    #[test]
+    fn a_captured_body_says_the_same_without_hostile_characters() {
+        let body = "{\n  \"a\": \"x\u{202e}y\u{e0041}\"\t}";
+        let shown = visible(body);
+        assert_eq!(shown, "{   \"a\": \"x\\u202ey\\udb40\\udc41\" }");
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(read(&shown), read(body));
     }
 }

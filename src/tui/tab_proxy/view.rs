@@ -229,6 +229,8 @@ fn key_state(state: &State, key: &KeyView) -> (&'static str, &'static str, Role)
         (symbols.error, "keys.revoked", Role::Faint)
     } else if key.expires.is_some_and(|expires| expires <= state.now) {
         (symbols.warn, "keys.expired", Role::Warn)
+    } else if key.captures_at(state.now).is_some() {
+        (symbols.warn, "keys.capturing", Role::Warn)
     } else {
         (symbols.ok, "keys.active", Role::Ok)
     }
@@ -287,8 +289,13 @@ fn draw_key_detail(state: &State, painter: &mut Painter<'_>, area: Rect, key: &K
     let rights: Vec<_> = limits.rights.iter().map(|right| say(right_name(*right))).collect();
     let globs =
         |globs: &[String]| if globs.is_empty() { say("keys.all") } else { escape(&globs.join(", ")).into_owned() };
+    let captured = match key.captures_at(state.now) {
+        Some(until) => (painter.words.fill("keys.captured", &[("until", &painter.words.date_time(until))]), Role::Warn),
+        None => (say("keys.not_captured"), Role::Text),
+    };
     let pairs = [
         ("column.state", format!("{sign} {}", say(word)), role),
+        ("keys.bodies", captured.0, captured.1),
         ("column.key", format!("flm_{}", key.id), Role::Text),
         ("column.created", painter.words.exact(key.created), Role::Text),
         ("column.expires", key.expires.map_or_else(|| say("keys.never"), |at| painter.words.exact(at)), Role::Text),

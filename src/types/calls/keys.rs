@@ -46,6 +46,16 @@ pub enum Expiry {
     In(Duration),
 }
 
+/// Whether the bodies of a key's requests and answers are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureSwitch {
+    /// Not any more.
+    Off,
+    /// For this span from now, at most 24 hours.
+    For(Duration),
+}
+
 /// Changes what a key is allowed; `None` leaves a part as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EditKey {
@@ -57,6 +67,9 @@ pub struct EditKey {
     pub limits: Option<KeyLimits>,
     /// New end.
     pub expires: Option<Expiry>,
+    /// Capture of bodies.
+    #[serde(default)]
+    pub capture: Option<CaptureSwitch>,
 }
 call!(EditKey, "keys/edit", Changes, KeyView);
 

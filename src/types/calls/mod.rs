@@ -12,6 +12,7 @@ pub mod aliases;
 pub mod audit;
 pub mod authority;
 pub mod backup;
+pub mod captures;
 pub mod certificates;
 pub mod chat;
 pub mod check;
