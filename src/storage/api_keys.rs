@@ -84,17 +84,16 @@ impl SecurityStore {
     }
 }
 
-/// Adds a key within a transaction.
+/// Adds a key within a transaction; its bodies are not captured before somebody switches that on.
 pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite::Result<()> {
     let KeyRecord { view, hash } = key;
     transaction
         .execute(
             "INSERT INTO api_keys (id, label, last4, hash, requests_per_minute, burst, tokens_per_day,
-                 max_parallel, priority, models, routes, rights, created, expires, revoked, last_used,
-                 capture_until)
+                 max_parallel, priority, models, routes, rights, created, expires, revoked, last_used)
              VALUES (:id, :label, :last4, :hash, :requests_per_minute, :burst, :tokens_per_day,
                  :max_parallel, :priority, :models, :routes, :rights, :created, :expires, :revoked,
-                 :last_used, :capture_until)",
+                 :last_used)",
             named_params! {
                 ":id": view.id.as_str(),
                 ":label": view.label,
@@ -112,7 +111,6 @@ pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite:
                 ":expires": view.expires.map(|at| at.0),
                 ":revoked": view.revoked.map(|at| at.0),
                 ":last_used": view.last_used.map(|at| at.0),
-                ":capture_until": view.capture_until.map(|at| at.0),
             },
         )
         .map(|_| ())
@@ -186,7 +184,7 @@ mod tests {
                 revoked: None,
                 last_used: None,
                 tokens_today: None,
-                capture_until: Some(UnixMillis(77)),
+                capture_until: None,
             },
             hash: "$argon2id$v=19$...".into(),
         }
@@ -220,7 +218,12 @@ mod tests {
         let first = record("aaaaaaaa", "first");
         store.insert_key(first.clone()).await.expect("adds");
         store.touch_keys(vec![(first.view.id, UnixMillis(50)), (first.view.id, UnixMillis(40))]).await.expect("notes");
-        let revoked = KeyView { label: "renamed".into(), revoked: Some(UnixMillis(60)), ..first.view.clone() };
+        let revoked = KeyView {
+            label: "renamed".into(),
+            revoked: Some(UnixMillis(60)),
+            capture_until: Some(UnixMillis(77)),
+            ..first.view.clone()
+        };
         assert!(store.update_key(revoked.clone()).await.expect("changes"));
         assert!(store.update_key(KeyView { revoked: None, ..revoked.clone() }).await.expect("changes"));
         let stored = store.keys().await.expect("reads").remove(0);

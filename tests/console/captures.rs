@@ -89,12 +89,12 @@ fn bodies_are_read_escaped_and_scrolled_while_the_header_says_that_they_are_capt
             assert!(shown.contains("\\x1b]0;x\\x07"), "{shown}");
             assert!(shown.contains("Blue light is scattered more.") && shown.contains("[DONE]"), "{shown}");
             press(&mut state, "G g down pageup l");
-            assert!(screen_text(&draw(&mut state)).contains("Be brief."));
+            assert!(screen_text(&draw(&mut state)).contains("{\"model\":\"llama3.1:8b\","));
             let effects = press(&mut state, "y");
             let Some(Effect::Copy(text)) = effects.into_iter().next() else { panic!("copies") };
             assert!(text.contains("\\u{202e}") && !text.contains(['\u{1b}', '\u{202e}', '\t']), "{text}");
             update(&mut state, Action::Resize { columns: 62, rows: 20 });
-            assert!(screen_text(&draw(&mut state)).contains("Be brief."), "broken for the new size");
+            assert!(screen_text(&draw(&mut state)).contains("{\"model\":\"llama3.1:8b\","), "broken for the new size");
             press(&mut state, "enter");
             assert!(state.overlays.is_empty());
         }
@@ -166,14 +166,14 @@ fn a_replay_that_fails_or_is_asked_twice_is_told() {
     let (mut state, capture) = captured("en", (120, 40), Kept::Whole);
     fetch(&mut state, "R", &capture);
     let Some((ticket, Request::ReplayCapture(call))) = calls(press(&mut state, "enter")).pop() else { panic!("asks") };
-    press(&mut state, "3");
+    update(&mut state, Action::Run(Command::Tab3));
     fetch(&mut state, "R", &capture);
     assert!(calls(press(&mut state, "enter")).is_empty(), "one question at a time");
     assert!(!state.toasts.is_empty());
     let failure = Failure::new(ErrorCode::NotFound, "the bodies are gone");
     answer(&mut state, ticket, Reply::ReplayCapture(call, Err(failure)));
     assert!(matches!(state.models.chat.turns[0].end, TurnEnd::Failed(_)));
-    press(&mut state, "3");
+    update(&mut state, Action::Run(Command::Tab3));
     let Some((ticket, Request::ShowCapture(call))) = calls(press(&mut state, "b")).pop() else { panic!("asks") };
     let gone = Failure::new(ErrorCode::NotFound, "the bodies are gone");
     answer(&mut state, ticket, Reply::ShowCapture(ShowCapture { id: call.id }, Err(gone)));

@@ -125,7 +125,7 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
     let rate = request.tokens_per_second().map_or_else(|| off.clone(), |rate| format!("{} tok/s", text::rate(rate)));
     let captured = bodies::entry(state, request.id).map(|entry| {
         let sizes = [entry.request, entry.answer].map(|size| size_words(painter.words, size));
-        format!("{} / {} ({})", sizes[0], sizes[1], state.keymap.first(Command::ShowBodies))
+        format!("{}: {} / {}", state.keymap.first(Command::ShowBodies), sizes[0], sizes[1])
     });
     let mut pairs = vec![
         ("column.status", format!("{} {}{code}", request.status, painter.say(word)), role),

@@ -289,13 +289,8 @@ fn draw_key_detail(state: &State, painter: &mut Painter<'_>, area: Rect, key: &K
     let rights: Vec<_> = limits.rights.iter().map(|right| say(right_name(*right))).collect();
     let globs =
         |globs: &[String]| if globs.is_empty() { say("keys.all") } else { escape(&globs.join(", ")).into_owned() };
-    let captured = match key.captures_at(state.now) {
-        Some(until) => (painter.words.fill("keys.captured", &[("until", &painter.words.date_time(until))]), Role::Warn),
-        None => (say("keys.not_captured"), Role::Text),
-    };
-    let pairs = [
+    let mut pairs = vec![
         ("column.state", format!("{sign} {}", say(word)), role),
-        ("keys.bodies", captured.0, captured.1),
         ("column.key", format!("flm_{}", key.id), Role::Text),
         ("column.created", painter.words.exact(key.created), Role::Text),
         ("column.expires", key.expires.map_or_else(|| say("keys.never"), |at| painter.words.exact(at)), Role::Text),
@@ -310,6 +305,13 @@ fn draw_key_detail(state: &State, painter: &mut Painter<'_>, area: Rect, key: &K
         ("keys.routes", globs(&limits.routes), Role::Text),
         ("keys.rights", rights.join(", "), Role::Text),
     ];
+    match key.captures_at(state.now) {
+        Some(until) => {
+            let until = painter.words.date_time(until);
+            pairs.insert(1, ("keys.bodies", painter.words.fill("keys.captured", &[("until", &until)]), Role::Warn));
+        }
+        None => pairs.push(("keys.bodies", say("keys.not_captured"), Role::Text)),
+    }
     painter.pairs(inside, inside.height, &pairs);
 }
 
