@@ -3,7 +3,7 @@
 //! `cargo bench --bench tls`: FLM in modes `dev-selfsigned` and `local-http`, and a baseline that has the same threads, shakes hands
 //! with the same provider and kind of key, and answers the same bytes with hyper and nothing else. Rounds alternate, so that a
 //! busy machine disturbs both alike; told are medians of processor time of the servers' processes, which can be trusted on a
-//! shared machine, and their spread. Takes about half a minute. Prints one table (docs/benchmarks.md).
+//! shared machine, and their spread. Takes about a minute. Prints one table (docs/benchmarks.md).
 //!
 //! A handshake is a connection with one request, so that it is known to have counted. A request is `GET /health`: FLM's listener,
 //! screens and accounts without an engine behind them; what an engine adds is the proxy bench's business. What TLS adds to a
@@ -40,11 +40,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-const ROUNDS: usize = 9;
-/// Full handshakes of one round.
-const HANDSHAKES: u32 = 300;
-/// Connections that requests are spread over, and requests on each of them in one round.
+const ROUNDS: usize = 15;
+/// Connections at a time: a server that waits most of the time is charged with what it does by the clock.
 const CONNECTIONS: u32 = 16;
+/// Full handshakes of one round, one after the other, on each of them.
+const HANDSHAKES: u32 = 25;
+/// Requests of one round on each of them.
 const REQUESTS: u32 = 500;
 /// How long a server may take to say where it listens.
 const STARTING: Duration = Duration::from_secs(30);
@@ -267,9 +268,9 @@ fn connector(group: &'static dyn SupportedKxGroup) -> TlsConnector {
 
 /// One kind of work that a server is given.
 enum Work {
-    /// One request on each of many connections, one after the other.
+    /// One request on each of many connections, some at a time.
     Handshakes(TlsConnector),
-    /// Many requests on each of some connections at once; over TLS when there is a connector.
+    /// Many requests on each of some connections; over TLS when there is a connector.
     Requests(Option<TlsConnector>),
 }
 
@@ -278,10 +279,13 @@ impl Work {
     async fn run(&self, port: u16) -> u32 {
         match self {
             Self::Handshakes(connector) => {
-                for _ in 0..HANDSHAKES {
-                    requests_on(Some(connector), port, 1).await;
-                }
-                HANDSHAKES
+                let lane = |_| async move {
+                    for _ in 0..HANDSHAKES {
+                        requests_on(Some(connector), port, 1).await;
+                    }
+                };
+                futures_util::future::join_all((0..CONNECTIONS).map(lane)).await;
+                CONNECTIONS * HANDSHAKES
             }
             Self::Requests(connector) => {
                 let connections = (0..CONNECTIONS).map(|_| requests_on(connector.as_ref(), port, REQUESTS));
@@ -338,6 +342,10 @@ fn measure(runtime: &tokio::runtime::Runtime, work: &Work, bare: &Server, flm: &
     costs
 }
 
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -346,15 +354,15 @@ fn median(values: &[f64]) -> f64 {
 
 /// Median, least and most.
 fn spread(values: &[f64]) -> String {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{:.1} ({least:.1}–{most:.1})", median(values))
+    format!("{:.1} ({:.1}–{most:.1})", median(values), least(values))
 }
 
 fn print_row(name: &str, costs: &Costs) {
     let ratio = median(&costs.flm) / median(&costs.bare);
     let verdict = if ratio <= TARGET { "met" } else { "missed" };
-    println!("| {name} | {} | {} | {ratio:.2}: {verdict} |", spread(&costs.bare), spread(&costs.flm));
+    let best = least(&costs.flm) / least(&costs.bare);
+    println!("| {name} | {} | {} | {ratio:.2}: {verdict} | {best:.2} |", spread(&costs.bare), spread(&costs.flm));
 }
 
 fn main() {
@@ -375,13 +383,15 @@ fn main() {
     let in_clear = measure(&runtime, &Work::Requests(None), &bare_clear, &flm_clear);
 
     println!("CPU µs, median (least–most) of {ROUNDS} rounds; TLS 1.3, ECDSA P-256, aws-lc-rs\n");
-    println!("| | hyper + rustls | flm | ratio (limit {TARGET}) |\n|---|---:|---:|---:|");
-    print_row("full handshake, X25519MLKEM768", &with_hybrid);
-    print_row("full handshake, X25519", &with_classic);
+    println!(
+        "| | hyper + rustls | flm | ratio of medians (limit {TARGET}) | of the least |\n|---|---:|---:|---:|---:|"
+    );
+    print_row("full handshake, X25519MLKEM768, 16 at a time", &with_hybrid);
+    print_row("full handshake, X25519, 16 at a time", &with_classic);
     print_row("request over TLS, 16 connections", &over_tls);
     print_row("request in clear, 16 connections", &in_clear);
     let added = |tls: &[f64], clear: &[f64]| median(tls) - median(clear);
     let (bare, flm) = (added(&over_tls.bare, &in_clear.bare), added(&over_tls.flm, &in_clear.flm));
     let verdict = if flm / bare <= TARGET { "met" } else { "missed" };
-    println!("| what TLS adds to a request | {bare:.1} | {flm:.1} | {:.2}: {verdict} |", flm / bare);
+    println!("| what TLS adds to a request | {bare:.1} | {flm:.1} | {:.2}: {verdict} | |", flm / bare);
 }

@@ -131,6 +131,13 @@ cat >"$root/DEBIAN/postrm" <<'POSTRM'
 set -e
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 if [ "$1" = purge ]; then
+  # Confirmed firewall rules would come back with every start of the machine, and nothing would be left to take them back.
+  if [ -e /etc/systemd/system/flm-firewall.service ]; then
+    if [ -d /run/systemd/system ]; then systemctl disable --quiet flm-firewall.service || true; fi
+    rm -f /etc/systemd/system/flm-firewall.service /etc/systemd/system/sysinit.target.wants/flm-firewall.service
+    rm -rf /etc/flm-firewall
+    if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+  fi
   rm -rf /var/lib/flm /etc/flm
   if getent passwd flm >/dev/null; then userdel flm || true; fi
   if getent group flm >/dev/null; then groupdel flm || true; fi

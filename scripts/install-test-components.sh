@@ -7,10 +7,10 @@
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench and the deployment recipe, fonts for the screenshots,
+#   system packages (as root, where missing): nginx for the bench and the deployment recipes, Caddy for the latter, fonts for the screenshots,
 #     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
-#     the firewall; pebble and bind9 for certificates; gnupg, binutils and systemd for packaging; btop, beside which the console
-#     is measured
+#     the firewall; pebble, bind9 and p11-kit for certificates; gnupg, binutils and systemd for packaging; btop, beside which the
+#     console is measured
 #
 # Run it again at any time: what is there and works stays, what is broken is made anew. Nothing of this is linked
 # into or shipped with FLM. Package sources are those that pip and apt are configured for.
@@ -95,7 +95,8 @@ command -v nginx >/dev/null || apt_install nginx-light
 # Pebble and BIND for certificates listen on loopback only.
 for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 iptables:iptables ufw:ufw firewalld:firewalld \
   dbus-daemon:dbus-daemon sshd:openssh-server ssh:openssh-client sudo:sudo setpriv:util-linux unshare:util-linux \
-  gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd promtool:prometheus pebble:pebble named:bind9 btop:btop; do
+  gpg:gnupg gpgconf:gnupg strip:binutils systemd-analyze:systemd promtool:prometheus pebble:pebble named:bind9 btop:btop \
+  caddy:caddy trust:p11-kit; do
   PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || apt_install "${pair##*:}"
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core

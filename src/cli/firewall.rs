@@ -20,7 +20,7 @@ use crate::types::clock::{Clock, UnixMillis};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::{
     DEADLINE_SECONDS, Exactness, FirewallDone, FirewallOrder, FirewallPhase, FirewallRecord, FirewallStatus,
-    FirewallStep, Reach, TakenBackCause, Watch,
+    FirewallStep, Lasting, Reach, TakenBackCause, Watch,
 };
 use crate::types::text::escape;
 
@@ -87,7 +87,9 @@ impl FirewallCommand {
             }
             Self::Rollback { all } => rollback(session, if all { Reach::All } else { Reach::Last }).await,
             Self::Status => {
-                let status = session.call(ShowFirewall {}).await?;
+                let mut status = session.call(ShowFirewall {}).await?;
+                // Of this terminal's user, who may be root where the owner is not.
+                status.loaded = firewall::loaded(&status).await;
                 Ok(Output::new(&status, describe(&status)))
             }
         }
@@ -243,12 +245,33 @@ fn describe(status: &FirewallStatus) -> String {
     let mut text = facts([
         ("last change", format!("{}: {}", escape(&last.backend), phase(last, status.watch))),
         ("in force", status.in_force.as_ref().map_or_else(|| "no confirmed rules of FLM".to_owned(), rules)),
+        ("after a restart", status.in_force.as_ref().map_or("no rules of FLM", after_a_restart).to_owned()),
+        ("in the machine now", loaded(status).to_owned()),
         ("log", escape(&status.folder.join("log.jsonl").to_string_lossy()).into_owned()),
     ]);
     for line in &status.log {
         text.push_str(&format!("\n  {}  {}", time(line.at), escape(&line.text)));
     }
     text
+}
+
+fn after_a_restart(record: &FirewallRecord) -> &'static str {
+    match (record.lasting, record.boot.is_some()) {
+        (Lasting::OverRestarts, false) => "they stay: they are in the firewall's own files",
+        (Lasting::OverRestarts, true) => "they are loaded again by the unit flm-firewall.service",
+        (Lasting::UntilRestart, _) => "they are gone (the log says why); apply them again then: flm firewall apply",
+    }
+}
+
+fn loaded(status: &FirewallStatus) -> &'static str {
+    match status.loaded {
+        Some(true) => "all of them",
+        Some(false) => {
+            "not these rules: something else took them away or changed them; flm firewall apply puts them back"
+        }
+        None if status.in_force.is_none() && status.pending_until().is_none() => "none that is known of",
+        None => "not looked at, which takes root",
+    }
 }
 
 fn phase(last: &FirewallRecord, watch: Watch) -> String {
@@ -258,6 +281,11 @@ fn phase(last: &FirewallRecord, watch: Watch) -> String {
         }
         FirewallPhase::Pending { .. } => {
             "in force and never confirmed, and nothing watches over it any more: flm firewall rollback".to_owned()
+        }
+        FirewallPhase::Gone if last.lasting == Lasting::OverRestarts => {
+            "not loaded when the machine was restarted (systemctl status flm-firewall says why); put it in force again: \
+             flm firewall apply"
+                .to_owned()
         }
         FirewallPhase::Gone => {
             "gone with a restart of the machine; put it in force again: flm firewall apply".to_owned()

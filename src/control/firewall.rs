@@ -127,6 +127,11 @@ pub async fn status(data_dir: &Path) -> Outcome<FirewallStatus> {
     firewall::status(data_dir).await
 }
 
+/// Whether the machine has the rules now that a status names; `None` for whoever is not root.
+pub async fn loaded(status: &FirewallStatus) -> Option<bool> {
+    firewall::loaded(status).await
+}
+
 /// Where the records of a home are.
 #[must_use]
 pub fn folder(data_dir: &Path) -> std::path::PathBuf {

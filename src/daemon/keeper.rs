@@ -14,7 +14,7 @@ use crate::operations::audit_log::retain as retain_audit;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
-use crate::operations::{backup, captures};
+use crate::operations::{backup, captures, firewall};
 use crate::telemetry::captures::Ended;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::live::Noun;
@@ -91,6 +91,30 @@ pub(super) async fn store_pending(context: &Context) -> bool {
         told("storing failures", context.stores.security.put_failures(failures).await);
     }
     blocked
+}
+
+/// How long after the end of a countdown the firewall's watchdog is done: a moment, unless another program holds the firewall.
+const FIREWALL_LATE: Duration = Duration::from_secs(2);
+
+/// Has it in the audit log what became of rules in the machine's firewall that nobody decided about: they are taken back by a
+/// process that knows no home, maybe while no owner lives.
+pub(super) async fn note_firewall(context: Arc<Context>) {
+    let Some(live) = &context.live else { return };
+    loop {
+        match firewall::notice(&context).await {
+            Ok(Some(until)) => {
+                let wait = until.since(context.clock.wall()) + FIREWALL_LATE;
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = live.firewall_applied.notified() => {}
+                }
+            }
+            outcome => {
+                told("noting what became of the firewall's rules", outcome);
+                live.firewall_applied.notified().await;
+            }
+        }
+    }
 }
 
 /// Writes ended requests to the request log, in the batches that they come in, until the sender is gone.

@@ -148,7 +148,7 @@ impl Owner {
             ending: CancellationToken::new(),
             drained: CancellationToken::new(),
         });
-        let blocks_changed = Arc::new(Notify::new());
+        let (blocks_changed, firewall_applied) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         // One that this version cannot read must not keep the proxy from serving.
         let channels = context.stores.security.alert_channels().await.unwrap_or_else(|error| {
             tracing::error!(error = %escape(&error.to_string()), "nobody is alerted: the channels cannot be read");
@@ -156,7 +156,8 @@ impl Owner {
         });
         let alerting = Tasks::new();
         let alerts = Alerts::start(&context.audit.tap(), operations_alerts::tools(&context), &alerting, channels);
-        context.live = Some(Live { proxy: shared.clone(), host: hosting.clone(), alerts, blocks_changed });
+        let (proxy, host) = (shared.clone(), hosting.clone());
+        context.live = Some(Live { proxy, host, alerts, blocks_changed, firewall_applied });
         let context = Arc::new(context);
 
         let (demo, background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
@@ -168,6 +169,7 @@ impl Owner {
         log.spawn("captures", keeper::store_captures(context.clone(), ended, log.ending().clone()));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("guard's decisions", keeper::store_decisions(context.clone()));
+        background.spawn_until_end("firewall", keeper::note_firewall(context.clone()));
         background.spawn_until_end("key use", keeper::note_key_use(context.clone()));
         background.spawn_until_end("usage", keeper::note_usage(context.clone()));
         background.spawn_until_end("audit head", keeper::note_audit_head(context.clone()));

@@ -100,6 +100,8 @@ pub struct Live {
     pub alerts: Alerts,
     /// Rung when a block was added, so that the keeper sets its clock anew.
     pub blocks_changed: Arc<Notify>,
+    /// Rung when rules were put in force in the machine's firewall, so that the keeper sees what becomes of them.
+    pub firewall_applied: Arc<Notify>,
 }
 
 /// Settings in force with the layers that they were built from.

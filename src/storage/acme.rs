@@ -1,10 +1,10 @@
-//! Tables `acme_accounts`, `acme_attempts` and `acme_renewals`: what is remembered of ACME directories (SPEC §6).
+//! Tables `acme_accounts`, `acme_attempts`, `acme_records` and `acme_renewals`: what is remembered of ACME directories (SPEC §6).
 
 use rusqlite::{OptionalExtension as _, params};
 
 use super::error::StorageError;
 use super::security_store::SecurityStore;
-use crate::types::acme::{AcmeAccount, AcmeAttempts, RenewalAdvice};
+use crate::types::acme::{AcmeAccount, AcmeAttempts, PlacedRecord, RenewalAdvice};
 use crate::types::clock::UnixMillis;
 use crate::types::secret::Secret;
 
@@ -143,6 +143,50 @@ impl SecurityStore {
             })
             .await
     }
+
+    /// TXT records that may still be in the world, oldest first.
+    pub async fn acme_records(&self) -> Result<Vec<PlacedRecord>, StorageError> {
+        self.database
+            .read("reading TXT records that were set", |connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT * FROM acme_records ORDER BY placed, name, value")?;
+                let rows = statement.query_map([], |row| {
+                    Ok(PlacedRecord {
+                        name: row.get("name")?,
+                        value: row.get("value")?,
+                        provider: row.get("provider")?,
+                        placed: UnixMillis(row.get("placed")?),
+                    })
+                });
+                rows?.collect()
+            })
+            .await
+    }
+
+    /// Notes a TXT record before it is set. On disk when it returns.
+    pub async fn put_acme_record(&self, record: PlacedRecord) -> Result<(), StorageError> {
+        self.database
+            .write("noting a TXT record", move |transaction| {
+                let PlacedRecord { name, value, provider, placed } = record;
+                transaction
+                    .execute(
+                        "INSERT OR REPLACE INTO acme_records (name, value, provider, placed) VALUES (?1, ?2, ?3, ?4)",
+                        params![name, value, provider, placed.0],
+                    )
+                    .map(|_| ())
+            })
+            .await
+    }
+
+    /// Forgets a TXT record, which is not in the world any more.
+    pub async fn remove_acme_record(&self, name: &str, value: &str) -> Result<(), StorageError> {
+        let key = (name.to_owned(), value.to_owned());
+        self.database
+            .write("forgetting a TXT record", move |transaction| {
+                transaction.execute("DELETE FROM acme_records WHERE name = ?1 AND value = ?2", key).map(|_| ())
+            })
+            .await
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +212,24 @@ mod tests {
         assert!(store.remove_acme_account(&one("").directory, "").await.expect("forgets"));
         assert!(!store.remove_acme_account(&one("").directory, "").await.expect("is gone"));
         assert_eq!(store.acme_account(&one("").directory, "key-1").await.expect("reads"), Some(one("key-1")));
+    }
+
+    #[tokio::test]
+    async fn records_are_noted_until_they_are_removed() {
+        let (_folder, store) = store();
+        let record = |value: &str, placed| PlacedRecord {
+            name: "_acme-challenge.a.example".into(),
+            value: value.into(),
+            provider: "exec".into(),
+            placed: UnixMillis(placed),
+        };
+        for (value, placed) in [("two", 2), ("one", 1), ("two", 3)] {
+            store.put_acme_record(record(value, placed)).await.expect("stores");
+        }
+        assert_eq!(store.acme_records().await.expect("reads"), [record("one", 1), record("two", 3)]);
+        store.remove_acme_record("_acme-challenge.a.example", "one").await.expect("forgets");
+        store.remove_acme_record("_acme-challenge.a.example", "one").await.expect("is gone");
+        assert_eq!(store.acme_records().await.expect("reads"), [record("two", 3)]);
     }
 
     #[tokio::test]

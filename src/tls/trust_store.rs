@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::certificate::describe_pem;
-use crate::config::files::{self, Audience};
+use crate::config::files::{self, Audience, FileError};
 use crate::types::calls::authority::{TrustAction, TrustReport, TrustSystem};
 use crate::types::certificate::CertificateView;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -164,7 +164,7 @@ pub async fn act(
         TrustAction::Install => install(family, &anchor, root, pem).await?,
         TrustAction::Uninstall => {
             let before = files::read(&anchor).ok();
-            files::remove(&anchor)?;
+            files::remove(&anchor).map_err(unwritable)?;
             if let Err(failure) = run(family.gather_anew).await {
                 if let Some(before) = before {
                     files::replace(&anchor, &before, Audience::Everyone)?;
@@ -184,7 +184,7 @@ pub async fn act(
 }
 
 async fn install(family: &Family, anchor: &Path, root: &CertificateView, pem: &str) -> Outcome<()> {
-    files::replace(anchor, pem.as_bytes(), Audience::Everyone)?;
+    files::replace(anchor, pem.as_bytes(), Audience::Everyone).map_err(unwritable)?;
     // What is going to be trusted is what was shown, not what somebody put in its place.
     let written = describe_pem(&files::read_to_string(anchor)?);
     let done = match written {
@@ -205,6 +205,14 @@ async fn install(family: &Family, anchor: &Path, root: &CertificateView, pem: &s
         let _tidied = run(family.gather_anew).await;
     }
     trusted
+}
+
+fn unwritable(error: FileError) -> Failure {
+    let Failure { message, .. } = error.into();
+    Failure::new(ErrorCode::IoError, format!("the trust store cannot be changed: {message}")).hint(
+        "the trust store is as it was; root must be able to write that folder: is it on a file system that is mounted read-only, or part \
+         of a system image?",
+    )
 }
 
 /// Whether the bundle holds the root.

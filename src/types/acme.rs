@@ -45,3 +45,16 @@ pub struct RenewalAdvice {
     /// When to ask again.
     pub ask_again: UnixMillis,
 }
+
+/// A TXT record that is, or may be, in the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedRecord {
+    /// `_acme-challenge.` and the domain.
+    pub name: String,
+    /// The digest of the key authorization (RFC 8555 §8.4).
+    pub value: String,
+    /// The DNS provider that was to set it, as the setting names it.
+    pub provider: String,
+    /// When.
+    pub placed: UnixMillis,
+}

@@ -158,7 +158,8 @@ pub enum FirewallPhase {
         /// Whether the machine's rules were what they were before.
         exactness: Exactness,
     },
-    /// The machine was restarted, and rules of this backend do not outlive that.
+    /// The machine was restarted, and the rules are not there any more: they were to last until then only, or were not
+    /// put in force again.
     Gone,
     /// It should have been taken back and could not be.
     Stuck {
@@ -167,6 +168,17 @@ pub enum FirewallPhase {
         /// Why.
         why: String,
     },
+}
+
+/// How long confirmed rules last by themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lasting {
+    /// Until the machine starts again.
+    #[default]
+    UntilRestart,
+    /// They are there again after every start of the machine.
+    OverRestarts,
 }
 
 /// One change.
@@ -180,8 +192,11 @@ pub struct FirewallRecord {
     pub plan: FirewallPlan,
     /// When it was put in force.
     pub applied: UnixMillis,
-    /// The start of the machine that it ends with; `None` when its rules outlive a restart.
+    /// The start of the machine in which it was put in force; `None` when its rules are in files of the firewall's own.
     pub boot: Option<String>,
+    /// Whether its rules outlive a restart.
+    #[serde(default)]
+    pub lasting: Lasting,
     /// How far it is.
     #[serde(flatten)]
     pub phase: FirewallPhase,
@@ -217,6 +232,10 @@ pub struct FirewallStatus {
     pub in_force: Option<FirewallRecord>,
     /// Whether the last change is pending and counted down.
     pub watch: Watch,
+    /// Whether the machine has the rules now that are said to be in force or pending; `None` when there are none, or the one
+    /// who asked may not look, which takes root.
+    #[serde(default)]
+    pub loaded: Option<bool>,
     /// The newest lines of the log, oldest first.
     pub log: Vec<FirewallLogLine>,
     /// Where log and records are.

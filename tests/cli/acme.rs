@@ -188,6 +188,42 @@ fn records_are_removed_when_the_directory_refuses_and_when_nobody_waits_any_more
 }
 
 #[test]
+fn a_record_that_a_crash_left_behind_is_removed_before_the_next_certificate_is_asked_for() {
+    let stage = Stage::new(Manner::default());
+    let dns = stage.by_dns();
+    let nobody = FakeDns::start(World::default());
+    stage.set("acme.dns.resolvers", &nobody.address.to_string());
+    let mut starting = stage.home.flm(&Stage::start(&[DOMAIN], &[])).stdout(Stdio::piped()).spawn().expect("runs flm");
+    let record = format!("_acme-challenge.{DOMAIN}");
+    wait_until("the record is set", PATIENCE, || !txt(&stage.world, &record).is_empty());
+    let owner = stage.home.owner().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    rustix::process::kill_process(owner.expect("a daemon"), rustix::process::Signal::KILL).expect("is killed");
+    starting.wait().expect("ends");
+    let left = txt(&stage.world, &record);
+    assert_eq!((left.len(), stage.hook_log().contains("cleanup")), (1, false), "the crash left it: {left:?}");
+
+    stage.set("acme.dns.resolvers", &dns.address.to_string());
+    text(&stage.home, &Stage::start(&[DOMAIN], &[]));
+    let log = stage.hook_log();
+    let steps: Vec<_> = log.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(steps, ["present", "cleanup", "present", "cleanup"], "the old one went before the new one came");
+    assert!(txt(&stage.world, &record).is_empty());
+
+    // What could not be removed in time is tried again by a start that needs no new certificate.
+    stage.home.answer(&["proxy", "stop", "--all"]);
+    let hook = std::fs::read_to_string(stage.home.path().join("hook")).expect("the hook");
+    std::fs::write(stage.home.path().join("hook"), hook.replace("set -eu", "set -eu; [ \"$1\" = present ]"))
+        .expect("writes");
+    text(&stage.home, &Stage::start(&[DOMAIN], &[]));
+    text(&stage.home, &["security", "certificate", "renew"]);
+    assert_eq!(txt(&stage.world, &record).len(), 1, "the hook did not remove it");
+    stage.home.answer(&["proxy", "stop", "--all"]);
+    std::fs::write(stage.home.path().join("hook"), hook).expect("writes");
+    text(&stage.home, &Stage::start(&[DOMAIN], &[]));
+    wait_until("the record is removed", PATIENCE, || txt(&stage.world, &record).is_empty());
+}
+
+#[test]
 fn a_record_that_never_appears_is_told_with_what_is_seen_instead() {
     let stage = Stage::new(Manner::default());
     let _dns = stage.by_dns();
@@ -220,6 +256,11 @@ fn what_goes_wrong_is_told_in_the_directorys_words_and_nothing_listens_instead()
     });
     fails("llm.example.test is not yours (rejectedIdentifier)", "acme.domains");
     stage.acme.behave(|manner| {
+        manner.refuses_orders = Some((403, "unauthorized", "the account has expired", None));
+    });
+    fails("the account has expired (unauthorized)", "the account was not closed");
+    assert!(stage.acme.count("/new-account") > 1, "another account was tried first");
+    stage.acme.behave(|manner| {
         (manner.refuses_orders, manner.wants_binding) = (None, true);
     });
     stage.acme.forget_accounts();
@@ -250,6 +291,27 @@ fn a_domain_that_another_server_answers_for_is_told_as_the_directory_sees_it() {
         assert!(error["message"].as_str().expect("text").contains(part), "{part}: {error}");
     }
     assert!(error["hint"].as_str().expect("a hint").contains("port 80"), "{error}");
+}
+
+#[test]
+fn a_taken_challenge_port_names_its_holder_and_the_ways_round_it_and_asks_no_directory() {
+    let stage = Stage::new(Manner::default());
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = held.local_addr().expect("an address").port().to_string();
+    let words: Vec<_> =
+        Stage::start(&[DOMAIN], &[]).into_iter().map(|word| if word == "0" { &port } else { word }).collect();
+    let failed = run(&stage.home, &words);
+    let error = failed.error_of_the_end();
+    assert_eq!(error["code"], "PROXY_PORT_IN_USE", "{error}");
+    assert!(
+        error["message"].as_str().expect("text").contains(&format!("port {port} on 127.0.0.1 is held by")),
+        "{error}"
+    );
+    for way in ["calls port 80", "/.well-known/acme-challenge/", "--acme-challenge dns-01"] {
+        assert!(error["hint"].as_str().expect("a hint").contains(way), "{way}: {error}");
+    }
+    assert!(stage.acme.asked().is_empty(), "nobody was asked");
+    assert_eq!(run(&stage.home, &["proxy", "status"]).error()["code"], "NOT_FOUND", "nothing listens instead");
 }
 
 #[test]

@@ -9,8 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::egress::{flm_inside, strays, watch};
 use crate::free_port;
 use crate::home::{Home, PATIENCE, wait_until};
+use crate::namespace::Namespace;
 
 const DOMAIN: &str = "llm.flm.test";
 const MISSING: &str = "is missing: run scripts/install-test-components.sh";
@@ -69,7 +71,7 @@ impl Stage {
     fn new(options: &Options<'_>) -> Self {
         let home = Home::new();
         let path = |name: &str| home.path().join(name).to_str().expect("text").to_owned();
-        let (authority, leaf, key) = certificate();
+        let (authority, leaf, key) = certificate("localhost");
         std::fs::write(path("pebble-ca.pem"), authority).expect("writes");
         std::fs::write(path("pebble.pem"), leaf).expect("writes");
         std::fs::write(path("pebble.key"), key).expect("writes");
@@ -198,7 +200,7 @@ fn curl(words: &[&str]) -> Vec<u8> {
 }
 
 /// For Pebble's own door: root, leaf and key, as PEM.
-fn certificate() -> (String, String, String) {
+fn certificate(name: &str) -> (String, String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(Vec::new()).expect("params");
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -206,7 +208,7 @@ fn certificate() -> (String, String, String) {
     let root = params.self_signed(&key).expect("a root").pem();
     let issuer = rcgen::Issuer::new(params, key);
     let key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("params");
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("params");
     // Of the same name as its issuer it would count as self-signed.
     params.distinguished_name.push(rcgen::DnType::CommonName, "pebble");
     let leaf = params.signed_by(&key, &issuer).expect("a leaf").pem();
@@ -349,4 +351,102 @@ fn a_port_that_the_directory_cannot_reach_is_told_in_its_words_and_a_lenient_one
     assert!(!served && said.contains(DOMAIN) && said.contains("connection") && said.contains("port 80"), "{said}");
     let (served, said) = reachable(&[("PEBBLE_VA_ALWAYS_VALID", "1")]);
     assert!(served, "{said}");
+}
+
+/// Pebble's own door and the port that it calls, where it is behind a proxy.
+const FAR_DIRECTORY: u16 = 14000;
+const FAR_PLAIN: u16 = 5002;
+
+#[test]
+#[ignore = "needs root, pebble, iproute2, nftables and microsocks: run scripts/install-test-components.sh"]
+fn behind_a_socks_proxy_the_directory_is_reached_by_its_name_and_nothing_goes_past_the_proxy() {
+    let (near, mut far) = Namespace::joined();
+    let folders = [&far, &near].map(|namespace| format!("/etc/netns/{}", namespace.name));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    // Only the proxy knows who the directory is; the name server that this machine would ask counts as a stray.
+    std::fs::write(format!("{}/hosts", folders[0]), "10.88.0.1 directory.test\n").expect("writes");
+    std::fs::write(format!("{}/resolv.conf", folders[1]), "nameserver 10.77.0.2\n").expect("writes");
+    far.run("ip", &["address", "add", "10.88.0.1/32", "dev", "lo"]);
+    near.run("ip", &["route", "add", "default", "via", "10.77.0.2"]);
+    watch(&near);
+    // The directory calls the plain port; what goes back to it belongs to its own connection.
+    near.run("nft", &["insert rule inet watch out ct direction reply tcp sport 5002 accept"]);
+
+    let home = Home::new();
+    let path = |name: &str| home.path().join(name).to_str().expect("text").to_owned();
+    let (authority, leaf, key) = certificate("directory.test");
+    std::fs::write(path("pebble-ca.pem"), authority).expect("writes");
+    std::fs::write(path("pebble.pem"), leaf).expect("writes");
+    std::fs::write(path("pebble.key"), key).expect("writes");
+    let config = json!({ "pebble": {
+        "listenAddress": format!("10.88.0.1:{FAR_DIRECTORY}"),
+        "managementListenAddress": "10.88.0.1:15000",
+        "certificate": path("pebble.pem"),
+        "privateKey": path("pebble.key"),
+        "httpPort": FAR_PLAIN,
+        "tlsPort": 5001,
+        "ocspResponderURL": "",
+        "externalAccountBindingRequired": false,
+    }});
+    std::fs::write(path("pebble.json"), config.to_string()).expect("writes");
+    far.start(
+        "pebble-challtestsrv",
+        &[
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-defaultIPv6",
+            "",
+            "-defaultIPv4",
+            "10.77.0.1",
+            "-dns01",
+            "127.0.0.1:8053",
+            "-management",
+            "127.0.0.1:8055",
+        ],
+    );
+    let pebble = ["PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "pebble", "-config", &path("pebble.json")];
+    far.start("env", &[&pebble[..], &["-dnsserver", "127.0.0.1:8053"]].concat());
+    far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080"]);
+    for port in [("10.88.0.1", FAR_DIRECTORY), ("10.77.0.2", 1080)] {
+        let reached = format!("import socket; socket.create_connection({port:?}, timeout=2)");
+        wait_until("the world is up", PATIENCE, || {
+            let mut command = Command::new("/usr/bin/python3");
+            command.args(["-c", &reached]);
+            far.inside(&command).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        });
+    }
+
+    home.answer(&["config", "set", "acme.directory", &format!("https://directory.test:{FAR_DIRECTORY}/dir")]);
+    home.answer(&["config", "set", "acme.ca_file", &path("pebble-ca.pem")]);
+    let plain = FAR_PLAIN.to_string();
+    let start: Vec<_> =
+        "proxy start --mode https-acme --bind 10.77.0.1 --https-port 5443 --acme-agree-tos --acme-email ops@flm.test \
+                         --egress-mode socks5 --socks5-endpoint 10.77.0.2:1080"
+            .split_ascii_whitespace()
+            .chain(["--port", &plain, "--acme-domain", DOMAIN])
+            .collect();
+    let (started, told) = flm_inside(&near, &home, &start, &[]);
+    assert!(started, "{told:#}");
+    let status = home.answer(&["proxy", "status"]);
+    assert_eq!(status["listeners"][0]["tls"]["certificate"]["names"], json!([DOMAIN]), "{status:#}");
+    assert_eq!(status["egress"]["mode"], "socks5", "{status:#}");
+    assert!(status["egress"]["ready"].is_number(), "the directory was reached through it: {status:#}");
+    assert_eq!(strays(&near), 1, "packets left past the proxy");
+
+    // Without the proxy there is no other way: the failure names it, and the certificate is served on.
+    let before = status["listeners"][0]["tls"]["certificate"]["fingerprint"].clone();
+    drop(far);
+    let (renewed, told) = flm_inside(&near, &home, &["security", "certificate", "renew"], &[]);
+    assert!(!renewed && told.to_string().contains("10.77.0.2:1080"), "{told:#}");
+    assert_eq!(home.answer(&["proxy", "status"])["listeners"][0]["tls"]["certificate"]["fingerprint"], before);
+    assert_eq!(strays(&near), 1, "packets left past the proxy");
+    for folder in &folders {
+        let _gone = std::fs::remove_dir_all(folder);
+    }
 }

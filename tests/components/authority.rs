@@ -1,4 +1,5 @@
-//! The own authority before the judges that count: curl, OpenSSL and Python, and the trust store of a Debian machine.
+//! The own authority before the judges that count: curl, OpenSSL and Python, the trust store of a Debian machine, and those of
+//! Fedora and Arch as far as this machine can have them: their folders, and the real p11-kit that gathers what is in them.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,6 +10,7 @@ use flm::tls::machine::Machine;
 use flm::types::clock::Clock;
 
 use crate::home::Home;
+use crate::packaging::{Machine as Overlay, programs};
 
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -52,6 +54,104 @@ fn clients_of_this_system_trust_the_root_after_its_installation_and_no_longer_af
     assert_eq!(removed["executed"], true, "{removed}");
     assert!(std::fs::read(BUNDLE).expect("the bundle") == before, "the bundle is byte for byte what it was");
     assert_eq!(trusted_by(port), [false; 3], "nobody trusts it any more");
+}
+
+/// A trust store that p11-kit gathers (update-ca-trust(8) of Fedora and of Arch).
+struct Gathered {
+    family: &'static str,
+    /// Where administrators put anchors, in the folder that p11-kit reads.
+    source: &'static str,
+    /// Where the distribution's own are.
+    shipped: &'static str,
+    bundle: &'static str,
+}
+
+const GATHERED: [Gathered; 2] = [
+    Gathered {
+        family: "Fedora and its kin",
+        source: "/etc/pki/ca-trust/source",
+        shipped: "/usr/share/pki/ca-trust-source",
+        bundle: "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    },
+    Gathered {
+        family: "Arch Linux and its kin",
+        source: "/etc/ca-certificates/trust-source",
+        shipped: "/usr/share/ca-certificates/trust-source",
+        bundle: "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
+    },
+];
+
+/// Makes this machine's files, in a layer of their own, into those of the family, and tries everything there. The command of the
+/// distributions is a script; this one runs the line of it that makes the bundle (Fedora's ca-certificates 2024.2, Arch's
+/// ca-certificates-utils 20240618), with p11-kit told which folders are read there.
+const TRY: &str = r##"
+rm /usr/sbin/update-ca-certificates
+mkdir -p SOURCE/anchors SHIPPED/anchors $(dirname BUNDLE) /etc/pkcs11/modules
+cp /usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt SHIPPED/anchors/
+sed "s#^x-init-reserved:.*#x-init-reserved: paths=SOURCE:SHIPPED#" /usr/share/p11-kit/modules/p11-kit-trust.module \
+  >/etc/pkcs11/modules/p11-kit-trust.module
+cat >/usr/bin/update-ca-trust <<END
+#!/bin/sh
+[ "\$*" = extract ] || exit 64
+exec trust extract --format=pem-bundle --filter=ca-anchors --overwrite --comment --purpose server-auth BUNDLE
+END
+chmod 755 /usr/bin/update-ca-trust
+update-ca-trust extract
+ln -sf BUNDLE /etc/ssl/certs/ca-certificates.crt
+cp BUNDLE /tmp/before
+ip link set lo up
+export FLM_HOME=/tmp/home FLM_ENGINE_DETECT_AT_START=false
+flm=/incoming/flm
+$flm proxy start --mode packaged-ca --port 8484 --format text
+trusts() {
+  curl --silent --fail --noproxy "*" --output /dev/null https://localhost:8485/health || return 1
+  python3 -c "import sys, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(sys.argv[1]).read()" \
+    https://localhost:8485/health 2>/dev/null
+}
+if trusts; then echo "trusted too early"; exit 1; fi
+$flm security ca install --dry-run --format text
+cmp BUNDLE /tmp/before
+$flm security ca install --format text
+grep -q "FLM certificate authority" BUNDLE
+trusts
+echo == trusted
+$flm security ca uninstall --format text
+cmp BUNDLE /tmp/before
+test -z "$(ls SOURCE/anchors)"
+if trusts; then echo "trusted too late"; exit 1; fi
+echo == distrusted
+
+# A store that cannot be written, and a program that fails: told, and nothing is left half-way.
+mount -t tmpfs -o ro none SOURCE/anchors
+if $flm security ca install --format text; then exit 1; fi
+umount SOURCE/anchors
+printf "#!/bin/sh\necho the disk is full >&2\nexit 1\n" >/usr/bin/update-ca-trust
+if $flm security ca install --format text; then exit 1; fi
+test -z "$(ls SOURCE/anchors)"
+cmp BUNDLE /tmp/before
+$flm proxy stop --all --format text
+echo == done
+"##;
+
+#[test]
+#[ignore = "needs root, p11-kit, curl and python3 on Debian: run scripts/install-test-components.sh"]
+fn clients_trust_the_root_where_p11_kit_gathers_the_store_and_a_store_that_cannot_be_written_stays_as_it_was() {
+    for Gathered { family, source, shipped, bundle } in GATHERED {
+        let machine = Overlay::new();
+        machine.bring(&programs().join("flm"), "flm");
+        let script = TRY.replace("SOURCE", source).replace("SHIPPED", shipped).replace("BUNDLE", bundle);
+        let told = machine.shell(&script);
+        let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        assert!(told.status.success() && out.contains("== done"), "{family}: {out}\n{err}");
+        let anchor = format!("{source}/anchors/flm-");
+        for wanted in [family, "sudo /usr/bin/update-ca-trust extract", &anchor, "== trusted", "== distrusted"] {
+            assert!(out.contains(wanted), "{family}: no {wanted:?} in {out}\n{err}");
+        }
+        for wanted in ["Read-only file system", "the disk is full"] {
+            assert!(err.contains(wanted), "{family}: no {wanted:?} in {err}\n{out}");
+        }
+        assert_eq!(err.matches("the trust store is as it was").count(), 2, "{family}: {err}\n{out}");
+    }
 }
 
 #[tokio::test]

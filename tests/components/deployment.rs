@@ -1,4 +1,4 @@
-//! What stands in front of FLM: nginx, with the very block of docs/deployment.md.
+//! What stands in front of FLM: nginx and Caddy, with the very blocks of docs/deployment.md.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,20 +12,26 @@ use crate::home::{PATIENCE, wait_until};
 use crate::stream::ChatStream;
 use crate::{LONG_MODEL, Stage, free_port};
 
-/// nginx with the recipe, once with TLS and once without; killed on drop.
-struct Nginx {
+/// A server with the recipe, once with TLS and once without; ended on drop.
+struct Front {
     child: Child,
     _folder: TempDir,
     tls: u16,
     plain: u16,
 }
 
-impl Nginx {
-    fn start(flm: &str) -> Self {
-        let text =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deployment.md")).expect("the recipe");
-        let recipe =
-            text.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block for nginx");
+/// The block of docs/deployment.md below a heading.
+fn recipe(heading: &str) -> String {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deployment.md")).expect("the recipes");
+    let section = text.split(&format!("\n## {heading}\n")).nth(1).expect("the recipe");
+    let block = section.split("```").nth(1).expect("its block");
+    block.split_once('\n').expect("a language").1.to_owned()
+}
+
+impl Front {
+    fn nginx(flm: &str) -> Self {
+        let recipe = recipe("nginx");
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
         let (chain, key) = (path("chain.pem"), path("key.pem"));
@@ -63,14 +69,52 @@ impl Nginx {
             .stdout(Stdio::null())
             .spawn()
             .expect("starts nginx");
-        wait_until("nginx listens", PATIENCE, || TcpStream::connect((Ipv4Addr::LOCALHOST, plain)).is_ok());
-        Self { child, _folder: folder, tls, plain }
+        Self { child, _folder: folder, tls, plain }.ready()
+    }
+
+    /// With a certificate of its own authority, since nobody in the world vouches for the name.
+    fn caddy(flm: &str) -> Self {
+        let recipe = recipe("Caddy");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tls, plain) = (free_port(), free_port());
+        let site = |name: &str| {
+            let changed =
+                recipe.replace("llm.example.org {", name).replace("127.0.0.1:8484", flm.trim_start_matches("http://"));
+            assert!(changed != recipe && changed.contains(name), "{recipe}");
+            changed
+        };
+        let config = format!(
+            "{{\nadmin off\nauto_https disable_redirects\nskip_install_trust\nhttp_port {plain}\nhttps_port {tls}\n\
+             default_bind 127.0.0.1\nstorage file_system {}\n}}\n{}\n{}\n",
+            folder.path().join("storage").display(),
+            site(&format!("https://llm.example.org:{tls} {{\ntls internal")),
+            site(&format!("http://:{plain} {{")),
+        );
+        let file = folder.path().join("Caddyfile");
+        std::fs::write(&file, config).expect("writes");
+        let child = Command::new("/usr/bin/caddy")
+            .args(["run", "--adapter", "caddyfile", "--config", file.to_str().expect("UTF-8")])
+            .env("HOME", folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("caddy is missing: run scripts/install-test-components.sh");
+        Self { child, _folder: folder, tls, plain }.ready()
+    }
+
+    fn ready(self) -> Self {
+        for port in [self.plain, self.tls] {
+            wait_until("the server in front listens", PATIENCE, || {
+                TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+            });
+        }
+        self
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Front {
     fn drop(&mut self) {
-        // Its workers end with their master's last words, not with SIGKILL.
+        // Workers end with their master's last words, not with SIGKILL.
         let _told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let _ended = self.child.wait();
     }
@@ -95,40 +139,49 @@ fn models_from(port: u16, from: Ipv4Addr, key: &str, headers: &str) -> u16 {
 }
 
 #[test]
-#[ignore = "needs nginx, openssl, curl and llama.cpp: run scripts/install-test-components.sh"]
-fn behind_nginx_clients_are_told_apart_streams_come_unbuffered_and_leaving_ends_the_work() {
+#[ignore = "needs nginx, caddy, openssl, curl and llama.cpp: run scripts/install-test-components.sh"]
+fn behind_nginx_and_caddy_clients_are_told_apart_streams_come_unbuffered_and_leaving_ends_the_work() {
     let stage = Stage::new(LONG_MODEL);
     stage.home.answer(&["config", "set", "trusted_proxies", "127.0.0.1"]);
     stage.home.answer(&["config", "set", "proxy.allowed_hosts", "llm.example.org"]);
-    let nginx = Nginx::start(&stage.url);
+    behind(&stage, &Front::nginx(&stage.url), Ipv4Addr::new(127, 0, 0, 9));
+    behind(&stage, &Front::caddy(&stage.url), Ipv4Addr::new(127, 0, 0, 10));
+}
 
-    // TLS ends at nginx.
-    let port = nginx.tls.to_string();
-    let output = Command::new("/usr/bin/curl")
-        .args(["--silent", "--show-error", "--insecure", "--noproxy", "*", "--user-agent", "OpenAI/Python"])
-        .args(["--resolve", &format!("llm.example.org:{port}:127.0.0.1")])
-        .args(["--header", &format!("Authorization: Bearer {}", stage.key)])
-        .arg(format!("https://llm.example.org:{port}/v1/models"))
-        .output()
-        .expect("runs curl");
-    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(listed.contains(LONG_MODEL), "{listed}{}", String::from_utf8_lossy(&output.stderr));
+fn behind(stage: &Stage, front: &Front, somebody: Ipv4Addr) {
+    // TLS ends at the server in front.
+    let port = front.tls.to_string();
+    let fetch = || {
+        Command::new("/usr/bin/curl")
+            .args(["--silent", "--show-error", "--insecure", "--noproxy", "*", "--user-agent", "OpenAI/Python"])
+            .args(["--resolve", &format!("llm.example.org:{port}:127.0.0.1")])
+            .args(["--header", &format!("Authorization: Bearer {}", stage.key)])
+            .arg(format!("https://llm.example.org:{port}/v1/models"))
+            .output()
+            .expect("runs curl")
+    };
+    // Caddy makes its certificate after it began to listen.
+    wait_until("a client is served over TLS", PATIENCE, || {
+        String::from_utf8_lossy(&fetch().stdout).contains(LONG_MODEL)
+    });
 
     // The client's address is told, and what a client claims to be is not believed.
-    let somebody = Ipv4Addr::new(127, 0, 0, 9);
-    assert_eq!(models_from(nginx.plain, somebody, &stage.key, ""), 200);
+    assert_eq!(models_from(front.plain, somebody, &stage.key, ""), 200);
     let wrong = |number: u32| format!("flm_{number:08}_{}", "x".repeat(49));
     for number in 0..5 {
-        assert_eq!(models_from(nginx.plain, somebody, &wrong(number), "X-Forwarded-For: 203.0.113.7\r\n"), 401);
+        assert_eq!(models_from(front.plain, somebody, &wrong(number), "X-Forwarded-For: 203.0.113.7\r\n"), 401);
     }
-    let audit: Value = stage.home.answer(&["security", "audit-logs", "list", "--type", "authentication_failed"]);
-    let addresses: Vec<_> = audit.as_array().expect("rows").iter().map(|row| row["address"].clone()).collect();
-    assert!(!addresses.is_empty() && addresses.iter().all(|address| address == "127.0.0.9"), "{audit:#}");
+    let of = somebody.to_string();
+    let failed = ["security", "audit-logs", "list", "--type", "authentication_failed"];
+    let audit: Value = stage.home.answer(&[&failed[..], &["--ip", &of]].concat());
+    assert!(audit.as_array().is_some_and(|rows| !rows.is_empty()), "{audit:#}");
+    let everybody = stage.home.answer(&failed).to_string();
+    assert!(!everybody.contains("203.0.113.7") && !everybody.contains("\"127.0.0.1\""), "{everybody}");
     // FLM never takes itself for exposed to nobody when somebody stands in front.
     assert_eq!(stage.home.answer(&["proxy", "status"])["exposure"], "public");
 
     // Events come one by one although the answer goes on for minutes, and the engine stops when the client leaves.
-    let mut stream = ChatStream::open(&format!("http://127.0.0.1:{}", nginx.plain), &stage.key, LONG_MODEL, 100_000);
+    let mut stream = ChatStream::open(&format!("http://127.0.0.1:{}", front.plain), &stage.key, LONG_MODEL, 100_000);
     for _ in 0..5 {
         stream.next_event().expect("a chunk");
     }

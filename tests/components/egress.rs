@@ -69,13 +69,20 @@ fn python() -> String {
 }
 
 #[track_caller]
-fn flm_inside(namespace: &Namespace, home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, Value) {
+pub(crate) fn flm_inside(
+    namespace: &Namespace,
+    home: &Home,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (bool, Value) {
     let mut command: Command = home.flm(arguments);
     command.args(["--format", "json"]).envs(variables.iter().copied());
     let output = namespace.inside(&command).output().expect("runs flm");
     let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     let text = String::from_utf8_lossy(text);
-    let answer = serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error} in {text:?}"));
+    // What takes long also tells how far it is, a line each.
+    let last = text.trim().lines().last().unwrap_or_default();
+    let answer = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {text:?}"));
     (output.status.success(), answer)
 }
 
@@ -96,13 +103,34 @@ fn counted(near: &Namespace, name: &str) -> u64 {
 }
 
 /// Packets that wanted to leave it past the proxy.
-fn strays(near: &Namespace) -> u64 {
+pub(crate) fn strays(near: &Namespace) -> u64 {
     counted(near, "strays")
 }
 
 /// Connections to the proxy's port that were begun.
 fn dials(near: &Namespace) -> u64 {
     counted(near, "dials")
+}
+
+/// Drops and counts what wants to leave a namespace past the SOCKS port, and counts one stray of its own.
+pub(crate) fn watch(near: &Namespace) {
+    // Whatever its protocol; only what kernels tell their neighbours by themselves (MLD, neighbour discovery) is no
+    // packet of a program.
+    near.run(
+        "nft",
+        &["add table inet watch; add counter inet watch strays; add counter inet watch dials; \
+           add chain inet watch out { type filter hook output priority 0; policy accept; }; \
+           add rule inet watch out oif lo accept; \
+           add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 tcp flags & (syn | ack) == syn counter name dials accept; \
+           add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 accept; \
+           add rule inet watch out meta l4proto ipv6-icmp icmpv6 type { mld2-listener-report, nd-neighbor-solicit, \
+             nd-router-solicit, nd-neighbor-advert } accept; \
+           add rule inet watch out counter name strays drop"],
+    );
+    // The watch itself works: something that does stray is counted, once.
+    let stray = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.88.0.1', 53))";
+    let _not_permitted = near.inside(Command::new(python()).args(["-c", stray])).output();
+    assert_eq!(strays(near), 1, "the watch counts");
 }
 
 /// A machine from which only a SOCKS port is reachable, a world behind that, and FLM on the machine.
@@ -129,23 +157,7 @@ impl World {
             .expect("writes");
         std::fs::write(format!("{}/resolv.conf", folders[1]), "nameserver 10.77.0.2\n").expect("writes");
         near.run("ip", &["route", "add", "default", "via", "10.77.0.2"]);
-        // Whatever its protocol; only what kernels tell their neighbours by themselves (MLD, neighbour discovery) is no
-        // packet of a program.
-        near.run(
-            "nft",
-            &["add table inet watch; add counter inet watch strays; add counter inet watch dials; \
-               add chain inet watch out { type filter hook output priority 0; policy accept; }; \
-               add rule inet watch out oif lo accept; \
-               add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 tcp flags & (syn | ack) == syn counter name dials accept; \
-               add rule inet watch out ip daddr 10.77.0.2 tcp dport 1080 accept; \
-               add rule inet watch out meta l4proto ipv6-icmp icmpv6 type { mld2-listener-report, nd-neighbor-solicit, \
-                 nd-router-solicit, nd-neighbor-advert } accept; \
-               add rule inet watch out counter name strays drop"],
-        );
-        // The watch itself works: something that does stray is counted, once.
-        let stray = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.88.0.1', 53))";
-        let _not_permitted = near.inside(Command::new(python()).args(["-c", stray])).output();
-        assert_eq!(strays(&near), 1, "the watch counts");
+        watch(&near);
         far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080", "-u", "ada", "-P", "lovelace"]);
         far.start(&python(), &["-c", ENGINE]);
         far.start(&python(), &["-c", PICTURES]);

@@ -362,16 +362,34 @@ const IPTABLES: Machine = Machine {
                 &["-A", "INPUT", "-p", "tcp", "-m", "multiport", "--dports", "22,8484", "-j", "ACCEPT"],
                 &["-P", "INPUT", "DROP"],
             ] {
-                stage.near.run(program, rule);
+                stage.run_if(program, rule).unwrap_or_else(|| panic!("{program} {rule:?}"));
             }
         }
     },
     rules: |stage| {
-        let saves = ["iptables-save", "ip6tables-save"].map(|program| stage.near.run(program, &[]));
+        let saves = ["iptables-save", "ip6tables-save"].map(|program| stage.run_if(program, &[]).expect(program));
         // Its comments hold the time, and policies count packets.
         let lines = saves.iter().flat_map(|save| save.lines()).filter(|line| !line.starts_with('#'));
         lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n").collect()
     },
+};
+
+/// In place of the programs over nftables, whatever name they are called by: those that speak to the kernel's older interface.
+const OLDER_IPTABLES: &str =
+    "#!/bin/sh\nname=${0##*/}\nfamily=${name%%-*}\nexec /usr/sbin/$family-legacy${name#$family} \"$@\"\n";
+
+const LEGACY_IPTABLES: Machine = Machine {
+    backend: "iptables",
+    prepare: |stage| {
+        let script = stage.path("older-iptables");
+        std::fs::write(&script, OLDER_IPTABLES).expect("writes");
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        stage.mounts.push((script, PathBuf::from("/usr/sbin/xtables-nft-multi")));
+        let version = stage.run_if("iptables", &["--version"]).expect("tells its version");
+        assert!(version.contains("(legacy)"), "{version}");
+        (IPTABLES.prepare)(stage);
+    },
+    rules: |stage| (IPTABLES.rules)(stage),
 };
 
 const UFW: Machine = Machine {
@@ -450,6 +468,11 @@ fn applies_confirms_and_takes_back(machine: &Machine) {
     let status = stage.answer(&["firewall", "confirm"]);
     assert_eq!(status["last"]["phase"], "in_force", "{status:#}");
     assert_eq!((machine.rules)(&stage), applied, "confirming changes no rule");
+    let status = stage.answer(&["firewall", "status"]);
+    assert_eq!(status["loaded"], true, "{status:#}");
+    // systemd, which would load them again, does not rule a namespace.
+    let lasting = if matches!(machine.backend, "ufw" | "firewalld") { "over_restarts" } else { "until_restart" };
+    assert_eq!(status["in_force"]["lasting"], lasting, "{status:#}");
 
     // The same again changes nothing, byte for byte, and waits for nobody.
     let again = stage.answer(&["firewall", "apply", "--backend", machine.backend]);
@@ -487,6 +510,12 @@ fn iptables_lets_in_who_is_listed_and_goes_without_a_trace() {
 
 #[test]
 #[ignore = "needs root, iproute2, ufw and OpenSSH: run scripts/install-test-components.sh"]
+fn legacy_iptables_lets_in_who_is_listed_and_goes_without_a_trace() {
+    applies_confirms_and_takes_back(&LEGACY_IPTABLES);
+}
+
+#[test]
+#[ignore = "needs root, iproute2, ufw and OpenSSH: run scripts/install-test-components.sh"]
 fn ufw_lets_in_who_is_listed_and_goes_without_a_trace() {
     applies_confirms_and_takes_back(&UFW);
 }
@@ -495,6 +524,31 @@ fn ufw_lets_in_who_is_listed_and_goes_without_a_trace() {
 #[ignore = "needs root, iproute2, firewalld, dbus and OpenSSH: run scripts/install-test-components.sh"]
 fn firewalld_lets_in_who_is_listed_and_goes_without_a_trace() {
     applies_confirms_and_takes_back(&FIREWALLD);
+}
+
+#[test]
+#[ignore = "needs root, iproute2, firewalld, dbus and OpenSSH: run scripts/install-test-components.sh"]
+fn what_was_confirmed_in_firewalld_is_there_when_it_starts_again_and_not_after_a_rollback() {
+    let mut stage = Stage::new();
+    (FIREWALLD.prepare)(&mut stage);
+    stage.listen();
+    let permanent = |stage: &Stage| {
+        let rules = stage.run_if("firewall-cmd", &["--permanent", "--list-rich-rules"]).expect("tells the rules");
+        rules.matches("log prefix=\"flm ").count()
+    };
+    let apply = ["firewall", "apply", "--backend", "firewalld"];
+    stage.answer(&apply);
+    assert_eq!(permanent(&stage), 0, "a trial leaves nothing in files");
+    stage.answer(&["firewall", "confirm"]);
+    assert!(permanent(&stage) > 0);
+    // What a restart of firewalld reads.
+    stage.run_if("firewall-cmd", &["--reload"]).expect("reads its files again");
+    stage.assert_doors("dropped");
+    assert_eq!(stage.answer(&["firewall", "status"])["loaded"], true);
+    assert_eq!(stage.answer(&["firewall", "rollback"])["last"]["phase"], "taken_back");
+    assert_eq!(permanent(&stage), 0);
+    stage.run_if("firewall-cmd", &["--reload"]).expect("reads its files again");
+    assert_eq!(stage.answer(&["firewall", "status"])["loaded"], Value::Null);
 }
 
 #[test]
@@ -515,6 +569,11 @@ fn unconfirmed_rules_go_by_themselves_although_the_session_that_made_them_died()
         drop(session);
         wait_until("the rules of before are back", PATIENCE, || (machine.rules)(&stage) == before);
         assert!(applied.elapsed() > Duration::from_secs(4), "not before the deadline");
+        // Nobody asks for it: the daemon looks by itself.
+        wait_until("it is in the audit log", PATIENCE, || {
+            let audit = stage.answer(&["security", "audit-logs", "list"]).to_string();
+            audit.matches("nobody confirmed them in time").count() == 1
+        });
         wait_until("it is noted", PATIENCE, || stage.phase() == "taken_back");
         let last = stage.answer(&["firewall", "status"])["last"].clone();
         assert_eq!(
@@ -524,6 +583,7 @@ fn unconfirmed_rules_go_by_themselves_although_the_session_that_made_them_died()
         );
         stage.assert_doors("open");
         operator.was_never_shut_out();
+        assert_eq!(stage.answer(&["firewall", "status"])["loaded"], Value::Null);
         let (succeeded, late) = stage.flm(&["firewall", "confirm"]);
         assert!(!succeeded && late.to_string().contains("no rules wait"), "{late}");
     }

@@ -31,7 +31,7 @@ fn succeed(command: &mut Command) -> String {
 }
 
 /// The programs of this build, without what only debuggers read: packages are made of programs that are there.
-fn programs() -> &'static Path {
+pub(crate) fn programs() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
@@ -51,17 +51,17 @@ fn build_package(output: &Path) -> PathBuf {
 }
 
 /// This machine's files with a layer over them: whatever a script does there is gone with the value.
-struct Machine {
+pub(crate) struct Machine {
     folder: TempDir,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::Builder::new().prefix("flm-machine-").tempdir_in("/tmp").expect("a folder") }
     }
 
     /// Runs a shell script in it, step by step; the first that fails ends it.
-    fn shell(&self, script: &str) -> Output {
+    pub(crate) fn shell(&self, script: &str) -> Output {
         let folder = self.folder.path().display();
         // A file system in memory carries the layer: an overlay over itself is none.
         let enter = format!(
@@ -73,7 +73,7 @@ impl Machine {
         run(Command::new("unshare").args(["--mount", "--net", "sh", "-c", &enter]))
     }
 
-    fn bring(&self, file: &Path, name: &str) {
+    pub(crate) fn bring(&self, file: &Path, name: &str) {
         let incoming = self.folder.path().join("incoming");
         std::fs::create_dir_all(&incoming).expect("a folder");
         std::fs::copy(file, incoming.join(name)).expect("copies");
@@ -181,6 +181,33 @@ nft list tables
 until_true sh -c "nft list ruleset | cmp -s - /before"
 until_true sh -c "$flm firewall status | grep -q unconfirmed"
 $flm firewall status
+# What is confirmed is there after a start of the machine, and after nftables itself was started again.
+$flm firewall apply --backend nftables >/out/applied
+$flm firewall confirm
+systemd-analyze verify --man=no /etc/systemd/system/flm-firewall.service && echo "unit verified"
+systemctl is-enabled flm-firewall
+stat -c "%a %n" /etc/flm-firewall /etc/flm-firewall/rules.nft
+nft flush ruleset
+systemctl restart flm-firewall
+nft list tables | sed "s/^/loaded again: /"
+systemctl restart nftables
+until_true sh -c "nft list tables | grep -q inet.flm"
+nft list tables | sed "s/^/after nftables: /"
+sed -i "s/\"boot\":\"[^\"]*\"/\"boot\":\"another\"/g" /var/lib/flm/firewall/state.json
+$flm firewall status | sed "s/^/another start: /"
+systemctl stop flm-firewall
+$flm firewall status | sed "s/^/not loaded: /"
+systemctl start flm-firewall
+$flm firewall rollback >/out/rolled-back
+! test -e /etc/systemd/system/flm-firewall.service && ! test -e /etc/flm-firewall && echo "unit gone"
+nft list tables | grep inet.flm || echo "table gone"
+nft flush ruleset
+$flm firewall apply --backend iptables >/out/applied
+$flm firewall confirm >/out/confirmed
+iptables -F INPUT; iptables -F FLM; ip6tables -F INPUT
+systemctl restart flm-firewall; systemctl reload flm-firewall
+echo "jumps $(iptables -S INPUT | grep -c FLM) $(ip6tables -S INPUT | grep -c FLM), rules $(iptables -S FLM | grep -c 8484)"
+$flm firewall rollback --all >/out/rolled-back
 systemctl stop flm
 echo "result $(systemctl show -P Result flm)"
 "#;
@@ -219,11 +246,23 @@ fn the_unit_serves_under_systemd_and_the_watchdog_outlives_the_unit_that_applied
         "flm __firewall-watch",
         "table inet flm",
         "\"cause\":\"unconfirmed\",\"exactness\":\"exact\"",
+        "unit verified",
+        "\nenabled\n",
+        "700 /etc/flm-firewall\n600 /etc/flm-firewall/rules.nft",
+        "loaded again: table inet flm",
+        "after nftables: table inet flm",
+        "\"lasting\":\"over_restarts\",\"phase\":\"in_force\"",
+        "unit gone",
+        "table gone",
+        "jumps 1 1, rules 1",
         "result success",
         "== end",
     ] {
         assert!(told.contains(wanted), "no {wanted:?} in\n{told}");
     }
+    let line = |beginning: &str| told.lines().find(|line| line.starts_with(beginning)).expect("a line");
+    assert!(line("another start: ").contains("\"phase\":\"in_force\""), "{told}");
+    assert!(line("not loaded: ").contains("\"phase\":\"gone\""), "{told}");
 }
 
 /// A home and a prefix for scripts/install.sh.

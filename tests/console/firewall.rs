@@ -14,7 +14,7 @@ use flm::types::clock::UnixMillis;
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::firewall::{
     Exactness, FirewallDone, FirewallLogLine, FirewallPhase, FirewallPlan, FirewallRecord, FirewallStatus,
-    FirewallStep, SshSession, TakenBackCause, Watch,
+    FirewallStep, Lasting, SshSession, TakenBackCause, Watch,
 };
 
 use crate::fixture::{NOW, answer, busy, calls, draw, press, screen_text, status};
@@ -44,7 +44,15 @@ fn preview() -> FirewallPreview {
 }
 
 fn record(phase: FirewallPhase) -> FirewallRecord {
-    FirewallRecord { id: "1".to_owned(), backend: "nftables".to_owned(), plan: plan(), applied: NOW, boot: None, phase }
+    FirewallRecord {
+        id: "1".to_owned(),
+        backend: "nftables".to_owned(),
+        plan: plan(),
+        applied: NOW,
+        boot: None,
+        lasting: Lasting::OverRestarts,
+        phase,
+    }
 }
 
 fn told(last: Option<FirewallPhase>, watch: Watch) -> FirewallStatus {
@@ -55,6 +63,7 @@ fn told(last: Option<FirewallPhase>, watch: Watch) -> FirewallStatus {
         text: text.to_owned(),
     };
     FirewallStatus {
+        loaded: None,
         last: last.map(record),
         in_force: in_force.map(record),
         watch,

@@ -1,6 +1,6 @@
 //! `firewalld`: rich rules of the default zone, those who may connect before everybody else.
 
-use super::hands::{Hands, Lasts, Saved};
+use super::hands::{Hands, Kept, Lasts, Saved};
 use super::{Backend, nftables, sources, system};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::FirewallPlan;
@@ -12,18 +12,19 @@ pub(super) static BACKEND: Backend = Backend {
     apply,
     rollback,
     notes: &[
-        "rules are of the running firewalld only; keep them with: firewall-cmd --runtime-to-permanent",
+        "these commands are for the running firewalld only, and the same with --permanent for its next start; 'flm firewall apply' \
+         makes its rules permanent once they are confirmed",
         "rules are of the default zone; an interface in another zone needs them there",
         "rich rules carry no name: those with the log prefix \"flm \" are FLM's",
     ],
     hands: Some(Hands {
-        lasts: Lasts::UntilRestart,
+        lasts: Lasts::OnceConfirmed(|plan| Box::pin(settle(plan))),
         ready: || Box::pin(ready()),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
-        apply: |plan, _| Box::pin(change(rules(&plan))),
-        restore: |saved| Box::pin(change(saved.own.values().flat_map(|text| lines(text)).collect())),
-        own: || Box::pin(own()),
+        apply: |plan, _| Box::pin(change(Of::Running, rules(&plan))),
+        restore: |saved| Box::pin(change(Of::Running, saved.own.values().flat_map(|text| lines(text)).collect())),
+        own: || Box::pin(own(Of::Running)),
     }),
 };
 
@@ -88,34 +89,54 @@ fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// All rich rules of the default zone, as firewalld writes them.
-async fn all() -> Outcome<Vec<String>> {
-    Ok(lines(&system::run("firewall-cmd", &["--list-rich-rules"], None).await?))
+/// Which of firewalld's two configurations (firewall-cmd(1)).
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    /// The one in force.
+    Running,
+    /// The one that it starts with.
+    NextStart,
 }
 
-async fn own() -> Outcome<String> {
-    let own = all().await?.into_iter().filter(|rule| rule.contains("log prefix=\"flm "));
+/// Tells firewalld something about one of its configurations.
+async fn tell(of: Of, word: &str) -> Outcome<String> {
+    let words: &[&str] = match of {
+        Of::Running => &[word],
+        Of::NextStart => &["--permanent", word],
+    };
+    system::run("firewall-cmd", words, None).await
+}
+
+/// FLM's rich rules of the default zone, as firewalld writes them.
+async fn own(of: Of) -> Outcome<String> {
+    let all = lines(&tell(of, "--list-rich-rules").await?);
+    let own = all.into_iter().filter(|rule| rule.contains("log prefix=\"flm "));
     Ok(own.map(|rule| format!("{rule}\n")).collect::<Vec<_>>().concat())
 }
 
 /// Makes FLM's rules these: what is new comes before what is old goes, and SSH sessions come first and go last. Each
 /// command is a transaction of firewalld.
-async fn change(wanted: Vec<String>) -> Outcome<()> {
-    let now = lines(&own().await?);
+async fn change(of: Of, wanted: Vec<String>) -> Outcome<()> {
+    let now = lines(&own(of).await?);
     let is_ssh = |rule: &&String| rule.contains("\"flm ssh \"");
     let (ssh, others): (Vec<_>, Vec<_>) = wanted.iter().filter(|rule| !now.contains(rule)).partition(is_ssh);
     for rule in ssh.into_iter().chain(others) {
-        system::run("firewall-cmd", &[&format!("--add-rich-rule={rule}")], None).await?;
+        tell(of, &format!("--add-rich-rule={rule}")).await?;
     }
     let (ssh, others): (Vec<_>, Vec<_>) = now.iter().filter(|rule| !wanted.contains(rule)).partition(is_ssh);
     for rule in others.into_iter().chain(ssh) {
-        system::run("firewall-cmd", &[&format!("--remove-rich-rule={rule}")], None).await?;
+        tell(of, &format!("--remove-rich-rule={rule}")).await?;
     }
     Ok(())
 }
 
+/// Has firewalld start with the rules of this plan. A rule of somebody else's in the running configuration stays where it is.
+async fn settle(plan: Option<FirewallPlan>) -> Outcome<Kept> {
+    change(Of::NextStart, plan.as_ref().map(rules).unwrap_or_default()).await.map(|()| Kept::ByFirewall)
+}
+
 async fn save() -> Outcome<Saved> {
-    let own = std::collections::BTreeMap::from([("rules".to_owned(), own().await?)]);
+    let own = std::collections::BTreeMap::from([("rules".to_owned(), own(Of::Running).await?)]);
     Ok(Saved { snapshot: snapshot().await?, own })
 }
 

@@ -21,12 +21,25 @@ pub(super) struct Saved {
 }
 
 /// How long rules last by themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Lasts {
-    /// Until the machine starts again.
-    UntilRestart,
-    /// They are in files of the firewall's own.
+    /// They are in files of the firewall's own from the first moment on.
     OverRestarts,
+    /// Until the machine starts again, unless they are confirmed.
+    OnceConfirmed(Settle),
+}
+
+/// Has the machine start with the rules of this plan, or without any of FLM's. Changes no rule that is in force; fine when
+/// it was done already. The failure says why they end with a restart.
+pub(super) type Settle = fn(Option<FirewallPlan>) -> BoxFuture<'static, Outcome<Kept>>;
+
+/// Where confirmed rules are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// In files of the firewall's own, which it reads whenever it starts.
+    ByFirewall,
+    /// In files that a unit of systemd's loads when the machine starts.
+    ByUnit,
 }
 
 /// What a backend does to the machine. As root; each waits for programs.

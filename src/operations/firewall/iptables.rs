@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::hands::{Hands, Lasts, Saved};
+use super::at_start;
+use super::hands::{Hands, Kept, Lasts, Saved};
 use super::{Backend, of_family, system};
-use crate::types::failure::Outcome;
+use crate::types::failure::{Failure, Outcome};
 use crate::types::firewall::FirewallPlan;
 
 pub(super) static BACKEND: Backend = Backend {
@@ -14,10 +15,11 @@ pub(super) static BACKEND: Backend = Backend {
     apply,
     rollback,
     notes: &[
-        "rules of iptables are gone after a restart of the machine, unless something such as iptables-persistent saves them",
+        "loaded by hand these rules are gone after a restart of the machine, unless something such as iptables-persistent saves \
+         them; 'flm firewall apply' has systemd load them again once they are confirmed",
     ],
     hands: Some(Hands {
-        lasts: Lasts::UntilRestart,
+        lasts: Lasts::OnceConfirmed(|plan| Box::pin(settle(plan))),
         ready: || Box::pin(async { Ok(()) }),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
@@ -150,6 +152,26 @@ async fn change(plan: FirewallPlan) -> Outcome<()> {
         load(family, &format!("*filter\n{}{enter}COMMIT\n", chain(&plan, family.six))).await?;
     }
     Ok(())
+}
+
+/// Has the machine start with the chains of this plan, as they were confirmed.
+async fn settle(plan: Option<FirewallPlan>) -> Outcome<Kept> {
+    let part = |family: Family, plan: &FirewallPlan| {
+        let program = system::path(family.program)?;
+        Ok::<_, Failure>(at_start::Part {
+            file: if family.six { "rules.v6" } else { "rules.v4" },
+            rules: format!("*filter\n{}COMMIT\n", chain(plan, family.six)),
+            commands: vec![
+                format!("{} --noflush --wait=10 FILE", system::path(&format!("{}-restore", family.program))?),
+                // A jump that is there already is not made twice.
+                format!(
+                    "/bin/sh -c '{program} -w 10 -C INPUT -j FLM 2>/dev/null || {program} -w 10 -I INPUT 1 -j FLM'"
+                ),
+            ],
+        })
+    };
+    let parts = |plan: FirewallPlan| families().map(|family| part(family, &plan)).collect::<Outcome<Vec<_>>>();
+    at_start::settle(plan.map(parts).transpose()?).await
 }
 
 async fn save() -> Outcome<Saved> {

@@ -6,6 +6,7 @@
 //! back. Rules are named for FLM, so that they are known again. The rules for SSH sessions come first in every backend, and
 //! no backend sets a default that closes anything but FLM's own ports.
 
+mod at_start;
 mod firewalld;
 mod hands;
 mod iptables;
@@ -26,14 +27,20 @@ use ipnet::IpNet;
 use self::hands::Hands;
 use self::watch::Word;
 use super::context::{Context, blocking_panicked};
+use crate::config::table;
 use crate::types::address::canonical;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::addresses::NetworkList;
+use crate::types::calls::audit::ListAudit;
 use crate::types::calls::firewall::{
     DecideFirewall, Decision, FirewallPreview, PreviewFirewall, RecordFirewall, ShowFirewall,
 };
+use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::firewall::{Exactness, FirewallDone, FirewallPlan, FirewallStatus, SshSession, Watch};
+use crate::types::firewall::{
+    Exactness, FirewallDone, FirewallPhase, FirewallPlan, FirewallRecord, FirewallStatus, SshSession, TakenBackCause,
+    Watch,
+};
 use crate::types::listener::ListenerConfig;
 use crate::types::text::escape;
 
@@ -70,7 +77,11 @@ pub fn folder(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// When the records may not be read.
 pub async fn show(context: &Context, _call: ShowFirewall) -> Outcome<FirewallStatus> {
-    status(&context.paths.data_dir).await
+    let status = status(&context.paths.data_dir).await?;
+    if let Err(failure) = notice_in(context, &status).await {
+        tracing::warn!(why = failure.message, "a change of the firewall is not in the audit log yet");
+    }
+    Ok(status)
 }
 
 /// What FLM did to the firewall of this machine, as the records in a data folder say; asks nobody but a watchdog.
@@ -93,6 +104,64 @@ async fn recorded(data_dir: &Path) -> Outcome<FirewallStatus> {
     let path = folder(data_dir);
     let reading = tokio::task::spawn_blocking(move || record::status(&path)).await;
     reading.map_err(|_| blocking_panicked("reading the firewall's records"))?
+}
+
+/// Whether the machine has the rules now that are said to be in force; `None` when there are none, or this process may not look:
+/// it takes root.
+pub async fn loaded(status: &FirewallStatus) -> Option<bool> {
+    let pending = status.last.as_ref().filter(|_| status.pending_until().is_some());
+    let record = pending.or(status.in_force.as_ref())?;
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    step::are_loaded(&record.backend, &record.plan).await.ok()
+}
+
+/// Has it in the audit log when the watchdog took rules back by itself, which knows no home. Answers when a change that is
+/// being watched over will be decided.
+///
+/// # Errors
+/// When the records cannot be read, or this home takes no changes.
+pub async fn notice(context: &Context) -> Outcome<Option<UnixMillis>> {
+    let status = status(&context.paths.data_dir).await?;
+    notice_in(context, &status).await?;
+    Ok(status.pending_until().filter(|_| status.watch == Watch::Watched))
+}
+
+async fn notice_in(context: &Context, status: &FirewallStatus) -> Outcome<()> {
+    let Some((at, told)) = status.last.as_ref().and_then(by_itself) else { return Ok(()) };
+    // Rows that are older than what is kept may be archived.
+    if context.clock.wall().since(at) > context.settings.load().get(table::AUDIT_KEEP) {
+        return Ok(());
+    }
+    let _changing = context.begin_change().await?;
+    let kind = Some(AuditKind::FirewallChanged);
+    let rows = ListAudit { kind, since: Some(at), limit: NOTICED, ..ListAudit::default() };
+    let rows = context.stores.security.audit_page(rows).await?;
+    if rows.iter().all(|row| row.event.details != told) {
+        context.record(AuditKind::FirewallChanged, Severity::High, told).await;
+    }
+    Ok(())
+}
+
+/// Rows among which one about an automatic change is looked for: more than the changes after it that a home keeps.
+const NOTICED: u32 = 200;
+
+/// What is told of a change that nobody asked for in this way, and since when.
+fn by_itself(last: &FirewallRecord) -> Option<(UnixMillis, String)> {
+    let id = &last.id;
+    match &last.phase {
+        FirewallPhase::TakenBack { at, cause, exactness } if *cause != TakenBackCause::Asked => {
+            Some((*at, format!("change {id} of the firewall: {}", record::taken_back(*cause, *exactness))))
+        }
+        FirewallPhase::Stuck { at, why } => {
+            Some((*at, format!("change {id} of the firewall could not be taken back: {}", escape(why))))
+        }
+        FirewallPhase::TakenBack { .. }
+        | FirewallPhase::Pending { .. }
+        | FirewallPhase::InForce { .. }
+        | FirewallPhase::Gone => None,
+    }
 }
 
 /// Keeps the rules of a pending change, or takes them back.
@@ -135,6 +204,9 @@ fn nothing_pending(status: &FirewallStatus, decision: Decision) -> Failure {
 /// `READ_ONLY` when this home takes no changes.
 pub async fn note(context: &Context, call: RecordFirewall) -> Outcome<FirewallStatus> {
     let _changing = context.begin_change().await?;
+    if let (FirewallDone::Applied { .. }, Some(live)) = (call.done, &context.live) {
+        live.firewall_applied.notify_one();
+    }
     let details = match call.done {
         FirewallDone::Applied { .. } => "rules were put in force in the firewall and wait for their confirmation",
         FirewallDone::TakenBack { exactness: Exactness::Exact } => "the firewall's rules of FLM were taken back",

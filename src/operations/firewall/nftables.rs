@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::hands::{Hands, Lasts, Saved};
+use super::at_start::{self, Part};
+use super::hands::{Hands, Kept, Lasts, Saved};
 use super::{Backend, of_family, ports, system};
-use crate::types::failure::Outcome;
+use crate::types::failure::{Failure, Outcome};
 use crate::types::firewall::FirewallPlan;
 
 pub(super) static BACKEND: Backend = Backend {
@@ -18,10 +19,11 @@ pub(super) static BACKEND: Backend = Backend {
     rollback,
     notes: &[
         "a packet that another table drops stays dropped: where ufw or firewalld owns the rules, use that backend",
-        "rules of nftables are gone after a restart of the machine; apply them again then",
+        "loaded by hand these rules are gone after a restart of the machine; 'flm firewall apply' has systemd load them again \
+         once they are confirmed",
     ],
     hands: Some(Hands {
-        lasts: Lasts::UntilRestart,
+        lasts: Lasts::OnceConfirmed(|plan| Box::pin(settle(plan))),
         ready: || Box::pin(async { Ok(()) }),
         save: || Box::pin(save()),
         snapshot: || Box::pin(snapshot()),
@@ -82,6 +84,15 @@ fn ruleset(plan: &FirewallPlan) -> String {
 /// Loads rules as one transaction: all of them or none.
 async fn load(rules: &str) -> Outcome<()> {
     system::run("nft", &["-f", "-"], Some(rules)).await.map(drop)
+}
+
+/// Has the machine start with the table of this plan, as it was confirmed.
+async fn settle(plan: Option<FirewallPlan>) -> Outcome<Kept> {
+    let part = |plan: &FirewallPlan| {
+        let nft = system::path("nft")?;
+        Ok::<_, Failure>(Part { file: "rules.nft", rules: ruleset(plan), commands: vec![format!("{nft} -f FILE")] })
+    };
+    at_start::settle(plan.as_ref().map(part).transpose()?.map(|part| vec![part])).await
 }
 
 /// FLM's own table as nft writes it; `None` when there is none.

@@ -15,12 +15,14 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::hands::Saved;
+use super::at_start;
+use super::hands::{Kept, Saved};
 use crate::config::files::{self, FileError};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::{
-    Exactness, FirewallLogLine, FirewallPhase, FirewallPlan, FirewallRecord, FirewallStatus, TakenBackCause, Watch,
+    Exactness, FirewallLogLine, FirewallPhase, FirewallPlan, FirewallRecord, FirewallStatus, Lasting, TakenBackCause,
+    Watch,
 };
 
 /// Name of the folder inside the data folder.
@@ -45,8 +47,11 @@ pub(super) struct Change {
     pub(super) at: UnixMillis,
     pub(super) backend: String,
     pub(super) plan: FirewallPlan,
-    /// The start of the machine that it ends with; `None` when its rules outlive a restart.
+    /// The start of the machine in which it was put in force; `None` when its rules are in files of the firewall's own.
     pub(super) boot: Option<String>,
+    /// Whether its rules outlive a restart.
+    #[serde(default)]
+    pub(super) lasting: Lasting,
     /// The machine before it.
     pub(super) before: Saved,
     /// FLM's own rules once they were in force: whether they still are.
@@ -56,6 +61,14 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// Notes that its rules outlive a restart.
+    pub(super) fn outlives_restarts(&mut self, kept: Kept) {
+        self.lasting = Lasting::OverRestarts;
+        if kept == Kept::ByFirewall {
+            self.boot = None;
+        }
+    }
+
     /// What people see of it.
     pub(super) fn record(&self, phase: FirewallPhase) -> FirewallRecord {
         FirewallRecord {
@@ -64,6 +77,7 @@ impl Change {
             plan: self.plan.clone(),
             applied: self.at,
             boot: self.boot.clone(),
+            lasting: self.lasting,
             phase,
         }
     }
@@ -223,7 +237,11 @@ pub(super) fn status(folder: &Path) -> Outcome<FirewallStatus> {
     let lines: Vec<_> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let from = lines.len().saturating_sub(SHOWN_LINES);
     let now = boot();
-    let is_gone = |record: &FirewallRecord| record.boot.as_ref().is_some_and(|boot| *boot != now);
+    let was_loaded_at_start = Path::new(at_start::MARK).exists();
+    let is_gone = |record: &FirewallRecord| {
+        let is_back = record.lasting == Lasting::OverRestarts && was_loaded_at_start;
+        record.boot.as_ref().is_some_and(|boot| *boot != now) && !is_back
+    };
     let in_force_then =
         |record: &FirewallRecord| matches!(record.phase, FirewallPhase::Pending { .. } | FirewallPhase::InForce { .. });
     let last = shown.last.map(|last| {
@@ -234,6 +252,7 @@ pub(super) fn status(folder: &Path) -> Outcome<FirewallStatus> {
         last,
         in_force: shown.in_force.filter(|record| !is_gone(record)),
         watch: Watch::Unwatched,
+        loaded: None,
         log: lines.into_iter().skip(from).collect(),
         folder: folder.to_owned(),
     })
@@ -306,6 +325,7 @@ mod tests {
             at: UnixMillis(1),
             backend: "nftables".to_owned(),
             boot: Some(boot()),
+            lasting: Lasting::UntilRestart,
             plan: FirewallPlan { ports: vec![8484], networks: Vec::new(), ssh: Vec::new() },
             before: Saved { snapshot: "rules".to_owned(), own: std::collections::BTreeMap::new() },
             own: None,

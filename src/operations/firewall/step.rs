@@ -12,14 +12,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::hands::{Hands, Lasts};
+use super::hands::{Hands, Lasts, Settle};
 use super::record::{self, Change, Folder, KEPT_CHANGES};
 use super::watch::{SOCKET, WATCH_COMMAND, Watched, Word};
 use super::{BACKENDS, Backend, sessions, system};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::{
-    Exactness, FirewallDone, FirewallOrder, FirewallPhase, FirewallPlan, FirewallStep, Reach, TakenBackCause,
+    Exactness, FirewallDone, FirewallOrder, FirewallPhase, FirewallPlan, FirewallStep, Lasting, Reach, TakenBackCause,
 };
 
 /// The hidden command under which both programs do this step.
@@ -106,7 +106,11 @@ async fn apply(
         at: now,
         backend: backend.name.to_owned(),
         plan: plan.clone(),
-        boot: (hands.lasts == Lasts::UntilRestart).then(record::boot),
+        boot: matches!(hands.lasts, Lasts::OnceConfirmed(_)).then(record::boot),
+        lasting: match hands.lasts {
+            Lasts::OverRestarts => Lasting::OverRestarts,
+            Lasts::OnceConfirmed(_) => Lasting::UntilRestart,
+        },
         before: (hands.save)().await?,
         own: None,
         confirmed: None,
@@ -159,6 +163,41 @@ fn with_hands(name: &str) -> Outcome<(&'static Backend, &'static Hands)> {
         Failure::new(ErrorCode::InvalidArgument, format!("FLM does not apply rules of {name}, it only shows them"))
             .hint("run what 'flm firewall preview' shows yourself")
     })
+}
+
+/// Has the machine start with the rules of a change that was just confirmed.
+///
+/// # Errors
+/// Why they end with a restart all the same.
+pub(super) async fn have_last(change: &mut Change) -> Outcome<()> {
+    if let Some(settle) = settling(&change.backend)? {
+        change.outlives_restarts(settle(Some(change.plan.clone())).await?);
+    }
+    Ok(())
+}
+
+/// Has the machine start with what is in force now that other rules were taken back.
+async fn start_with(changes: &[Change], backend: &str) -> Outcome<()> {
+    let Some(settle) = settling(backend)? else { return Ok(()) };
+    let lasting = changes.iter().rev().find(|change| change.confirmed.is_some());
+    let plan = lasting.filter(|change| change.lasting == Lasting::OverRestarts).map(|change| change.plan.clone());
+    settle(plan).await.map(drop)
+}
+
+fn settling(backend: &str) -> Outcome<Option<Settle>> {
+    Ok(match with_hands(backend)?.1.lasts {
+        Lasts::OverRestarts => None,
+        Lasts::OnceConfirmed(settle) => Some(settle),
+    })
+}
+
+/// Whether the machine has the rules of a change now.
+///
+/// # Errors
+/// When the firewall does not tell.
+pub(super) async fn are_loaded(backend: &str, plan: &FirewallPlan) -> Outcome<bool> {
+    let own = (with_hands(backend)?.1.own)().await?;
+    Ok(!own.is_empty() && holds(&own, plan).is_ok())
 }
 
 /// Whether the rules as the machine has them name every session and every port.
@@ -215,7 +254,14 @@ pub(super) async fn take_back(
     let mut tries = 0;
     let restored = loop {
         tries += 1;
-        match (hands.restore)(oldest.before.clone()).await {
+        let restored = async {
+            (hands.restore)(oldest.before.clone()).await?;
+            // What would come back with the next start of the machine is not taken back. Where nothing was ever made to last there
+            // is nothing to forget.
+            let lasted = changes[first..].iter().any(|change| change.lasting == Lasting::OverRestarts);
+            if lasted { start_with(&changes[..first], &oldest.backend).await } else { Ok(()) }
+        };
+        match restored.await {
             Err(failure) if tries < TRIES => {
                 folder.log(
                     clock.wall(),
@@ -264,7 +310,7 @@ impl Watchdog {
     /// of a login session nor that of a service takes it along, else as a process in a session of its own.
     async fn arm(watched: &Watched) -> Outcome<Self> {
         let program = std::env::current_exe().map_err(|error| failed(&error.to_string()))?;
-        if rules_the_machine() {
+        if system::rules_the_machine() {
             let mut unit = Command::new(system::find("systemd-run").unwrap_or_else(|| "systemd-run".into()));
             unit.args(["--quiet", "--pipe", "--collect", "--service-type=exec"]);
             unit.arg(format!("--unit=flm-firewall-{}", watched.id)).arg("--").arg(&program).arg(WATCH_COMMAND);
@@ -317,16 +363,6 @@ impl Watchdog {
         self.stdout.read_line(&mut line).await.map_err(|error| failed(&error.to_string()))?;
         serde_json::from_str(&line).map_err(|_| failed("it ended without a word"))
     }
-}
-
-/// Whether systemd is this machine's first process, and this one is in the same network and files: in a container or a
-/// namespace the unit would watch over another firewall.
-fn rules_the_machine() -> bool {
-    let same = |kind: &str| {
-        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-        of("self").is_some_and(|own| of("1") == Some(own))
-    };
-    Path::new("/run/systemd/system").exists() && same("net") && same("mnt")
 }
 
 fn failed(why: &str) -> Failure {

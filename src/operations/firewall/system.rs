@@ -26,15 +26,35 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
 }
 
+/// The program's path as text.
+///
+/// # Errors
+/// `NOT_FOUND` when the machine has no such program.
+pub(super) fn path(program: &str) -> Outcome<String> {
+    find(program).map(|path| path.display().to_string()).ok_or_else(|| missing(program))
+}
+
+fn missing(program: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("this machine has no {program}"))
+        .hint("install it, or name another firewall with --backend")
+}
+
+/// Whether systemd is this machine's first process, and this one is in the same network and files: in a container or a
+/// namespace its units would be about another firewall.
+pub(super) fn rules_the_machine() -> bool {
+    let same = |kind: &str| {
+        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
+        of("self").is_some_and(|own| of("1") == Some(own))
+    };
+    Path::new("/run/systemd/system").exists() && same("net") && same("mnt")
+}
+
 /// Runs a program to its end and answers what it wrote to stdout.
 ///
 /// # Errors
 /// `NOT_FOUND` when the machine has no such program, `IO_ERROR` when it fails or does not end.
 pub(super) async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Outcome<String> {
-    let path = find(program).ok_or_else(|| {
-        Failure::new(ErrorCode::NotFound, format!("this machine has no {program}"))
-            .hint("install it, or name another firewall with --backend")
-    })?;
+    let path = find(program).ok_or_else(|| missing(program))?;
     let shown = format!("{program} {}", arguments.join(" "));
     let failed = |why: String| Failure::new(ErrorCode::IoError, format!("{}: {why}", shown.trim_end()));
     let mut command = Command::new(path);

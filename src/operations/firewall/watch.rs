@@ -162,7 +162,7 @@ pub async fn watch(clock: &Clock) -> Outcome<()> {
         }
     };
     let word = match end {
-        End::Keep => keep(&folder, &mut changes, clock),
+        End::Keep => keep(&folder, &mut changes, clock).await,
         End::Back(cause) => back(&folder, changes, cause, clock).await,
     };
     folder.forget(SOCKET);
@@ -170,20 +170,32 @@ pub async fn watch(clock: &Clock) -> Outcome<()> {
     Ok(())
 }
 
-fn keep(folder: &Folder, changes: &mut [Change], clock: &Clock) -> Word {
+async fn keep(folder: &Folder, changes: &mut [Change], clock: &Clock) -> Word {
     let now = clock.wall();
-    let Some(last) = changes.last_mut() else { return Word::Stuck { why: "the change is not known".to_owned() } };
-    last.confirmed = Some(now);
-    let record = last.record(FirewallPhase::InForce { since: now });
-    let noted = folder
-        .keep_changes(changes)
-        .and_then(|()| folder.log(now, &record.id, "confirmed: the rules stay"))
-        .and_then(|()| folder.show(record, changes));
-    match noted {
+    let noted = async {
+        let Some(last) = changes.last_mut() else { return Err(unreadable("the change is not known")) };
+        last.confirmed = Some(now);
+        // First of all, so that they stay whatever ends this process while the rest is done.
+        note_kept(folder, changes, now)?;
+        let Some(last) = changes.last_mut() else { return Ok(()) };
+        let id = last.id.clone();
+        let said = match step::have_last(last).await {
+            Ok(()) => "confirmed: the rules stay, also after a restart of the machine".to_owned(),
+            Err(failure) => format!("confirmed: the rules stay until the machine is restarted ({})", failure.message),
+        };
+        folder.log(now, &id, said)?;
+        note_kept(folder, changes, now)
+    };
+    match noted.await {
         Ok(()) => Word::Kept,
         // They stay all the same: somebody said so.
         Err(failure) => Word::Stuck { why: format!("the rules stay, which could not be noted: {}", failure.message) },
     }
+}
+
+fn note_kept(folder: &Folder, changes: &[Change], since: UnixMillis) -> Outcome<()> {
+    folder.keep_changes(changes)?;
+    changes.last().map_or(Ok(()), |last| folder.show(last.record(FirewallPhase::InForce { since }), changes))
 }
 
 async fn back(folder: &Folder, changes: Vec<Change>, cause: TakenBackCause, clock: &Clock) -> Word {

@@ -32,6 +32,7 @@ pub(super) const SECURITY: &[Migration] = &[
     Migration { sql: include_str!("security_0006.sql") },
     Migration { sql: include_str!("security_0007.sql") },
     Migration { sql: include_str!("security_0008.sql") },
+    Migration { sql: include_str!("security_0009.sql") },
 ];
 
 /// Why a database is not at this version.

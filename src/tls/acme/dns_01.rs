@@ -13,8 +13,11 @@ use super::provider::{Provider, Record};
 use crate::net::dns::message::{Name, Recursion};
 use crate::net::dns::{DnsClient, DnsError, NameServer};
 use crate::net::egress::Egress;
+use crate::storage::SecurityStore;
 use crate::telemetry::tasks::Tasks;
 use crate::tls::supply::Progress;
+use crate::types::acme::PlacedRecord;
+use crate::types::clock::Clock;
 use crate::types::text::escape;
 
 /// How long removing a record may take.
@@ -26,12 +29,67 @@ const UNSEEN: Duration = Duration::from_secs(20);
 /// Servers of a zone that are asked at most: zones have two to four.
 const SERVERS: usize = 6;
 
+/// Whose records they are, and where they are noted.
+#[derive(Clone)]
+pub(super) struct Hand {
+    pub(super) provider: Arc<dyn Provider>,
+    /// Where a record is noted before it is set, so that one that a crash leaves behind is known.
+    pub(super) store: SecurityStore,
+    pub(super) clock: Clock,
+    /// Owns removals: ends late, after everything that may still set a record.
+    pub(super) cleanups: Tasks,
+}
+
+impl Hand {
+    fn begin_removal(&self, record: Record) -> tokio::task::JoinHandle<()> {
+        let Self { provider, store, .. } = self.clone();
+        self.cleanups.spawn("removing a TXT record", async move {
+            let failed = match timeout(REMOVAL, provider.remove(&record)).await {
+                Ok(Ok(())) => {
+                    if let Err(error) = store.remove_acme_record(&record.name.to_string(), &record.value).await {
+                        tracing::warn!(error = %escape(&error.to_string()), "a TXT record that is gone could not be forgotten");
+                    }
+                    return;
+                }
+                Ok(Err(fault)) => fault.reason,
+                Err(_elapsed) => format!("it took longer than {} s", REMOVAL.as_secs()),
+            };
+            tracing::error!(
+                name = %record.name, value = record.value, provider = provider.name(), failed,
+                "a TXT record stays behind: it is tried again with the next certificate and at the next start, or remove it by hand"
+            );
+        })
+    }
+}
+
+/// Begins to remove what an earlier attempt left in the world: one that a crash ended, or whose provider did not answer. Called
+/// while no other attempt runs. Answers what may be waited for, and need not.
+///
+/// # Errors
+/// Of the store.
+pub(super) async fn remove_left_behind(hand: &Hand) -> Result<Vec<tokio::task::JoinHandle<()>>, AcmeError> {
+    let mut removals = Vec::new();
+    for PlacedRecord { name, value, provider, .. } in hand.store.acme_records().await? {
+        let parsed = Name::parse(&name).ok().filter(|_| provider == hand.provider.name());
+        if let Some(name) = parsed {
+            tracing::warn!(%name, value, "removing a TXT record that an earlier attempt left behind");
+            removals.push(hand.begin_removal(Record { name, value }));
+        } else {
+            // It is told once: FLM has no way to it any more.
+            tracing::error!(
+                name = %escape(&name), value = %escape(&value), provider = %escape(&provider),
+                "a TXT record stays behind, and another DNS provider is set now: remove it by hand"
+            );
+            hand.store.remove_acme_record(&name, &value).await?;
+        }
+    }
+    Ok(removals)
+}
+
 /// A record that is, or may be, in the world. Dropping it has it removed by a task that outlives whoever set it.
 pub(super) struct Placed {
-    provider: Arc<dyn Provider>,
+    hand: Hand,
     record: Record,
-    /// Owns the removal: ends late, after everything that may still set a record.
-    cleanups: Tasks,
     /// Whether the removal has begun.
     removed: bool,
 }
@@ -40,37 +98,29 @@ impl Placed {
     /// Sets a record.
     ///
     /// # Errors
-    /// Of the provider; what may have been set is removed then, too.
-    pub(super) async fn set(provider: Arc<dyn Provider>, record: Record, cleanups: Tasks) -> Result<Self, AcmeError> {
+    /// Of the provider; what may have been set is removed then, too. Of the store: nothing was set then.
+    pub(super) async fn set(hand: Hand, record: Record) -> Result<Self, AcmeError> {
+        let noted = PlacedRecord {
+            name: record.name.to_string(),
+            value: record.value.clone(),
+            provider: hand.provider.name().to_owned(),
+            placed: hand.clock.wall(),
+        };
+        hand.store.put_acme_record(noted).await?;
         // Before the provider is asked: if this future is dropped meanwhile, nobody knows how far it came.
-        let placed = Self { provider, record, cleanups, removed: false };
-        match placed.provider.set(&placed.record).await {
+        let placed = Self { hand, record, removed: false };
+        match placed.hand.provider.set(&placed.record).await {
             Ok(()) => Ok(placed),
-            Err(fault) => Err(fault.into_error(placed.provider.as_ref(), "set", &placed.record)),
+            Err(fault) => Err(fault.into_error(placed.hand.provider.as_ref(), "set", &placed.record)),
         }
     }
 
     /// Removes the record and waits for it.
     pub(super) async fn remove(mut self) {
-        if self.begin_removal().await.is_err() {
+        self.removed = true;
+        if self.hand.begin_removal(self.record.clone()).await.is_err() {
             tracing::error!("removing a TXT record failed inside FLM");
         }
-    }
-
-    fn begin_removal(&mut self) -> tokio::task::JoinHandle<()> {
-        self.removed = true;
-        let (provider, record) = (self.provider.clone(), self.record.clone());
-        self.cleanups.spawn("removing a TXT record", async move {
-            let failed = match timeout(REMOVAL, provider.remove(&record)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(fault)) => fault.reason,
-                Err(_elapsed) => format!("it took longer than {} s", REMOVAL.as_secs()),
-            };
-            tracing::error!(
-                name = %record.name, value = record.value, provider = provider.name(), failed,
-                "a TXT record stays behind: remove it by hand"
-            );
-        })
     }
 }
 
@@ -78,7 +128,7 @@ impl Drop for Placed {
     fn drop(&mut self) {
         if !self.removed {
             // Its end is waited for by whoever ends the clean-ups.
-            let _owned = self.begin_removal();
+            let _owned = self.hand.begin_removal(self.record.clone());
         }
     }
 }

@@ -165,8 +165,7 @@ impl Attempt<'_> {
                 let mut placed = Vec::with_capacity(records.len());
                 for record in &records {
                     self.progress.tell(&format!("setting the TXT record {}", record.name));
-                    let cleanups = self.supply.cleanups.clone();
-                    placed.push(Placed::set(dns.provider.clone(), record.clone(), cleanups).await?);
+                    placed.push(Placed::set(dns.hand(self.supply), record.clone()).await?);
                 }
                 dns_01::visible(dns, &self.supply.egress, &records, self.progress).await?;
                 let checked = self.checked(order).await;

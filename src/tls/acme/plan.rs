@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64ct::Encoding as _;
 
+use super::dns_01::Hand;
 use super::dns_acme_dns::AcmeDns;
 use super::dns_cloudflare::Cloudflare;
 use super::dns_exec::Hook;
@@ -22,7 +23,7 @@ use crate::net::egress::Egress;
 use crate::net::web::Web;
 use crate::telemetry::tasks::Tasks;
 use crate::tls::error::TlsError;
-use crate::tls::supply::Variable;
+use crate::tls::supply::{Supply, Variable};
 use crate::types::clock::Clock;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
@@ -82,6 +83,18 @@ pub(super) struct Dns01 {
     pub(super) resolvers: Vec<NameServer>,
     /// How long that may take.
     pub(super) propagation: std::time::Duration,
+}
+
+impl Dns01 {
+    /// What sets its records and takes them out of the world again.
+    pub(super) fn hand(&self, supply: &Supply) -> Hand {
+        Hand {
+            provider: self.provider.clone(),
+            store: supply.store.clone(),
+            clock: supply.clock.clone(),
+            cleanups: supply.cleanups.clone(),
+        }
+    }
 }
 
 impl Challenge {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::ari;
 use super::client::Client;
+use super::dns_01;
 use super::error::AcmeError;
 use super::order;
-use super::plan::{Plan, Surroundings};
+use super::plan::{Challenge, Plan, Surroundings};
 use crate::net::web::Web;
 use crate::storage::SecurityStore;
 use crate::tls::certificate::Certificate;
@@ -56,12 +57,27 @@ pub(in crate::tls) async fn certify(supply: Arc<Supply>, wanted: Wanted) -> Resu
         };
         let attempts = supply.store.acme_attempts(&name).await?;
         let ladder = Ladder { supply: &supply, plan: &plan, kept: kept.as_ref(), advice: advice.as_ref() };
-        match decide(wanted.occasion, kept.as_ref(), advice.as_ref(), attempts.as_ref(), now) {
+        let decision = decide(wanted.occasion, kept.as_ref(), advice.as_ref(), attempts.as_ref(), now);
+        // A start that obtains nothing still tidies up, and does not wait for it.
+        if wanted.occasion == Occasion::Start
+            && !matches!(decision, Decision::Obtain)
+            && let Ok(_alone) = supply.ordering.try_lock()
+        {
+            left_behind(&supply, &plan).await?;
+        }
+        match decision {
             Decision::Keep => return ladder.serve(None, now).await,
             Decision::Wait(attempts) => return ladder.serve(Some(waiting(attempts, wanted.occasion)), now).await,
             // One at a time: a second listener of the same domains finds the certificate that the first one obtained.
             Decision::Obtain if turn.is_none() => turn = Some(supply.ordering.lock().await),
             Decision::Obtain => {
+                // Before new records come: some programs remove all records of a name.
+                for removal in left_behind(&supply, &plan).await? {
+                    wanted.progress.tell("removing TXT records that an earlier attempt left behind");
+                    if removal.await.is_err() {
+                        tracing::error!("removing a TXT record failed inside FLM");
+                    }
+                }
                 // What is replaced is named on the first try only: a directory that dislikes it must not keep us from
                 // another.
                 let replaces = match (&stored, &attempts) {
@@ -83,6 +99,14 @@ pub(in crate::tls) async fn certify(supply: Arc<Supply>, wanted: Wanted) -> Resu
                 };
             }
         }
+    }
+}
+
+/// Begins to take out of the world what an attempt left there that a crash ended. Only while no other attempt runs.
+async fn left_behind(supply: &Supply, plan: &Plan) -> Result<Vec<tokio::task::JoinHandle<()>>, TlsError> {
+    match &plan.challenge {
+        Challenge::Http01 => Ok(Vec::new()),
+        Challenge::Dns01(dns) => Ok(dns_01::remove_left_behind(&dns.hand(supply)).await?),
     }
 }
 

@@ -20,7 +20,8 @@ use crate::types::calls::firewall::{
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{Failure, Outcome};
 use crate::types::firewall::{
-    DEADLINE_SECONDS, Exactness, FirewallDone, FirewallOrder, FirewallPhase, FirewallStatus, FirewallStep, Reach, Watch,
+    DEADLINE_SECONDS, Exactness, FirewallDone, FirewallOrder, FirewallPhase, FirewallStatus, FirewallStep, Lasting,
+    Reach, Watch,
 };
 use crate::types::text::escape;
 
@@ -280,7 +281,12 @@ impl Firewall {
                 (state.words.fill("firewall.stuck", &[("why", &escape(why))]), Role::Error)
             }
             Some(FirewallPhase::InForce { since }) => {
-                (state.words.fill("firewall.in_force", &[("time", &state.words.date_time(*since))]), Role::Ok)
+                let lasting = status.last.as_ref().map(|last| last.lasting).unwrap_or_default();
+                let (key, role) = match lasting {
+                    Lasting::OverRestarts => ("firewall.in_force", Role::Ok),
+                    Lasting::UntilRestart => ("firewall.in_force_until_restart", Role::Warn),
+                };
+                (state.words.fill(key, &[("time", &state.words.date_time(*since))]), role)
             }
             Some(FirewallPhase::TakenBack { at, exactness, .. }) => {
                 let key = match exactness {
