@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
+use super::trace::RequestTrace;
 
 /// Where token counts come from (SPEC §3, accounting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -134,6 +135,9 @@ pub struct RequestRow {
     pub progress: Progress,
     /// Client program as it names itself; outside text, cut to 120 characters.
     pub user_agent: Option<String>,
+    /// How it is traced, while traces are exported; not stored.
+    #[serde(skip)]
+    pub trace: Option<Box<RequestTrace>>,
 }
 
 impl RequestRow {
@@ -188,6 +192,7 @@ impl RequestRow {
             stages: StageTimes::default(),
             progress: Progress::Running,
             user_agent: None,
+            trace: None,
         }
     }
 }

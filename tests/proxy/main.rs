@@ -166,7 +166,7 @@ impl Proxy {
         let hub = Hub::new();
         // Nobody reads the log here.
         let (log, _) = tokio::sync::mpsc::channel(1);
-        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
+        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {}, |_rows| {});
         let (audit, audited) = Sink::collecting();
         let shared = Arc::new(ProxyShared {
             guard: Arc::new(Guard::new(SecurityPolicy::default(), [7; 32])),
