@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::home::{PATIENCE, wait_until};
 use crate::stream::ChatStream;
-use crate::{LONG_MODEL, Stage, free_port};
+use crate::{LONG_MODEL, Stage, documents, free_port};
 
 /// nginx with the recipe, once with TLS and once without; killed on drop.
 struct Nginx {
@@ -22,10 +22,7 @@ struct Nginx {
 
 impl Nginx {
     fn start(flm: &str) -> Self {
-        let text =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deployment.md")).expect("the recipe");
-        let recipe =
-            text.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block for nginx");
+        let recipe = documents::run_by("tests/components/deployment.rs", "docs/deployment.md", "listen 443 ssl");
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
         let (chain, key) = (path("chain.pem"), path("key.pem"));
