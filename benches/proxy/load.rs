@@ -240,9 +240,9 @@ fn percentile(sorted: &[Duration], percent: usize) -> f64 {
 /// The plans of one visit to a target.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    /// Requests at one connection.
+    /// Requests at one connection, of one slice.
     pub(crate) single: usize,
-    /// Requests of the flood.
+    /// Requests of the flood, of one slice.
     pub(crate) flood: usize,
     /// Connections of the flood.
     pub(crate) flood_connections: usize,
@@ -259,8 +259,8 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Enough for medians to settle.
     pub(crate) const FULL: Self = Self {
-        single: 4000,
-        flood: 20_000,
+        single: 1000,
+        flood: 10_000,
         flood_connections: 32,
         streams: 64,
         paced_chunks: 300,
@@ -269,8 +269,8 @@ impl Sizes {
     };
     /// Shows that everything works; its figures say little.
     pub(crate) const QUICK: Self = Self {
-        single: 500,
-        flood: 2000,
+        single: 200,
+        flood: 1000,
         flood_connections: 32,
         streams: 64,
         paced_chunks: 50,

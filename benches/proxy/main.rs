@@ -126,8 +126,10 @@ fn compare(options: &Options) -> Result<ExitCode, Fault> {
             visits.push(Visit::new(start(target, workers, engine.address)?));
         }
         for figure in Figure::ALL {
-            for (target, visit) in options.targets.iter().zip(&mut visits) {
-                visit.take(figure, &engine, &options.sizes).map_err(|fault| format!("{target}: {fault}"))?;
+            for _ in 0..figure.slices() {
+                for (target, visit) in options.targets.iter().zip(&mut visits) {
+                    visit.take(figure, &engine, &options.sizes).map_err(|fault| format!("{target}: {fault}"))?;
+                }
             }
         }
         for (target, visit) in options.targets.iter().zip(visits) {
@@ -162,17 +164,29 @@ enum Figure {
 
 impl Figure {
     const ALL: [Self; 6] = [Self::Held, Self::Settle, Self::Single, Self::Flood, Self::Paced, Self::StreamFlood];
+
+    /// How often it is taken of all targets in turn, for the median. Where requests follow each other closely, a figure depends for
+    /// seconds on which processors the system has put client, proxy and engine: one long visit shows one such placement.
+    fn slices(self) -> usize {
+        match self {
+            Self::Single => 9,
+            Self::Flood => 3,
+            Self::Held | Self::Settle | Self::Paced | Self::StreamFlood => 1,
+        }
+    }
 }
 
 /// One program in one round.
 struct Visit {
     program: Program,
     figures: Figures,
+    single: Vec<Run>,
+    flood: Vec<Run>,
 }
 
 impl Visit {
     fn new(program: Program) -> Self {
-        Self { program, figures: Figures::default() }
+        Self { program, figures: Figures::default(), single: Vec::new(), flood: Vec::new() }
     }
 
     /// Takes one figure, and notes how busy other programs kept the machine meanwhile.
@@ -186,15 +200,21 @@ impl Visit {
             Figure::Settle => drive_client(&Plan { requests: sizes.flood / 10, ..sizes.flood(address, key) })?.own_cpu,
             Figure::Single => {
                 let run = measured(program, &sizes.single(address, key))?;
-                figures.request_us_single = run.cpu_us_per(run.outcome.completed);
-                (figures.p50_us, figures.p99_us) = (run.outcome.p50_us, run.outcome.p99_us);
-                run.outcome.own_cpu
+                let own_cpu = run.outcome.own_cpu;
+                self.single.push(run);
+                figures.request_us_single = median(&self.single, Run::cpu_us_per_request);
+                figures.p50_us = median(&self.single, |run| run.outcome.p50_us);
+                figures.p99_us = median(&self.single, |run| run.outcome.p99_us);
+                own_cpu
             }
             Figure::Flood => {
                 let run = measured(program, &sizes.flood(address, key))?;
-                figures.request_us = run.cpu_us_per(run.outcome.completed);
-                figures.requests_per_second = per_second(run.outcome.completed, run.outcome.seconds);
-                run.outcome.own_cpu
+                let own_cpu = run.outcome.own_cpu;
+                self.flood.push(run);
+                figures.request_us = median(&self.flood, Run::cpu_us_per_request);
+                figures.requests_per_second =
+                    median(&self.flood, |run| per_second(run.outcome.completed, run.outcome.seconds));
+                own_cpu
             }
             Figure::Paced => {
                 let run = measured(program, &sizes.paced(address, key))?;
@@ -230,6 +250,16 @@ impl Run {
     fn cpu_us_per(&self, count: usize) -> f64 {
         self.cpu_seconds * 1e6 / count.max(1) as f64
     }
+
+    fn cpu_us_per_request(&self) -> f64 {
+        self.cpu_us_per(self.outcome.completed)
+    }
+}
+
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::chain::{Chain, Head};
 use crate::storage::{DatabaseKey, SecurityStore};
 use crate::types::clock::UnixMillis;
+use crate::types::text::hex;
 
 /// How the text of a head begins.
 pub const HEAD_PREFIX: &str = "flm-head-1:";
@@ -58,7 +59,6 @@ impl SignedHead {
 
 impl fmt::Display for SignedHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = |bytes: &[u8; 32]| bytes.map(|byte| format!("{byte:02x}")).concat();
         let (code, signature) = (hex(&self.head.code), hex(&self.signature));
         write!(f, "{HEAD_PREFIX}{}:{}:{code}:{signature}", self.head.sequence, self.at.0)
     }

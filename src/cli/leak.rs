@@ -1,12 +1,10 @@
 //! `flm api-keys revoke --ban-addresses`: a key that leaked, dealt with in one step (SPEC §5.7).
 
-use serde_json::json;
-
 use super::output::{self, Format, Output};
 use super::prompt::{self, Answer};
 use super::session::Session;
 use super::table::{Table, time};
-use crate::types::calls::keys::{LeakAddress, LeakAnswer, LeakReport, LeftOut, PreviewLeak, RevokeLeaked};
+use crate::types::calls::keys::{LeakAddress, LeakAnswer, LeakOutcome, LeakReport, LeftOut, PreviewLeak, RevokeLeaked};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::SshSession;
 use crate::types::ids::KeyId;
@@ -30,7 +28,8 @@ pub(super) async fn revoke(session: &Session, id: KeyId, consent: Consent) -> Ou
     let report = session.call(PreviewLeak { id, operator }).await?;
     if consent == Consent::Asked {
         if session.format != Format::Text || !prompt::is_possible() {
-            let output = Output::new(&json!({ "done": false, "preview": &report }), told(&report));
+            let text = told(&report);
+            let output = Output::new(&LeakOutcome { done: false, preview: report, answer: None }, text);
             return Ok(output
                 .note("nothing was changed: to revoke the key and block these addresses, say it again with --yes")
                 .exit(ErrorCode::InvalidArgument.exit_status()));
@@ -46,7 +45,7 @@ pub(super) async fn revoke(session: &Session, id: KeyId, consent: Consent) -> Ou
     let networks = report.to_block();
     let answer = session.call(RevokeLeaked { id, networks, operator }).await?;
     let text = done(&report, &answer, consent);
-    Ok(Output::new(&json!({ "done": true, "preview": &report, "answer": &answer }), text)
+    Ok(Output::new(&LeakOutcome { done: true, preview: report, answer: Some(answer) }, text)
         .note("a block is lifted with: flm security ip-blocklist unblock ADDRESS"))
 }
 

@@ -34,7 +34,7 @@ pub(super) enum LegacyCommand {
         #[arg(long, value_name = "DIR")]
         tmp: PathBuf,
     },
-    /// Copy both databases, then add what this home does not have; may be run again at any time
+    /// Back up both databases, then add what this home does not have; may be run again at any time
     #[command(after_help = "Example:\n  flm migrate legacy apply --source ~/.old-flm --confirm")]
     Apply {
         #[command(flatten)]
@@ -94,9 +94,7 @@ fn describe(report: &LegacyReport) -> String {
         None => escape(&report.source).into_owned(),
     };
     let mut text = format!("old program: {from}\n\n{}\n\n{}", table.or("nothing was found"), counts(&report.items));
-    for (name, path) in
-        [("conversion", &report.conversion), ("copies of both databases", &report.backup), ("log", &report.log)]
-    {
+    for (name, path) in [("conversion", &report.conversion), ("backup", &report.backup), ("log", &report.log)] {
         if let Some(path) = path {
             text.push_str(&format!("\n{name}: {}", escape(path)));
         }

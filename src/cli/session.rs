@@ -92,20 +92,24 @@ pub(super) async fn follow_at<C: LongCall>(
     call: &C,
     mut told: impl FnMut(C::Progress) -> ControlFlow<()>,
 ) -> Outcome<Option<C::Output>> {
-    let mut following = operator.follow(call).await?;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    // Looked at first each time: it hears from its first look on, which is before anything is asked.
+    let mut following = tokio::select! {
+        biased;
+        heard = &mut interrupted => return Err(cancelled(heard.is_err())),
+        following = operator.follow(call) => following?,
+    };
     loop {
+        // Leaving it ends it.
         tokio::select! {
+            biased;
+            heard = &mut interrupted => return Err(cancelled(heard.is_err())),
             step = following.next() => match step? {
                 Step::Progress(progress) => if told(progress).is_break() {
                     return Ok(None);
                 },
                 Step::Done(output) => return Ok(Some(output)),
             },
-            interrupted = tokio::signal::ctrl_c() => {
-                // Leaving it ends it.
-                drop(following);
-                return Err(cancelled(interrupted.is_err()));
-            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! stretching takes some tenths of a second. Must never keep a passphrase.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -12,6 +11,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
+
+use crate::types::text::hex;
 
 /// How the texts begin; a new form gets a new name.
 const STRETCHING: &str = "flm-passphrase-1";
@@ -75,7 +76,7 @@ impl Stretching {
 impl fmt::Display for Stretching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { memory_kib, passes, lanes, salt } = self;
-        write!(f, "{STRETCHING}:{memory_kib}:{passes}:{lanes}:{}", hexadecimal(salt))
+        write!(f, "{STRETCHING}:{memory_kib}:{passes}:{lanes}:{}", hex(salt))
     }
 }
 
@@ -105,9 +106,9 @@ pub fn seal(key: &[u8; 32], passphrase: &str, salt: [u8; 16]) -> Result<String, 
     let stretching = Stretching::new(salt);
     let stretched = stretching.stretch(passphrase)?;
     let hidden = padded(key, &stretched);
-    let head = format!("{SEALED}:{stretching}:{}", hexadecimal(hidden.as_slice()));
+    let head = format!("{SEALED}:{stretching}:{}", hex(hidden.as_slice()));
     let code = hash(&stretched, &["sealed key, code", &head]);
-    Ok(format!("{head}:{}", hexadecimal(code.as_slice())))
+    Ok(format!("{head}:{}", hex(code.as_slice())))
 }
 
 /// Opens what [`seal`] made.
@@ -143,14 +144,6 @@ fn hash(key: &[u8; 32], parts: &[&str]) -> Zeroizing<[u8; 32]> {
         mac.update(part.as_bytes());
     }
     Zeroizing::new(mac.finalize().into_bytes().into())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {

@@ -3,7 +3,6 @@
 //! Called by `proxy` when the setting `media.fetch_remote` is on. Must never connect to an address that it has not checked, follow a
 //! redirect, send anything of the client's, or read more than it was told to.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::Stream;
-use super::connection::Connection;
 use super::egress::{Egress, Reach};
-use super::message::{self, MessageFault, Outgoing};
+use super::exchange::exchange;
+use super::message::MessageFault;
 use super::web_address::{AddressFault, WebAddress};
 use crate::types::address::{canonical, is_public};
 use crate::types::egress::EgressMode;
@@ -219,21 +218,9 @@ impl From<AddressFault> for FetchError {
 
 async fn get(stream: Stream, url: &WebAddress, limit: usize) -> Result<Bytes, FetchError> {
     let network = |fault: MessageFault| FetchError::Network(fault.to_string());
-    let fields = [
-        (ACCEPT, "image/png, image/jpeg, image/webp"),
-        (ACCEPT_ENCODING, "identity"),
-        (USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))),
-    ];
-    let request = Outgoing {
-        method: Method::GET,
-        target: Cow::Owned(url.target.to_string()),
-        fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
-        body: Bytes::new(),
-    };
-    let written = message::write_request(&request, &url.host_header).map_err(network)?;
-    let mut connection = Connection::new(stream);
-    let sent = connection.send(&request.method, &written, &request.body).await;
-    let head = sent.map_err(|unanswered| network(unanswered.fault))?;
+    let wanted = (ACCEPT, HeaderValue::from_static("image/png, image/jpeg, image/webp"));
+    let exchanged = exchange(stream, url, Method::GET, [wanted].into_iter(), Bytes::new()).await;
+    let (head, mut connection) = exchanged.map_err(network)?;
     if head.status.is_redirection() {
         return Err(FetchError::Redirect);
     }

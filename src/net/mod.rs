@@ -8,6 +8,7 @@ mod connection;
 mod decoder;
 pub mod dns;
 pub mod egress;
+mod exchange;
 pub mod hostile;
 pub mod media_fetch;
 pub mod message;

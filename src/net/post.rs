@@ -4,19 +4,18 @@
 //! the answer than a line to tell people. Without the operator's leave it dials no address that is not public, whatever
 //! a name resolves to: it connects to the very address that was checked.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT_ENCODING, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::net::TcpStream;
 
 use super::connect::Stream;
-use super::connection::Connection;
 use super::egress::{DialError, Egress, Reach};
-use super::message::{self, MessageFault, Outgoing};
+use super::exchange;
+use super::message::MessageFault;
 use super::web_address::WebAddress;
 use crate::types::address::is_public;
 
@@ -101,7 +100,7 @@ pub async fn post(
         let tcp = dial(egress, address, hosts, reach).await?;
         let dial_failed = |source| PostError::Dial { host: address.host.clone(), source };
         let stream = address.secure(tcp).await.map_err(|error| dial_failed(DialError::Tls(error)))?;
-        exchange(stream, address, headers, body).await
+        send(stream, address, headers, body).await
     };
     match tokio::time::timeout(limit, exchange).await {
         Ok(posted) => posted,
@@ -144,17 +143,11 @@ async fn dial(egress: &Egress, address: &WebAddress, hosts: Hosts, reach: Reach)
     Err(failed(last))
 }
 
-async fn exchange(stream: Stream, address: &WebAddress, headers: HeaderMap, body: Bytes) -> Result<Posted, PostError> {
+async fn send(stream: Stream, address: &WebAddress, headers: HeaderMap, body: Bytes) -> Result<Posted, PostError> {
     let broken = |fault: MessageFault| PostError::Broken { host: address.host.clone(), reason: fault.to_string() };
-    let own = [(ACCEPT_ENCODING, "identity"), (USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION")))];
-    let own = own.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    let given = headers.iter().filter(|(name, _)| own.iter().all(|(own, _)| own != name));
-    let fields = given.map(|(name, value)| (name.clone(), value.clone())).chain(own.clone()).collect();
-    let request = Outgoing { method: Method::POST, target: Cow::Owned(address.target.to_string()), fields, body };
-    let written = message::write_request(&request, &address.host_header).map_err(broken)?;
-    let mut connection = Connection::new(stream);
-    let sent = connection.send(&request.method, &written, &request.body).await;
-    let head = sent.map_err(|unanswered| broken(unanswered.fault))?;
+    let fields = headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let exchanged = exchange::exchange(stream, address, Method::POST, fields, body).await;
+    let (head, mut connection) = exchanged.map_err(broken)?;
     let mut read = BytesMut::new();
     // The status is what matters: an answer that breaks off is still one.
     while read.len() < TOLD
@@ -194,7 +187,7 @@ mod tests {
         (place, seen, tasks)
     }
 
-    async fn send(url: &str, hosts: Hosts, limit: Duration) -> Result<Posted, PostError> {
+    async fn posted(url: &str, hosts: Hosts, limit: Duration) -> Result<Posted, PostError> {
         let address = WebAddress::parse(url).expect("an address");
         post(&Egress::direct(), &address, hosts, HeaderMap::new(), Bytes::from_static(b"{}"), limit).await
     }
@@ -204,7 +197,7 @@ mod tests {
         let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nslow";
         let (place, mut seen, _tasks) = receiver(answer).await;
         let posted =
-            send(&format!("http://{place}/hook?x=1"), Hosts::Any, Duration::from_secs(5)).await.expect("answers");
+            posted(&format!("http://{place}/hook?x=1"), Hosts::Any, Duration::from_secs(5)).await.expect("answers");
         assert_eq!((posted.status.as_u16(), posted.retry_after), (429, Some(Duration::from_secs(7))));
         assert_eq!(posted.body, "slow");
         let head = seen.recv().await.expect("a request");
@@ -216,7 +209,7 @@ mod tests {
         let (place, mut seen, _tasks) = receiver("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"] {
             let url = format!("http://{host}:{}/", place.port());
-            let refused = send(&url, Hosts::Public, Duration::from_secs(5)).await.expect_err("refused");
+            let refused = posted(&url, Hosts::Public, Duration::from_secs(5)).await.expect_err("refused");
             assert!(matches!(refused, PostError::NotPublic { .. }), "{host}: {refused}");
         }
         assert!(seen.try_recv().is_err(), "nothing came");
@@ -227,10 +220,10 @@ mod tests {
         let (place, mut seen, _tasks) =
             receiver("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
         let url = format!("http://{place}/");
-        assert_eq!(send(&url, Hosts::Any, Duration::from_secs(5)).await.expect("answers").status, StatusCode::FOUND);
+        assert_eq!(posted(&url, Hosts::Any, Duration::from_secs(5)).await.expect("answers").status, StatusCode::FOUND);
         seen.recv().await.expect("the first");
         let (place, _seen, _tasks) = receiver("").await;
-        let silent = send(&format!("http://{place}/"), Hosts::Any, Duration::from_millis(200)).await;
+        let silent = posted(&format!("http://{place}/"), Hosts::Any, Duration::from_millis(200)).await;
         assert!(matches!(silent, Err(PostError::Timeout { .. } | PostError::Broken { .. })), "{silent:?}");
     }
 }

@@ -17,7 +17,7 @@ use crate::types::calls::alerts::{
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::live::Noun;
 use crate::types::secret::Secret;
-use crate::types::text::escape;
+use crate::types::text::{escape, hex};
 
 /// Channels of one home: each has a task and a connection.
 const MOST_CHANNELS: usize = 32;
@@ -365,7 +365,7 @@ fn make_secret() -> Outcome<Secret> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("the system gives no random numbers: {error}")))?;
-    Ok(Secret::new(format!("whsec_{}", bytes.map(|byte| format!("{byte:02x}")).concat())))
+    Ok(Secret::new(format!("whsec_{}", hex(&bytes))))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::types::calls::audit::{
 };
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::text::hex;
 
 /// Rows answered when the caller names no number, and at most (see `ListAudit`).
 const DEFAULT_PAGE: u32 = 100;
@@ -27,13 +28,7 @@ pub async fn list(context: &Context, call: ListAudit) -> Outcome<Vec<AuditRow>> 
 /// The next rows, oldest first, with their codes.
 pub async fn export(context: &Context, call: ExportAudit) -> Outcome<AuditExport> {
     let (rows, next) = context.stores.security.audit_export(call, LARGEST_PAGE).await?;
-    let rows = rows
-        .into_iter()
-        .map(|chained| ExportedAudit {
-            row: chained.row,
-            code: chained.code.map(|byte| format!("{byte:02x}")).concat(),
-        })
-        .collect();
+    let rows = rows.into_iter().map(|chained| ExportedAudit { row: chained.row, code: hex(&chained.code) }).collect();
     Ok(AuditExport { rows, next })
 }
 

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::context::{Context, blocking_panicked};
 use super::lock;
-use super::manifest::{self, FORMAT, MANIFEST, SealedManifest, hexadecimal};
+use super::manifest::{self, FORMAT, MANIFEST, SealedManifest};
 use super::progress::Reporter;
 use super::unlock::{PassphraseFile, shown};
 use crate::audit::{Head, SignedHead};
@@ -30,6 +30,7 @@ use crate::types::calls::backup::{
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::secret::Secret;
+use crate::types::text::hex;
 
 /// Backups that the home's own folder keeps (SPEC §5.12).
 const KEPT: usize = 3;
@@ -126,33 +127,57 @@ pub async fn daily(context: &Context) -> Outcome<BackupView> {
     make(context, None, BackupReason::Daily, None, |_progress| {}).await
 }
 
+/// Makes the backup that what an old program left is added to: in a folder of its own, where the daily ones do not push it
+/// out.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn before_legacy(context: &Context, folder: &Path) -> Outcome<BackupView> {
+    make(context, Some(folder.to_owned()), BackupReason::BeforeLegacy, None, |_progress| {}).await
+}
+
 async fn make(
     context: &Context,
     folder: Option<PathBuf>,
     reason: BackupReason,
     passphrase: Option<Secret>,
-    tell: impl Fn(BackupProgress) + Send + 'static,
+    tell: impl FnMut(BackupProgress) + Send + 'static,
 ) -> Outcome<BackupView> {
     // One at a time, so that what one leaves unfinished can be told from what another is making.
     let _making = context.backing_up.lock().await;
     let (paths, key, now) = (context.paths.clone(), context.stores.security.key().clone(), context.clock.wall());
+    let work = move |told: Told<'_>, stop: &Arc<AtomicBool>| {
+        let home = paths.backups_dir();
+        let plan = Plan { folder: folder.as_deref().unwrap_or(&home), reason, now, seal_under: passphrase.as_ref() };
+        write(&Originals { paths: &paths, key: &key }, &plan, told, stop)
+    };
+    while_awaited("making a backup", tell, work).await
+}
+
+/// Runs a blocking job that goes through whole databases, and tells how far it is. Dropping the future, as when whoever asked
+/// leaves, ends the job at its next look; what it holds it holds until then.
+///
+/// # Errors
+/// The job's own, or that it panicked, which `what` names.
+pub(super) async fn while_awaited<T: Send + 'static>(
+    what: &'static str,
+    mut tell: impl FnMut(BackupProgress) + Send + 'static,
+    work: impl FnOnce(Told<'_>, &Arc<AtomicBool>) -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
     let stop = Arc::new(AtomicBool::new(false));
-    // Dropping this future, as when whoever asked leaves, ends the work.
     let _stopping = StopOnDrop(stop.clone());
-    let work = move || {
+    let job = move || {
         let mut told = |progress| {
             tell(progress);
             if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let home = paths.backups_dir();
-        let plan = Plan { folder: folder.as_deref().unwrap_or(&home), reason, now, seal_under: passphrase.as_ref() };
-        write(&Originals { paths: &paths, key: &key }, &plan, &mut told, &stop)
+        work(&mut told, &stop)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| blocking_panicked("making a backup"))?
+    tokio::task::spawn_blocking(job).await.map_err(|_| blocking_panicked(what))?
 }
 
 /// Tells a blocking job that nobody waits for it any more.
-pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
+struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -309,7 +334,7 @@ pub(super) fn sum(path: &Path, told: Told<'_>) -> Outcome<(String, u64)> {
             return Err(Failure::new(ErrorCode::Cancelled, "checking was cancelled"));
         }
     }
-    Ok((hexadecimal(&hash.finalize()), done))
+    Ok((hex(&hash.finalize()), done))
 }
 
 fn seal_key(key: &DatabaseKey, passphrase: &Secret) -> Outcome<String> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::backup::{self, StopOnDrop};
+use super::backup::{self, Told};
 use super::context::{Context, blocking_panicked};
 use super::port_holder::holder_of_port;
 use super::progress::Reporter;
@@ -50,7 +50,7 @@ pub async fn run(context: &Context, _call: Check, reporter: Reporter<Check>) -> 
     checks.push(writable(context));
     for contents in [Contents::Settings, Contents::Security] {
         tell(backup::name_of(contents));
-        checks.push(database(context, contents).await?);
+        checks.push(database(context, contents).await);
     }
     tell("audit log");
     checks.push(audit_chain(context).await);
@@ -139,7 +139,7 @@ fn writable(context: &Context) -> CheckItem {
     }
 }
 
-async fn database(context: &Context, contents: Contents) -> Outcome<CheckItem> {
+async fn database(context: &Context, contents: Contents) -> CheckItem {
     let name = backup::name_of(contents);
     let path: PathBuf = match contents {
         Contents::Settings => context.paths.config_db.clone(),
@@ -149,22 +149,20 @@ async fn database(context: &Context, contents: Contents) -> Outcome<CheckItem> {
         Contents::Settings => None,
         Contents::Security => Some(context.stores.security.key().clone()),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    // Whoever asked may leave: a large database is looked through for minutes.
-    let _stopping = StopOnDrop(stop.clone());
-    let work = move || {
+    let work = move |_told: Told<'_>, stop: &Arc<AtomicBool>| {
         let size = files::size(&path)?;
         let database = DatabaseFile { path: &path, contents, key: key.as_ref() };
-        Ok::<_, Failure>((database.inspect(ReadAccess::Live, &stop)?, size))
+        Ok((database.inspect(ReadAccess::Live, stop)?, size))
     };
-    let found = tokio::task::spawn_blocking(work).await.map_err(|_| blocking_panicked("looking through a database"))?;
+    // Whoever asked may leave: a large database is looked through for minutes.
+    let found = backup::while_awaited("looking through a database", |_progress| {}, work).await;
     let (found, size) = match found {
         Ok(found) => found,
-        Err(failure) => return Ok(failed(name, &failure)),
+        Err(failure) => return failed(name, &failure),
     };
     let known = newest_schema(contents);
     let schema = format!("schema version {} of {known}, {} KB", found.schema, size.div_ceil(1024));
-    Ok(match found.faults.first() {
+    match found.faults.first() {
         Some(fault) => CheckItem::new(name, Verdict::Failed, format!("damaged: {}", escape(fault)))
             .code(ErrorCode::DbError)
             .details(found.faults.clone())
@@ -173,7 +171,7 @@ async fn database(context: &Context, contents: Contents) -> Outcome<CheckItem> {
             CheckItem::new(name, Verdict::Warning, schema).hint("its migration failed: see changes")
         }
         None => CheckItem::new(name, Verdict::Fine, format!("sound, {schema}")),
-    })
+    }
 }
 
 async fn audit_chain(context: &Context) -> CheckItem {

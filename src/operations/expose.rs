@@ -43,8 +43,16 @@ const ASKED: &str = "/v1/models";
 /// A port to ask.
 struct Candidate {
     service: Service,
-    /// How its certificate is known, where it speaks TLS.
-    tls: Option<Trust>,
+    /// What asks it: a pool for each way of knowing certificates.
+    pool: Pool,
+    encryption: Encryption,
+}
+
+/// How a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    None,
+    Tls,
 }
 
 /// Looks. Changes nothing.
@@ -53,7 +61,7 @@ pub async fn check(context: &Context, _call: ExposeCheck) -> Outcome<ExposeRepor
         tokio::task::spawn_blocking(Machine::now).await.map_err(|_| blocking_panicked("listing addresses"))?;
     let addresses: Vec<_> = machine.addresses().into_iter().map(local).collect();
     let (candidates, elsewhere) = candidates(context, &addresses)?;
-    let heard = hear(context, &candidates, &addresses).await;
+    let heard = hear(&candidates, &addresses).await;
     let mut ports = Vec::new();
     for (port, candidate) in candidates {
         let mut answers: Vec<_> = heard
@@ -74,7 +82,7 @@ pub async fn check(context: &Context, _call: ExposeCheck) -> Outcome<ExposeRepor
         ports.push(PortSeen {
             port,
             service,
-            encrypted: candidate.tls.is_some(),
+            encrypted: candidate.encryption == Encryption::Tls,
             answers: answers.into_iter().map(|(at, heard)| AnswerSeen { at, key: heard.key }).collect(),
         });
     }
@@ -85,14 +93,13 @@ pub async fn check(context: &Context, _call: ExposeCheck) -> Outcome<ExposeRepor
 
 /// Asks every port at every address.
 async fn hear(
-    context: &Context,
     candidates: &BTreeMap<u16, Candidate>,
     addresses: &[LocalAddress],
 ) -> Vec<(u16, LocalAddress, Option<Heard>)> {
     let mut questions = Vec::with_capacity(candidates.len() * addresses.len());
     for (port, candidate) in candidates {
         for at in addresses {
-            questions.push(async move { (*port, *at, ask(context, candidate, *port, at.address).await) });
+            questions.push(async move { (*port, *at, ask(candidate, *port, at.address).await) });
         }
     }
     let mut heard = Vec::with_capacity(questions.len());
@@ -116,11 +123,13 @@ fn local(address: IpAddr) -> LocalAddress {
 fn candidates(context: &Context, own: &[LocalAddress]) -> Outcome<(BTreeMap<u16, Candidate>, Vec<EngineId>)> {
     let mut found = BTreeMap::new();
     let mut elsewhere = Vec::new();
+    let plain = pool(context, Trust::default());
+    let in_clear = |service| Candidate { service, pool: plain.clone(), encryption: Encryption::None };
     for adapter in ADAPTERS {
         let info = adapter.info();
         for port in info.ports {
             let service = Service::Engine { kind: info.kind.clone(), id: None };
-            found.insert(*port, Candidate { service, tls: None });
+            found.insert(*port, in_clear(service));
         }
     }
     for view in context.registry.views() {
@@ -133,7 +142,7 @@ fn candidates(context: &Context, own: &[LocalAddress]) -> Outcome<(BTreeMap<u16,
         };
         if here {
             let service = Service::Engine { kind: record.kind, id: Some(record.id) };
-            found.insert(upstream.port, Candidate { service, tls: None });
+            found.insert(upstream.port, in_clear(service));
         } else {
             elsewhere.push(record.id);
         }
@@ -146,15 +155,22 @@ fn candidates(context: &Context, own: &[LocalAddress]) -> Outcome<(BTreeMap<u16,
             let encrypted = listener.tls.is_some();
             if encrypted {
                 let port = listener.config.https_port.unwrap_or(listener.config.port.saturating_add(1));
-                found.insert(port, Candidate { service: Service::Proxy, tls: Some(trust_in(&listener)?) });
+                let pool = pool(context, trust_in(&listener)?);
+                found.insert(port, Candidate { service: Service::Proxy, pool, encryption: Encryption::Tls });
                 // The plain port only shows the way, and takes no key.
                 found.remove(&listener.config.port);
             } else {
-                found.insert(listener.config.port, Candidate { service: Service::Proxy, tls: None });
+                found.insert(listener.config.port, in_clear(Service::Proxy));
             }
         }
     }
     Ok((found, elsewhere))
+}
+
+/// Asks straight: a proxy could not reach this machine's own addresses, and must not be asked to.
+fn pool(context: &Context, trust: Trust) -> Pool {
+    let config = PoolConfig { connect_timeout: PATIENCE, idle_per_upstream: 0, ..PoolConfig::default() };
+    Pool::trusting(trust, config, Egress::direct(), context.tasks.clone())
 }
 
 /// What a port said.
@@ -166,14 +182,13 @@ struct Heard {
 }
 
 /// Asks one port at one address, without a key; `None` when nobody answers.
-async fn ask(context: &Context, candidate: &Candidate, port: u16, address: IpAddr) -> Option<Heard> {
-    let scheme = if candidate.tls.is_some() { "https" } else { "http" };
+async fn ask(candidate: &Candidate, port: u16, address: IpAddr) -> Option<Heard> {
+    let scheme = match candidate.encryption {
+        Encryption::Tls => "https",
+        Encryption::None => "http",
+    };
     let url = format!("{scheme}://{}", SocketAddr::new(address, port));
     let upstream = Upstream::parse(&url).ok()?;
-    let config = PoolConfig { connect_timeout: PATIENCE, idle_per_upstream: 0, ..PoolConfig::default() };
-    let trust = candidate.tls.clone().unwrap_or_default();
-    // Straight: a proxy could not reach this machine's own addresses, and must not be asked to.
-    let pool = Pool::trusting(trust, config, Egress::direct(), context.tasks.clone());
     let fields = [(USER_AGENT, concat!("flm/", env!("CARGO_PKG_VERSION"))), (ACCEPT, "application/json")];
     let request = Outgoing {
         method: Method::GET,
@@ -181,7 +196,7 @@ async fn ask(context: &Context, candidate: &Candidate, port: u16, address: IpAdd
         fields: fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into(),
         body: Bytes::new(),
     };
-    match tokio::time::timeout(2 * PATIENCE, pool.send(&upstream, request, Repeat::ByMethod)).await {
+    match tokio::time::timeout(2 * PATIENCE, candidate.pool.send(&upstream, request, Repeat::ByMethod)).await {
         Ok(Ok(response)) => {
             let json = response.fields.get(&http::header::CONTENT_TYPE);
             let json = json.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));

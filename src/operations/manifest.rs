@@ -15,6 +15,7 @@ use crate::config::files;
 use crate::storage::DatabaseKey;
 use crate::types::calls::backup::BackupManifest;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
+use crate::types::text::hex;
 
 /// Form of a backup that this version writes, and the newest that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -65,7 +66,7 @@ fn seal_of(text: &str, key: &DatabaseKey) -> String {
         return String::new();
     };
     mac.update(text.as_bytes());
-    hexadecimal(&mac.finalize().into_bytes())
+    hex(&mac.finalize().into_bytes())
 }
 
 /// Reads what a backup says of itself; `folder` may also be its manifest.
@@ -101,9 +102,4 @@ impl SealedManifest {
     pub(super) fn is_genuine(&self, key: &DatabaseKey) -> bool {
         seal_of(&self.text, key).as_bytes().ct_eq(self.seal.as_bytes()).into()
     }
-}
-
-/// Bytes as text.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }

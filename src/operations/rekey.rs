@@ -4,14 +4,12 @@
 //! that a test can cut them off after each: whenever this is killed, the old key or the new one opens the database, and
 //! `unlock` knows which. Must never write into the database that is there.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::backup::{self, Originals, Plan, StopOnDrop, Told};
-use super::context::blocking_panicked;
+use super::backup::{self, Originals, Plan, Told};
 use super::unlock::{self, PassphraseFile, pending, rekeyed, retired, shown};
 use crate::config::files;
 use crate::config::paths::{HomePaths, KeyOrigin};
@@ -63,22 +61,16 @@ pub async fn rekey(
     paths: &HomePaths,
     rekeying: Rekeying,
     now: UnixMillis,
-    mut tell: impl FnMut(BackupProgress) + Send + 'static,
+    tell: impl FnMut(BackupProgress) + Send + 'static,
     hold: impl Send + 'static,
 ) -> Outcome<Rekeyed> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let _stopping = StopOnDrop(stop.clone());
     let paths = paths.clone();
-    let work = move || {
+    let work = move |told: Told<'_>, stop: &Arc<AtomicBool>| {
         // Until the work ends, also when nobody waits for it any more.
         let _held = hold;
-        let mut told = |progress| {
-            tell(progress);
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        run(&paths, &rekeying, now, &mut told, &stop)
+        run(&paths, &rekeying, now, told, stop)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| blocking_panicked("changing the key"))?
+    backup::while_awaited("changing the key", tell, work).await
 }
 
 fn run(
@@ -254,6 +246,8 @@ impl Change<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::operations::backup::tests::{TestHome, add_key, back_up};
     use crate::operations::lock;

@@ -3,13 +3,11 @@
 //! Called by `control::offline`, which holds the home's lock: nobody has the databases open. Must never bring a revoked
 //! key back, nor remove what was there.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use super::backup::{self, StopOnDrop, Told};
-use super::context::blocking_panicked;
+use super::backup::{self, Told};
 use super::manifest::{self, SealedManifest};
 use super::unlock::{self, PassphraseFile, shown};
 use crate::audit::SignedHead;
@@ -49,22 +47,16 @@ pub async fn restore(
     paths: &HomePaths,
     restoration: Restoration,
     now: UnixMillis,
-    mut tell: impl FnMut(BackupProgress) + Send + 'static,
+    tell: impl FnMut(BackupProgress) + Send + 'static,
     hold: impl Send + 'static,
 ) -> Outcome<RestoredBackup> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let _stopping = StopOnDrop(stop.clone());
     let paths = paths.clone();
-    let work = move || {
+    let work = move |told: Told<'_>, stop: &Arc<AtomicBool>| {
         // Until the work ends, also when nobody waits for it any more.
         let _held = hold;
-        let mut told = |progress| {
-            tell(progress);
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        run(&paths, &restoration, now, &mut told, &stop)
+        run(&paths, &restoration, now, told, stop)
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| blocking_panicked("restoring a backup"))?
+    backup::while_awaited("restoring a backup", tell, work).await
 }
 
 fn run(

@@ -96,6 +96,7 @@ fn published() -> Value {
     let mut named: Vec<(&str, Schema)> = answers.iter().map(|answer| answer(&mut generator)).collect();
     // What a command makes of an answer and of what it sees itself.
     named.push(("doctor/report", generator.subschema_for::<DoctorReport>()));
+    named.push(("keys/leak", generator.subschema_for::<keys::LeakOutcome>()));
     named.sort_by_key(|(name, _)| *name);
     let answers: Map<String, Value> =
         named.into_iter().map(|(name, schema)| (name.to_owned(), schema.to_value())).collect();

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::exchange::{Answer, Exchange};
 use crate::telemetry::histogram::{BUCKETS, Counts, upper_bound_us};
-use crate::telemetry::metrics::Sums;
+use crate::telemetry::metrics::{RouteCounts, Sums};
 use crate::telemetry::usage::UsedBy;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::audit::AuditHealth;
@@ -26,6 +26,7 @@ const OTHER: &str = "other";
 /// What the page tells.
 struct Told {
     sums: Sums,
+    by_route: Vec<RouteCounts>,
     used: Vec<(UsedBy, UsageSums)>,
     engines: Vec<EngineView>,
     events: Vec<(AuditKind, Severity, u64)>,
@@ -55,6 +56,7 @@ pub(super) fn answer(exchange: &Exchange) -> Answer {
     }
     let page = render(&Told {
         sums: shared.metrics.sums(),
+        by_route: shared.metrics.by_route(),
         used: used.into_iter().collect(),
         engines: shared.registry.views(),
         events: shared.audit.recorded(),
@@ -140,7 +142,7 @@ impl Family<'_> {
 /// The page's text.
 fn render(told: &Told) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
-    requests(&mut page, &told.sums);
+    requests(&mut page, &told.sums, &told.by_route);
     usage(&mut page, &told.used);
     engines(&mut page, &told.engines);
     guard(&mut page, told);
@@ -149,14 +151,14 @@ fn render(told: &Told) -> String {
     page.0
 }
 
-fn requests(page: &mut Page, sums: &Sums) {
+fn requests(page: &mut Page, sums: &Sums, by_route: &[RouteCounts]) {
     let mut family = page.family("flm_requests_total", "counter", "Requests ended, by class of status.");
     for (class, count) in CLASSES.iter().zip(sums.by_class).filter(|(_, count)| *count > 0) {
         family.sample(&[("status", class)], exact(count));
     }
     let help = "Requests ended, by route and class of status; route \"none\" is what matched no route.";
     let mut family = page.family("flm_route_requests_total", "counter", help);
-    for counts in &sums.by_route {
+    for counts in by_route {
         let route = counts.route.as_deref().unwrap_or("none");
         for (class, count) in CLASSES.iter().zip(counts.by_class).filter(|(_, count)| *count > 0) {
             family.sample(&[("route", route), ("status", class)], exact(count));

@@ -15,7 +15,7 @@ use super::sanity::cut;
 use super::{body, model_list};
 use crate::types::clock::UnixMillis;
 use crate::types::engine::{Capability, ModelView};
-use crate::types::text::escape;
+use crate::types::text::{escape, hex};
 use crate::wire::json_body::JsonBody;
 
 /// The version of Ollama's API that FLM speaks; clients refuse to talk to older ones than they know.
@@ -118,8 +118,7 @@ fn describe(exchange: &Exchange, model: &ModelView) -> Map<String, Value> {
     item.insert("size".into(), model.size_bytes.unwrap_or(0).into());
     // Clients cut the digest to tell models apart; nothing else is done with it.
     let digest = Sha256::digest(model.name.to_string());
-    let hex = digest.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"));
-    item.insert("digest".into(), hex.into());
+    item.insert("digest".into(), hex(&digest).into());
     let details = json!({
         "parent_model": "", "format": "", "family": model.kind, "families": [model.kind],
         "parameter_size": model.parameters.as_deref().unwrap_or_default(),

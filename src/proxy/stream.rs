@@ -160,12 +160,7 @@ impl Stream {
         let Phase::Flowing { started, last } = &mut self.phase else { return false };
         if !started.out.is_empty() {
             let first = std::mem::take(&mut started.out);
-            let done = started.reader.progress().done;
             self.deliver(first);
-            if done {
-                // A short answer has come as a whole.
-                self.timer.as_mut().reset(Instant::now() + LINGER);
-            }
             return true;
         }
         if let Some(fault) = started.fault.take() {
@@ -190,9 +185,6 @@ impl Stream {
             Some(Err(error)) => Err(relay::broke_off(id, &error.to_string())),
         };
         let progress = started.reader.progress();
-        if progress.done && matches!(outcome, Ok(Go::On)) {
-            self.timer.as_mut().reset(*last + LINGER);
-        }
         if let Some(account) = &mut self.account {
             let deltas = progress.deltas;
             if deltas > 0 && !account.has_first_token() {
@@ -211,7 +203,8 @@ impl Stream {
         true
     }
 
-    /// Puts events into the client's words; false when the stream has failed over them.
+    /// Puts events into the client's words, and waits no longer than [`LINGER`] for an engine that has said everything;
+    /// false when the stream has failed over them.
     fn deliver(&mut self, events: Vec<Bytes>) -> bool {
         for run in events {
             if let Err(fault) = self.client.push(run, &mut self.out) {
@@ -223,6 +216,11 @@ impl Stream {
                 self.fail(&refusal);
                 return false;
             }
+        }
+        if let Phase::Flowing { started, last } = &self.phase
+            && started.reader.progress().done
+        {
+            self.timer.as_mut().reset(*last + LINGER);
         }
         true
     }

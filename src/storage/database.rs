@@ -48,7 +48,8 @@ pub(super) struct Opening<'a> {
     pub(super) patience: Duration,
 }
 
-/// A database that is open. Cloned freely; its threads end with the last clone or by [`Database::close`].
+/// A database that is open. Cloned freely; its threads end by [`Database::close`], which tells what went wrong, or else with
+/// the last clone, which waits for them: for what is queued, which is little where nobody closes.
 #[derive(Clone)]
 pub(super) struct Database {
     shared: Arc<Shared>,
@@ -63,8 +64,30 @@ struct Shared {
     writer: mpsc::Sender<Job>,
     /// The same for the reader thread.
     reader: mpsc::Sender<Job>,
-    /// Both threads, until they were waited for.
-    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Waits when it is dropped, so it comes after both senders.
+    threads: Threads,
+}
+
+/// Both threads, until they were waited for. What OpenSSL keeps for a thread is given back when the thread ends: that must not
+/// meet the end of the program, which gives back everything.
+struct Threads(Mutex<Vec<thread::JoinHandle<()>>>);
+
+impl Threads {
+    fn take(&self) -> Vec<thread::JoinHandle<()>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let own = thread::current().id();
+        // A job may hold the last clone: its thread ends by itself.
+        for thread in self.take().into_iter().filter(|thread| thread.thread().id() != own) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the database panicked");
+            }
+        }
+    }
 }
 
 enum Job {
@@ -157,7 +180,7 @@ impl Database {
                 repaired,
                 writer,
                 reader,
-                threads: Mutex::new(vec![reads, writes]),
+                threads: Threads(Mutex::new(vec![reads, writes])),
             }),
         })
     }
@@ -234,21 +257,6 @@ impl Database {
         self.run(&self.shared.writer, operation, job).await
     }
 
-    /// Runs something on the writer thread while nobody else can write to the file either, such as copying it.
-    pub(super) async fn exclusively<T, F>(&self, operation: &'static str, work: F) -> Result<T, StorageError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> T + Send + 'static,
-    {
-        let job = move |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction);
-            transaction.rollback()?;
-            Ok(value)
-        };
-        self.run(&self.shared.writer, operation, job).await
-    }
-
     async fn run<T, F>(&self, thread: &mpsc::Sender<Job>, operation: &'static str, job: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
@@ -284,9 +292,7 @@ impl Database {
                 return Err(StorageError::from_sqlite(&self.shared.path, self.shared.contents, operation, &error));
             }
         }
-        // What OpenSSL keeps for a thread is given back when the thread ends: that must not meet the end of the program,
-        // which gives back everything.
-        let threads = std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = self.shared.threads.take();
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(thread::JoinHandle::join));
         if !matches!(ended.await, Ok(Ok(()))) {
             tracing::error!(path = %self.shared.path.display(), "a thread of the database panicked");
@@ -442,6 +448,30 @@ mod tests {
         assert_eq!(store.settings().await.expect("reads").len(), 1);
         store.database.tamper("PRAGMA max_page_count = 1000000".into()).await.expect("space again");
         store.set_setting("large".into(), Some("x".repeat(1 << 20))).await.expect("writes again");
+    }
+
+    #[tokio::test]
+    async fn the_last_clone_waits_for_what_is_queued() {
+        let (folder, store) = store();
+        let (go, may_go) = std::sync::mpsc::channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let change = store.database.write("changing", move |transaction| {
+            let _test_waits = begun.send(());
+            let _test_says_so = may_go.recv();
+            transaction.execute("INSERT INTO settings VALUES ('a', 'b')", [])
+        });
+        tokio::select! {
+            _ = change => {}
+            begun = has_begun => begun.expect("the writer has it"),
+        }
+        let mut dropped = tokio::task::spawn_blocking(move || drop(store));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut dropped).await;
+        assert!(early.is_err(), "the writer is still at it");
+        go.send(()).expect("the writer waits");
+        tokio::time::timeout(Duration::from_secs(20), dropped).await.expect("the writer is done").expect("drops");
+        let reader = Connection::open(folder.path().join("config.db")).expect("opens");
+        let stored: String = reader.query_row("SELECT value FROM settings", [], |row| row.get(0)).expect("is there");
+        assert_eq!(stored, "b");
     }
 
     #[tokio::test]

@@ -1,18 +1,11 @@
-//! Many rows of several tables at once, in one transaction for each database, and plain copies of both files before it
-//! (SPEC §10, `flm migrate legacy`).
+//! Many rows of several tables at once, in one transaction for each database (SPEC §10, `flm migrate legacy`).
 //!
 //! Called by `operations::legacy`. Must never replace what is there without being told to: the caller names what it adds.
 
-use std::path::Path;
-
-use rusqlite::Connection;
-
 use super::config_store::ConfigStore;
-use super::database::{Database, beside};
 use super::error::StorageError;
 use super::security_store::SecurityStore;
 use super::{aliases, api_keys, api_prompts, engines, model_profiles, settings};
-use crate::config::files::{self, Audience, FileError};
 use crate::types::alias::AliasView;
 use crate::types::clock::UnixMillis;
 use crate::types::engine::EngineRecord;
@@ -65,11 +58,6 @@ impl ConfigStore {
             })
             .await
     }
-
-    /// Copies the file as it is now to a new private file.
-    pub async fn copy_file(&self, to: &Path) -> Result<(), StorageError> {
-        copy_file(&self.database, to).await
-    }
 }
 
 impl SecurityStore {
@@ -84,55 +72,13 @@ impl SecurityStore {
             })
             .await
     }
-
-    /// Copies the file as it is now, encrypted under the same key, to a new private file.
-    pub async fn copy_file(&self, to: &Path) -> Result<(), StorageError> {
-        copy_file(&self.database, to).await
-    }
-}
-
-/// Copies the file and its `-wal`, which belong together, while nobody can write.
-async fn copy_file(database: &Database, to: &Path) -> Result<(), StorageError> {
-    let (from, to) = (database.path().to_owned(), to.to_owned());
-    let copied = database.exclusively("copying", move |_writer: &Connection| {
-        for suffix in ["", "-wal"] {
-            let source = beside(&from, suffix);
-            if files::exists(&source)? && (suffix.is_empty() || files::size(&source)? > 0) {
-                files::replace(&beside(&to, suffix), &files::read(&source)?, Audience::Owner)?;
-            }
-        }
-        Ok::<_, FileError>(())
-    });
-    copied.await?.map_err(StorageError::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::alias::AliasOrder;
     use crate::types::ids::KeyId;
     use crate::types::key::{KeyLimits, KeyView};
-
-    fn alias(name: &str) -> AliasView {
-        AliasView {
-            name: name.into(),
-            targets: vec!["flm://a/m".into()],
-            order: AliasOrder::Balanced,
-            updated: UnixMillis(7),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_copy_is_whole_and_opens_by_itself() {
-        let folder = tempfile::tempdir().expect("folder");
-        let store = ConfigStore::open(&folder.path().join("config.db")).expect("opens");
-        store.put_alias(alias("fast")).await.expect("stores");
-        let copy = folder.path().join("copy.db");
-        store.copy_file(&copy).await.expect("copies");
-        store.put_alias(alias("later")).await.expect("stores");
-        let copied = ConfigStore::open(&copy).expect("opens");
-        assert_eq!(copied.aliases().await.expect("reads"), [alias("fast")]);
-    }
 
     #[tokio::test]
     async fn keys_are_imported_all_or_none() {

@@ -4,7 +4,6 @@
 //! Must never log a key or put it into an error; only a change of the key replaces one that exists.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::error::StorageError;
 use crate::config::files::{self, Audience, FileError};
+use crate::types::text::{hex, push_hex};
 
 /// Longest key file that makes sense, bytes: 64 digits, white space, and room to recognise something else.
 const LONGEST: u64 = 1024;
@@ -104,20 +104,13 @@ impl DatabaseKey {
     /// Tells keys apart and nothing about them, hexadecimal.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        self.derive("fingerprint").iter().take(FINGERPRINT).fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.derive("fingerprint")[..FINGERPRINT])
     }
 
     fn hexadecimal(&self) -> Zeroizing<String> {
         // Reserved at once, so that no reallocation leaves a copy behind.
         let mut text = Zeroizing::new(String::with_capacity(65));
-        for byte in self.bytes.iter() {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "{byte:02x}");
-        }
+        push_hex(&mut text, &self.bytes[..]);
         text
     }
 
@@ -221,8 +214,10 @@ mod tests {
     fn derived_keys_are_hmac_sha256_of_the_purpose() {
         // printf 'audit chain' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0b…0b (32 bytes)
         let key = DatabaseKey::from_bytes(Zeroizing::new([0x0b; 32]), Path::new("key"));
-        let hex = key.derive("audit chain").map(|byte| format!("{byte:02x}")).concat();
-        assert_eq!(hex, "7ee830780773c675c42f7b8193aed4ec827f0202d84d0c7b4fc386eb669d1e1d");
+        assert_eq!(
+            hex(&key.derive("audit chain")[..]),
+            "7ee830780773c675c42f7b8193aed4ec827f0202d84d0c7b4fc386eb669d1e1d"
+        );
         assert_ne!(key.derive("audit chain"), key.derive("key table"));
     }
 }

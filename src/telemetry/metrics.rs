@@ -123,8 +123,6 @@ impl RouteCounts {
 pub struct Sums {
     /// Ended requests by status class; see [`Shard`].
     pub by_class: [u64; 6],
-    /// The same by route, in order of their first request.
-    pub by_route: Vec<RouteCounts>,
     /// Requests that a stage refused.
     pub refused: u64,
     /// Requests that block list or allow list refused.
@@ -238,6 +236,19 @@ impl Metrics {
             Sums { refused_connections: self.refused_connections.load(Ordering::Relaxed), ..Sums::default() };
         for shard in &self.shards {
             shard.add_to(&mut sums);
+        }
+        sums
+    }
+
+    /// Ended requests of every route since the start, in order of their first request. Apart from [`Metrics::sums`], which
+    /// many ask and which takes no lock.
+    #[must_use]
+    pub fn by_route(&self) -> Vec<RouteCounts> {
+        let mut sums = Vec::new();
+        for shard in &self.shards {
+            for counts in &shard.rows.lock().unwrap_or_else(PoisonError::into_inner).by_route {
+                RouteCounts::add(&mut sums, counts.route.as_ref(), counts.by_class);
+            }
         }
         sums
     }
@@ -365,9 +376,6 @@ impl Shard {
         sums.bytes_out += totals.bytes_out.load(Ordering::Relaxed);
         totals.latency.add_to(&mut sums.latency);
         totals.first_token.add_to(&mut sums.first_token);
-        for RouteCounts { route, by_class } in &self.rows.lock().unwrap_or_else(PoisonError::into_inner).by_route {
-            RouteCounts::add(&mut sums.by_route, route.as_ref(), *by_class);
-        }
         sums.in_flight += self.gauges.in_flight.load(Ordering::Relaxed);
         sums.streams += self.gauges.streams.load(Ordering::Relaxed);
         sums.connections += self.gauges.connections.load(Ordering::Relaxed);

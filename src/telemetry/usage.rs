@@ -214,7 +214,8 @@ mod tests {
         let other = taken.iter().find(|(slot, _)| &*slot.model == OTHER).expect("the rest");
         assert_eq!(other.1.requests, 100);
         let series = metrics.used_since_start();
-        assert_eq!(series.len(), SERIES + 1);
+        // The surplus may be the first of them or the last.
+        assert!((SERIES..=SERIES + 1).contains(&series.len()), "{}", series.len());
         assert_eq!(series.iter().map(|(_, sums)| sums.requests).sum::<u64>(), PLACES as u64 + 100);
     }
 }

@@ -1,5 +1,5 @@
 //! Outside text made safe to show (SPEC §5.13): control characters, escape sequences and bidi controls are
-//! escaped. Used by console, command line, logs and copies.
+//! escaped. Used by console, command line, logs and copies. Also bytes as hexadecimal digits.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -74,9 +74,31 @@ pub fn redact_keys(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    push_hex(&mut digits, bytes);
+    digits
+}
+
+/// Appends what [`hex`] gives; in a string with room for it nothing is moved, so no copy of a secret stays behind.
+pub fn push_hex(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _infallible = write!(out, "{byte:02x}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hex(&[0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
+        assert_eq!(hex(&[]), "");
+    }
 
     #[test]
     fn keys_lose_their_secret_and_nothing_else_changes() {

@@ -11,7 +11,7 @@ use super::grouping::Group;
 use crate::types::alert::ChannelId;
 use crate::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use crate::types::clock::UnixMillis;
-use crate::types::text::{escape, redact_keys};
+use crate::types::text::{escape, hex, redact_keys};
 
 /// Version of the JSON form.
 const FORM: &str = "1.0";
@@ -65,7 +65,7 @@ impl Message {
         }
         hash.update(at.0.to_be_bytes());
         let code: [u8; 32] = hash.finalize().into();
-        let mut id = format!("alr_{}", code.map(|byte| format!("{byte:02x}")).concat());
+        let mut id = format!("alr_{}", hex(&code));
         // 80 bits tell messages of one channel apart.
         id.truncate(24);
         Self { id, channel: channel.clone(), at, occasion, groups, missed }

@@ -15,7 +15,7 @@ use crate::net::post::{Hosts, PostError, Posted, post};
 use crate::net::web_address::WebAddress;
 use crate::types::alert::PrivateHosts;
 use crate::types::secret::Secret;
-use crate::types::text::escape;
+use crate::types::text::{escape, hex};
 
 pub(super) const TIMESTAMP: HeaderName = HeaderName::from_static("x-flm-timestamp");
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("x-flm-signature");
@@ -48,7 +48,7 @@ pub(super) fn signature(secret: &Secret, timestamp: i64, body: &[u8]) -> String 
     mac.update(b".");
     mac.update(body);
     let code: [u8; 32] = mac.finalize().into_bytes().into();
-    format!("v1={}", code.map(|byte| format!("{byte:02x}")).concat())
+    format!("v1={}", hex(&code))
 }
 
 fn ascii(text: &str) -> Result<HeaderValue, Fault> {

@@ -12,6 +12,7 @@ use super::{Backend, EVERYONE, of_family, sources, system};
 use crate::config::files;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::FirewallPlan;
+use crate::types::text::hex;
 
 pub(super) static BACKEND: Backend = Backend {
     name: "ufw",
@@ -146,12 +147,8 @@ impl Rules {
 
 /// ufw writes comments in hexadecimal.
 fn is_commented(block: &str, comment: &str) -> bool {
-    let wanted = format!(" comment={}", hex(comment));
+    let wanted = format!(" comment={}", hex(comment.as_bytes()));
     block.lines().any(|line| line.starts_with("### tuple ###") && line.ends_with(&wanted))
-}
-
-fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// FLM's blocks of one family, in ufw's own form (`ufw/backend_iptables.py`, `_write_rules`).
@@ -166,7 +163,7 @@ fn blocks(plan: &FirewallPlan, family: Family) -> Vec<String> {
         format!(
             "### tuple ### {action} tcp {ports} {everyone} any {} in comment={}\n-A {chain} -p tcp {matches}{from} -j {target}\n\n",
             source.unwrap_or(everyone),
-            hex(comment)
+            hex(comment.as_bytes())
         )
     };
     let ssh = plan.ssh.iter().filter(|ssh| ssh.from.is_ipv6() == family.six);

@@ -86,7 +86,7 @@ pub(super) struct Journal {
     pub(super) fingerprint: String,
     /// When it began.
     pub(super) begun: UnixMillis,
-    /// Folder with the copies of both databases, once they are complete.
+    /// Folder of the backup, once it is complete.
     pub(super) backup: Option<String>,
     /// What is added, as it is told at the end.
     pub(super) adding: Vec<LegacyItem>,
@@ -130,7 +130,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The folder for the copies of both databases.
+    /// The folder for the backup.
     pub(super) fn backup_folder(&self, paths: &HomePaths) -> PathBuf {
         folder(paths).join(format!("backup-{}", self.begun.0))
     }

@@ -1,7 +1,7 @@
 //! Moving in from the old prototype: plan, convert, apply (SPEC §10).
 //!
 //! A plan and an application are the same computation: the folder is read (`source`), mapped to what FLM stores
-//! (`mapping`), and compared with the home (`difference`). An application writes a journal first, copies both databases,
+//! (`mapping`), and compared with the home (`difference`). An application writes a journal first, makes a backup,
 //! adds what is missing to `config.db` in one transaction, and then the keys to `security.db` in another: a client sees
 //! nothing of it before all of it is there. Killed anywhere, the next run adds what is still missing.
 
@@ -20,7 +20,7 @@ use self::journal::{Conversion, HashedKey, Journal, log, log_file};
 use self::mapping::{Draft, Moved};
 use self::source::Source;
 use super::context::{Context, blocking_panicked};
-use super::{engines, limits, loading, settings};
+use super::{backup, engines, limits, loading, settings};
 use crate::config::files;
 use crate::guard::key_hash;
 use crate::net::upstream::Upstream;
@@ -41,9 +41,9 @@ enum Step {
     Ready,
     /// The journal holds what is moved.
     Begun,
-    /// Both databases are copied.
+    /// The backup is made.
     Copied,
-    /// The journal knows the copies.
+    /// The journal knows the backup.
     CopiesNoted,
     /// `config.db` has everything.
     ConfigStored,
@@ -149,11 +149,11 @@ async fn apply_in_steps(
     reached(Step::Begun);
 
     if journal.backup.is_none() {
-        let folder = copy_databases(context, &journal).await?;
+        let path = back_up(context, &journal).await?;
         reached(Step::Copied);
-        journal.backup = Some(text(&folder));
+        journal.backup = Some(path.clone());
         write(context, &journal).await?;
-        note(context, vec![format!("both databases copied to {}", text(&folder))]).await?;
+        note(context, vec![format!("both databases backed up in {path}")]).await?;
     }
     reached(Step::CopiesNoted);
 
@@ -249,21 +249,14 @@ async fn present(context: &Context, moved: &Moved) -> Outcome<Present> {
     })
 }
 
-/// Copies both databases into a folder that appears only when it is complete.
-async fn copy_databases(context: &Context, journal: &Journal) -> Outcome<PathBuf> {
+/// Backs both databases up in the migration's own folder; answers where.
+async fn back_up(context: &Context, journal: &Journal) -> Outcome<String> {
     let folder = journal.backup_folder(&context.paths);
-    let unfinished = folder.with_extension("unfinished");
-    for left in [&folder, &unfinished] {
-        if files::exists(left)? {
-            // Of a run that was killed before it changed anything.
-            files::remove_tree(left)?;
-        }
+    if files::exists(&folder)? {
+        // Of a run that was killed before it changed anything.
+        files::remove_tree(&folder)?;
     }
-    files::private_dir(&unfinished)?;
-    context.stores.config.copy_file(&unfinished.join("config.db")).await?;
-    context.stores.security.copy_file(&unfinished.join("security.db")).await?;
-    files::rename(&unfinished, &folder)?;
-    Ok(folder)
+    Ok(backup::before_legacy(context, &folder).await?.path)
 }
 
 /// Adds everything to `config.db`, once settings are known to fit together.

@@ -2,7 +2,6 @@
 //!
 //! Called by the operations of this folder. Must never write anything.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::files;
 use crate::storage::{LegacyDatabase, LegacyFault, read_legacy};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::text::escape;
+use crate::types::text::{escape, hex};
 
 /// The old program's file of settings.
 const CONFIG: &str = "config.json";
@@ -60,7 +59,7 @@ pub(super) fn read(folder: &Path) -> Outcome<Source> {
             database_name: None,
             config,
             database: LegacyDatabase::default(),
-            fingerprint: hexadecimal(sum),
+            fingerprint: hex(&sum.finalize()),
         });
     };
     sum.update([0]);
@@ -70,7 +69,7 @@ pub(super) fn read(folder: &Path) -> Outcome<Source> {
         database_name: Some(name),
         config: config.unwrap_or_default(),
         database,
-        fingerprint: hexadecimal(sum),
+        fingerprint: hex(&sum.finalize()),
     })
 }
 
@@ -144,12 +143,4 @@ fn unusable(path: &Path, why: &str) -> Failure {
 
 fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy()).into_owned()
-}
-
-fn hexadecimal(sum: Sha256) -> String {
-    sum.finalize().iter().fold(String::with_capacity(64), |mut digits, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(digits, "{byte:02x}");
-        digits
-    })
 }

@@ -102,6 +102,8 @@ async fn an_application_copies_first_moves_everything_and_is_done_once() {
     assert!(report.items.iter().all(|item| item.fate != LegacyFate::Moves), "{}", told(&report));
     insta::assert_snapshot!("legacy_state", state(&context).await);
     let backup = PathBuf::from(report.backup.expect("a backup"));
+    let manifest = crate::operations::manifest::read(&backup).expect("can be restored by command").manifest;
+    assert_eq!(manifest.reason, crate::types::calls::backup::BackupReason::BeforeLegacy);
     let before = crate::storage::ConfigStore::open(&backup.join("config.db")).expect("the copy opens");
     assert_eq!(before.engines().await.expect("reads"), []);
     let key = context.paths.key_file.clone();

@@ -79,6 +79,8 @@ pub enum BackupReason {
     BeforeRekey,
     /// It had been changed.
     AfterRekey,
+    /// What an old program left was about to be added.
+    BeforeLegacy,
 }
 
 impl fmt::Display for BackupReason {
@@ -89,6 +91,7 @@ impl fmt::Display for BackupReason {
             Self::BeforeMigration => "before-migration",
             Self::BeforeRekey => "before-rekey",
             Self::AfterRekey => "after-rekey",
+            Self::BeforeLegacy => "before-legacy",
         })
     }
 }

@@ -105,7 +105,7 @@ pub struct RevokeLeaked {
 call!(RevokeLeaked, "keys/revoke-leaked", Destroys, LeakAnswer);
 
 /// What a key did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LeakReport {
     /// The key.
     pub key: KeyView,
@@ -136,9 +136,10 @@ impl LeakReport {
 }
 
 /// An address that used a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LeakAddress {
     /// As it would stand on the block list.
+    #[schemars(with = "String")]
     pub network: IpNet,
     /// Requests with the key.
     pub requests: u64,
@@ -149,7 +150,7 @@ pub struct LeakAddress {
 }
 
 /// Why an address that used a leaked key is not to be blocked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum LeftOut {
     /// It used another key that is valid, within 7 days: somebody who belongs here.
@@ -169,11 +170,24 @@ pub enum LeftOut {
     Blocked,
 }
 
+/// What `flm api-keys revoke --ban-addresses` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct LeakOutcome {
+    /// Whether it was done: not without somebody's word.
+    pub done: bool,
+    /// What the key did, and what was to be blocked.
+    pub preview: LeakReport,
+    /// What was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<LeakAnswer>,
+}
+
 /// What was done about a leaked key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LeakAnswer {
     /// The key, revoked.
     pub key: KeyView,
     /// What is blocked now.
+    #[schemars(with = "Vec<String>")]
     pub blocked: Vec<IpNet>,
 }

@@ -32,7 +32,7 @@ pub enum Confirmation {
     Given,
 }
 
-/// Moves everything that can be moved into this home, after both databases were copied. Can be killed at any point and
+/// Moves everything that can be moved into this home, after a backup of both databases. Can be killed at any point and
 /// run again: what is there already is left as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApplyLegacy {
@@ -123,7 +123,7 @@ pub struct LegacyReport {
     pub items: Vec<LegacyItem>,
     /// File with the conversion, when one was written.
     pub conversion: Option<String>,
-    /// Folder with the copies of both databases, when something was applied.
+    /// Folder of the backup of both databases, when something was applied.
     pub backup: Option<String>,
     /// The log of the migration, when something was applied.
     pub log: Option<String>,
