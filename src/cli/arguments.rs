@@ -222,11 +222,13 @@ impl FlmCommand {
             Self::Migrate(command) => command.run(session).await,
             Self::Doctor => doctor::run(session).await,
             Self::Firewall(command) => command.run(session).await,
-            // The first two are done before a home is opened.
-            Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => {
-                let version = serde_json::json!({ "version": protocol::VERSION });
-                Ok(Output::new(&version, format!("flm {}", protocol::VERSION)))
-            }
+            // Done before a home is opened.
+            Self::Tui(_) | Self::Completions { .. } | Self::Man { .. } | Self::Version => Ok(version()),
         }
     }
+}
+
+/// Which version this is. Needs no home.
+pub(super) fn version() -> Output {
+    Output::new(&serde_json::json!({ "version": protocol::VERSION }), format!("flm {}", protocol::VERSION))
 }

@@ -1,6 +1,7 @@
 //! `flm security audit-logs` and `flm security events`: the chained log of security events (SPEC §5.9).
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -172,23 +173,35 @@ async fn follow(session: &Session, filter: &AuditFilter, limit: u32) -> Outcome<
     // Subscribed before the list is asked for, so that nothing falls between.
     let mut events = operator.events().await?;
     let mut last = 0;
-    let mut tell = |row: &AuditRow| {
-        if row.sequence > last && filter.shows(row) {
-            output::item(session.format, row, &cells(row).map(|cell| escape(&cell).into_owned()).join("  "));
-        }
-        last = last.max(row.sequence);
-    };
-    operator.call(filter.call(limit)).await?.iter().rev().for_each(&mut tell);
-    while let Some(line) = events.next().await {
-        match line {
-            LiveLine::Snapshot { snapshot, dropped } if dropped > 0 => snapshot.audit.iter().rev().for_each(&mut tell),
-            LiveLine::Event(event) => {
-                if let LiveEvent::Audit(row) = &*event.event {
-                    tell(row);
-                }
+    let mut tell = |rows: &[&AuditRow]| -> Outcome<ControlFlow<()>> {
+        for row in rows {
+            let shown = row.sequence > last && filter.shows(row);
+            last = last.max(row.sequence);
+            let text = || cells(row).map(|cell| escape(&cell).into_owned()).join("  ");
+            if shown && output::item(session.format, row, &text())?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            LiveLine::Snapshot { .. } => {}
         }
+        Ok(ControlFlow::Continue(()))
+    };
+    let listed = operator.call(filter.call(limit)).await?;
+    let mut read = tell(&listed.iter().rev().collect::<Vec<_>>())?;
+    while read.is_continue()
+        && let Some(line) = events.next().await
+    {
+        read = match &line {
+            LiveLine::Snapshot { snapshot, dropped } if *dropped > 0 => {
+                tell(&snapshot.audit.iter().rev().collect::<Vec<_>>())?
+            }
+            LiveLine::Event(event) => match &*event.event {
+                LiveEvent::Audit(row) => tell(&[row])?,
+                _ => read,
+            },
+            LiveLine::Snapshot { .. } => read,
+        };
+    }
+    if read.is_break() {
+        return Ok(Output::nothing());
     }
     Err(Failure::new(ErrorCode::IoError, "the proxy has ended").hint("start it again with: flm proxy start"))
 }

@@ -1,6 +1,6 @@
 //! `flm chat`.
 
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding as _};
@@ -137,14 +137,10 @@ pub(super) fn question(prompt: Option<&str>, file: Option<&Path>) -> Outcome<Opt
         (Some(prompt), _) => prompt.to_owned(),
         (None, Some(file)) => files::read_to_string(file)?,
         (None, None) if io::stdin().is_terminal() => return Ok(None),
-        (None, None) => {
-            let mut text = String::new();
-            io::stdin().lock().read_to_string(&mut text).map_err(|error| {
-                Failure::new(ErrorCode::IoError, format!("the question cannot be read from stdin: {error}"))
-                    .hint("give it with --prompt TEXT or --prompt-file FILE")
-            })?;
-            text
-        }
+        (None, None) => files::read_text(io::stdin().lock()).map_err(|error| {
+            Failure::new(ErrorCode::IoError, format!("the question cannot be read from stdin: {error}"))
+                .hint("give it with --prompt TEXT or --prompt-file FILE")
+        })?,
     };
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }

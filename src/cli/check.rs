@@ -1,11 +1,13 @@
 //! `flm check`.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use clap::Args;
 
 use super::output::{Output, ProgressLine};
 use super::session::Session;
+use super::style::{self, Tone};
 use crate::control::offline;
 use crate::types::calls::check::{Check, CheckItem, CheckProgress, CheckReport, Verdict};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -56,6 +58,7 @@ fn told(report: &CheckReport, verbose: bool) -> String {
             Verdict::Warning => "warn",
             Verdict::Failed => "FAIL",
         };
+        let mark = Tone::of(mark).map_or(Cow::Borrowed(mark), |tone| style::paint(mark, tone));
         lines.push(format!("{mark}  {name:width$}  {finding}"));
         let hint = hint.iter().filter(|_| *verdict >= Verdict::Warning).map(|hint| format!("hint: {}", escape(hint)));
         let details = details.iter().filter(|_| verbose).map(|line| escape(line).into_owned());

@@ -162,7 +162,9 @@ impl LogsArguments {
             }
             loop {
                 for line in page.lines.iter().filter(|line| self.shows(line)) {
-                    output::item(session.format, line, &text(line));
+                    if output::item(session.format, line, &text(line))?.is_break() {
+                        return Ok(Output::nothing());
+                    }
                 }
                 let full = page.lines.len() >= 1000;
                 if !full {

@@ -38,6 +38,7 @@ mod proxy;
 mod security;
 mod session;
 mod span;
+mod style;
 mod table;
 mod usage;
 
@@ -53,6 +54,7 @@ use self::console::{FlmTui, console_request};
 use self::output::Format;
 pub use self::proxy::report_foreground;
 use self::session::{Session, unlocked};
+use crate::config::files;
 use crate::control::launcher::{DAEMON_COMMAND, PASSPHRASE_FLAG};
 use crate::control::request::{ConsoleRequest, DaemonRequest, Home, OwnerChoice, Stage};
 use crate::telemetry::logging;
@@ -86,13 +88,12 @@ pub fn flm() -> Launch {
     let outcome = match arguments.command {
         FlmCommand::Tui(options) => open_console(arguments.place.home_arguments().resolve(), &options),
         FlmCommand::Completions { shell } => {
-            output::completions(shell, &mut Flm::command(), "flm");
-            Ok(Launch::Done(ExitCode::SUCCESS))
+            Ok(Launch::Done(output::completions(shell, &mut Flm::command(), "flm").print(format)))
         }
-        FlmCommand::Man { output } => man::pages(Flm::command(), output.as_deref()).map(|output| {
-            output.print(format);
-            Launch::Done(ExitCode::SUCCESS)
-        }),
+        FlmCommand::Man { output } => {
+            man::pages(Flm::command(), output.as_deref()).map(|output| Launch::Done(output.print(format)))
+        }
+        FlmCommand::Version => Ok(Launch::Done(arguments::version().print(format))),
         command => {
             let home = arguments.place.home_arguments().resolve();
             let foreground = match &command {
@@ -214,7 +215,7 @@ fn hidden_daemon() -> Option<Launch> {
 }
 
 fn passphrase_from_stdin() -> Outcome<Secret> {
-    let text = std::io::read_to_string(std::io::stdin()).map_err(|error| {
+    let text = files::read_text(std::io::stdin()).map_err(|error| {
         Failure::new(ErrorCode::IoError, format!("the passphrase did not arrive at the daemon: {error}"))
     })?;
     Ok(Secret::new(text))
@@ -225,11 +226,8 @@ fn parse<P: Parser>() -> Result<P, Launch> {
     let words: Vec<OsString> = std::env::args_os().collect();
     P::try_parse_from(&words).map_err(|error| {
         if !error.use_stderr() {
-            output::help(&error.render().to_string());
-            return Launch::Done(ExitCode::SUCCESS);
+            return Launch::Done(output::help(&error.render()));
         }
-        let rendered = error.render().to_string();
-        let format = Format::guessed(&words);
-        Launch::Done(output::fail_usage(format, &rendered))
+        Launch::Done(output::fail_usage(Format::guessed(&words), &error.render()))
     })
 }

@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use clap::builder::StyledStr;
 use serde::Serialize;
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::types::failure::{ErrorCode, Failure};
+use super::style::{self, Tone};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::text::{escape, is_hostile};
 
 /// Version of the JSON shapes (SPEC §2).
@@ -111,53 +113,84 @@ impl Output {
         self
     }
 
-    /// Prints it and answers the exit code.
+    /// Prints it and answers the exit code: also that of a result that could not be written.
     pub(super) fn print(self, format: Format) -> ExitCode {
         let code = ExitCode::from(self.status);
-        if self.frame != Frame::Unread {
-            self.write(format);
+        match if self.frame == Frame::Unread { Ok(()) } else { self.write(format) } {
+            Ok(()) => code,
+            Err(fault) => unwritten(&fault),
         }
-        code
     }
 
-    fn write(self, format: Format) {
+    fn write(self, format: Format) -> io::Result<()> {
         match (format, self.data) {
             _ if self.frame == Frame::Document => line(for_stdout(&self.text).trim_end()),
             // What an export into a file tells is no table: it is told as JSON.
             (Format::Json | Format::Csv, data) if self.frame == Frame::Bare => line(&format!("{data:#}")),
             (Format::Json | Format::Csv, data) => line(&json!({ "version": SHAPE, "data": data }).to_string()),
-            (Format::Jsonl, Value::Array(items)) => items.iter().for_each(|item| line(&item.to_string())),
+            (Format::Jsonl, Value::Array(items)) => items.iter().try_for_each(|item| line(&item.to_string())),
             (Format::Jsonl, data) => line(&data.to_string()),
-            (Format::Text, _) if self.text.is_empty() => {}
+            (Format::Text, _) if self.text.is_empty() => Ok(()),
             (Format::Text, _) => line(&self.text),
-        }
+        }?;
         if let (Format::Text, Some(note)) = (format, self.note) {
             error_line(&note);
         }
+        Ok(())
     }
 }
 
-/// Prints one item of a list that goes on.
-pub(super) fn item(format: Format, data: &impl Serialize, text: &str) {
-    match format {
-        Format::Text => line(text),
+/// Prints one item of a list that goes on; breaks when nobody reads it any more.
+///
+/// # Errors
+/// `IO_ERROR` when it cannot be written, such as into a file on a full disk.
+pub(super) fn item(format: Format, data: &impl Serialize, text: &str) -> Outcome<ControlFlow<()>> {
+    let line = match format {
+        Format::Text => Cow::Borrowed(text),
         Format::Json | Format::Jsonl | Format::Csv => {
-            line(&serde_json::to_value(data).unwrap_or(Value::Null).to_string());
+            Cow::Owned(serde_json::to_value(data).unwrap_or(Value::Null).to_string())
         }
+    };
+    let mut stream = io::stdout().lock();
+    match writeln!(stream, "{line}").and_then(|()| stream.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if is_reader_gone(&error) => Ok(ControlFlow::Break(())),
+        Err(error) => Err(unwritable(&error)),
     }
+}
+
+/// A reader that has gone, such as `head`, is no fault of the command.
+fn is_reader_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+fn unwritable(error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::IoError, format!("the result could not be written to standard output: {error}"))
+        .hint("make room where it goes, or send it elsewhere; what the command changed stays changed")
+}
+
+/// Tells that a result was not written, where it can be read: stdout is what failed.
+fn unwritten(error: &io::Error) -> ExitCode {
+    fail(Format::Text, &unwritable(error))
 }
 
 /// Tells a failure and answers the exit code (SPEC §2).
 pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
     match format {
-        Format::Json | Format::Jsonl | Format::Csv => line(&json!({ "error": failure }).to_string()),
+        Format::Json | Format::Jsonl | Format::Csv => {
+            if let Err(error) = line(&json!({ "error": failure }).to_string()) {
+                error_line(&format!("error: {}", unwritable(&error).message));
+            }
+        }
         Format::Text => {
-            error_line(&format!("error: {}", escape_lines(&failure.message)));
+            let colour = style::shown_by(&io::stderr());
+            let word = |word, tone| style::put_on(word, tone, colour);
+            error_line(&format!("{} {}", word("error:", Tone::Bad), escape_lines(&failure.message)));
             if let Some(id) = &failure.request_id {
                 error_line(&format!("request: {}", escape(id)));
             }
             if let Some(hint) = &failure.hint {
-                error_line(&format!("\nhint: {}", escape_lines(hint)));
+                error_line(&format!("\n{} {}", word("hint:", Tone::Heading), escape_lines(hint)));
             }
         }
     }
@@ -165,30 +198,43 @@ pub(super) fn fail(format: Format, failure: &Failure) -> ExitCode {
 }
 
 /// Tells wrong usage, in clap's words.
-pub(super) fn fail_usage(format: Format, rendered: &str) -> ExitCode {
+pub(super) fn fail_usage(format: Format, rendered: &StyledStr) -> ExitCode {
     match format {
         Format::Json | Format::Jsonl | Format::Csv => {
+            let rendered = plain(rendered);
             let message = rendered.trim().strip_prefix("error: ").unwrap_or(rendered.trim()).to_owned();
             let failure = Failure::new(ErrorCode::InvalidArgument, message).hint("add --help to see what it takes");
             fail(format, &failure)
         }
         Format::Text => {
-            error_line(rendered.trim_end());
+            error_line(styled(rendered, style::shown_by(&io::stderr())).trim_end());
             ExitCode::from(ErrorCode::InvalidArgument.exit_status())
         }
     }
 }
 
-/// Prints help or version.
-pub(super) fn help(rendered: &str) {
-    line(rendered.trim_end());
+/// Prints help or version and answers the exit code.
+pub(super) fn help(rendered: &StyledStr) -> ExitCode {
+    let text = styled(rendered, style::shown_by(&io::stdout()));
+    line(text.trim_end()).map_or_else(|error| unwritten(&error), |()| ExitCode::SUCCESS)
 }
 
-/// Prints the completions of a shell.
-pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Command, name: &str) {
+/// What clap says, with its own styles where colour shows. It quotes arguments as they are: hostile ones are shown without styles.
+fn styled(rendered: &StyledStr, colour: bool) -> String {
+    let text = plain(rendered);
+    if colour && text == rendered.to_string() { rendered.ansi().to_string() } else { text }
+}
+
+/// The same without styles, with what could steer a terminal made visible.
+fn plain(rendered: &StyledStr) -> String {
+    rendered.to_string().split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
+/// The completions of a shell.
+pub(super) fn completions(shell: clap_complete::Shell, command: &mut clap::Command, name: &str) -> Output {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, name, &mut script);
-    line(String::from_utf8_lossy(&script).trim_end());
+    Output::document(String::from_utf8_lossy(&script).into_owned())
 }
 
 /// A text that comes in pieces: to stdout as it is, made safe where stdout is a terminal; what a model thinks goes to stderr.
@@ -230,7 +276,8 @@ impl TextStream {
     /// The end of the text: what follows begins a line.
     pub(super) fn end(self) {
         if self.open_line {
-            line("");
+            // What comes after it is told or not by itself.
+            let _unwritten = line("");
         }
     }
 }
@@ -289,7 +336,8 @@ impl ProgressLine {
     /// Shows the next.
     pub(super) fn show(&mut self, data: &impl Serialize, stage: &str, text: &str) {
         if self.format != Format::Text {
-            line(&json!({ "progress": data }).to_string());
+            // The result, which comes on the same way, tells when it cannot be written.
+            let _unwritten = line(&json!({ "progress": data }).to_string());
             return;
         }
         if io::stderr().is_terminal() {
@@ -327,17 +375,18 @@ fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
-fn line(text: &str) {
-    write(&mut io::stdout().lock(), text);
+/// Writes a line to stdout. A reader that has gone is no error.
+fn line(text: &str) -> io::Result<()> {
+    let mut stream = io::stdout().lock();
+    writeln!(stream, "{text}")
+        .and_then(|()| stream.flush())
+        .or_else(|error| if is_reader_gone(&error) { Ok(()) } else { Err(error) })
 }
 
 fn error_line(text: &str) {
-    write(&mut io::stderr().lock(), text);
-}
-
-/// A reader that has gone, such as `head`, is no fault of the command.
-fn write(stream: &mut impl Write, text: &str) {
-    let _reader_gone = writeln!(stream, "{text}").and_then(|()| stream.flush());
+    let mut stream = io::stderr().lock();
+    // Nobody is left to tell.
+    let _unwritten = writeln!(stream, "{text}").and_then(|()| stream.flush());
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ impl PolicyCommand {
 
 fn read(path: &Path) -> Outcome<String> {
     files::read_to_string(path).map_err(|error| {
-        Failure::new(ErrorCode::IoError, format!("the policy cannot be read: {error}")).hint("name a file that exists")
+        Failure::new(ErrorCode::IoError, format!("the policy cannot be read: {error}: {}", error.source))
+            .hint(error.hint())
     })
 }
 

@@ -1,6 +1,5 @@
 //! `flm api prompts`.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -178,11 +177,8 @@ pub(super) fn read(file: &Path, what: &str) -> Outcome<String> {
     if file != Path::new("-") {
         return Ok(files::read_to_string(file)?);
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::new(ErrorCode::IoError, format!("{what} could not be read from stdin: {error}")))?;
-    Ok(text)
+    files::read_text(std::io::stdin())
+        .map_err(|error| Failure::new(ErrorCode::IoError, format!("{what} could not be read from stdin: {error}")))
 }
 
 fn listing(prompts: &[PromptView]) -> String {

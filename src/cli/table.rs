@@ -1,9 +1,16 @@
 //! Text tables: columns as wide as their widest cell, two spaces between, outside text made safe (SPEC §5.13).
 
+use std::io;
+
 use unicode_width::UnicodeWidthStr as _;
+
+use super::style::{self, Tone};
 
 use crate::types::clock::UnixMillis;
 use crate::types::text::escape;
+
+/// Columns whose words tell how good something is.
+const TELLING: [&str; 5] = ["", "STATE", "SEVERITY", "STATUS", "OUTCOME"];
 
 /// A table with a line of titles.
 #[derive(Debug)]
@@ -24,6 +31,10 @@ impl Table {
 
     /// The table as text, or `empty` when there is no row.
     pub(super) fn or(self, empty: &str) -> String {
+        self.drawn(empty, style::shown_by(&io::stdout()))
+    }
+
+    fn drawn(self, empty: &str, colour: bool) -> String {
         if self.rows.len() == 1 {
             return empty.to_owned();
         }
@@ -31,16 +42,30 @@ impl Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.width()).max().unwrap_or(0))
             .collect();
-        let line = |row: &Vec<String>| {
+        let titles = self.rows.first().cloned().unwrap_or_default();
+        let tone = |at: usize, column: usize, cell: &str| match at {
+            0 => Some(Tone::Heading),
+            _ if titles.get(column).is_some_and(|title| TELLING.contains(&title.as_str())) => Tone::of(cell),
+            _ => None,
+        };
+        let line = |(at, row): (usize, &Vec<String>)| {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+            let mut blanks = 0;
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if !cell.is_empty() {
+                    line.extend(std::iter::repeat_n(' ', blanks));
+                    blanks = 0;
+                    match tone(at, column, cell) {
+                        Some(tone) => line.push_str(&style::put_on(cell, tone, colour)),
+                        None => line.push_str(cell),
+                    }
+                }
+                // No line ends with blanks.
+                blanks += width - cell.width() + 2;
             }
-            line.truncate(line.trim_end().len());
             line
         };
-        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
+        self.rows.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -75,5 +100,22 @@ mod tests {
         table.row(["a\x1b[31m".to_owned(), "22".to_owned()]);
         assert_eq!(table.or("none"), "NAME       N\n日本       1\na\\x1b[31m  22");
         assert_eq!(Table::new(&["NAME"]).or("none"), "none");
+    }
+
+    #[test]
+    fn with_colour_the_columns_line_up_as_without() {
+        let table = || {
+            let mut table = Table::new(&["ID", "STATE", "NOTE"]);
+            table.row(["a".to_owned(), "healthy".to_owned(), "error".to_owned()]);
+            table.row(["long".to_owned(), "unreachable".to_owned(), String::new()]);
+            table
+        };
+        let painted = table().drawn("none", true);
+        assert!(painted.contains("a     \x1b[32mhealthy\x1b[0m      error"), "{painted:?}");
+        assert!(painted.starts_with("\x1b[1mID\x1b[0m    \x1b[1mSTATE\x1b[0m"), "{painted:?}");
+        let plain =
+            ["\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"].iter().fold(painted, |text, code| text.replace(code, ""));
+        assert_eq!(plain, table().drawn("none", false));
+        assert_eq!(plain.lines().nth(2), Some("long  unreachable"));
     }
 }

@@ -169,3 +169,21 @@ fn read_only_and_full_disks_have_their_own_hints() {
         assert!(failure.hint.expect("hint").contains(expected), "{expected}");
     }
 }
+
+#[test]
+fn nothing_but_a_file_is_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inside = folder.path().join("folder");
+    fs::create_dir(&inside).expect("makes");
+    for place in
+        [inside.as_path(), Path::new("/dev/null"), Path::new("/dev/stdout"), Path::new("/dev/new-file-of-a-test")]
+    {
+        let replaced = replace(place, b"x", Audience::Owner).expect_err("refused");
+        let begun = Replacement::begin(place).expect_err("refused");
+        assert_eq!(
+            (replaced.source.kind(), begun.source.kind()),
+            (io::ErrorKind::InvalidInput, io::ErrorKind::InvalidInput)
+        );
+    }
+    assert!(!Path::new("/dev/new-file-of-a-test").exists());
+}

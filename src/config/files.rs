@@ -23,6 +23,11 @@ pub const PASSAGE_DIR: u32 = 0o710;
 /// Mode of files that everyone may read, before the umask.
 const SHARED_FILE: u32 = 0o644;
 
+/// Most of a file that is read at once, bytes.
+const FILE_LIMIT: u64 = 1 << 30;
+/// Most of a text that is read at once, bytes: prompts and policies have kilobytes.
+const TEXT_LIMIT: u64 = 64 << 20;
+
 /// A file operation that failed: what was tried, on what, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {operation} {}", escape(&path.to_string_lossy()))]
@@ -62,6 +67,10 @@ impl FileError {
             }
             io::ErrorKind::NotADirectory => {
                 format!("a part of {path} is a file where a folder is needed: move it aside or choose another --home")
+            }
+            io::ErrorKind::InvalidInput => "name a file".to_owned(),
+            io::ErrorKind::FileTooLarge => {
+                format!("{path} is no such file, or a device without an end: name another one")
             }
             io::ErrorKind::NotFound => format!("check that {path} exists and is spelled right"),
             _ => format!("check {path} and the disk that it is on"),
@@ -105,14 +114,29 @@ pub enum Found {
     Created,
 }
 
-/// Reads a whole file.
+/// Reads a whole file of at most 1 GiB: devices such as `/dev/zero` have no end.
 pub fn read(path: &Path) -> Files<Vec<u8>> {
-    fs::read(path).map_err(|e| FileError::new("read", path, e))
+    fs::File::open(path).and_then(|file| up_to(file, FILE_LIMIT)).map_err(|e| FileError::new("read", path, e))
 }
 
-/// Reads a whole text file; text that is not UTF-8 is an error of kind `InvalidData`.
+/// Reads a whole text file of at most 64 MiB; text that is not UTF-8 is an error of kind `InvalidData`.
 pub fn read_to_string(path: &Path) -> Files<String> {
-    fs::read_to_string(path).map_err(|e| FileError::new("read", path, e))
+    fs::File::open(path).and_then(read_text).map_err(|e| FileError::new("read", path, e))
+}
+
+/// Reads a text, such as standard input, to its end; one of more than 64 MiB is an error of kind `FileTooLarge`.
+pub fn read_text(stream: impl io::Read) -> io::Result<String> {
+    let text = up_to(stream, TEXT_LIMIT)?;
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+fn up_to(stream: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(stream, limit + 1), &mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", limit >> 20)));
+    }
+    Ok(content)
 }
 
 /// Reads a whole text file; `None` when there is none.
@@ -267,6 +291,7 @@ pub fn size(path: &Path) -> Files<u64> {
 /// Writes a temporary file in the same folder, flushes it to disk, renames it over `path` and flushes the folder.
 /// On an error the temporary file is removed and the old content stays.
 pub fn replace(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
+    refuse_devices(path)?;
     let temporary = beside(path);
     let written = write_new(&temporary, content, audience)
         .and_then(|()| fs::rename(&temporary, path).map_err(|e| FileError::new("replace", path, e)));
@@ -276,6 +301,17 @@ pub fn replace(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
         return Err(FileError { path: path.to_owned(), ..error });
     }
     sync_folder_of(path)
+}
+
+/// What is there may be replaced when it is a file: a file in the place of `/dev/zero` or `/dev/stdout` would break the machine for
+/// everybody, and root may put one there.
+fn refuse_devices(path: &Path) -> Files<()> {
+    let is_file = fs::metadata(path).map_or(true, |found| found.is_file());
+    if is_file && !path.starts_with("/dev") {
+        return Ok(());
+    }
+    let why = io::Error::new(io::ErrorKind::InvalidInput, "it is a device, a folder or a pipe, and no file");
+    Err(FileError::new("replace", path, why))
 }
 
 fn write_new(path: &Path, content: &[u8], audience: Audience) -> Files<()> {
@@ -303,6 +339,7 @@ pub struct Replacement {
 impl Replacement {
     /// Begins beside `path`.
     pub fn begin(path: &Path) -> Files<Self> {
+        refuse_devices(path)?;
         let temporary = beside(path);
         let file = OpenOptions::new()
             .write(true)

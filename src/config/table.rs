@@ -325,6 +325,12 @@ settings! {
     TLS_HANDSHAKE_TIMEOUT: Duration = "tls.handshake_timeout", span(10, 1, HOUR), "", Live;
     /// How long browsers are told to call this name by https only; in the mode https-acme on port 443. 0 tells nothing.
     TLS_HSTS: Duration = "tls.hsts", span(0, 0, 2 * 366 * DAY), "", Live;
+    /// Where traces go: an OpenTelemetry collector that takes OTLP over HTTP on port 4318; empty exports none.
+    TRACES_ENDPOINT: String = "traces.endpoint", Kind::Text { default: "", rule: Rule::ServiceUrl }, "", Live;
+    /// Environment variable with headers for that collector, as NAME=VALUE,NAME=VALUE with percent-encoded values.
+    TRACES_HEADERS_ENV: String = "traces.headers_env", Kind::Text { default: "", rule: Rule::Variable }, "", Live;
+    /// How many of a hundred requests are traced, besides those whose client records them (traceparent).
+    TRACES_SAMPLE_PERCENT: u32 = "traces.sample_percent", count(100, 0, 100), "%", Live;
     /// Proxies in front of FLM that may tell the client's address; empty believes nobody.
     TRUSTED_PROXIES: Vec<String> = "trusted_proxies", Kind::List { rule: Rule::Network }, "", Live;
     /// Header in which a trusted proxy tells the client's address.

@@ -22,3 +22,4 @@ mod random;
 mod resources;
 pub mod runtime;
 mod settings_watch;
+mod traces;

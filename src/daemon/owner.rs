@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{certificates, control_server, demo, egress_watch, health, keeper, resources, settings_watch};
+use super::{certificates, control_server, demo, egress_watch, health, keeper, resources, settings_watch, traces};
 use crate::audit::alerts::Alerts;
 use crate::config::files;
 use crate::config::paths::HomePaths;
@@ -34,6 +34,7 @@ use crate::types::calls::proxy::Reload;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::OwnerKind;
 use crate::types::live::LiveEvent;
+use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
 /// Batches of ended requests that may wait for the disk before they are shed.
@@ -90,7 +91,7 @@ pub struct Owner {
     background: Tasks,
     /// Alert channels: end when nothing happens any more, before the store is closed.
     alerting: Tasks,
-    /// Writes the request log: ends when the last batch is written.
+    /// Writes the request log and exports traces: ends when the last batch is written and sent.
     log: Tasks,
     /// Control connections: end last, since they tell how everything else ended.
     control: Tasks,
@@ -164,7 +165,11 @@ impl Owner {
         let (batches, queue) = mpsc::channel(LOG_QUEUE);
         let registry = context.registry.clone();
         let load = move || registry.publish_load();
-        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load);
+        let (offer, traced) = traces::Offer::new(shared.metrics.traces().clone());
+        let ended = move |rows: &[RequestRow]| offer.offer(rows);
+        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load, ended);
+        let (counts, ending) = (shared.metrics.traces().clone(), log.ending().clone());
+        log.spawn("traces", traces::export(context.clone(), traced, counts, ending));
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
         log.spawn("captures", keeper::store_captures(context.clone(), ended, log.ending().clone()));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
@@ -227,14 +232,14 @@ impl Owner {
             tracing::error!("waiting for the workers failed");
         }
         end_tasks("listeners", &self.hosting.tasks).await;
-        // The collector hands over its last batch and drops the sender; then the log's task ends by itself.
+        // The collector hands over its last batch and drops the senders; then the tasks of log and traces end by themselves.
         end_tasks("background", &self.background).await;
         // What was put into the world, such as a TXT record, is taken out again before the program is gone.
         if let ShutdownEnd::TimedOut(left) = self.hosting.supply.cleanups.shutdown(CLEANING).await {
             tracing::warn!(left, "not everything that was set for a certificate could be removed in time");
         }
         end_tasks("alerts", &self.alerting).await;
-        end_tasks("request log", &self.log).await;
+        end_tasks("request log and traces", &self.log).await;
         keeper::store_pending(&self.context).await;
         if let Err(failure) = store_key_use(&self.context).await {
             tracing::error!(%failure, "the last use of keys could not be stored");

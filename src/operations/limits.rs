@@ -10,7 +10,7 @@ use crate::engines::state::Thresholds;
 use crate::guard::Guard;
 use crate::guard::exposure::ExposureSetting;
 use crate::proxy::client_address::{ForwardingHeader, ProxyProtocol, TrustedProxies};
-use crate::proxy::limits::{AbsentModels, Affine, ProxyLimits, RemoteMedia, Revoking};
+use crate::proxy::limits::{AbsentModels, Affine, ProxyLimits, RemoteMedia, Revoking, Traces};
 use crate::telemetry::logging;
 use crate::types::address::parse_network;
 
@@ -54,7 +54,15 @@ pub fn proxy_limits(settings: &Settings) -> ProxyLimits {
         } else {
             Revoking::LetsStreamsEnd
         },
+        traces: traces(settings),
     }
+}
+
+fn traces(settings: &Settings) -> Traces {
+    if settings.get(table::TRACES_ENDPOINT).is_empty() {
+        return Traces::Off;
+    }
+    Traces::Sampled { percent: u8::try_from(settings.get(table::TRACES_SAMPLE_PERCENT)).unwrap_or(100) }
 }
 
 fn trusted_proxies(settings: &Settings) -> TrustedProxies {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http::{HeaderName, HeaderValue};
+
 use crate::guard::key_table::KeyEntry;
 use crate::guard::rates::InFlight;
 use crate::guard::token_day::Reservation;
@@ -15,6 +17,7 @@ use crate::types::request::{Progress, RequestEnd, RequestRow, TokenUsage};
 use crate::types::usage::UsageSums;
 
 use super::refusal::RefusedBy;
+use super::trace;
 
 /// Counts a request while it runs and notes it when it ends. Dropped before an end was told, it notes that the
 /// client went away.
@@ -92,6 +95,11 @@ impl Account {
         if let Some(row) = &mut self.row {
             change(row);
         }
+    }
+
+    /// What the engine is told of the request's trace.
+    pub(super) fn trace_fields(&self) -> Vec<(HeaderName, HeaderValue)> {
+        self.row.as_ref().map(|row| trace::for_engine(row)).unwrap_or_default()
     }
 
     /// The request's path.

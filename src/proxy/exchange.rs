@@ -20,6 +20,7 @@ use super::route::{Endpoint, Inference, known_path};
 use super::rules::Watch;
 use super::sanity::cut;
 use super::stream::Stream;
+use super::trace;
 use super::worker::Worker;
 use crate::engines::adapter::Delivery;
 use crate::engines::affinity::Conversation;
@@ -106,6 +107,7 @@ impl Exchange {
                 .headers()
                 .get(http::header::USER_AGENT)
                 .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
+            trace: trace::begin(limits.traces, request.headers()),
         };
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
         let allowed_origin = cors::allowed_origin(request.headers(), &limits);

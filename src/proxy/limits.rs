@@ -40,6 +40,18 @@ pub enum Affine {
     Ignores,
 }
 
+/// Which requests begin a trace that is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traces {
+    /// None: nothing is traced.
+    Off,
+    /// So many in a hundred, and those that a known client records.
+    Sampled {
+        /// 0 to 100.
+        percent: u8,
+    },
+}
+
 /// Limits in force. The daemon makes it from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyLimits {
@@ -95,6 +107,8 @@ pub struct ProxyLimits {
     pub trusted_proxies: TrustedProxies,
     /// What revoking a key does to its streams.
     pub revoking: Revoking,
+    /// Which requests are traced.
+    pub traces: Traces,
 }
 
 impl Default for ProxyLimits {
@@ -126,6 +140,7 @@ impl Default for ProxyLimits {
             hsts: Duration::ZERO,
             trusted_proxies: TrustedProxies::default(),
             revoking: Revoking::EndsStreams,
+            traces: Traces::Off,
         }
     }
 }

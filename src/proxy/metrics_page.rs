@@ -36,6 +36,8 @@ struct Told {
     certificates: Vec<(u16, UnixMillis)>,
     overloaded: bool,
     public: bool,
+    /// Exported and dropped.
+    traces: (u64, u64),
 }
 
 /// Writes the page.
@@ -64,6 +66,7 @@ pub(super) fn answer(exchange: &Exchange) -> Answer {
         certificates: shared.served.ends(),
         overloaded: shared.guard.overload().is_some(),
         public: shared.guard.is_public(),
+        traces: shared.metrics.traces().sums(),
     });
     Answer::Document {
         status: StatusCode::OK,
@@ -255,6 +258,10 @@ fn guard(page: &mut Page, told: &Told) {
     let overloaded = f64::from(u8::from(told.overloaded));
     page.gauge("flm_overloaded", "1 while new work is refused to protect the machine.", overloaded);
     let public = f64::from(u8::from(told.public));
+    let (exported, dropped) = told.traces;
+    page.counter("flm_traces_exported_total", "Traces that the collector of traces took.", exported);
+    let help = "Traces that were dropped: the queue was full, or the collector did not take them.";
+    page.counter("flm_traces_dropped_total", help, dropped);
     page.gauge("flm_exposure_public", "1 when the endpoint is guarded as one that strangers reach.", public);
 }
 

@@ -20,7 +20,7 @@
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
 //! | `count_tokens` | the same for a prompt that is only counted |
 //! | `passthrough`, `passed` | an engine's own API, as the engine answers it |
-//! | `finish`, `refusal`, `account` | headers, errors, accounting |
+//! | `finish`, `refusal`, `account`, `trace` | headers, errors, accounting, traces |
 
 mod account;
 mod answer;
@@ -59,6 +59,7 @@ mod screen;
 pub mod service;
 pub mod shared;
 mod stream;
+mod trace;
 mod watched;
 pub mod worker;
 

@@ -314,6 +314,7 @@ async fn send(
     }
     fields.push((ACCEPT, HeaderValue::from_static("*/*")));
     fields.extend(engine.authorization());
+    fields.extend(exchange.account.trace_fields());
     let request = Outgoing { method: route.method.clone(), target: Cow::Owned(call.path), fields, body: bytes };
     exchange.account.mark(Stage::Sent);
     let repeat = if route.effect == Effect::Infers { Repeat::Harmless } else { Repeat::ByMethod };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,8 @@ pub(super) struct Order {
     pub(super) queue_wait: Duration,
     circuit_failures: u32,
     absent_models: AbsentModels,
+    /// What each engine is told of the request's trace.
+    trace_fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Order {
@@ -139,6 +141,7 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
         queue_wait: exchange.limits.queue_wait,
         circuit_failures: exchange.limits.circuit_failures,
         absent_models: exchange.limits.absent_models,
+        trace_fields: exchange.account.trace_fields(),
     };
     match delivery {
         Delivery::Whole => whole(exchange, order, client).await,
@@ -289,7 +292,8 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
         // Boxed: it is rare, and every stream would carry its state else.
         Box::pin(load(order, candidate)).await?;
     }
-    let Prepared { request, reader } = prepared;
+    let Prepared { mut request, reader } = prepared;
+    request.fields.extend(order.trace_fields.iter().cloned());
     trace.sent = Some(shared.clock.monotonic());
     let deadline = tokio::time::Instant::now() + order.first_byte;
     let sent =

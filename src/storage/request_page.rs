@@ -203,6 +203,7 @@ fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFa
             Some((code, took_us)) => Progress::Ended { end: end(code)?, took_us },
         },
         user_agent: owned(row.user_agent)?,
+        trace: None,
     })
 }
 
@@ -269,6 +270,7 @@ pub(super) mod tests {
             stages: StageTimes::default(),
             progress: Progress::Ended { end: RequestEnd::Refused, took_us: 90 },
             user_agent: None,
+            trace: None,
         }
     }
 

@@ -50,7 +50,8 @@ impl Metrics {
 
     /// Starts the collector: publishes request rows and traffic on `hub`, keeps the newest rows, and hands every
     /// ended row to `log` (full = shed) for the request log.
-    /// `moved` is called after counters were looked at, for what is counted elsewhere.
+    /// `moved` is called after counters were looked at, for what is counted elsewhere; `ended` gets the ended rows too,
+    /// and must not wait.
     pub fn collect(
         self: &Arc<Self>,
         hub: Hub,
@@ -58,13 +59,17 @@ impl Metrics {
         tasks: &Tasks,
         log: mpsc::Sender<Vec<RequestRow>>,
         moved: impl Fn() + Send + Sync + 'static,
+        ended: impl Fn(&[RequestRow]) + Send + Sync + 'static,
     ) {
-        let moved = Box::new(moved);
+        let (moved, ended) = (Box::new(moved), Box::new(ended));
         let (metrics, rates) = (self.clone(), Rates::default());
-        let collector = Collector { metrics, hub, clock, log, moved, rates, unpublished: 0, unlogged: 0 };
+        let collector = Collector { metrics, hub, clock, log, moved, ended, rates, unpublished: 0, unlogged: 0 };
         tasks.spawn_until_end("traffic collector", collector.run());
     }
 }
+
+/// What gets the rows of requests that ended, besides the log.
+type Ended = Box<dyn Fn(&[RequestRow]) + Send + Sync>;
 
 struct Collector {
     metrics: Arc<Metrics>,
@@ -72,6 +77,7 @@ struct Collector {
     clock: Clock,
     log: mpsc::Sender<Vec<RequestRow>>,
     moved: Box<dyn Fn() + Send + Sync>,
+    ended: Ended,
     rates: Rates,
     /// Rows that consoles did not get, because there were too many.
     unpublished: u64,
@@ -134,6 +140,7 @@ impl Collector {
         self.keep(&rows);
         let count = rows.len();
         rows.retain(|row| row.progress != Progress::Running);
+        (self.ended)(&rows);
         if !rows.is_empty()
             && let Err(mpsc::error::TrySendError::Full(rows) | mpsc::error::TrySendError::Closed(rows)) =
                 self.log.try_send(rows)
@@ -262,7 +269,7 @@ mod tests {
         let hub = Hub::new();
         let tasks = Tasks::new();
         let (log, mut logged) = mpsc::channel(4);
-        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {});
+        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {}, |_rows| {});
         let mut console = hub.subscribe();
         let shard = metrics.shard(1);
         let stream = shard.stream_started();
@@ -295,7 +302,7 @@ mod tests {
         let hub = Hub::new();
         let tasks = Tasks::new();
         let (log, mut logged) = mpsc::channel(64);
-        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {});
+        metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {}, |_rows| {});
         let mut console = hub.subscribe();
         for id in 0..1000 {
             metrics.shard(0).row(row(id, ENDED), false);

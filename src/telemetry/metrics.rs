@@ -25,6 +25,7 @@ pub struct Metrics {
     pub(super) refused_connections: AtomicU64,
     pub(super) collected: super::collector::Collected,
     pub(super) used: UsedSinceStart,
+    traces: Arc<TraceCounts>,
 }
 
 /// The counters of one worker.
@@ -34,7 +35,33 @@ pub struct Shard {
     totals: Totals,
     rows: Mutex<Rows>,
     pub(super) usage: UsageMap,
+    traces: Arc<TraceCounts>,
     wake: Arc<Notify>,
+}
+
+/// What became of the traces of ended requests.
+#[derive(Debug, Default)]
+pub struct TraceCounts {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl TraceCounts {
+    /// The collector has so many more.
+    pub fn exported(&self, count: u64) {
+        self.exported.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// So many more are lost.
+    pub fn dropped(&self, count: u64) {
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many were exported, and how many dropped.
+    #[must_use]
+    pub fn sums(&self) -> (u64, u64) {
+        (self.exported.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -160,12 +187,14 @@ impl Metrics {
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
+        let traces = Arc::new(TraceCounts::default());
         let shard = || {
             Arc::new(Shard {
                 gauges: Gauges::default(),
                 totals: Totals::default(),
                 rows: Mutex::default(),
                 usage: UsageMap::default(),
+                traces: traces.clone(),
                 wake: wake.clone(),
             })
         };
@@ -174,6 +203,7 @@ impl Metrics {
             refused_connections: AtomicU64::new(0),
             collected: super::collector::Collected::default(),
             used: UsedSinceStart::default(),
+            traces,
         })
     }
 
@@ -181,6 +211,12 @@ impl Metrics {
     #[must_use]
     pub fn shard(&self, worker: usize) -> Arc<Shard> {
         self.shards[worker % self.shards.len()].clone()
+    }
+
+    /// What became of traces.
+    #[must_use]
+    pub fn traces(&self) -> &Arc<TraceCounts> {
+        &self.traces
     }
 
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
@@ -302,6 +338,8 @@ impl Shard {
             rows.waiting.push(row);
         } else {
             rows.dropped += 1;
+            // Whether it was to be recorded is not asked: a flood that is shed here is past counting exactly.
+            self.traces.dropped(u64::from(row.trace.is_some() && row.progress != Progress::Running));
         }
         drop(rows);
         // Only the first row after the collector has come wakes it: one wake-up for a whole batch.

@@ -37,4 +37,5 @@ pub mod request;
 pub mod secret;
 pub mod spread;
 pub mod text;
+pub mod trace;
 pub mod usage;

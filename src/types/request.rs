@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::UnixMillis;
 use super::ids::{EngineId, KeyId, RequestId};
 use super::text::mentions;
+use super::trace::RequestTrace;
 
 /// Where token counts come from (SPEC §3, accounting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -135,6 +136,9 @@ pub struct RequestRow {
     pub progress: Progress,
     /// Client program as it names itself; outside text, cut to 120 characters.
     pub user_agent: Option<String>,
+    /// How it is traced, while traces are exported; not stored.
+    #[serde(skip)]
+    pub trace: Option<Box<RequestTrace>>,
 }
 
 impl RequestRow {
@@ -204,6 +208,7 @@ impl RequestRow {
             stages: StageTimes::default(),
             progress: Progress::Running,
             user_agent: None,
+            trace: None,
         }
     }
 }

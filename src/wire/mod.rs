@@ -23,6 +23,7 @@ pub mod ollama_request;
 pub mod openai;
 mod openai_chunk;
 pub mod openai_tap;
+pub mod otlp;
 pub mod pivot;
 #[cfg(test)]
 mod properties;

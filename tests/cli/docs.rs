@@ -1,119 +1,82 @@
 //! Runs the code blocks of the documents (docs/documentation-policy.md): each document in a home of its own, block after
-//! block, with an engine that answers.
+//! block, with an engine that answers and a receiver of alerts.
 
-use std::os::unix::fs::symlink;
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use portable_pty::CommandBuilder;
+use serde_json::{Value, json};
 
-use crate::fake_engine::{FakeEngine, Reply, Script};
+use crate::documents::{self, Block, Mark, root};
+use crate::fake_engine::{Asked, FakeEngine, PATIENCE, Reply, Script};
 use crate::home::Home;
+use crate::terminal::Terminal;
 
-/// Documents whose blocks are marked, and so checked.
-const DOCUMENTS: [&str; 13] = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/audit-log.md",
-    "docs/benchmarks.md",
-    "docs/configuration.md",
-    "docs/documentation-policy.md",
-    "docs/egress.md",
-    "docs/firewall.md",
-    "docs/migration.md",
-    "docs/testing.md",
-    "docs/threat-model.md",
-    "docs/troubleshooting.md",
-];
 /// Models that the documents name.
 const MODELS: [&str; 2] = ["llama3.2:3b", "qwen3:8b"];
-
-/// A fenced block.
-#[derive(Debug, PartialEq, Eq)]
-struct Block {
-    line: usize,
-    language: String,
-    mark: Mark,
-    text: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Mark {
-    Run,
-    /// With the reason.
-    NoRun(String),
-    /// A drawing, which nobody runs.
-    Drawing,
-    None,
-}
-
-fn blocks(document: &str) -> Vec<Block> {
-    let mut found = Vec::new();
-    let mut open: Option<Block> = None;
-    for (number, line) in document.lines().enumerate() {
-        match (&mut open, line.trim_start().strip_prefix("```")) {
-            (Some(_), Some(_)) => found.extend(open.take()),
-            (Some(block), None) => block.text.push_str(&format!("{line}\n")),
-            (None, Some(info)) => {
-                let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
-                let mark = match (language, rest.trim()) {
-                    ("mermaid" | "text", _) => Mark::Drawing,
-                    (_, "run") => Mark::Run,
-                    (_, rest) => match rest.strip_prefix("norun:").map(str::trim) {
-                        Some(reason) if !reason.is_empty() => Mark::NoRun(reason.to_owned()),
-                        _ => Mark::None,
-                    },
-                };
-                open = Some(Block { line: number + 1, language: language.to_owned(), mark, text: String::new() });
-            }
-            (None, None) => {}
-        }
-    }
-    assert_eq!(open, None, "a block is not closed");
-    found
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(document: &str) -> Vec<Block> {
-    blocks(&std::fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}")))
-}
+/// Programs that others wrote and that documents call: what stands for them here.
+const STUBS: [(&str, &str); 2] = [
+    ("alert-by-mail", "#!/bin/sh\ncat >/dev/null\n"),
+    ("tailscale", "#!/bin/sh\nif [ \"$1\" = ip ]; then echo 127.0.0.1; fi\n"),
+];
+/// Typed where a block that is run on a terminal is asked for a passphrase.
+const PASSPHRASE: &str = "many words of a document";
 
 #[test]
-fn every_block_is_marked_and_most_are_run() {
+fn every_block_of_every_document_is_marked_and_most_are_run() {
     let (mut run, mut all) = (0, 0);
-    for document in DOCUMENTS {
-        for block in read(document) {
-            let line = block.line;
-            match block.mark {
-                Mark::Run => run += 1,
+    for document in documents::all() {
+        for Block { line, mark, text, .. } in documents::read(&document) {
+            match mark {
+                Mark::Run(_) => run += 1,
+                Mark::RunBy(file) => {
+                    run += 1;
+                    let by = std::fs::read_to_string(root().join(&file));
+                    let by = by.unwrap_or_else(|error| panic!("{document}:{line}: {file}: {error}"));
+                    let line_of_it = text.lines().next().unwrap_or_default().trim();
+                    let says_so = by.contains(&format!("\"{document}\"")) || by.contains(line_of_it);
+                    assert!(says_so, "{document}:{line}: {file} does not run it");
+                }
                 Mark::NoRun(_) => {}
                 Mark::Drawing => continue,
-                Mark::None => panic!("{document}:{line}: say `run`, or `norun: REASON`, after the language"),
+                Mark::None => {
+                    panic!("{document}:{line}: say `run`, `run-by FILE` or `norun: REASON` after the language")
+                }
             }
             all += 1;
         }
     }
-    assert!(all > 15, "the scan found only {all} blocks");
+    assert!(all > 50, "the scan found only {all} blocks");
     assert!(run * 100 >= all * 80, "{run} of {all} blocks are run; at least 80 % must be");
 }
 
 #[test]
 fn marks_are_read_as_the_policy_has_them() {
-    let found =
-        blocks("```sh run\na\n```\ntext\n```sh norun: takes an hour\nb\n```\n```json\n{}\n```\n```sh norun:\n```\n");
+    let found = documents::blocks(
+        "```sh run\na\n```\ntext\n```sh norun: takes an hour\nb\n```\n```json\n{}\n```\n```sh norun:\n```\n\
+         ```json run as alert\n{}\n```\n```nginx run-by tests/x.rs\n```\n```sh runs\n```\n```text\n```\n```\n```\n",
+    );
     let marks: Vec<_> = found.into_iter().map(|block| (block.line, block.mark)).collect();
-    let wanted = [(1, Mark::Run), (5, Mark::NoRun("takes an hour".into())), (8, Mark::None), (11, Mark::None)];
+    let wanted = [
+        (1, Mark::Run(String::new())),
+        (5, Mark::NoRun("takes an hour".into())),
+        (8, Mark::None),
+        (11, Mark::None),
+        (13, Mark::Run("as alert".into())),
+        (16, Mark::RunBy("tests/x.rs".into())),
+        (18, Mark::None),
+        (20, Mark::Drawing),
+        (22, Mark::None),
+    ];
     assert_eq!(marks, wanted);
 }
 
-/// An engine with the models of the documents, which says a few words.
+/// An engine with the models of the documents, which says a few words and takes alerts.
 fn engine() -> Script {
     let models: Vec<_> = MODELS.iter().map(|id| json!({"id": id, "object": "model", "owned_by": "test"})).collect();
-    let chunk = |delta: serde_json::Value, end: serde_json::Value| {
+    let chunk = |delta: Value, end: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": end});
         let chunk =
             json!({"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]});
@@ -135,6 +98,7 @@ fn engine() -> Script {
         .get("/v1/models", Reply::json(200, &json!({"object": "list", "data": models})))
         .post_when("/v1/chat/completions", |body| body["stream"] == true, Reply::stream(&pieces))
         .post("/v1/chat/completions", Reply::json(200, &whole))
+        .post("/flm", Reply::json(200, &json!({})))
 }
 
 /// A port that is free now: documents start the proxy without naming one.
@@ -144,42 +108,80 @@ fn free_port() -> u16 {
 }
 
 /// Where a document's blocks are run.
-struct Place {
+struct Place<'a> {
     home: Home,
     port: u16,
+    https_port: u16,
     programs: PathBuf,
     key: String,
+    engine: &'a FakeEngine,
 }
 
-impl Place {
-    fn new(engine: &FakeEngine) -> Self {
+impl<'a> Place<'a> {
+    fn new(engine: &'a FakeEngine) -> Self {
         let home = Home::new();
         let programs = home.path().join("programs");
         std::fs::create_dir(&programs).expect("a folder");
         symlink(env!("CARGO_BIN_EXE_flm"), programs.join("flm")).expect("links");
+        for (name, text) in STUBS {
+            std::fs::write(programs.join(name), text).expect("writes");
+            std::fs::set_permissions(programs.join(name), PermissionsExt::from_mode(0o755)).expect("sets the mode");
+        }
         // What documents name by a path within the repository.
         symlink(root().join("tests"), home.path().join("tests")).expect("links");
         home.answer(&["engines", "add", "--kind", "openai", "--id", "ollama", "--url", &engine.url()]);
         let key = home.create_key("documents");
-        Self { home, port: free_port(), programs, key }
+        Self { home, port: free_port(), https_port: free_port(), programs, key, engine }
+    }
+
+    /// A block with what is here in place of what stands for it in documents.
+    fn put_in(&self, text: &str) -> String {
+        let mut text = text
+            .replace("8484", &self.port.to_string())
+            .replace("8485", &self.https_port.to_string())
+            .replace("/usr/local/bin/alert-by-mail", self.programs.join("alert-by-mail").to_str().expect("UTF-8"))
+            .replace("--url https://alerts.example.org", &format!("--private --url {}", self.engine.url()));
+        if text.contains("/mnt/usb") {
+            let stick = self.home.path().join("usb");
+            std::fs::create_dir_all(&stick).expect("a folder");
+            text = text.replace("/mnt/usb", stick.to_str().expect("UTF-8"));
+        }
+        if text.contains("Ab12Cd34") {
+            text = text.replace("Ab12Cd34", &self.key[4..12]);
+        }
+        let backup = "~/.local/share/flm/backups/flm-20260131-031500Z-daily";
+        if text.contains(backup) {
+            let listed = self.home.answer(&["security", "backup", "list"]);
+            let path = listed["backups"][0]["path"].as_str().unwrap_or_else(|| panic!("a backup in {listed}"));
+            text = text.replace(backup, path);
+        }
+        // What follows goes on until somebody ends it; that it still runs after a moment is what is wanted.
+        let follow = |line: &str| {
+            if !line.contains("--follow") {
+                return format!("{line}\n");
+            }
+            format!("if timeout 1 {line}\nthen false; else [ $? = 124 ]; fi\n")
+        };
+        text.lines().map(follow).collect()
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let flm = self.home.flm(&[]);
+        let given = flm.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
+        let mut all: Vec<_> = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        all.retain(|(name, _)| name != "PATH");
+        all.push(("PATH".to_owned(), format!("{}:/usr/bin:/bin", self.programs.display())));
+        all.push(("FLM_PROXY_PORT".to_owned(), self.port.to_string()));
+        all.push(("FLM_PROXY_HTTPS_PORT".to_owned(), self.https_port.to_string()));
+        all.push(("FLM_KEY".to_owned(), self.key.clone()));
+        all
     }
 
     fn shell(&self, text: &str) -> Result<(), String> {
-        let text = text.replace("8484", &self.port.to_string());
-        let mut command = Command::new("/bin/sh");
-        let flm = self.home.flm(&[]);
-        command.env_clear();
-        for (name, value) in flm.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
-        let path = format!("{}:/usr/bin:/bin", self.programs.display());
-        let output = command
-            .args(["-euc", &text])
-            .env("PATH", path)
-            .env("FLM_PROXY_PORT", self.port.to_string())
-            .env("FLM_KEY", &self.key)
+        let output = Command::new("/bin/sh")
+            .args(["-euc", &self.put_in(text)])
+            .env_clear()
+            .envs(self.environment())
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .output()
@@ -191,23 +193,137 @@ impl Place {
         Err(format!("{}\n{out}{err}", output.status))
     }
 
-    fn run(&self, block: &Block) -> Result<(), String> {
-        match block.language.as_str() {
+    /// The same where somebody sits who types the passphrase that is asked for.
+    fn on_a_terminal(&self, text: &str) -> Result<(), String> {
+        let mut command = CommandBuilder::new("/bin/sh");
+        command.args(["-euc", &format!("{}\necho the-end", self.put_in(text))]);
+        command.env_clear();
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        command.cwd(self.home.path());
+        let mut terminal = Terminal::start(command, 100, 40);
+        const QUESTIONS: [(&str, &str); 4] =
+            [("home: ", PASSPHRASE), ("key: ", PASSPHRASE), ("again: ", PASSPHRASE), ("[y/N] ", "y")];
+        let mut answered = 0;
+        loop {
+            let question = |text: &str| QUESTIONS.into_iter().find(|(question, _)| text.ends_with(question));
+            let ready = |text: &str| text.len() > answered && question(text).is_some();
+            let ended = |text: &str| text.contains("the-end") || text.contains("error:");
+            let received = || String::from_utf8_lossy(&terminal.screen().received).into_owned();
+            terminal.wait_until("a question or the end", PATIENCE * 6, |screen| {
+                let text = String::from_utf8_lossy(&screen.received);
+                ready(&text) || ended(&text)
+            });
+            let text = received();
+            if ended(&text) {
+                let status = terminal.wait_until_ended(PATIENCE);
+                return if status.success() { Ok(()) } else { Err(text) };
+            }
+            answered = text.len();
+            terminal.send(&format!("{}\r", question(&text).map(|(_, answer)| answer).unwrap_or_default()));
+        }
+    }
+
+    /// A message that a channel of its own got, and what signs it.
+    fn alert(&self) -> (String, Asked) {
+        let url = format!("{}/flm", self.engine.url());
+        let added = self.home.answer(&[
+            "alerts",
+            "add",
+            "webhook",
+            "--id",
+            "documents",
+            "--private",
+            "--url",
+            &url,
+            "--severity",
+            "low",
+        ]);
+        self.home.answer(&["alerts", "test", "documents"]);
+        self.home.answer(&["alerts", "remove", "documents"]);
+        let seen = self.engine.seen();
+        let asked = seen.asked.iter().rev().find(|asked| asked.json()["channel"] == "documents").expect("it came");
+        (added["secret"].as_str().unwrap_or_else(|| panic!("a secret in {added}")).to_owned(), asked.clone())
+    }
+
+    fn python(&self, text: &str) -> Result<(), String> {
+        let (secret, asked) = self.alert();
+        let headers: serde_json::Map<_, _> = asked
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()))
+            .collect();
+        let check = format!(
+            "import json\nheaders, body, seen = json.loads({headers:?}), {body:?}.encode(), set()\n\
+             assert not is_genuine({secret:?} + 'x', headers, body, seen), 'another secret'\n\
+             assert not is_genuine({secret:?}, headers, body + b' ', seen), 'another body'\n\
+             assert is_genuine({secret:?}, headers, body, seen), 'the real one'\n\
+             assert not is_genuine({secret:?}, headers, body, seen), 'a second time'\n",
+            headers = Value::from(headers).to_string(),
+            body = String::from_utf8_lossy(&asked.body),
+        );
+        let output = Command::new("/usr/bin/python3").args(["-c", &format!("{text}\n{check}")]).output();
+        let output = output.map_err(|error| error.to_string())?;
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    fn run(&self, block: &Block, more: &str) -> Result<(), String> {
+        match (block.language.as_str(), more) {
             // A daemon that has just begun has not asked its engine yet; a reader types slower than that.
-            "sh" => self.shell(&format!("flm models refresh >/dev/null\n{}", block.text)),
-            "json" => {
+            ("sh", "") => self.shell(&format!("flm models refresh >/dev/null\n{}", block.text)),
+            ("sh", "on a terminal") => self.on_a_terminal(&block.text),
+            ("python", "as receiver") => self.python(&block.text),
+            ("json", "as alert") => {
+                let shown: Value = serde_json::from_str(&block.text).map_err(|error| error.to_string())?;
+                let (shown, sent) = (fields(&shown, ""), fields(&self.alert().1.json(), ""));
+                // Of an event, a document shows what its reader needs.
+                let missing: Vec<_> = sent.difference(&shown).filter(|name| !name.contains("quoted/")).collect();
+                let invented: Vec<_> =
+                    shown.difference(&sent).filter(|name| !name.ends_with("quoted//address")).collect();
+                if missing.is_empty() && invented.is_empty() {
+                    return Ok(());
+                }
+                Err(format!("not shown: {missing:?}; never sent: {invented:?}"))
+            }
+            ("json", "") => {
                 std::fs::write(self.home.path().join("block.json"), &block.text).map_err(|error| error.to_string())?;
                 self.shell("flm security policy validate --json block.json")
             }
-            "toml" => {
+            ("toml", "") => {
                 let file = self.home.path().join("flm.toml");
                 std::fs::write(&file, &block.text).map_err(|error| error.to_string())?;
                 let outcome = self.shell("flm config list");
                 std::fs::remove_file(&file).map_err(|error| error.to_string())?;
                 outcome
             }
-            other => Err(format!("nothing here runs a block of {other:?}: mark it norun, with the reason")),
+            (other, more) => {
+                Err(format!("nothing here runs a block of {other:?} {more}: mark it norun, with the reason"))
+            }
         }
+    }
+}
+
+/// Whether a document stops the proxy, or asks it about certificates, before it says how to start it.
+fn takes_a_running_proxy_for_granted(blocks: &[Block]) -> bool {
+    let run = blocks.iter().filter(|block| matches!(block.mark, Mark::Run(_)));
+    let text: String = run.map(|block| block.text.as_str()).collect();
+    let first = |words: &str| text.find(words).unwrap_or(usize::MAX);
+    first("flm proxy stop").min(first("flm security certificate")) < first("flm proxy start")
+}
+
+/// Every field's name with those that it is in.
+fn fields(value: &Value, within: &str) -> BTreeSet<String> {
+    match value {
+        Value::Object(object) => {
+            let inner = object.iter().flat_map(|(name, value)| {
+                let name = format!("{within}/{name}");
+                std::iter::once(name.clone()).chain(fields(value, &name)).collect::<Vec<_>>()
+            });
+            inner.collect()
+        }
+        Value::Array(items) => items.iter().flat_map(|item| fields(item, &format!("{within}/"))).collect(),
+        _ => BTreeSet::new(),
     }
 }
 
@@ -216,17 +332,28 @@ fn blocks_that_are_marked_so_run() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let engine = runtime.block_on(FakeEngine::start(engine()));
-    let curl = Path::new("/usr/bin/curl").exists();
+    // A machine without them can still build and test FLM.
+    let missing: Vec<_> =
+        ["curl", "python3"].into_iter().filter(|program| !Path::new("/usr/bin").join(program).exists()).collect();
     let mut faults = Vec::new();
-    for document in DOCUMENTS {
+    for document in documents::all() {
+        let blocks = documents::read(&document);
+        if !blocks.iter().any(|block| matches!(block.mark, Mark::Run(_))) {
+            continue;
+        }
         let place = Place::new(&engine);
-        for block in read(document) {
-            // A machine without curl can still build and test FLM.
-            let lacking = block.text.contains("curl ") && !curl;
-            if block.mark != Mark::Run || lacking {
+        if takes_a_running_proxy_for_granted(&blocks) {
+            place.shell("flm proxy start").expect("starts");
+        }
+        for block in blocks {
+            let Mark::Run(more) = &block.mark else { continue };
+            let needs = |program: &str| {
+                block.text.contains(&format!("{program} ")) || block.language == "python" && program == "python3"
+            };
+            if missing.iter().any(|program| needs(program)) {
                 continue;
             }
-            if let Err(why) = place.run(&block) {
+            if let Err(why) = place.run(&block, more) {
                 faults.push(format!("{document}:{}:\n{}{why}", block.line, block.text));
             }
         }
@@ -237,14 +364,8 @@ fn blocks_that_are_marked_so_run() {
 #[test]
 fn links_within_the_repository_lead_somewhere() {
     let mut dead = Vec::new();
-    let mut files: Vec<PathBuf> =
-        vec![root().join("README.md"), root().join("CONTRIBUTING.md"), root().join("CHANGELOG.md")];
-    for folder in ["docs", "docs/adr"] {
-        let entries = std::fs::read_dir(root().join(folder)).expect("lists").map(|entry| entry.expect("entry").path());
-        files.extend(entries.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
-    }
     let mut count = 0;
-    for file in files {
+    for file in documents::files() {
         let text = std::fs::read_to_string(&file).expect("reads");
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = target.split('#').next().unwrap_or_default();

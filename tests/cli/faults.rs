@@ -1,6 +1,9 @@
 //! What goes wrong on a machine: each a clear message, the right exit code, and nothing lost.
 
-use crate::home::Home;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use crate::home::{Home, PATIENCE, wait_until};
 use crate::run;
 
 #[test]
@@ -93,4 +96,77 @@ fn errors_for_people_go_to_stderr_with_a_hint() {
     let ended = run(&home, &["proxy", "status", "--format", "text"]);
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
     assert_eq!(ended.err, "error: no proxy runs for this home\n\nhint: start it with: flm proxy start\n");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_no_success() {
+    let home = Home::new();
+    for (arguments, code) in [
+        (&["config", "list"][..], 2),
+        (&["config", "list", "--format", "text"], 2),
+        (&["version"], 2),
+        (&["completions", "bash"], 2),
+        (&["man"], 2),
+        (&["--help"], 2),
+        (&["engines", "remove", "nobody"], 1),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the full device");
+        let output = home.flm(arguments).stdout(full).output().expect("runs flm");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+        assert!(told.contains("could not be written to standard output"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn what_follows_ends_quietly_when_its_reader_leaves() {
+    let home = Home::new();
+    home.start_proxy();
+    home.create_key("first");
+    for arguments in [
+        &["security", "events", "--follow"][..],
+        &["security", "audit-logs", "list", "--follow"],
+        &["logs", "--follow"],
+    ] {
+        let mut child = home.flm(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("reads");
+        assert!(first.starts_with('{'), "{arguments:?}: {first:?}");
+        let mut number = 0;
+        wait_until("it ends when it has more to tell", PATIENCE, || {
+            number += 1;
+            home.create_key(&format!("{} {number}", arguments.join(" ")));
+            home.answer(&["proxy", "reload"]);
+            child.try_wait().expect("asks").is_some()
+        });
+        let output = child.wait_with_output().expect("ended");
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_is_refused_before_memory_is_full() {
+    let home = Home::new();
+    for arguments in [
+        &["security", "policy", "validate", "--json", "/dev/zero"][..],
+        &["api", "prompts", "set", "--api-id", "chat.completions", "--file", "/dev/zero"],
+    ] {
+        let ended = run(&home, arguments);
+        assert_eq!((ended.code, ended.error()["code"].as_str()), (2, Some("IO_ERROR")), "{arguments:?}: {}", ended.out);
+        assert!(ended.out.contains("more than 64 MiB"), "{}", ended.out);
+    }
+}
+
+#[test]
+fn a_wrong_argument_cannot_steer_the_terminal_that_is_told_of_it() {
+    let home = Home::new();
+    let hostile = "\u{202e}\x1b[31m\rx";
+    for arguments in [&["engines", hostile][..], &["config", "get", "a", hostile], &["api-keys", "show", hostile]] {
+        for format in ["json", "text"] {
+            let ended = run(&home, &[arguments, &["--format", format]].concat());
+            let told = ended.out + &ended.err;
+            assert_eq!(ended.code, 1, "{told:?}");
+            assert!(!told.contains(['\u{202e}', '\x1b', '\r']) && told.contains("u{202e}"), "{told:?}");
+        }
+    }
 }

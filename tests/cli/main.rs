@@ -6,6 +6,9 @@
     reason = "a test ends by panicking, and waits by the real clock"
 )]
 
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/documents.rs"]
+mod documents;
 #[path = "../support/driven_engine.rs"]
 mod engine;
 #[expect(dead_code, reason = "other test binaries use the rest")]
@@ -28,11 +31,13 @@ mod terminal;
 mod acme;
 mod alerts;
 mod aliases;
+mod answers;
 mod audit;
 mod authority;
 mod backup;
 mod captures;
 mod chat;
+mod colour;
 mod docs;
 mod doctor;
 mod egress;
@@ -51,6 +56,7 @@ mod profiles;
 mod settings;
 mod streams;
 mod tls;
+mod traces;
 mod usage;
 
 use serde_json::Value;

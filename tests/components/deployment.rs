@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 use crate::home::{PATIENCE, wait_until};
 use crate::stream::ChatStream;
-use crate::{LONG_MODEL, Stage, free_port};
+use crate::{LONG_MODEL, Stage, documents, free_port};
+
+const THIS: &str = "tests/components/deployment.rs";
+const RECIPES: &str = "docs/deployment.md";
 
 /// A server with the recipe, once with TLS and once without; ended on drop.
 struct Front {
@@ -20,18 +23,9 @@ struct Front {
     plain: u16,
 }
 
-/// The block of docs/deployment.md below a heading.
-fn recipe(heading: &str) -> String {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deployment.md")).expect("the recipes");
-    let section = text.split(&format!("\n## {heading}\n")).nth(1).expect("the recipe");
-    let block = section.split("```").nth(1).expect("its block");
-    block.split_once('\n').expect("a language").1.to_owned()
-}
-
 impl Front {
     fn nginx(flm: &str) -> Self {
-        let recipe = recipe("nginx");
+        let recipe = documents::run_by(THIS, RECIPES, "listen 443 ssl");
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
         let (chain, key) = (path("chain.pem"), path("key.pem"));
@@ -74,7 +68,7 @@ impl Front {
 
     /// With a certificate of its own authority, since nobody in the world vouches for the name.
     fn caddy(flm: &str) -> Self {
-        let recipe = recipe("Caddy");
+        let recipe = documents::run_by(THIS, RECIPES, "reverse_proxy");
         let folder = tempfile::tempdir().expect("a folder");
         let (tls, plain) = (free_port(), free_port());
         let site = |name: &str| {

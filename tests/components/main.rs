@@ -10,6 +10,11 @@ mod authority;
 mod connect;
 mod deployment;
 mod dialects;
+#[path = "documents.rs"]
+mod document_blocks;
+#[expect(dead_code, reason = "other test binaries use the rest")]
+#[path = "../support/documents.rs"]
+mod documents;
 mod egress;
 #[expect(dead_code, reason = "other test binaries use the rest")]
 #[path = "../support/engine_scripts.rs"]

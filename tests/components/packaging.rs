@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::documents;
+
+const THIS: &str = "tests/components/packaging.rs";
+
 /// How exposed the system unit may be, by systemd-analyze: 0 is best, 10 worst, below 2.5 is "OK".
 const EXPOSURE_MAX: f64 = 1.8;
 
@@ -62,6 +66,7 @@ impl Machine {
 
     /// Runs a shell script in it, step by step; the first that fails ends it.
     pub(crate) fn shell(&self, script: &str) -> Output {
+        let script = script.replace('\'', "'\\''");
         let folder = self.folder.path().display();
         // A file system in memory carries the layer: an overlay over itself is none.
         let enter = format!(
@@ -433,6 +438,14 @@ fn a_release_verifies_and_one_changed_byte_of_anything_does_not() {
             .success()
     };
     assert!(verifies() && sums());
+    // As docs/installation.md says it.
+    let block = |words| documents::run_by(THIS, "docs/installation.md", words);
+    let by_the_document = |block: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", block]).current_dir(output.path()).env("GNUPGHOME", theirs.folder.path());
+        succeed(&mut shell)
+    };
+    assert_eq!(by_the_document(&block("gpg --verify")).matches(": OK").count(), 2, "archive and package");
     let mut changed = 0;
     for entry in std::fs::read_dir(output.path()).expect("lists").flatten() {
         let path = entry.path();
@@ -455,7 +468,18 @@ fn a_release_verifies_and_one_changed_byte_of_anything_does_not() {
     let status = run(nobody.gpg(&["--verify", "SHA256SUMS.asc", "SHA256SUMS"]).current_dir(output.path())).status;
     assert!(!status.success());
 
-    // The archive installs by itself.
+    // The archive installs by itself, and what it installed is removed, on a machine that nobody misses.
+    let machine = Machine::new();
+    for entry in std::fs::read_dir(output.path()).expect("lists").flatten() {
+        machine.bring(&entry.path(), &entry.file_name().to_string_lossy());
+    }
+    let arch = format!("linux-{}", std::env::consts::ARCH);
+    let blocks = [block("tar -xzf"), "command -v flm; echo == installed".to_owned(), block("scripts/uninstall.sh")];
+    let blocks = blocks.join("\n").replace("linux-x86_64", &arch);
+    let begin = "export HOME=/root; sudo() { \"$@\"; }; cd /incoming; useradd --system flm || true";
+    let told = machine.shell(&format!("{begin}\n{blocks}\n! command -v flm; echo == done"));
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success() && out.contains("/usr/local/bin/flm") && out.contains("== done"), "{out}{err}");
     let unpacked = tempfile::tempdir().expect("a folder");
     let archive = std::fs::read_dir(output.path()).expect("lists").flatten().map(|entry| entry.path());
     let archive = archive.into_iter().find(|path| path.extension().is_some_and(|ext| ext == "gz")).expect("an archive");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::home::{Home, wait_until};
-use crate::{engine_scripts, fake_engine::FakeEngine, free_port, get};
+use crate::{documents, engine_scripts, fake_engine::FakeEngine, free_port, get};
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/monitoring/flm-alerts.yml");
 const DASHBOARD: &str = include_str!("../../assets/monitoring/flm-dashboard.json");
@@ -35,10 +35,9 @@ impl Prometheus {
         let data = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let config = data.path().join("prometheus.yml");
-        let text = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [\"{RULES}\"]\n\
-             scrape_configs:\n  - job_name: flm\n    static_configs: [{{targets: [\"{target}\"]}}]\n"
-        );
+        let block = documents::run_by("tests/components/prometheus.rs", "docs/monitoring.md", "# prometheus.yml");
+        let block = block.replace("flm-alerts.yml", RULES).replace("127.0.0.1:8484", target);
+        let text = format!("global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n{block}");
         std::fs::write(&config, text).expect("writes");
         promtool(&["check", "config", config.to_str().expect("UTF-8")]);
         let child = Command::new("prometheus")

@@ -577,6 +577,7 @@ pub(crate) fn request(number: u128, seconds: u64) -> RequestRow {
         },
         progress: Progress::Ended { end: RequestEnd::Completed, took_us: 2_412_000 },
         user_agent: Some("OpenAI/Python 2.6.1".to_owned()),
+        trace: None,
     }
 }
 

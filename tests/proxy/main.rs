@@ -170,7 +170,7 @@ impl Proxy {
         let hub = Hub::new();
         // Nobody reads the log here.
         let (log, _) = tokio::sync::mpsc::channel(1);
-        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {});
+        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {}, |_rows| {});
         let (audit, audited) = Sink::collecting();
         let (captures, captured) = CaptureLane::new();
         let shared = Arc::new(ProxyShared {
