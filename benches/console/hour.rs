@@ -102,6 +102,7 @@ fn event(number: u64, at: UnixMillis) -> LiveEvent {
             stages: StageTimes::default(),
             progress: Progress::Ended { end: RequestEnd::Completed, took_us: 900 },
             user_agent: Some("bench".to_owned()),
+            trace: None,
         })),
     }
 }

@@ -121,5 +121,6 @@ fn request(number: u64, at: UnixMillis) -> RequestRow {
         stages: StageTimes { first_token: Some(900), ..StageTimes::default() },
         progress: Progress::Ended { end: RequestEnd::Completed, took_us: 1_000 + number * 7_919 % 90_000 },
         user_agent: None,
+        trace: None,
     }
 }

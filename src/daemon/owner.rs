@@ -124,7 +124,7 @@ impl Owner {
         // Before threads are started, since it may fail. Whoever connects is answered when everything runs.
         let listener = control_server::bind(&paths)?;
         let count = worker_count(settings.get(table::PROXY_WORKERS));
-        let (shared, ended) = share(&context, count).await?;
+        let (shared, captured) = share(&context, count).await?;
         let (workers, threads) = WorkerThreads::start(count, &shared).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("the system gives no threads for workers: {error}"))
                 .hint("raise the limit on processes (ulimit -u), or set proxy.workers to a smaller number")
@@ -166,12 +166,12 @@ impl Owner {
         let registry = context.registry.clone();
         let load = move || registry.publish_load();
         let (offer, traced) = traces::Offer::new(shared.metrics.traces().clone());
-        let ended = move |rows: &[RequestRow]| offer.offer(rows);
-        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load, ended);
+        let sampled = move |rows: &[RequestRow]| offer.offer(rows);
+        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load, sampled);
         let (counts, ending) = (shared.metrics.traces().clone(), log.ending().clone());
         log.spawn("traces", traces::export(context.clone(), traced, counts, ending));
         log.spawn("request log", keeper::log_requests(context.clone(), queue));
-        log.spawn("captures", keeper::store_captures(context.clone(), ended, log.ending().clone()));
+        log.spawn("captures", keeper::store_captures(context.clone(), captured, log.ending().clone()));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("guard's decisions", keeper::store_decisions(context.clone()));
         background.spawn_until_end("firewall", keeper::note_firewall(context.clone()));
