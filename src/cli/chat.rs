@@ -32,7 +32,7 @@ pub(super) struct ChatArguments {
     /// What the model is told before the question
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// A picture that belongs to it: PNG, JPEG, GIF or WebP; may be given again
+    /// A picture that belongs to it: PNG, JPEG or WebP; may be given again
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
     /// The URL of a picture, fetched by FLM when `media.fetch_remote` allows it; may be given again
@@ -179,9 +179,8 @@ fn picture(file: &Path) -> Outcome<String> {
     let kind = match content.as_slice() {
         [0x89, b'P', b'N', b'G', ..] => "png",
         [0xff, 0xd8, 0xff, ..] => "jpeg",
-        [b'G', b'I', b'F', b'8', ..] => "gif",
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "webp",
-        _ => return Err(no_media(file, "a PNG, JPEG, GIF or WebP picture")),
+        _ => return Err(no_media(file, "a PNG, JPEG or WebP picture")),
     };
     Ok(format!("data:image/{kind};base64,{}", Base64::encode_string(&content)))
 }

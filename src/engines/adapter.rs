@@ -43,8 +43,19 @@ pub struct AdapterInfo {
     pub capabilities: &'static [Capability],
     /// Its words for what a model profile sets (SPEC §8.2).
     pub parameters: ParameterWords,
+    /// What it makes of a request without a message.
+    pub empty_requests: EmptyRequests,
     /// What pass-through may reach of its own API; everything else is refused (SPEC §4.1).
     pub own_routes: &'static [OwnRoute],
+}
+
+/// What an engine makes of a request without a message, which Ollama's clients send to have a model loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmptyRequests {
+    /// It loads the model, or unloads it.
+    Load,
+    /// Nothing that was meant: FLM has it load the model, where it can.
+    Nothing,
 }
 
 /// An engine's words for the parameters of a model profile that are not the same everywhere (ENGINES.md §4).

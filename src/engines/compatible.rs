@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::engines::adapter::{
@@ -28,7 +29,7 @@ use crate::wire::json_body::{Edit, JsonBody, json_string};
 use crate::wire::ollama_client_request::carries_option;
 use crate::wire::openai::{self, Document};
 use crate::wire::openai_tap::{Tap, UsageForClient};
-use crate::wire::pivot::{Extras, OllamaNative, Thinking};
+use crate::wire::pivot::{Extras, OllamaNative, Thinking, Work};
 
 /// Whether an engine can give several answers to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(super) enum Choices {
 pub(super) enum Strictness {
     /// Takes or ignores every field.
     Lenient,
+    /// llama.cpp: an object as `tool_choice` counts as `auto` (seen with build 11434).
+    LlamaCpp,
     /// LM Studio: `response_format` of type `json_object` and an object as `tool_choice` are errors.
     LmStudio,
 }
@@ -146,6 +149,9 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
         if let Some(messages) = body.raw("messages").and_then(openai::messages_with_reasoning) {
             edits.push(Edit::Set("messages", Cow::Owned(messages)));
         }
+        if dialect.strictness != Strictness::Lenient {
+            named_tool_edits(dialect.info.title, body, &mut edits);
+        }
         if dialect.strictness == Strictness::LmStudio {
             lmstudio_edits(body, &mut edits);
         }
@@ -240,10 +246,9 @@ fn ollama_edits<'a>(
     body: &'a JsonBody,
     edits: &mut Vec<Edit<'a>>,
 ) -> Result<(), PrepareError> {
-    let no_words = body.raw("messages").or_else(|| body.raw("prompt")).or_else(|| body.raw("input"));
-    if matches!(no_words, Some("[]" | "\"\"")) && body.raw("suffix").is_none() {
+    if native.work != Work::Answer {
         return Err(PrepareError::NotOffered(format!(
-            "{} loads its models by itself; a request without a message has nothing to do there",
+            "{} keeps its models as its operator wants: a request cannot unload one",
             info.title
         )));
     }
@@ -296,7 +301,28 @@ pub(super) fn template_value<'a>(
     Ok(())
 }
 
-/// LM Studio takes `json_schema` and `text` only, and `tool_choice` only as a string (ENGINES.md §4).
+/// An engine that takes `tool_choice` only as a word gets the one tool that was named, and must use it.
+fn named_tool_edits<'a>(title: &str, body: &'a JsonBody, edits: &mut Vec<Edit<'a>>) {
+    let Some(choice) = body.raw("tool_choice").filter(|raw| raw.starts_with('{')) else { return };
+    let name_of = |raw: &str| {
+        let value: Value = serde_json::from_str(raw).ok()?;
+        Some(value.pointer("/function/name")?.as_str()?.to_owned())
+    };
+    let tools: Vec<&RawValue> = body.raw("tools").and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
+    let named = name_of(choice).and_then(|name| {
+        let mut tools = tools.iter().map(|tool| tool.get());
+        tools.find(|tool| name_of(tool).as_deref() == Some(&*name))
+    });
+    if let Some(tool) = named {
+        edits.push(Edit::Set("tools", Cow::Owned(format!("[{tool}]"))));
+        edits.push(Edit::Set("tool_choice", Cow::Borrowed("\"required\"")));
+    } else {
+        warn_dropped(title, &["tool_choice".to_owned()]);
+        edits.push(Edit::Remove("tool_choice"));
+    }
+}
+
+/// LM Studio takes `json_schema` and `text` only (ENGINES.md §4).
 fn lmstudio_edits(body: &JsonBody, edits: &mut Vec<Edit<'_>>) {
     let json_object = body
         .raw("response_format")
@@ -305,10 +331,6 @@ fn lmstudio_edits(body: &JsonBody, edits: &mut Vec<Edit<'_>>) {
     if json_object {
         let any_object = r#"{"type":"json_schema","json_schema":{"name":"json_object","schema":{"type":"object"}}}"#;
         edits.push(Edit::Set("response_format", Cow::Borrowed(any_object)));
-    }
-    if body.raw("tool_choice").is_some_and(|raw| raw.starts_with('{')) {
-        warn_dropped("LM Studio", &["tool_choice".to_owned()]);
-        edits.push(Edit::Remove("tool_choice"));
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock
         .filter(|adapter| only.is_none_or(|kind| adapter.info().kind == *kind))
         .collect();
     let mut asked: FuturesUnordered<_> =
-        world.places(&adapters).into_iter().map(|place| ask(place, &adapters, pool)).collect();
+        world.places(&adapters).into_iter().map(|place| ask(place, &adapters, pool, clock)).collect();
     let mut found: Vec<(Place, DetectedEngine)> = Vec::new();
     let collect = async {
         while let Some(answer) = asked.next().await {
@@ -71,7 +71,12 @@ pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock
 }
 
 /// Asks one place who it is: the expected engine first, then the others, until one recognises itself.
-async fn ask(place: Place, adapters: &[&'static dyn Adapter], pool: &Pool) -> Option<(Place, DetectedEngine)> {
+async fn ask(
+    place: Place,
+    adapters: &[&'static dyn Adapter],
+    pool: &Pool,
+    clock: &Clock,
+) -> Option<(Place, DetectedEngine)> {
     let url = format!("http://{}:{}", url_host(place.address), place.port);
     let upstream = Upstream::parse(&url).ok()?;
     let session = Session { pool, upstream: &upstream, api_key: None, deadline: QUESTION_LIMIT };
@@ -80,7 +85,7 @@ async fn ask(place: Place, adapters: &[&'static dyn Adapter], pool: &Pool) -> Op
     for adapter in expected.chain(others) {
         match adapter.identify(session).await {
             Ok(Some(identity)) => {
-                let engine = describe(*adapter, session, identity, url, &place).await;
+                let engine = describe(*adapter, session, identity, url, &place, clock).await;
                 return Some((place, engine));
             }
             Ok(None) => {}
@@ -98,20 +103,21 @@ async fn describe(
     identity: Identity,
     url: String,
     place: &Place,
+    clock: &Clock,
 ) -> DetectedEngine {
-    let (mut models, mut state) = (0, EngineState::Unchecked);
-    if identity.locked {
-        let reason = "it wants an API key: name its variable with --api-key-env".to_owned();
-        state = EngineState::ErrorApi { reason };
-    } else {
-        match adapter.models(session).await {
-            Ok(list) => models = u32::try_from(list.len()).unwrap_or(u32::MAX),
-            Err(EngineError::Busy { reason, .. }) => {
-                state = EngineState::RunningDegraded { latency_ms: 0, reason };
-            }
-            Err(fault) => state = EngineState::ErrorApi { reason: escape(&fault.to_string()).into_owned() },
+    let begin = clock.monotonic();
+    let listed = if identity.locked { None } else { Some(adapter.models(session).await) };
+    let took = clock.monotonic().saturating_duration_since(begin);
+    let latency_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+    let (models, state) = match listed {
+        None => {
+            let reason = "it wants an API key: name its variable with --api-key-env".to_owned();
+            (0, EngineState::ErrorApi { reason })
         }
-    }
+        Some(Ok(list)) => (u32::try_from(list.len()).unwrap_or(u32::MAX), EngineState::RunningHealthy { latency_ms }),
+        Some(Err(EngineError::Busy { reason, .. })) => (0, EngineState::RunningDegraded { latency_ms, reason }),
+        Some(Err(fault)) => (0, EngineState::ErrorApi { reason: escape(&fault.to_string()).into_owned() }),
+    };
     DetectedEngine {
         kind: adapter.info().kind.clone(),
         url: Some(url),

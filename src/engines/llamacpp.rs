@@ -9,8 +9,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
-    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, Delivery, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest,
+    Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::ask::path_segment;
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
@@ -50,6 +50,7 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    empty_requests: EmptyRequests::Nothing,
     own_routes: OWN_ROUTES,
 };
 
@@ -86,7 +87,7 @@ static OWN_ROUTES: &[OwnRoute] = &[
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::Many,
-    strictness: Strictness::Lenient,
+    strictness: Strictness::LlamaCpp,
     words,
     lacks: &[InferenceRoute::Translations],
     // It reads the texts of a form as strings, and then refuses numbers that it does not know to be some.

@@ -9,8 +9,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, ModelSlots,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
+    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::ask::{Answer, path_segment};
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
@@ -45,6 +45,7 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    empty_requests: EmptyRequests::Nothing,
     own_routes: OWN_ROUTES,
 };
 

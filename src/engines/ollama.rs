@@ -11,8 +11,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EngineError, EngineFault, EngineModel,
-    EngineRequest, Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EmptyRequests, EngineError, EngineFault,
+    EngineModel, EngineRequest, Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -51,6 +51,7 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: Some("num_ctx"),
         own: OwnParameters::Options,
     },
+    empty_requests: EmptyRequests::Load,
     own_routes: OWN_ROUTES,
 };
 

@@ -6,8 +6,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, EngineError, EngineFault, EngineModel, EngineRequest, Identity, ModelSlots,
-    OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
+    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -38,6 +38,7 @@ static INFO: AdapterInfo = AdapterInfo {
         Capability::Rerank,
     ],
     parameters: ParameterWords { repeat_penalty: None, context_length: None, own: OwnParameters::TopLevel },
+    empty_requests: EmptyRequests::Nothing,
     own_routes: OWN_ROUTES,
 };
 

@@ -8,8 +8,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::engines::adapter::{
-    Adapter, AdapterInfo, BoxFuture, Delivery, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
-    ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
+    Adapter, AdapterInfo, BoxFuture, Delivery, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest,
+    Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::compatible::{self, Choices, Dialect, Strictness};
 use crate::engines::fault;
@@ -46,6 +46,7 @@ static INFO: AdapterInfo = AdapterInfo {
         context_length: None,
         own: OwnParameters::TopLevel,
     },
+    empty_requests: EmptyRequests::Nothing,
     own_routes: OWN_ROUTES,
 };
 

@@ -56,7 +56,7 @@ static CLIENTS: &[Client] = &[
     Client {
         name: "claude",
         title: "Claude Code",
-        tried: Some("2.1.197"),
+        tried: Some("2.1.332"),
         root: "NODE_EXTRA_CA_CERTS",
         base: "",
         path: "/v1/messages?beta=true",
@@ -132,19 +132,24 @@ static CLIENTS: &[Client] = &[
     Client {
         name: "open-webui",
         title: "Open WebUI",
-        tried: None,
+        tried: Some("0.12.4"),
         root: "SSL_CERT_FILE",
         base: "/v1",
         path: "/v1/chat/completions",
         headers: &[],
         body: streamed_chat,
         whole: "[DONE]",
-        steps: |place| vec![shell(&[("OPENAI_API_BASE_URL", place.base), ("OPENAI_API_KEY", KEY)])],
+        steps: |place| {
+            vec![
+                shell(&[("OPENAI_API_BASE_URL", place.base), ("OPENAI_API_KEY", KEY)]),
+                step("start it in the same shell", "open-webui serve"),
+            ]
+        },
     },
     Client {
         name: "continue",
         title: "Continue",
-        tried: None,
+        tried: Some("1.5.47"),
         root: "NODE_EXTRA_CA_CERTS",
         base: "/v1",
         path: "/v1/chat/completions",
@@ -153,10 +158,15 @@ static CLIENTS: &[Client] = &[
         whole: "[DONE]",
         steps: |place| {
             let (base, model) = (quoted(place.base), quoted(place.model));
-            let entry = format!(
-                "models:\n  - name: FLM\n    provider: openai\n    model: {model}\n    apiBase: {base}\n    apiKey: {KEY}"
+            // Without the first three lines it refuses the file.
+            let file = format!(
+                "name: FLM\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: FLM\n    provider: openai\n    model: {model}\n    \
+                 apiBase: {base}\n    apiKey: {KEY}"
             );
-            vec![step("~/.continue/config.yaml", entry)]
+            vec![
+                step("~/.continue/config.yaml; where there is one, add the entry to its models", file),
+                step("start it in the same shell, or use it in the editor", "cn"),
+            ]
         },
     },
     Client {
@@ -185,7 +195,7 @@ static CLIENTS: &[Client] = &[
     Client {
         name: "openai-js",
         title: "OpenAI's library for JavaScript",
-        tried: Some("6.49.0"),
+        tried: Some("7.57.0"),
         root: "NODE_EXTRA_CA_CERTS",
         base: "/v1",
         path: "/v1/chat/completions",
@@ -292,7 +302,7 @@ pub async fn show(context: &Context, call: Connect) -> Outcome<ConnectGuide> {
         (None, Trial::None) => first_chat_model(context).unwrap_or_else(|_none_yet| MODEL.to_owned()),
     };
     check_model(&model)?;
-    let base_url = format!("{url}{}", client.base);
+    let base_url = format!("{}{}", by_name(&url, &mode), client.base);
     let trial = match call.trial {
         Trial::None => None,
         Trial::Sent => Some(send(context, client, &model).await?),
@@ -313,6 +323,15 @@ pub async fn show(context: &Context, call: Connect) -> Outcome<ConnectGuide> {
         steps,
         trial,
     })
+}
+
+/// The address under the name that every program can check: some cannot check a root's limits on addresses (Claude Code and
+/// opencode, which run on Bun).
+fn by_name(url: &str, mode: &TlsMode) -> String {
+    if mode.0 != TlsMode::PACKAGED_CA {
+        return url.to_owned();
+    }
+    url.replacen("://127.0.0.1:", "://localhost:", 1).replacen("://[::1]:", "://localhost:", 1)
 }
 
 /// How the program comes to trust a listener whose certificate is signed by FLM's own authority.
@@ -464,6 +483,19 @@ mod tests {
             let steps = trust_steps(client, &TlsMode(TlsMode::PACKAGED_CA.to_owned()));
             assert!(steps[0].text.contains("flm security ca export") && steps[1].text.contains(client.root));
         }
+    }
+
+    #[test]
+    fn an_authority_that_is_limited_to_addresses_is_called_by_name() {
+        let own = TlsMode(TlsMode::PACKAGED_CA.to_owned());
+        for (url, wanted) in [
+            ("https://127.0.0.1:8485", "https://localhost:8485"),
+            ("https://[::1]:8485", "https://localhost:8485"),
+            ("https://192.168.7.1:8485", "https://192.168.7.1:8485"),
+        ] {
+            assert_eq!(by_name(url, &own), wanted);
+        }
+        assert_eq!(by_name("http://127.0.0.1:8484", &TlsMode::local_http()), "http://127.0.0.1:8484");
     }
 
     #[test]

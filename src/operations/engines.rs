@@ -67,7 +67,8 @@ pub async fn list(context: &Context, _call: ListEngines) -> Outcome<Vec<EngineVi
     Ok(context.registry.views())
 }
 
-/// Registers an engine by hand and checks it once.
+/// Registers an engine by hand and checks it once. One that was found by itself at the same place gives way: it had a name
+/// and settings of FLM's own choice, and twice in the registry its slots would count twice.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for an id that is taken, a URL that is no base URL or FLM's own, and a bad variable name;
@@ -76,7 +77,8 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
     known_kind(&call.kind)?;
     let url = checked_place(context, &call.url, call.api_key_env.as_deref())?;
     let changing = context.begin_change().await?;
-    if context.registry.engine(&call.id).is_some() {
+    let found = found_at(context, &upstream);
+    if context.registry.engine(&call.id).is_some() && !found.contains(&call.id) {
         return Err(Failure::new(
             ErrorCode::InvalidArgument,
             format!("an engine is already registered as {}", call.id),
@@ -94,6 +96,16 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
         created: context.clock.wall(),
     };
     register(context, &record).await?;
+    for id in found.iter().filter(|id| **id != record.id) {
+        context.stores.config.remove_engine(id.clone()).await?;
+        context.registry.remove(id);
+        self::record(
+            context,
+            id,
+            format!("engine {id}, found by itself, gives way to {} at the same place", record.id),
+        )
+        .await;
+    }
     drop(changing);
     check(context, &record.id).await?;
     context.registry.views().into_iter().find(|view| view.record.id == record.id).ok_or_else(|| unknown(&record.id))
@@ -227,6 +239,16 @@ fn suggest(context: &Context, found: &DetectedEngine) -> Option<EngineRecord> {
     })
 }
 
+/// Engines at a place that nobody registered by hand.
+fn found_at(context: &Context, place: &Upstream) -> Vec<EngineId> {
+    let here = |url: &str| Upstream::parse(url).is_ok_and(|other| same_place(&other, place));
+    let known = context.registry.views().into_iter().map(|view| view.record);
+    known
+        .filter(|record| record.origin == EngineOrigin::Detected && here(&record.url))
+        .map(|record| record.id)
+        .collect()
+}
+
 /// Commits, publishes and audits one engine. The caller holds the change.
 async fn register(context: &Context, engine: &EngineRecord) -> Outcome<()> {
     context.stores.config.put_engine(engine.clone()).await?;
@@ -302,4 +324,59 @@ fn check_variable_name(name: &str) -> Outcome<()> {
     // Not quoted: it may be the key itself, pasted into the wrong field.
     Err(Failure::new(ErrorCode::InvalidArgument, "that is no name of an environment variable")
         .hint("give the name of the variable that holds the engine's key, such as VLLM_API_KEY, not the key itself"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::backup::tests::TestHome;
+
+    fn found(id: &str, url: &str) -> EngineRecord {
+        EngineRecord {
+            id: EngineId::parse(id).expect("an id"),
+            kind: EngineKind::named("llamacpp"),
+            url: url.into(),
+            api_key_env: None,
+            direct: false,
+            slots: None,
+            origin: EngineOrigin::Detected,
+            created: crate::types::clock::UnixMillis(1),
+        }
+    }
+
+    fn by_hand(id: &str, url: &str) -> AddEngine {
+        AddEngine {
+            id: EngineId::parse(id).expect("an id"),
+            kind: EngineKind::named("llamacpp"),
+            url: url.into(),
+            api_key_env: None,
+            direct: false,
+            slots: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_registered_by_hand_takes_the_place_of_what_was_found_there() {
+        let home = TestHome::new();
+        let context = home.open().await;
+        let nobody =
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds").local_addr().expect("an address");
+        let (here, same) = (format!("http://{nobody}"), format!("http://localhost:{}", nobody.port()));
+        register(&context, &found("llamacpp", &here)).await.expect("registers");
+        register(&context, &found("llamacpp-9", "http://127.0.0.1:9")).await.expect("registers");
+        let ids = || context.registry.views().into_iter().map(|view| view.record.id.to_string()).collect::<Vec<_>>();
+
+        add(&context, by_hand("mine", &same)).await.expect("takes its place");
+        assert_eq!(ids(), ["llamacpp-9", "mine"]);
+        add(&context, by_hand("second", &here)).await.expect("by hand there may be two, with a key each");
+        assert_eq!(ids(), ["llamacpp-9", "mine", "second"]);
+        // Under its own name too, with other settings.
+        add(&context, by_hand("llamacpp-9", "http://127.0.0.1:9")).await.expect("takes its place");
+        let taken = add(&context, by_hand("llamacpp-9", "http://127.0.0.1:9")).await.expect_err("is taken now");
+        assert!(taken.message.contains("already registered"), "{taken:?}");
+        let stored = context.stores.config.engines().await.expect("reads");
+        let manual = stored.iter().filter(|engine| engine.origin == EngineOrigin::Manual).count();
+        assert_eq!((stored.len(), manual), (3, 3));
+        context.close().await;
+    }
 }

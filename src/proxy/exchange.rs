@@ -22,7 +22,7 @@ use super::sanity::cut;
 use super::stream::Stream;
 use super::trace;
 use super::worker::Worker;
-use crate::engines::adapter::Delivery;
+use crate::engines::adapter::{Delivery, EmptyRequests};
 use crate::engines::affinity::Conversation;
 use crate::engines::resolution::Candidate;
 use crate::guard::Standing;
@@ -35,7 +35,7 @@ use crate::types::text::redact_keys;
 use crate::wire::client::{ClientWriter, ErrorShape};
 use crate::wire::json_body::JsonBody;
 use crate::wire::multipart::Boundary;
-use crate::wire::pivot::Extras;
+use crate::wire::pivot::{Extras, Work};
 
 /// What is known of a connection before any request.
 #[derive(Debug)]
@@ -207,6 +207,15 @@ pub(super) struct Resolved {
     /// What it continues, when several engines could serve it.
     pub(super) conversation: Option<Conversation>,
     pub(super) client: ClientWriter,
+}
+
+impl Resolved {
+    /// Whether an Ollama client only wants the model in memory, and no engine that may be asked takes that as a request.
+    pub(super) fn only_loads(&self) -> bool {
+        let native = self.extras.as_ref().and_then(|extras| extras.ollama.as_ref());
+        let by_request = |candidate: &Candidate| candidate.engine.adapter.info().empty_requests == EmptyRequests::Load;
+        native.is_some_and(|native| native.work == Work::Load) && !self.candidates.iter().any(by_request)
+    }
 }
 
 /// What the client gets when nothing refused.

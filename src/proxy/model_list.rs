@@ -46,7 +46,8 @@ pub(super) fn named<'a>(
     match resolve() {
         Resolution::Candidates(candidates) => {
             let first = candidates.first().map(|first| &first.target.canonical);
-            models.iter().find(|model| Some(&model.name) == first).ok_or_else(Vec::new)
+            // Aliases come first, and one that happens to mean the same is not what was asked for.
+            models.iter().rfind(|model| Some(&model.name) == first).ok_or_else(Vec::new)
         }
         Resolution::Unknown { near } => Err(near),
         Resolution::Unavailable { .. } => Err(Vec::new()),

@@ -143,11 +143,38 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
         absent_models: exchange.limits.absent_models,
         trace_fields: exchange.account.trace_fields(),
     };
+    if order.resolved.only_loads() {
+        return Box::pin(load_only(exchange, &order, client)).await;
+    }
     match delivery {
         Delivery::Whole => whole(exchange, order, client).await,
         Delivery::Stream { .. } => stream(exchange, order, client).await,
         Delivery::Bytes => sound(exchange, order).await,
     }
+}
+
+/// The answer to a request that had nothing to say: its client's dialect tells that the model is there.
+const LOADED: Bytes = Bytes::from_static(
+    br#"{"choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"stop"}]}"#,
+);
+
+/// Has the model brought into memory, and nothing more. One that is there, or whose engine does not tell, is answered for at
+/// once.
+async fn load_only(exchange: &mut Exchange, order: &Order, mut client: ClientWriter) -> Result<Answer, Refusal> {
+    let mut last = None;
+    for candidate in order.candidates() {
+        let id = &candidate.engine.record.id;
+        exchange.account.asked(id.clone(), candidate.model().clone());
+        let loaded = if candidate.target.residency.is_absent() { load(order, candidate).await } else { Ok(()) };
+        match loaded {
+            Ok(()) => {
+                let body = client.whole(LOADED).map_err(|fault| unreadable(Some(id), &fault.to_string()))?;
+                return Ok(Answer::json(body));
+            }
+            Err(Miss::Next(refusal) | Miss::Final(refusal)) => last = Some(refusal),
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::engine_unavailable("No engine can serve this model now.")))
 }
 
 async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) -> Result<Answer, Refusal> {

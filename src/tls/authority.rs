@@ -25,6 +25,8 @@ use crate::types::text::escape;
 pub const ROOT: &str = "packaged-ca/root";
 /// Name of the listeners' certificate in the store.
 pub const SERVER: &str = "packaged-ca/server";
+/// Name of the one that clients get which call a name.
+pub(super) const SERVER_BY_NAME: &str = "packaged-ca/server-by-name";
 
 /// Networks that belong to nobody in particular: RFC 1918, RFC 6598 (as overlay networks use it), RFC 4193.
 const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
@@ -86,6 +88,7 @@ impl Authority {
         let issued = issuing::root(&format!("FLM certificate authority of {host}, {}", date(now)), &permitted, now)?;
         let root = StoredCertificate { name: ROOT.into(), chain: issued.chain, key: issued.key, created: now };
         store.remove_certificate(SERVER).await?;
+        store.remove_certificate(SERVER_BY_NAME).await?;
         store.put_certificates(vec![root]).await?;
         Self::load(store, now).await?.ok_or(TlsError::NoAuthority)
     }

@@ -27,6 +27,8 @@ const LARGEST_FILE: u64 = 256 << 10;
 #[derive(Clone)]
 pub struct Certificate {
     pub(super) certified: Arc<CertifiedKey>,
+    /// What clients get that call a name, where it is another one: for names alone.
+    pub(super) by_name: Option<Arc<CertifiedKey>>,
     /// What it is, for people.
     pub view: CertificateView,
 }
@@ -60,7 +62,12 @@ impl Certificate {
         if view.names.is_empty() {
             return Err(CertificateFault::Nameless);
         }
-        Ok(Self { certified: Arc::new(certified), view })
+        Ok(Self { certified: Arc::new(certified), by_name: None, view })
+    }
+
+    /// With another one for clients that call a name. Whoever calls an address gets this one, and it is what is told of.
+    pub(super) fn with_by_name(self, by_name: &Self) -> Self {
+        Self { by_name: Some(by_name.certified.clone()), ..self }
     }
 
     /// When it is renewed.

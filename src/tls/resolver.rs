@@ -1,8 +1,8 @@
 //! [`Resolver`]: the certificate of one listener, and the handshake with it.
 //!
 //! Given to `proxy` per listener, filled by `daemon`. The certificate is swapped while handshakes go on: open streams
-//! have theirs already. Whatever name a client asks for, it gets the one certificate that there is: clients that
-//! call an address send no name at all. Must never answer without a certificate.
+//! have theirs already. Whatever name a client asks for, it gets the one certificate that there is, or the one for names
+//! where there are two: clients that call an address send no name at all. Must never answer without a certificate.
 
 use std::io;
 use std::sync::Arc;
@@ -52,8 +52,11 @@ impl std::fmt::Debug for Served {
 }
 
 impl ResolvesServerCert for Served {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().as_ref().map(|certificate| certificate.certified.clone())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let served = self.0.load();
+        let certificate = served.as_ref()?;
+        let by_name = certificate.by_name.as_ref().filter(|_| hello.server_name().is_some());
+        Some(by_name.unwrap_or(&certificate.certified).clone())
     }
 }
 

@@ -15,11 +15,10 @@ use serde_json::{Value, json};
 
 use crate::types::clock::Clock;
 use crate::wire::client::{ErrorShape, ToldError};
-use crate::wire::ollama_client_request::Work;
 use crate::wire::openai::WholeFault;
 use crate::wire::openai_chunk::{Calls, Chunk, Event, Piece, Timings, Usage, json_into, rewrite};
 use crate::wire::openai_tap::StreamFault;
-use crate::wire::pivot::OllamaCall;
+use crate::wire::pivot::{OllamaCall, Work};
 
 /// Writes one answer.
 #[derive(Debug)]

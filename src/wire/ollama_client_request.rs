@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::wire::chat_message::{function_call, image_part, text_part};
 use crate::wire::openai::{Document, REASONING_OUT};
-use crate::wire::pivot::{Extras, OllamaCall, OllamaNative, Thinking};
+use crate::wire::pivot::{Extras, OllamaCall, OllamaNative, Thinking, Work};
 use crate::wire::translate::{Fields, TranslateFault, flag, list, object, present, required, text, wrong};
 
 /// A translated request.
@@ -20,19 +20,8 @@ pub struct FromOllama {
     pub route: Document,
     /// What goes beside it.
     pub extras: Extras,
-    /// Whether the request only loads or unloads the model, as Ollama's clients ask for with no message.
+    /// As in [`OllamaNative`].
     pub work: Work,
-}
-
-/// What is asked of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// An answer.
-    Answer,
-    /// To be loaded.
-    Load,
-    /// To be unloaded.
-    Unload,
 }
 
 /// Options that OpenAI's shape, or most engines beside it, know by the same word.
@@ -98,13 +87,13 @@ pub fn translate(call: OllamaCall, request: &Fields) -> Result<FromOllama, Trans
             }
         }
     }
-    extras.ollama = Some(OllamaNative { call, fields: own });
     let work = match present(request, "keep_alive") {
         _ if has_words => Work::Answer,
         Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Work::Unload,
         Some(Value::String(text)) if text.starts_with('0') => Work::Unload,
         _ => Work::Load,
     };
+    extras.ollama = Some(OllamaNative { call, fields: own, work });
     Ok(FromOllama { body: body.into(), route, extras, work })
 }
 

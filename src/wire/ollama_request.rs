@@ -182,11 +182,16 @@ fn translate_field(
     match field {
         "stop" => {}
         "tools" => {
-            if request.get("tool_choice").and_then(Value::as_str) != Some("none") {
-                body.insert("tools".into(), value.clone());
+            let choice = request.get("tool_choice");
+            if choice.and_then(Value::as_str) != Some("none") {
+                let name_of = |value: &Value| value.pointer("/function/name").cloned();
+                let named = choice.and_then(name_of);
+                let one =
+                    named.and_then(|name| value.as_array()?.iter().find(|tool| name_of(tool).as_ref() == Some(&name)));
+                body.insert("tools".into(), one.map_or_else(|| value.clone(), |tool| json!([tool])));
             }
         }
-        // `auto` is what Ollama does anyway; it has no way to force a call.
+        // `auto` is what Ollama does anyway; it has no way to force a call. Of a named tool it sees no other.
         "tool_choice" => return Ok(matches!(value.as_str(), Some("auto" | "none"))),
         "response_format" => {
             if let Some(format) = response_format(value)? {

@@ -201,6 +201,10 @@ impl Tap {
         if block.name == Some(b"error") {
             return Err(StreamFault::Error(ErrorDocument::read(data)));
         }
+        // llama.cpp begins a stream of several completions with it (seen with build 11434): nothing is said.
+        if data == b"null" {
+            return Ok(Verdict::Drop);
+        }
         if !(data.starts_with(b"{") && data.ends_with(b"}")) {
             let start = String::from_utf8_lossy(&data[..data.len().min(80)]).into_owned();
             return Err(StreamFault::Garbage(crate::types::text::escape(&start).into_owned()));
@@ -424,6 +428,13 @@ mod tests {
     #[test]
     fn garbage_is_a_fault() {
         assert!(matches!(run(&[b"data: <html>\n\n"], UsageForClient::Pass).1, Err(StreamFault::Garbage(_))));
+    }
+
+    #[test]
+    fn an_event_of_null_says_nothing() {
+        let (out, result, tap) = run(&[b"data: null\n\n", STREAM.as_bytes()], UsageForClient::Pass);
+        assert_eq!((out.as_str(), result), (STREAM, Ok(())));
+        assert_eq!(tap.deltas(), 2);
     }
 
     #[test]

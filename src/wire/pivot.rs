@@ -47,6 +47,19 @@ pub struct OllamaNative {
     pub call: OllamaCall,
     /// The client's fields as they came, without those that the pivot carries.
     pub fields: Map<String, Value>,
+    /// Whether the request only loads or unloads the model, as Ollama's clients ask for with no message.
+    pub work: Work,
+}
+
+/// What is asked of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// An answer.
+    Answer,
+    /// To be loaded.
+    Load,
+    /// To be unloaded.
+    Unload,
 }
 
 /// The inference calls of Ollama's own API.

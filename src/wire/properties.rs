@@ -13,10 +13,10 @@ use crate::wire::anthropic_request;
 use crate::wire::client::{ClientWriter, ToldError};
 use crate::wire::ollama_answer::ChatTranslator;
 use crate::wire::ollama_client_answer::OllamaWriter;
-use crate::wire::ollama_client_request::{self, Work};
+use crate::wire::ollama_client_request;
 use crate::wire::ollama_request;
 use crate::wire::openai_tap::{Tap, UsageForClient};
-use crate::wire::pivot::OllamaCall;
+use crate::wire::pivot::{OllamaCall, Work};
 use crate::wire::responses_answer::ResponsesWriter;
 
 /// What a model says.

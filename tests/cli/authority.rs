@@ -1,6 +1,13 @@
 //! `flm security ca`: made once, shown, exported, asked for certificates (SPEC §6).
 
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::home::Home;
 use crate::{run, text};
@@ -70,6 +77,47 @@ fn a_listener_takes_a_certificate_of_the_new_root_at_once() {
     assert_eq!(before["issuer"], root["root"]["subject"]);
     home.answer(&["security", "ca", "init", "--replace"]);
     assert_ne!(served()["fingerprint"], before["fingerprint"]);
+}
+
+/// The names in the certificate that a client gets which calls the listener so.
+fn shown_to(home: &Home, called: &'static str) -> Vec<String> {
+    let status = home.answer(&["proxy", "status"]);
+    let port = status["listeners"][0]["config"]["https_port"].as_u64().expect("a TLS port");
+    let port = u16::try_from(port).expect("a port");
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(text(home, &["security", "ca", "export"]).as_bytes()).expect("PEM");
+    roots.add(root).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(called).expect("a name");
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).expect("is trusted");
+    }
+    let leaf = client.peer_certificates().expect("a chain")[0].clone().into_owned();
+    let (_, leaf) = X509Certificate::from_der(&leaf).expect("parses");
+    let names = leaf.subject_alternative_name().expect("parses").expect("has names");
+    names.value.general_names.iter().map(ToString::to_string).collect()
+}
+
+/// `BoringSSL`, and so Bun, and so Claude Code and opencode, cannot check a root's limits on addresses and refuses a leaf that
+/// names any.
+#[test]
+fn who_calls_a_name_gets_a_certificate_for_names_alone() {
+    let home = Home::new();
+    home.answer(&["proxy", "start", "--mode", "packaged-ca", "--port", "0"]);
+    let by_name = shown_to(&home, "localhost");
+    assert!(by_name.iter().any(|name| name.contains("localhost")), "{by_name:?}");
+    assert!(by_name.iter().all(|name| name.starts_with("DNSName")), "{by_name:?}");
+    let by_address = shown_to(&home, "127.0.0.1");
+    assert!(by_address.iter().any(|name| name.starts_with("IPAddress")), "{by_address:?}");
+    home.answer(&["security", "ca", "init", "--replace"]);
+    assert_eq!(shown_to(&home, "localhost"), by_name, "of the new root");
 }
 
 #[test]

@@ -330,28 +330,28 @@ fn settings_of_client_programs_are_told_and_tried() {
         says(&["Blue ", "light."]),
     ));
     let url = format!("http://127.0.0.1:{}", place.home.proxy_port().expect("a listener"));
-    for (client, base, tried) in [
-        ("claude", "", true),
-        ("codex", "/v1", true),
-        ("opencode", "/v1", true),
-        ("open-webui", "/v1", false),
-        ("continue", "/v1", false),
-        ("openai-python", "/v1", true),
-        ("openai-js", "/v1", true),
-        ("anthropic-python", "", true),
-        ("ollama-python", "", true),
-        ("curl", "", true),
+    for (client, base) in [
+        ("claude", ""),
+        ("codex", "/v1"),
+        ("opencode", "/v1"),
+        ("open-webui", "/v1"),
+        ("continue", "/v1"),
+        ("openai-python", "/v1"),
+        ("openai-js", "/v1"),
+        ("anthropic-python", ""),
+        ("ollama-python", ""),
+        ("curl", ""),
     ] {
         let guide = place.home.answer(&["connect", client, "--test"]);
         assert_eq!((&guide["base_url"], &guide["model"]), (&json!(format!("{url}{base}")), &json!(MODEL)), "{client}");
-        assert_eq!((&guide["trial"]["status"], guide["tried"].is_string()), (&json!(200), tried), "{client}");
+        assert_eq!(guide["trial"]["status"], 200, "{client}");
+        assert!(guide["tried"].is_string(), "{client} was run, and with a version");
     }
     assert_eq!(place.home.answer(&["api-keys", "list"]), json!([]));
-    let shown = text(&place.home, &["connect", "continue"]);
-    assert!(shown.starts_with(&format!("Continue at {url}/v1 (untested)\n")), "{shown}");
-    let shown: Vec<_> = ["claude", "codex", "opencode", "continue", "openai-python", "ollama-python", "curl"]
-        .map(|client| text(&place.home, &["connect", client]).replace(&url, "[url]"))
-        .into();
+    let shown: Vec<_> =
+        ["claude", "codex", "opencode", "open-webui", "continue", "openai-python", "ollama-python", "curl"]
+            .map(|client| text(&place.home, &["connect", client]).replace(&url, "[url]"))
+            .into();
     insta::assert_snapshot!("connect", shown.join("\n────\n"));
 
     let key = place.home.answer(&["api-keys", "create", "--label", "laptop"]);

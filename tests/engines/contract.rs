@@ -384,6 +384,37 @@ async fn what_an_engine_would_ignore_or_refuse_is_refused_or_translated() {
 }
 
 #[tokio::test]
+async fn a_tool_that_is_named_is_the_only_one_where_an_engine_knows_words_alone() {
+    let tool = |name: &str| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}});
+    let mut body = hello();
+    body["tools"] = json!([tool("a"), tool("b")]);
+    body["tool_choice"] = json!({"type": "function", "function": {"name": "b"}});
+    for (kind, script, model) in [
+        ("llamacpp", scripts::llamacpp(), "flm-tiny"),
+        ("lmstudio", scripts::lmstudio(), "tiny"),
+        ("ollama", scripts::ollama(), "tiny:latest"),
+        ("vllm", scripts::vllm(), "flm-tiny"),
+    ] {
+        let engine = FakeEngine::start(script).await;
+        chat(kind, &engine, &body, model).await;
+        let asked = engine.seen().asked.last().expect("asked").json();
+        let (tools, choice) = match kind {
+            "vllm" => (body["tools"].clone(), Some(&body["tool_choice"])),
+            // It cannot be made to call; it sees no other tool.
+            "ollama" => (json!([tool("b")]), None),
+            _ => (json!([tool("b")]), Some(&json!("required"))),
+        };
+        assert_eq!((&asked["tools"], asked.get("tool_choice")), (&tools, choice), "{kind}");
+    }
+    // What cannot be put into a word is left out.
+    body["tool_choice"] = json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}});
+    let engine = FakeEngine::start(scripts::llamacpp()).await;
+    chat("llamacpp", &engine, &body, "flm-tiny").await;
+    let asked = engine.seen().asked.last().expect("asked").json();
+    assert_eq!((&asked["tools"], asked.get("tool_choice")), (&body["tools"], None));
+}
+
+#[tokio::test]
 async fn an_engine_that_dies_errs_or_sends_garbage_in_a_stream_is_a_fault_after_what_it_said() {
     for case in CASES {
         let recording = match case.kind {

@@ -86,6 +86,8 @@ async fn lists_show_aliases_with_the_canonical_name_behind_them() {
     assert_eq!(ids, ["fast", "a/flm-tiny", "b/flm-tiny"], "an alias without a model is not listed");
     assert_eq!(listed["data"][0]["flm"], "flm://a/flm-tiny");
     assert_eq!(proxy.get("/v1/models/fast").await.json()["id"], "fast");
+    let bare = proxy.get("/v1/models/flm-tiny").await.json();
+    assert!(bare["id"].as_str().is_some_and(|id| id.ends_with("/flm-tiny")), "no alias was asked for: {bare}");
     let tags = proxy.get("/api/tags").await.json();
     assert_eq!(tags["models"][0]["name"], "fast");
     assert_eq!(proxy.post("/v1/chat/completions", &chat("gone")).await.status, 404);

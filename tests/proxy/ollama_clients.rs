@@ -1,5 +1,7 @@
 //! Ollama's clients in front of every engine: its own API, translated or in its own words.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flm::proxy::limits::ProxyLimits;
@@ -162,11 +164,38 @@ async fn a_request_without_words_loads_a_model_where_the_engine_can() {
     let answer = proxy.post("/api/generate", &json!({"model": "tiny", "stream": false})).await;
     assert_eq!((answer.json()["done_reason"].as_str(), answer.json()["done"].as_bool()), (Some("load"), Some(true)));
     assert_eq!(engine.seen().asked.last().expect("asked").path, "/api/generate");
+    // What is in memory, or cannot be anywhere else, is there: nobody has to be asked.
+    for (kind, script) in [("vllm", engine_scripts::vllm()), ("llamacpp", engine_scripts::llamacpp())] {
+        let proxy = Proxy::start();
+        let engine = one(&proxy, kind, script).await;
+        let asked = engine.seen().asked.len();
+        for (path, body) in [
+            ("/api/chat", json!({"model": "flm-tiny", "messages": []})),
+            ("/api/generate", json!({"model": "flm-tiny", "prompt": "", "keep_alive": "5m"})),
+        ] {
+            let answer = proxy.post(path, &body).await;
+            let document = answer.json();
+            assert_eq!((answer.status.as_u16(), &document["done_reason"]), (200, &json!("load")), "{kind}: {document}");
+            assert_eq!((&document["done"], &document["model"]), (&json!(true), &json!("flm-tiny")), "{kind}");
+        }
+        assert_eq!(engine.seen().asked.len(), asked, "{kind} has nothing to answer there");
+        let answer = proxy.post("/api/chat", &json!({"model": "flm-tiny", "messages": [], "keep_alive": 0})).await;
+        assert_eq!(answer.status, 501, "{kind}");
+        assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains("cannot unload")), "{kind}");
+    }
+    // One that can load is told to.
+    let loaded = Arc::new(AtomicBool::new(false));
+    let told = loaded.clone();
+    let reply = |name: &str| Reply::recorded(&format!("llamacpp/b11434-router/{name}"));
+    let router = engine_scripts::llamacpp_router()
+        .first(Method::GET, "/v1/models", reply("v1_models_before"))
+        .first_when(Method::GET, "/v1/models", move |_| told.load(Ordering::Relaxed), reply("v1_models_loaded"))
+        .first_when(Method::POST, "/models/load", move |_| !loaded.swap(true, Ordering::Relaxed), reply("load"));
     let proxy = Proxy::start();
-    let _engine = one(&proxy, "vllm", engine_scripts::vllm()).await;
-    let answer = proxy.post("/api/chat", &json!({"model": "flm-tiny", "messages": []})).await;
-    assert_eq!(answer.status, 501);
-    assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains("loads its models by itself")));
+    let engine = one(&proxy, "llamacpp", router).await;
+    let answer = proxy.post("/api/generate", &json!({"model": "flm-tiny"})).await;
+    assert_eq!(answer.json()["done_reason"], "load", "{}", answer.text());
+    assert!(engine.seen().asked.iter().any(|asked| asked.path == "/models/load"));
 }
 
 #[tokio::test]
