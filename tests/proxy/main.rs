@@ -34,6 +34,8 @@ mod residency;
 mod responses;
 mod rules;
 mod serving;
+mod smuggling;
+mod stalling;
 mod streams;
 mod tls;
 
