@@ -248,6 +248,8 @@ commands! {
     FollowAudit "follow-events" ["f"] "command.follow" Security Looks 0;
     SeverityFilter "severity" ["v"] "command.severity" Security Looks 90;
     BlockSource "block-source" ["b"] "command.block_source" Security Changes 99;
+    UnblockSource "unblock-source" ["u"] "command.unblock_source" Security Dangerous 45;
+    AllowSource "allow-source" ["a"] "command.allow_source" Security Changes 44;
 
     NextList "next-list" ["v", "]"] "command.next_view" Lists Looks 96;
     PreviousList "previous-list" ["["] "command.previous_view" Lists Looks 0;

@@ -28,6 +28,7 @@ pub mod line_diff;
 pub mod listener;
 pub mod live;
 pub mod policy;
+mod policy_modes;
 pub mod profile;
 pub mod prompt;
 pub mod redact;

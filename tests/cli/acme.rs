@@ -155,6 +155,7 @@ fn a_wildcard_is_proved_by_dns_and_its_records_are_gone_afterwards() {
     assert!(txt(&stage.world, &format!("_acme-challenge.{DOMAIN}")).is_empty());
 }
 
+/// Case 34.
 #[test]
 fn records_are_removed_when_the_directory_refuses_and_when_nobody_waits_any_more() {
     let stage = Stage::new(Manner { offers_only: Some("http-01"), ..Manner::default() });
@@ -252,6 +253,7 @@ fn a_domain_that_another_server_answers_for_is_told_as_the_directory_sees_it() {
     assert!(error["hint"].as_str().expect("a hint").contains("port 80"), "{error}");
 }
 
+/// Case 35.
 #[test]
 fn a_rate_limit_is_obeyed_and_the_old_certificate_served_on() {
     let stage = Stage::new(Manner::default());
@@ -293,6 +295,7 @@ fn an_account_that_the_directory_forgot_is_made_anew() {
     assert_eq!(stage.acme.contacts(), [serde_json::json!(["mailto:admin@example.test"])]);
 }
 
+/// Case 35.
 #[test]
 fn advice_on_renewal_is_followed_and_the_certificate_before_is_named() {
     let stage = Stage::new(Manner { advises: Some((1_000_000_000, 1_000_000_100)), ..Manner::default() });

@@ -54,6 +54,7 @@ fn clients_of_this_system_trust_the_root_after_its_installation_and_no_longer_af
     assert_eq!(trusted_by(port), [false; 3], "nobody trusts it any more");
 }
 
+/// Case 36.
 #[tokio::test]
 #[ignore = "needs openssl: run scripts/install-test-components.sh"]
 async fn openssl_takes_a_leaf_and_refuses_one_that_was_forged_with_the_stolen_key_for_a_foreign_name() {

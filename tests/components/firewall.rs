@@ -497,6 +497,7 @@ fn firewalld_lets_in_who_is_listed_and_goes_without_a_trace() {
     applies_confirms_and_takes_back(&FIREWALLD);
 }
 
+/// Case 45.
 #[test]
 #[ignore = "needs root, iproute2, nftables, iptables, ufw, firewalld and OpenSSH: run scripts/install-test-components.sh"]
 fn unconfirmed_rules_go_by_themselves_although_the_session_that_made_them_died() {
