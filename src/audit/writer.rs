@@ -454,6 +454,7 @@ mod tests {
         assert!(delivered < 1_000, "{delivered}");
     }
 
+    /// Case 43.
     #[tokio::test]
     async fn verification_names_the_row_that_was_changed_whatever_was_changed_in_it() {
         for change in [
@@ -511,6 +512,7 @@ mod tests {
         }
     }
 
+    /// Case 42.
     #[tokio::test]
     async fn a_full_disk_is_tried_again_and_nothing_is_lost_or_doubled() {
         let owner = Owner::new(CAPACITY).await;

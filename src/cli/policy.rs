@@ -90,7 +90,7 @@ fn text(policy: &SecurityPolicy) -> String {
         })
         .collect();
     let (score, rate) = (&policy.score, &policy.address_rate);
-    let (parallel, resources) = (&policy.address_in_flight, &policy.resources);
+    let (parallel, surge, resources) = (&policy.address_in_flight, &policy.key_surge, &policy.resources);
     let honeypots: Vec<_> = policy.honeypot_paths.iter().map(HoneypotPath::as_str).collect();
     format!(
         "{}\n\n\
@@ -98,6 +98,7 @@ fn text(policy: &SecurityPolicy) -> String {
          wrong keys       {}: within {} h, {}\n\
          address rate     {}: {} a minute, {} at once\n\
          in flight        {}: {} of one address\n\
+         key surge        {}: {} times the usual rate for {} min, at least {} a minute\n\
          resources        {}: {} % of the cores for {} s, less than {} MB or {} % of memory for {} s\n\
          more honeypots   {}",
         rules.or("no rules"),
@@ -115,6 +116,10 @@ fn text(policy: &SecurityPolicy) -> String {
         rate.burst,
         mode(parallel.mode),
         parallel.most,
+        mode(surge.mode),
+        surge.times,
+        surge.minutes,
+        surge.least_per_minute,
         mode(resources.mode),
         resources.cpu_percent,
         resources.cpu_seconds,

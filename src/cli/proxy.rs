@@ -433,6 +433,10 @@ fn describe(status: &ProxyStatus) -> String {
         ("since", time(status.started)),
         ("home", status.home.clone()),
         ("egress", egress(&status.egress)),
+        (
+            "simulated rules",
+            if status.simulating.is_empty() { "none".to_owned() } else { status.simulating.join(", ") },
+        ),
         ("new work", status.overload.map_or_else(|| "taken".to_owned(), |why| format!("refused: {why}"))),
         ("last reload", status.reload_fault.clone().map_or_else(|| "fine".to_owned(), |why| format!("refused: {why}"))),
         (

@@ -130,6 +130,7 @@ impl Host for Hosting {
             egress: self.proxy.egress.status(),
             exposure: self.proxy.guard.exposure().now(),
             overload: self.proxy.guard.overload(),
+            simulating: self.proxy.guard.policy().simulating(),
             demo: self.identity.demo,
             read_only: self.security.read_only(),
             reload_fault: self.settings.fault().map(|fault| fault.as_ref().clone()),

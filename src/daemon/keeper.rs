@@ -16,7 +16,8 @@ use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
 use crate::operations::{backup, captures, firewall};
 use crate::telemetry::captures::Ended;
-use crate::types::audit::{AuditKind, Severity};
+use crate::types::address::single;
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::live::Noun;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
@@ -47,7 +48,9 @@ pub(super) async fn lift_blocks(context: Arc<Context>) {
             let networks: Vec<_> = lifted.iter().map(|entry| entry.network).collect();
             told("lifting blocks", context.stores.security.remove_blocks(networks.clone()).await);
             for network in networks {
-                context.record(AuditKind::BlockLifted, Severity::Low, format!("block of {network} ran out")).await;
+                let details = format!("block of {network} ran out");
+                let event = AuditEvent::new(context.clock.wall(), AuditKind::BlockLifted, Severity::Low, details);
+                context.record_event(AuditEvent { address: single(network), ..event }).await;
             }
             context.changed(Noun::Blocklist);
         }

@@ -15,6 +15,7 @@ mod health;
 mod hosting;
 pub mod in_process;
 mod keeper;
+mod key_watch;
 pub mod launch;
 mod live_lane;
 pub mod owner;

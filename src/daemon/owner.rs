@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
 use super::runtime::WorkerThreads;
-use super::{certificates, control_server, demo, egress_watch, health, keeper, resources, settings_watch, traces};
+use super::{
+    certificates, control_server, demo, egress_watch, health, keeper, key_watch, resources, settings_watch, traces,
+};
 use crate::audit::alerts::Alerts;
 use crate::config::files;
 use crate::config::paths::HomePaths;
@@ -184,6 +186,7 @@ impl Owner {
         background.spawn_until_end("egress proxy", egress_watch::watch(context.clone()));
         background.spawn_until_end("certificates", certificates::watch(hosting.clone()));
         background.spawn_until_end("protection of the machine", resources::watch(context.clone(), count));
+        background.spawn_until_end("surges of keys", key_watch::watch(context.clone()));
         background.spawn_until_end("engine health", health::check_engines(context.clone()));
         match purpose {
             Purpose::Serve => {

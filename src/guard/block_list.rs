@@ -526,6 +526,7 @@ mod tests {
         list.find(address.parse().expect("address"), UnixMillis(now)).map(|block| block.network.to_string())
     }
 
+    /// Case 8.
     #[test]
     fn a_block_holds_until_its_time_and_not_longer() {
         let list = BlockList::default();
@@ -583,6 +584,7 @@ mod tests {
     }
 
     proptest! {
+        /// Case 12.
         #[test]
         fn look_ups_agree_with_a_plain_search(
             blocks in proptest::collection::vec((network(), proptest::option::of(0_i64..4)), 0..40),

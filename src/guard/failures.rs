@@ -250,6 +250,7 @@ mod tests {
         assert!(matches!(count("b", "203.0.113.5", 10 * MINUTE), Failed::Counted { failures: 3, .. }));
     }
 
+    /// Case 11.
     #[test]
     fn ipv6_counts_per_64_and_per_48_at_four_times_the_number() {
         let failures = Failures::default();

@@ -305,6 +305,7 @@ mod tests {
         KeyRecord { view, hash: "hash".into() }
     }
 
+    /// Case 1.
     #[test]
     fn a_right_key_needs_one_hash_and_then_none() {
         let table = KeyTable::new([7; 32]);

@@ -14,10 +14,13 @@ pub mod key_glob;
 pub mod key_hash;
 pub mod key_table;
 pub mod key_text;
+#[cfg(test)]
+mod key_timing;
 pub mod minted_key;
 pub mod passphrase;
 mod pending;
 pub mod rates;
+pub mod surge;
 pub mod suspects;
 pub mod token_day;
 
@@ -367,6 +370,11 @@ impl Guard {
         }
     }
 
+    /// The block of exactly this network, if one is in force.
+    pub fn block(&self, network: IpNet, now: UnixMillis) -> Option<BlockEntry> {
+        self.lists.blocks.exact(network).filter(|entry| entry.expires.is_none_or(|expires| expires > now))
+    }
+
     /// Lifts one block: in force when this returns.
     pub fn remove_block(&self, network: IpNet) -> Option<BlockEntry> {
         self.pending.forget_block(network);
@@ -399,4 +407,44 @@ impl Guard {
 #[must_use]
 pub fn retry_after_seconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 120)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Case 13. Blocks live apart from what is counted per address: no flood of addresses pushes one out.
+    #[test]
+    fn given_a_flood_of_addresses_then_no_block_in_force_is_lost() {
+        let guard = Guard::new(SecurityPolicy::default(), [7; 32]);
+        guard.exposure().notice();
+        let now = UnixMillis(1_800_000_000_000);
+        let (v4, v6): (IpAddr, IpAddr) =
+            ("203.0.113.9".parse().expect("an address"), "2001:db8:9::1".parse().expect("an address"));
+        for blocked in [v4, v6] {
+            for number in 0..5 {
+                guard.failed(blocked, Standing::Ordinary, &format!("wrong {number}"), now);
+            }
+        }
+        let policy = guard.policy();
+        let clock = crate::types::clock::Clock::system();
+        // More than anything that is counted per address remembers.
+        for number in 0..200_000_u32 {
+            let address = if number.is_multiple_of(2) {
+                IpAddr::V4((0x0b00_0000 + number).into())
+            } else {
+                IpAddr::V6((0x2a00_u128 << 112 | u128::from(number) << 80 | 1).into())
+            };
+            guard.arrive(&policy, address, clock.monotonic());
+            guard.failed(address, Standing::Ordinary, "flm_wrong", now);
+            guard.score(address, Standing::Ordinary, vec![Finding::new(RuleName::ScannerAgent, "sqlmap")], now);
+            if number.is_multiple_of(1000) {
+                guard.take_pending();
+            }
+        }
+        for blocked in [v4, v6] {
+            let verdict = guard.address(blocked, Standing::Ordinary, now);
+            assert!(matches!(verdict, AddressVerdict::Blocked(_)), "{blocked}: {verdict:?}");
+        }
+    }
 }

@@ -372,6 +372,7 @@ mod tests {
         assert_eq!(hits, 10, "each tenth");
     }
 
+    /// Case 3.
     #[test]
     fn memory_is_bounded_whatever_the_number_of_addresses() {
         let case = Case::new("{}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::context::Context;
-use crate::types::address::{BlockEntry, BlockSource, ListedNetwork};
-use crate::types::audit::{AuditKind, Severity};
+use crate::types::address::{BlockEntry, BlockSource, ListedNetwork, single};
+use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, BlockPage, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock,
     RemoveNetwork,
@@ -63,7 +63,7 @@ pub async fn add_block(context: &Context, call: AddBlock) -> Outcome<BlockEntry>
         live.blocks_changed.notify_one();
     }
     let until = if entry.expires.is_some() { "for a time" } else { "until lifted by hand" };
-    context.record(AuditKind::BlockAdded, Severity::Medium, format!("{network} blocked by hand {until}")).await;
+    record(context, AuditKind::BlockAdded, network, format!("{network} blocked by hand {until}")).await;
     context.changed(Noun::Blocklist);
     Ok(entry)
 }
@@ -124,8 +124,10 @@ pub async fn remove_block(context: &Context, call: RemoveBlock) -> Outcome<Block
     let network = canonical_network(call.network);
     let _changing = context.begin_change().await?;
     let now = context.clock.wall();
-    let blocks = context.stores.security.blocks(now).await?;
-    let Some(entry) = blocks.iter().find(|entry| entry.network == network).cloned() else {
+    // With an owner the guard's memory is the authority: what it decided a moment ago may not be stored yet.
+    let decided = context.live.as_ref().and_then(|live| live.proxy.guard.block(network, now));
+    let blocks = if decided.is_some() { Vec::new() } else { context.stores.security.blocks(now).await? };
+    let Some(entry) = decided.or_else(|| blocks.iter().find(|entry| entry.network == network).cloned()) else {
         let wider = blocks.iter().find(|entry| entry.network.contains(&network));
         return Err(Failure::new(ErrorCode::NotFound, format!("{network} is not on the block list")).hint(
             match wider {
@@ -138,7 +140,7 @@ pub async fn remove_block(context: &Context, call: RemoveBlock) -> Outcome<Block
     if let Some(live) = &context.live {
         live.proxy.guard.remove_block(network);
     }
-    context.record(AuditKind::BlockLifted, Severity::Medium, format!("block of {network} lifted by hand")).await;
+    record(context, AuditKind::BlockLifted, network, format!("block of {network} lifted by hand")).await;
     context.changed(Noun::Blocklist);
     Ok(entry)
 }
@@ -148,12 +150,21 @@ fn too_short() -> Failure {
         .hint("give a span such as 30m, 2h or 7d, or none for a block that stays until it is lifted")
 }
 
+/// Records what was done by hand about a network.
+async fn record(context: &Context, kind: AuditKind, network: IpNet, details: String) {
+    let event = AuditEvent::new(context.clock.wall(), kind, Severity::Medium, details);
+    context.record_event(AuditEvent { address: single(network), ..event }).await;
+}
+
 /// Lifts all blocks and answers how many.
 pub async fn clear_blocks(context: &Context, _call: ClearBlocks) -> Outcome<u64> {
     let _changing = context.begin_change().await?;
-    let blocks = context.stores.security.blocks(context.clock.wall()).await?;
+    let now = context.clock.wall();
+    let blocks = context.stores.security.blocks(now).await?;
     let networks: Vec<_> = blocks.into_iter().map(|entry| entry.network).collect();
-    let lifted = u64::try_from(networks.len()).unwrap_or(u64::MAX);
+    // What the guard decided a moment ago may not be stored yet, and is lifted too.
+    let decided = context.live.as_ref().map_or(0, |live| live.proxy.guard.blocks(0, 0, now).total);
+    let lifted = decided.max(u64::try_from(networks.len()).unwrap_or(u64::MAX));
     if lifted == 0 {
         return Ok(0);
     }

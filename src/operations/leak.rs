@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::context::Context;
 use super::keys;
 use crate::guard::failures::network_of;
-use crate::types::address::{BlockEntry, BlockSource};
+use crate::types::address::{BlockEntry, BlockSource, single};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::calls::keys::{
@@ -108,7 +108,7 @@ async fn block(context: &Context, id: KeyId, label: &str, networks: &[IpNet]) ->
             format!("{network} blocked by hand until lifted: it used the leaked key {id} ({})", escape(label));
         let event = AuditEvent {
             key: Some(id),
-            address: (network.prefix_len() == network.max_prefix_len()).then(|| network.addr()),
+            address: single(*network),
             ..AuditEvent::new(now, AuditKind::BlockAdded, Severity::High, details)
         };
         context.record_event(event).await;

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::policy::{SetPolicy, ShowPolicy, ValidatePolicy};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::live::Noun;
+use crate::types::live::{LiveEvent, Noun};
 use crate::types::policy::{PolicyFault, SecurityPolicy};
 
 /// The policy in force.
@@ -30,6 +30,10 @@ pub async fn set(context: &Context, call: SetPolicy) -> Outcome<SecurityPolicy> 
     let details = format!("security policy set: {}", differences(&before, &policy));
     context.record(AuditKind::PolicyChanged, Severity::High, details).await;
     context.changed(Noun::Policy);
+    if let Some(live) = &context.live {
+        // It tells which rules only simulate.
+        context.hub.publish(LiveEvent::Status(Box::new(live.host.status())));
+    }
     Ok(policy)
 }
 

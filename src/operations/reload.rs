@@ -7,7 +7,7 @@ use crate::config::settings::Settings;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{Reload, ReloadReport};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
-use crate::types::live::Noun;
+use crate::types::live::{LiveEvent, Noun};
 use crate::types::text::escape;
 
 /// What a reload of everything reads, for people.
@@ -79,6 +79,7 @@ async fn everything(context: &Context, live: &Live) -> Outcome<ReloadReport> {
     ] {
         context.changed(noun);
     }
+    context.hub.publish(LiveEvent::Status(Box::new(live.host.status())));
     let reloaded = PARTS.map(str::to_owned).to_vec();
     Ok(ReloadReport { reloaded, changed, needs_restart: context.settings.needing_restart() })
 }

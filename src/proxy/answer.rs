@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::connection::Activity;
 use super::passed::{BrokenOff, Passed};
+use super::rules::Sender;
 use super::stream::Stream;
 
 /// What is written after the head.
@@ -16,6 +17,10 @@ pub(super) struct AnswerBody {
     content: Content,
     /// Told when the body is written or dropped, so that the connection's idle time begins.
     activity: Option<Arc<Activity>>,
+    /// It is counted among the whole answers that wait to be written.
+    waits: bool,
+    /// Whoever gets it.
+    receiver: Sender,
 }
 
 enum Content {
@@ -26,30 +31,62 @@ enum Content {
 }
 
 impl AnswerBody {
+    fn new(content: Content) -> Self {
+        Self { content, activity: None, waits: false, receiver: Sender::Stranger }
+    }
+
     pub(super) fn empty() -> Self {
-        Self { content: Content::Empty, activity: None }
+        Self::new(Content::Empty)
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { content: if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) }, activity: None }
+        Self::new(if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) })
     }
 
     pub(super) fn events(stream: Box<Stream>) -> Self {
-        Self { content: Content::Events(stream), activity: None }
+        Self::new(Content::Events(stream))
     }
 
     pub(super) fn passed(passed: Box<Passed>) -> Self {
-        Self { content: Content::Passed(passed), activity: None }
+        Self::new(Content::Passed(passed))
+    }
+
+    /// Says who gets it.
+    pub(super) fn for_sender(mut self, receiver: Sender) -> Self {
+        self.receiver = receiver;
+        self
     }
 
     pub(super) fn telling(mut self, activity: Arc<Activity>) -> Self {
+        if self.receiver == Sender::KeyHolder {
+            activity.known();
+        }
         self.activity = Some(activity);
         self
+    }
+
+    /// The same over HTTP/2, whose client may give a whole answer no room to be written.
+    pub(super) fn telling_what_waits(mut self, activity: Arc<Activity>) -> Self {
+        if matches!(self.content, Content::Whole(_)) {
+            activity.waits();
+            self.waits = true;
+        }
+        self.telling(activity)
+    }
+
+    /// It is written, or its client is gone.
+    fn waits_no_more(&mut self) {
+        if std::mem::take(&mut self.waits)
+            && let Some(activity) = &self.activity
+        {
+            activity.waited();
+        }
     }
 }
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        self.waits_no_more();
         if let Some(activity) = &self.activity {
             activity.answered();
         }
@@ -66,6 +103,7 @@ impl Body for AnswerBody {
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
+                self.waits_no_more();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Events(stream) => stream.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),

@@ -26,13 +26,24 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         exchange.audit(AuditKind::AuthenticationFailed, Severity::Medium, refusal.status, "key in the URL".to_owned());
         return Err(refusal);
     }
-    let Some(presented) = presented_key(&screened.parts.headers)? else {
+    let presented = presented_key(&screened.parts.headers).inspect_err(|refusal| {
+        // It says what is wrong with the headers and quotes none of them.
+        let details = refusal.message.clone();
+        exchange.audit(AuditKind::AuthenticationMissing, Severity::Low, refusal.status, details);
+    })?;
+    let Some(presented) = presented else {
         let refusal = Refusal::missing_key();
         exchange.audit(AuditKind::AuthenticationMissing, Severity::Low, refusal.status, "no key".to_owned());
         return Err(refusal);
     };
     let shared = exchange.peer.worker.shared.clone();
     let mut verdict = shared.guard.check_key(presented, exchange.at);
+    let mut turn = None;
+    if matches!(verdict, KeyCheck::NeedsHash { .. }) {
+        // All that come with the same key at once share one run.
+        turn = Some(shared.hashing.turn(presented).await);
+        verdict = shared.guard.check_key(presented, exchange.at);
+    }
     if let KeyCheck::NeedsHash { id, phc } = verdict {
         let owned = presented.to_owned();
         let outcome = shared.hashing.run(move || key_hash::verify(&owned, &phc.record.hash)).await;
@@ -58,6 +69,7 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
             }
         };
     }
+    drop(turn);
     let key = match verdict {
         KeyCheck::Known(key) => key,
         KeyCheck::Expired(key) => return Err(not_counted(exchange, &key.label, "expired")),

@@ -20,25 +20,32 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::AnswerBody;
 use super::client_address::ProxyProtocol;
-use super::connection_limits::Permit;
+use super::connection_limits::{ConnectionLimits, Permit};
 use super::door::Door;
 use super::exchange::Peer;
+use super::frames::{Conduct, FramesInTime, Observed};
 use super::limits::ProxyLimits;
-use super::preface::PrefaceInTime;
 use super::rules::{self, Misdeed};
 use super::service::Open;
-use super::watched::{Watch, Watched};
+use super::watched::{TooMuch, Watch, Watched};
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
 use crate::telemetry::tasks::{Tasks, until_cancelled};
 use crate::tls::resolver::Application;
 use crate::types::address::canonical;
 
+/// Header lines of one head: hyper's own limit, ten times what any client sends (SECURITY.md §H).
+const HEADERS: usize = 100;
 /// Requests that one HTTP/2 connection may run at once (SECURITY.md §H: 64 leaves floods without room).
 const HTTP2_STREAMS: u32 = 64;
 /// Largest head in HTTP/2 (SECURITY.md §H, CONTINUATION flood).
 const HTTP2_HEAD: u32 = 32 << 10;
+/// Streams that a client reset before they were looked at: h2's own limit, which ends rapid resets (CVE-2023-44487).
+const HTTP2_RESETS: usize = 20;
+/// Streams of one connection that the client made the server reset by faults of its own: hyper's limit (RUSTSEC-2024-0003).
+const HTTP2_ERRORS: usize = 1024;
 /// A silent HTTP/2 peer is asked whether it lives, and has as long to answer.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
@@ -54,6 +61,11 @@ pub(super) struct Activity {
     idle_since: AtomicU64,
     /// A head began and did not end in time.
     held_open: AtomicBool,
+    /// An answer went to the holder of a valid key.
+    known: AtomicBool,
+    /// Whole answers that wait to be written, and when that began or one of them was, milliseconds since it was opened.
+    unsent: AtomicU32,
+    unsent_since: AtomicU64,
 }
 
 impl Activity {
@@ -64,7 +76,14 @@ impl Activity {
             answers: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
             held_open: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            unsent: AtomicU32::new(0),
+            unsent_since: AtomicU64::new(0),
         }
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// A request's head is complete.
@@ -74,20 +93,43 @@ impl Activity {
 
     /// The answer is written or dropped.
     pub(super) fn answered(&self) {
-        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.idle_since.store(since, Ordering::Relaxed);
+        self.idle_since.store(self.milliseconds(), Ordering::Relaxed);
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whoever holds the connection has a valid key.
+    pub(super) fn known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// A whole answer waits to be written; an HTTP/2 client may give it no room.
+    pub(super) fn waits(&self) {
+        if self.unsent.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.unsent_since.store(self.milliseconds(), Ordering::Relaxed);
+        }
+    }
+
+    /// It waits no more.
+    pub(super) fn waited(&self) {
+        self.unsent.fetch_sub(1, Ordering::Relaxed);
+        self.unsent_since.store(self.milliseconds(), Ordering::Relaxed);
+    }
+
+    /// Since when whole answers wait and none is written; `None` while none waits.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.unsent_since.load(Ordering::Relaxed));
+        (self.unsent.load(Ordering::Relaxed) > 0).then(|| self.opened + since)
     }
 
     fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    fn busy(&self) -> bool {
+    pub(super) fn busy(&self) -> bool {
         self.requests() != self.answers.load(Ordering::Relaxed)
     }
 
-    fn idle_since(&self) -> Instant {
+    pub(super) fn idle_since(&self) -> Instant {
         self.opened + Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
     }
 }
@@ -168,7 +210,7 @@ async fn run(
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Serves HTTP/2; a preface that does not come in time is held against `culprit`.
+/// Serves HTTP/2; what the other side does wrong on the way is held against `culprit`.
 async fn http2<S>(
     stream: S,
     peer: Arc<Peer>,
@@ -180,25 +222,65 @@ async fn http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = peer.worker.shared.clone();
+    let (shared, activity) = (peer.worker.shared.clone(), Arc::new(Activity::new()));
+    let (observed, ending) = (Arc::new(Observed::default()), draining.child_token());
+    let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
+    let watch = FramesInTime::new(limits, activity.clone(), rest, observed.clone(), ending.clone());
     let service = service_fn(move |request| {
-        let peer = peer.clone();
-        async move { Ok::<_, std::convert::Infallible>(pipeline::serve(peer, request).await) }
+        activity.request();
+        let (peer, answering) = (peer.clone(), Answering(Some(activity.clone())));
+        async move {
+            let response = pipeline::serve(peer, request).await;
+            Ok::<_, std::convert::Infallible>(answering.with(response))
+        }
     });
     let mut builder = http2::Builder::new(TaskPerStream(tasks));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(HTTP2_HEAD)
+        .max_pending_accept_reset_streams(HTTP2_RESETS)
+        .max_local_error_reset_streams(HTTP2_ERRORS)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
-    let overdue = Arc::new(AtomicBool::new(false));
-    let stream = Watched::new(stream, PrefaceInTime::new(limits.head, overdue.clone()));
-    let ended = drive(builder.serve_connection(TokioIo::new(stream), service), draining).await;
-    if let (Some(client), true) = (culprit, overdue.load(Ordering::Relaxed)) {
-        rules::connection(&shared, client, Misdeed::HeldOpen);
+    let stream = Watched::new(stream, watch, limits.keep_alive_idle);
+    let ended = drive(builder.serve_connection(TokioIo::new(stream), service), &ending).await;
+    let misdeed = match observed.conduct() {
+        Conduct::HeldOpen => Some(Misdeed::HeldOpen),
+        Conduct::Flood => Some(Misdeed::Flood),
+        Conduct::Fair => ended.as_ref().err().filter(|error| h2_was_flooded(error)).map(|_| Misdeed::Flood),
+    };
+    if let (Some(client), Some(misdeed)) = (culprit, misdeed) {
+        rules::connection(&shared, client, misdeed);
     }
     Ok(ended?)
+}
+
+/// Whether h2 ended a connection for a flood: of resets, CONTINUATION or empty DATA. Its error has no type here, and says so in
+/// the words of its reason (RFC 9113 §7, `ENHANCE_YOUR_CALM`).
+fn h2_was_flooded(error: &hyper::Error) -> bool {
+    let words = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    words.starts_with("connection error detected") && words.contains("excessive load")
+}
+
+/// A request of HTTP/2 that is being answered; one whose stream was reset is dropped with this.
+struct Answering(Option<Arc<Activity>>);
+
+impl Answering {
+    fn with(mut self, response: http::Response<AnswerBody>) -> http::Response<AnswerBody> {
+        match self.0.take() {
+            Some(activity) => response.map(|body| body.telling_what_waits(activity)),
+            None => response,
+        }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.0 {
+            activity.answered();
+        }
+    }
 }
 
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
@@ -213,8 +295,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits));
     let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
+    let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
+    let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits, rest), limits.keep_alive_idle);
     let service = service_fn(move |request| {
         activity.request();
         let (peer, activity) = (peer.clone(), activity.clone());
@@ -227,6 +310,9 @@ where
     builder
         // HeadInTime keeps the deadlines.
         .header_read_timeout(None)
+        // The buffer's size alone lets through what comes in one piece with the end of its head.
+        .max_header_size(limits.head_bytes)
+        .max_headers(HEADERS)
         .max_buf_size(limits.head_bytes.max(8 << 10));
     let ended = drive(builder.serve_connection(TokioIo::new(timed), service), draining).await;
     let misdeed = match &ended {
@@ -271,23 +357,52 @@ where
     }
 }
 
+/// How long a connection may rest between requests. When places run short, one whose holder never showed a valid key may not
+/// longer than a head may take: a few addresses could hold all there are else, with a request a minute each.
+pub(super) struct Rest {
+    activity: Arc<Activity>,
+    idle: Duration,
+    short: Duration,
+    connections: Arc<ConnectionLimits>,
+    in_all: u32,
+}
+
+impl Rest {
+    fn new(activity: Arc<Activity>, limits: &ProxyLimits, connections: Arc<ConnectionLimits>) -> Self {
+        let (idle, short) = (limits.keep_alive_idle, limits.head.min(limits.keep_alive_idle));
+        Self { activity, idle, short, connections, in_all: limits.connections }
+    }
+
+    /// When it must have gone on.
+    pub(super) fn until(&self) -> Instant {
+        let is_stranger = !self.activity.known.load(Ordering::Relaxed);
+        let gives_way = is_stranger && self.connections.are_short(self.in_all);
+        self.activity.idle_since() + if gives_way { self.short } else { self.idle }
+    }
+
+    /// When to look again: what holds now may not hold then.
+    pub(super) fn look(&self, now: Instant) -> Instant {
+        now + self.short
+    }
+}
+
 /// Ends a stream whose head or next request does not come in time.
 struct HeadInTime {
     activity: Arc<Activity>,
     head: Duration,
-    idle: Duration,
+    rest: Rest,
     /// The head that is being read: which one, and when it must be complete.
     reading: Option<(u32, Instant)>,
     timer: Pin<Box<Sleep>>,
 }
 
 impl HeadInTime {
-    fn new(activity: Arc<Activity>, limits: &ProxyLimits) -> Self {
+    fn new(activity: Arc<Activity>, limits: &ProxyLimits, rest: Rest) -> Self {
         let deadline = Instant::now() + limits.head;
         Self {
             activity,
             head: limits.head,
-            idle: limits.keep_alive_idle,
+            rest,
             // The first byte is there already: the first head has begun.
             reading: Some((0, deadline)),
             timer: Box::pin(tokio::time::sleep_until(deadline)),
@@ -301,18 +416,19 @@ impl HeadInTime {
         }
         match self.reading {
             Some((number, deadline)) if number == self.activity.requests() => Some(deadline),
-            _ => Some(self.activity.idle_since() + self.idle),
+            _ => Some(self.rest.until()),
         }
     }
 }
 
 impl Watch for HeadInTime {
-    fn came(&mut self, bytes: usize) {
+    fn came(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
         let number = self.activity.requests();
         let begun = self.reading.is_some_and(|(reading, _)| reading == number);
-        if bytes > 0 && !begun && !self.activity.busy() {
+        if !bytes.is_empty() && !begun && !self.activity.busy() {
             self.reading = Some((number, Instant::now() + self.head));
         }
+        Ok(())
     }
 
     /// hyper does not read again when an answer ends, because a read is waiting already: so the timer is kept
@@ -333,11 +449,8 @@ impl Watch for HeadInTime {
                     self.activity.held_open.store(reading, Ordering::Relaxed);
                     return Poll::Ready(());
                 }
-                Some(deadline) => self.timer.as_mut().reset(deadline),
-                None => {
-                    let later = now + self.idle;
-                    self.timer.as_mut().reset(later);
-                }
+                Some(deadline) => self.timer.as_mut().reset(deadline.min(self.rest.look(now))),
+                None => self.timer.as_mut().reset(self.rest.look(now)),
             }
         }
     }

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::account::Account;
@@ -72,6 +73,8 @@ pub(super) struct Exchange {
     pub(super) errors: ErrorShape,
     /// What rules found and is not scored yet.
     pub(super) watch: Watch,
+    /// Version of HTTP that it came in.
+    version: Version,
     /// Headers that the answer gets beside those of every answer.
     pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
 }
@@ -124,8 +127,16 @@ impl Exchange {
             key: None,
             errors,
             watch: Watch::default(),
+            version: request.version(),
             headers: Vec::new(),
             peer,
+        }
+    }
+
+    /// The connection ends with the answer. HTTP/2 has no word for that, and nothing to fear from a head either.
+    pub(super) fn ends_connection(&mut self) {
+        if self.version < Version::HTTP_2 {
+            self.headers.push((CONNECTION, HeaderValue::from_static("close")));
         }
     }
 }

@@ -57,6 +57,11 @@ static OF_KEYS: LazyLock<HeaderMap> = LazyLock::new(|| {
 /// Turns an answer into a response and ends the account, or hands it to the stream.
 pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     rules::settle(&mut exchange, Sender::Stranger);
+    let receiver = exchange.sender();
+    respond(exchange, answer).map(|body| body.for_sender(receiver))
+}
+
+fn respond(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     let response = match answer {
         Answer::Document { status, content_type, body } => {
             exchange.account.note(|row| {
@@ -116,7 +121,7 @@ pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<Ans
     let document = refusal.document(exchange.errors, &exchange.id);
     exchange.account.note(|row| row.bytes_out = document.len() as u64);
     exchange.account.went_out(&document);
-    let mut response = Response::new(AnswerBody::whole(document));
+    let mut response = Response::new(AnswerBody::whole(document).for_sender(exchange.sender()));
     *response.status_mut() = refusal.status;
     *response.headers_mut() = head(&exchange, Some(HeaderValue::from_static("application/json")));
     let headers = response.headers_mut();

@@ -16,6 +16,7 @@ use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::audit::AuditHealth;
 use crate::types::clock::UnixMillis;
 use crate::types::engine::{EngineState, EngineView};
+use crate::types::text::escape;
 use crate::types::usage::UsageSums;
 
 /// Status classes in the order of [`Sums::by_class`].
@@ -124,11 +125,11 @@ impl Family<'_> {
             self.page.push(if nth == 0 { '{' } else { ',' });
             self.page.push_str(label);
             self.page.push_str("=\"");
-            for character in value.chars() {
+            // Outside text such as an engine's name for a model: whoever looks at the page has a terminal too (SPEC §5.13).
+            for character in escape(value).chars() {
                 match character {
                     '\\' => self.page.push_str("\\\\"),
                     '"' => self.page.push_str("\\\""),
-                    '\n' => self.page.push_str("\\n"),
                     other => self.page.push(other),
                 }
             }

@@ -45,6 +45,13 @@ pub(super) enum Sender {
     Stranger,
 }
 
+impl Exchange {
+    /// Whose request it turned out to be.
+    pub(super) fn sender(&self) -> Sender {
+        if self.key.is_some() { Sender::KeyHolder } else { Sender::Stranger }
+    }
+}
+
 /// Looks at the head; answers what a trap answers.
 pub(super) fn look(exchange: &mut Exchange, accepted: &Accepted) -> Option<Answer> {
     let shared = exchange.peer.worker.shared.clone();
@@ -177,6 +184,8 @@ pub(super) enum Misdeed {
     BodyHeldOpen,
     /// Its head was none of HTTP: counts as a request for a route that does not exist.
     RefusedHead,
+    /// It sent frames that cost work and bring nothing, more than any client does.
+    Flood,
 }
 
 /// Scores a connection. `client` must be the client's own address, never a proxy's.
@@ -188,6 +197,7 @@ pub(super) fn connection(shared: &ProxyShared, client: IpAddr, misdeed: Misdeed)
     let findings = match misdeed {
         Misdeed::HeldOpen => vec![Finding::new(RuleName::HeldOpen, "the head of a request did not come in time")],
         Misdeed::BodyHeldOpen => vec![Finding::new(RuleName::HeldOpen, "the body of a request did not come in time")],
+        Misdeed::Flood => vec![Finding::new(RuleName::RequestBurst, "more frames of HTTP/2 than a client sends")],
         Misdeed::RefusedHead => unknown_route(shared, client, "(no valid head)"),
     };
     let standing = if guard.trusted(client) { Standing::Trusted } else { Standing::Ordinary };

@@ -1,4 +1,4 @@
-//! Second stage: is the head one that makes sense? One Host, a name that is ours, a path without tricks.
+//! Second stage: is the head one that makes sense? A body of one coding, one Host, a name that is ours, a path without tricks.
 //!
 //! Paths are matched exactly later and never joined to an engine's URL; what looks like a trick is refused here,
 //! once, before anything else looks at the path (SPEC §5.14).
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use http::Version;
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Authority;
 
@@ -25,8 +25,10 @@ pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     if target > MAX_TARGET {
         return Err(Refusal::uri_too_long(MAX_TARGET));
     }
+    // After a head that others may read differently nothing on its connection can be trusted (RFC 9112 §11.2).
+    coding(&parts).inspect_err(|_| exchange.ends_connection())?;
     if !names_loopback(&parts) {
-        let named = named_host(&parts)?;
+        let named = named_host(&parts).inspect_err(|_| exchange.ends_connection())?;
         if let Some(host) = named.as_ref().map(Authority::host) {
             if !is_this_machine(host) && exchange.peer.worker.shared.guard.exposure().notice() {
                 exchange.went_public("a request named a host that is not this machine");
@@ -41,6 +43,17 @@ pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     }
     exchange.account.mark(Stage::Screened);
     Ok(Screened { parts })
+}
+
+/// RFC 9112 §6.1: a transfer coding that is not understood is 501. Only `chunked` is, alone and once: hyper takes any list that
+/// ends with it and leaves the rest of the list to whoever reads the body. HTTP/2 has none.
+fn coding(parts: &Parts) -> Result<(), Refusal> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::not_implemented("The only transfer coding that is understood is 'chunked', alone.")),
+    }
 }
 
 /// Whether the request names `127.0.0.1` or `localhost`, with a port or without, and no other host: most do, and need no
@@ -138,6 +151,7 @@ pub(super) fn cut(text: &str, limit: usize) -> String {
 mod tests {
     use super::*;
 
+    /// Case 25.
     #[test]
     fn path_tricks_are_seen_and_ordinary_paths_are_not() {
         for path in [

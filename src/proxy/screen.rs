@@ -31,6 +31,10 @@ pub(super) fn lists(exchange: &mut Exchange, parts: Parts) -> Result<Accepted, R
         AddressVerdict::NotAllowed => (Refusal::ip_not_allowed(), "not on the allow list".to_owned()),
     };
     exchange.audit(AuditKind::AddressRefused, Severity::Low, refusal.0.status, refusal.1);
+    // Whoever may not come in holds no connection either; a proxy's carries others too.
+    if exchange.client == exchange.peer.address {
+        exchange.ends_connection();
+    }
     Err(refusal.0)
 }
 

@@ -14,10 +14,11 @@ use super::sanity::machine_name;
 use super::shared::ProxyShared;
 use super::worker::Workers;
 use crate::guard::exposure::Listening;
+use crate::guard::{AddressVerdict, Standing};
 use crate::telemetry::tasks::Tasks;
 use crate::tls::challenges::Challenges;
 use crate::tls::resolver::Resolver;
-use crate::types::address::url_host;
+use crate::types::address::{canonical, url_host};
 use crate::types::certificate::TlsStatus;
 use crate::types::clock::UnixMillis;
 use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, TlsMode};
@@ -26,6 +27,9 @@ use crate::types::listener::{ListenerConfig, ListenerPhase, ListenerStatus, TlsM
 const BACKLOG: u32 = 1024;
 /// A pause after accepting failed for lack of file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that an address may hold which is told on each that it may not come in.
+const REFUSED_CONNECTIONS: u32 = 8;
 
 /// What a connection over the limits is told before it is closed.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -307,14 +311,25 @@ impl Acceptor {
     /// Hands a connection to a worker, or drops it: a refused connection costs as little as can be.
     fn admit(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
         let limits = self.shared.limits.load();
-        let trusted = self.shared.guard.trusted(peer.ip());
+        let peer_address = canonical(peer.ip());
+        let trusted = self.shared.guard.trusted(peer_address);
         let exempt = trusted || limits.trusted_proxies.trusts(peer.ip());
-        let per_address = (!exempt).then_some(limits.connections_per_address);
+        let now = self.shared.clock.wall();
+        let verdict = self.shared.guard.address(peer_address, Standing::Ordinary, now);
+        // Enough to be told so; the places are for others.
+        let most = match verdict {
+            AddressVerdict::Allowed => limits.connections_per_address,
+            AddressVerdict::Blocked(_) | AddressVerdict::NotAllowed => REFUSED_CONNECTIONS,
+        };
+        let per_address = (!exempt).then_some(most.min(limits.connections_per_address));
         let permit = match self.shared.connections.admit(peer.ip(), limits.connections, per_address) {
             Ok(permit) => permit,
             Err(too_many) => {
                 tracing::debug!(%peer, ?too_many, "a connection was refused");
                 self.shared.metrics.connection_refused();
+                if verdict == AddressVerdict::Allowed && self.shared.connections.tells(too_many, now) {
+                    self.shared.audit.record(too_many.event(&limits, peer_address, now));
+                }
                 // As much as fits into the socket's empty buffer: this never waits (SPEC §5.8). A client that begins
                 // with a handshake would not understand it.
                 if !matches!(*self.door, Door::Encrypted { .. })

@@ -150,6 +150,7 @@ pub(super) mod tests {
         ListedNetwork { network: "192.0.2.0/24".parse().expect("network"), note: note.into(), created: UnixMillis(1) }
     }
 
+    /// Case 40.
     #[tokio::test]
     async fn nothing_of_what_is_stored_can_be_read_from_the_files() {
         let (folder, store) = store();
@@ -208,6 +209,7 @@ pub(super) mod tests {
         assert!(matches!(SecurityStore::open(&path, &key_file), Err(StorageError::WrongKey { .. })));
     }
 
+    /// Case 40.
     #[tokio::test]
     async fn every_file_is_private_whatever_the_umask() {
         // The umask belongs to the whole process; other tests only get wider modes where they ask for them.
@@ -287,6 +289,7 @@ pub(super) mod tests {
         "CREATE TABLE acme_records (a)",
     ];
 
+    /// Case 41.
     #[tokio::test]
     async fn a_step_that_breaks_half_way_leaves_the_version_before_it_readable_by_all_that_serves() {
         for (version, in_the_way) in (1..).zip(IN_THE_WAY) {

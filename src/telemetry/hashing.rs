@@ -1,16 +1,20 @@
-//! Hashing threads: costly computations such as Argon2 run off the runtimes, two at a time, with a bounded queue.
+//! Hashing threads: costly computations such as Argon2 run off the runtimes, two at a time at most, with a bounded queue.
 //!
 //! Called by `proxy` (checking keys) and `operations` (making them). An attacker can fill the queue and no more:
-//! a full queue is answered with 503, never with a free pass (SECURITY.md §E).
+//! a full queue is answered with 503, never with a free pass (SECURITY.md §E). Who needs no hash does not notice: the threads
+//! give way to every other, and leave half of the cores alone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Threads (ARCHITECTURE.md, Guard): each Argon2 run takes 19 MiB, so two cost at most 38 MiB.
+/// Threads at most (ARCHITECTURE.md, Guard): each Argon2 run takes 19 MiB, so two cost at most 38 MiB.
 const THREADS: usize = 2;
+/// How much they give way (setpriority(2)): a thread of ordinary priority has nine times their share of a core.
+const NICENESS: i32 = 10;
 /// Jobs that may wait.
 const QUEUE: usize = 16;
 
@@ -20,6 +24,30 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Clone)]
 pub struct HashingThreads {
     jobs: SyncSender<Job>,
+    turns: Arc<Turns>,
+}
+
+/// Who is at it, by what it is about.
+type Turns = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
+
+/// The only one that is at it, until dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Arc<Turns>,
+    about: String,
+    /// `None` while it is dropped.
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held = None;
+        // Whoever waits holds one more; under this lock nobody comes in between.
+        if turns.get(&self.about).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&self.about);
+        }
+    }
 }
 
 /// Why a job gave no result.
@@ -41,11 +69,27 @@ impl HashingThreads {
     pub fn start() -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job>(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
-        for number in 0..THREADS {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        for number in 0..(cores / 2).clamp(1, THREADS) {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("flm-hash-{number}")).spawn(move || work(&queue))?;
+            std::thread::Builder::new().name(format!("flm-hash-{number}")).spawn(move || {
+                give_way();
+                work(&queue);
+            })?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, turns: Arc::default() })
+    }
+
+    /// Waits until nobody else is at what `about` tells, such as the same presented key: then the result may be known, and no
+    /// job is needed. Clients open many connections at once, and each would take a place of the queue.
+    pub async fn turn(&self, about: &str) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.entry(about.to_owned()).or_default().clone()
+        };
+        let mut waiting = Turn { turns: self.turns.clone(), about: about.to_owned(), held: None };
+        waiting.held = Some(turn.lock_owned().await);
+        waiting
     }
 
     /// Runs a job and answers its result. A job whose future is dropped still runs, but tells nobody.
@@ -60,6 +104,15 @@ impl HashingThreads {
             Err(TrySendError::Full(_)) => Err(HashingError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(HashingError::Gone),
         }
+    }
+}
+
+/// Lowers the priority of the calling thread; Linux counts it for each thread of its own (setpriority(2), "C library/kernel
+/// differences"), and others for the whole program, which must keep its own.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "a hashing thread keeps the ordinary priority");
     }
 }
 
@@ -90,6 +143,7 @@ mod tests {
         let gate = Arc::new(Mutex::new(gate));
         let mut waiting = Vec::new();
         let mut refused = 0;
+        // At most as many run as there are threads.
         for _ in 0..THREADS + QUEUE + 5 {
             let (threads, gate) = (threads.clone(), gate.clone());
             let mut run = Box::pin(async move { threads.run(move || gate.lock().expect("lock").recv().is_ok()).await });
@@ -116,5 +170,21 @@ mod tests {
             assert_eq!(threads.run(|| panic!("on purpose")).await, Err::<(), _>(HashingError::Gone));
         }
         assert_eq!(threads.run(|| 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn one_is_at_it_while_others_wait_and_what_is_over_is_forgotten() {
+        let threads = HashingThreads::start().expect("starts");
+        let first = threads.turn("a").await;
+        let other = threads.turn("b").await;
+        let mut second = Box::pin(threads.turn("a"));
+        let mut third = Box::pin(threads.turn("a"));
+        assert!(futures_util::poll!(&mut second).is_pending() && futures_util::poll!(&mut third).is_pending());
+        drop(second);
+        drop(first);
+        drop((third.await, other));
+        assert!(threads.turns.lock().expect("lock").is_empty());
+        drop(threads.turn("a").await);
+        assert!(threads.turns.lock().expect("lock").is_empty());
     }
 }

@@ -258,6 +258,8 @@ commands! {
     SortEvents "sort-events" ["s", "o"] "command.sort" Security Looks 59;
     ReverseEvents "reverse-events" ["S", "O"] "command.reverse" Security Looks 0;
     BlockSource "block-source" ["b"] "command.block_source" Security Changes 99;
+    UnblockSource "unblock-source" ["u"] "command.unblock_source" Security Dangerous 45;
+    AllowSource "allow-source" ["a"] "command.allow_source" Security Changes 44;
 
     NextList "next-list" ["v", "]"] "command.next_view" Lists Looks 96;
     PreviousList "previous-list" ["["] "command.previous_view" Lists Looks 0;

@@ -168,6 +168,13 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         marks.push((" ".to_owned(), Role::Header));
         marks.push((overload_words(painter, overload), Role::Error));
     }
+    let simulating = state.world.status.as_ref().map_or(0, |status| status.simulating.len());
+    if simulating > 0 {
+        // Nobody may be left in the belief that these rules guard anything.
+        marks.push((" ".to_owned(), Role::Header));
+        let told = painter.words.fill("header.simulating", &[("count", &simulating.to_string())]);
+        marks.push((format!(" {told} "), Role::Badge));
+    }
     let mut out = vec![Segment::new(0, marks)];
     let (sign, word, role) = proxy_signs(state);
     let mut proxy = vec![(format!("{sign} {}", say(word)), role)];

@@ -28,6 +28,12 @@ pub fn counting_prefix(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The address that a network is, when it is one.
+#[must_use]
+pub fn single(network: IpNet) -> Option<IpAddr> {
+    (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
+}
+
 /// Whether an address is of the operator's own networks, or this machine: private (RFC 1918, RFC 4193), shared by a provider
 /// or an overlay network (RFC 6598), link-local, loopback, or unspecified, which connects to this machine (ip(7)).
 ///

@@ -219,6 +219,9 @@ pub struct ProxyStatus {
     /// Why new work is refused to protect the machine; `None` when it is not (SPEC §5.8).
     #[serde(default)]
     pub overload: Option<Overload>,
+    /// Rules of the security policy that only tell what they would have done, by their names.
+    #[serde(default)]
+    pub simulating: Vec<String>,
     /// Whether this is the demo (SPEC §1.1).
     pub demo: bool,
     /// Why changes are refused, when the home is read-only (SPEC §5.12).

@@ -30,6 +30,7 @@ pub mod listener;
 pub mod live;
 pub mod order;
 pub mod policy;
+mod policy_modes;
 pub mod profile;
 pub mod prompt;
 pub mod redact;

@@ -170,6 +170,8 @@ pub struct SecurityPolicy {
     pub address_rate: AddressRate,
     /// Requests of one address that may run at once (SPEC §4.2).
     pub address_in_flight: AddressInFlight,
+    /// Keys that are suddenly used far more than before.
+    pub key_surge: KeySurge,
     /// Protection of the machine (SPEC §5.8).
     pub resources: Resources,
 }
@@ -570,6 +572,28 @@ impl Default for AddressInFlight {
     fn default() -> Self {
         // As many as an address may have connections (SPEC §5.8).
         Self { mode: Mode::Enforce, most: Whole::of(256) }
+    }
+}
+
+/// A key that goes on for minutes at many times its usual rate, as one does that leaked: told once, nothing is blocked
+/// (SECURITY.md, case 21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeySurge {
+    /// What is done.
+    pub mode: Mode,
+    /// How many times its median rate of the last seven days.
+    pub times: Whole<2, 1000>,
+    /// For how many minutes, each of them.
+    pub minutes: Whole<1, 60>,
+    /// Requests a minute below which nothing is unusual.
+    pub least_per_minute: Whole<1, 1_000_000>,
+}
+
+impl Default for KeySurge {
+    fn default() -> Self {
+        // Half a request a second for minutes is more than a person at a keyboard makes, however seldom the key was used.
+        Self { mode: Mode::Enforce, times: Whole::of(10), minutes: Whole::of(5), least_per_minute: Whole::of(30) }
     }
 }
 

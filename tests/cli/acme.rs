@@ -155,6 +155,7 @@ fn a_wildcard_is_proved_by_dns_and_its_records_are_gone_afterwards() {
     assert!(txt(&stage.world, &format!("_acme-challenge.{DOMAIN}")).is_empty());
 }
 
+/// Case 34.
 #[test]
 fn records_are_removed_when_the_directory_refuses_and_when_nobody_waits_any_more() {
     let stage = Stage::new(Manner { offers_only: Some("http-01"), ..Manner::default() });
@@ -293,6 +294,7 @@ fn a_domain_that_another_server_answers_for_is_told_as_the_directory_sees_it() {
     assert!(error["hint"].as_str().expect("a hint").contains("port 80"), "{error}");
 }
 
+/// Case 35.
 #[test]
 fn a_taken_challenge_port_names_its_holder_and_the_ways_round_it_and_asks_no_directory() {
     let stage = Stage::new(Manner::default());
@@ -355,6 +357,7 @@ fn an_account_that_the_directory_forgot_is_made_anew() {
     assert_eq!(stage.acme.contacts(), [serde_json::json!(["mailto:admin@example.test"])]);
 }
 
+/// Case 35.
 #[test]
 fn advice_on_renewal_is_followed_and_the_certificate_before_is_named() {
     let stage = Stage::new(Manner { advises: Some((1_000_000_000, 1_000_000_100)), ..Manner::default() });

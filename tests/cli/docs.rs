@@ -381,3 +381,37 @@ fn links_within_the_repository_lead_somewhere() {
     assert!(count > 20, "only {count} links were found");
     assert!(dead.is_empty(), "{dead:#?}");
 }
+
+/// Every attack case of the study that came before the code has a test that names it (`/// Case N`), and a row in the audit.
+#[test]
+fn every_attack_case_has_a_test_that_names_it_and_a_row_in_the_audit() {
+    fn sources(folder: &Path, found: &mut String) {
+        for entry in std::fs::read_dir(folder).expect("lists").map_while(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push_str(&std::fs::read_to_string(&path).expect("reads"));
+            }
+        }
+    }
+    let mut text = String::new();
+    for folder in ["src", "tests"] {
+        sources(&root().join(folder), &mut text);
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let named = |number: u32| {
+        let names = |line: &str| {
+            let after = line.strip_prefix("/// Case ").and_then(|rest| rest.strip_prefix(&number.to_string()));
+            after.is_some_and(|rest| rest.starts_with(['.', ':']))
+        };
+        lines.iter().enumerate().any(|(at, line)| {
+            names(line) && lines[at..lines.len().min(at + 8)].iter().any(|line| line.ends_with("test]"))
+        })
+    };
+    let audit = std::fs::read_to_string(root().join("docs/audit/security.md")).expect("reads");
+    let faults: Vec<u32> =
+        (1..=46).filter(|number| !named(*number) || !audit.contains(&format!("\n| {number} |"))).collect();
+    assert_eq!(faults, Vec::<u32>::new(), "cases without a test that names them, or without a row");
+    assert!(!named(47));
+}

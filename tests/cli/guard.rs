@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::run;
 
 /// The status of a request for the list of models.
-fn models(url: &str, key: &str) -> u16 {
+pub(crate) fn models(url: &str, key: &str) -> u16 {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
     let request = format!(

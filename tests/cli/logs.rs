@@ -65,6 +65,7 @@ fn the_level_changes_while_the_proxy_runs_and_lines_are_read_and_followed() {
     following.wait().expect("has ended");
 }
 
+/// Case 6.
 #[test]
 fn neither_keys_nor_prompts_nor_secrets_are_in_any_file_at_any_level() {
     let home = Home::new();

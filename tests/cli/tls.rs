@@ -61,6 +61,7 @@ fn the_port_for_tls_is_the_one_after_unless_it_is_named() {
     assert!(refused.error()["hint"].as_str().expect("a hint").contains("--https-port"), "{}", refused.out);
 }
 
+/// Case 37.
 #[test]
 fn bad_certificate_files_are_refused_with_the_reason_and_never_served_in_clear() {
     let home = Home::new();

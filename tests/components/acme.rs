@@ -221,6 +221,7 @@ fn private(path: &Path, content: &str, mode: u32) {
     file.write_all(content.as_bytes()).expect("writes");
 }
 
+/// Case 33.
 #[test]
 #[ignore = "needs pebble and curl: run scripts/install-test-components.sh"]
 fn http_01_gets_a_certificate_that_curl_trusts_although_every_fifth_nonce_is_refused() {
@@ -245,6 +246,7 @@ fn an_account_that_went_with_its_directory_is_made_anew() {
     assert!(!stage.curl(DOMAIN).is_empty(), "the new root signed it");
 }
 
+/// Case 33.
 #[test]
 #[ignore = "needs pebble and curl: run scripts/install-test-components.sh"]
 fn a_hook_proves_a_wildcard_by_dns() {

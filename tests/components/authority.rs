@@ -154,6 +154,7 @@ fn clients_trust_the_root_where_p11_kit_gathers_the_store_and_a_store_that_canno
     }
 }
 
+/// Case 36.
 #[tokio::test]
 #[ignore = "needs openssl: run scripts/install-test-components.sh"]
 async fn openssl_takes_a_leaf_and_refuses_one_that_was_forged_with_the_stolen_key_for_a_foreign_name() {

@@ -243,6 +243,7 @@ fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves(
     assert_eq!(strays(&world.near), 1, "packets left past the proxy");
 }
 
+/// Case 38.
 #[test]
 #[ignore = "needs root, iproute2, nftables, microsocks and Python: run scripts/install-test-components.sh"]
 fn everything_leaves_through_the_socks_port_and_nothing_else_even_when_it_is_gone() {

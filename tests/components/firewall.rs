@@ -526,6 +526,7 @@ fn firewalld_lets_in_who_is_listed_and_goes_without_a_trace() {
     applies_confirms_and_takes_back(&FIREWALLD);
 }
 
+/// Case 45.
 #[test]
 #[ignore = "needs root, iproute2, firewalld, dbus and OpenSSH: run scripts/install-test-components.sh"]
 fn what_was_confirmed_in_firewalld_is_there_when_it_starts_again_and_not_after_a_rollback() {

@@ -406,6 +406,7 @@ impl Drop for Keys {
     }
 }
 
+/// Case 46.
 #[test]
 #[ignore = "needs gnupg, dpkg and binutils: run scripts/install-test-components.sh"]
 fn a_release_verifies_and_one_changed_byte_of_anything_does_not() {

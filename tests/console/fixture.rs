@@ -661,6 +661,7 @@ pub(crate) fn status() -> ProxyStatus {
         read_only: None,
         reload_fault: None,
         needs_restart: Vec::new(),
+        simulating: Vec::new(),
     }
 }
 

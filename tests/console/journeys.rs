@@ -10,6 +10,7 @@ use flm::tui::tabs::Tab;
 use flm::tui::update::update;
 use flm::tui::{ConsoleEnd, OwnerOrigin};
 use flm::types::audit::{AuditKind, Severity};
+use flm::types::calls::addresses::NetworkList;
 use flm::types::calls::proxy::StartListener;
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::listener::{ListenerConfig, OwnerKind, ProxyStatus};
@@ -148,6 +149,55 @@ fn a_block_that_ran_out_leaves_the_list_by_itself() {
     state.now = NOW.plus(Duration::from_secs(900));
     update(&mut state, Action::Tick);
     assert!(!screen_text(&draw(&mut state)).contains("203.0.113.77"));
+}
+
+/// An address is dealt with where it is seen, whatever the event is.
+#[test]
+fn the_address_of_any_event_is_blocked_unblocked_trusted_and_allowed() {
+    for down in 0..3 {
+        let at_event = || {
+            let mut state = busy("en", (100, 30));
+            press(&mut state, "4");
+            for _ in 0..down {
+                press(&mut state, "j");
+            }
+            state
+        };
+        let mut state = at_event();
+        press(&mut state, "b");
+        let asked = calls(press(&mut state, "enter"));
+        let [(_, Request::AddBlock(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!(call.network.to_string(), "203.0.113.77/32");
+
+        let mut state = at_event();
+        press(&mut state, "u");
+        assert!(screen_text(&draw(&mut state)).contains("Unblock this address?"));
+        let asked = calls(press(&mut state, "y"));
+        let [(_, Request::RemoveBlock(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!(call.network.to_string(), "203.0.113.77/32");
+
+        let mut state = at_event();
+        press(&mut state, "a");
+        let asked = calls(press(&mut state, "enter"));
+        let [(_, Request::AddNetwork(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!((call.network.to_string().as_str(), call.list), ("203.0.113.77/32", NetworkList::Trusted));
+        let mut state = at_event();
+        press(&mut state, "a tab right");
+        let asked = calls(press(&mut state, "enter"));
+        let [(_, Request::AddNetwork(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!((call.network.to_string().as_str(), call.list), ("203.0.113.77/32", NetworkList::Allow));
+    }
+    // Nobody is blocked any more, and an event without an address: both are said.
+    let mut state = busy("en", (100, 30));
+    state.now = NOW.plus(Duration::from_secs(900));
+    press(&mut state, "4 u");
+    assert!(screen_text(&draw(&mut state)).contains("203.0.113.77 is not blocked"));
+    for keys in ["b", "u", "a"] {
+        let mut state = busy("en", (100, 30));
+        press(&mut state, "4 G");
+        assert!(calls(press(&mut state, keys)).is_empty());
+        assert!(screen_text(&draw(&mut state)).contains("names no address"), "{keys}");
+    }
 }
 
 #[test]

@@ -306,6 +306,10 @@ fn badges_of_the_header() {
         ("egress_open", ProxyStatus { egress: egress(EgressState::FallenBack), ..fixture::status() }),
         ("processor", ProxyStatus { overload: Some(Overload::Processor { percent: 97 }), ..fixture::status() }),
         ("memory", ProxyStatus { overload: Some(Overload::Memory { free_megabytes: 120 }), ..fixture::status() }),
+        (
+            "simulating",
+            ProxyStatus { simulating: vec!["honeypot".to_owned(), "address_rate".to_owned()], ..fixture::status() },
+        ),
         ("group", ProxyStatus { overload: Some(Overload::ControlGroup { free_megabytes: 64 }), ..fixture::status() }),
     ] {
         for language in LANGUAGES {

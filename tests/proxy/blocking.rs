@@ -73,6 +73,7 @@ async fn wrong_keys(running: &Running, from: &str, run: &str, count: usize) -> V
     told
 }
 
+/// Case 9.
 #[tokio::test]
 async fn wrong_keys_block_for_longer_and_longer_and_a_restart_forgets_nothing() {
     let clock = Clock::stepped(UnixMillis(1_800_000_000_000));
@@ -118,6 +119,7 @@ async fn wrong_keys_block_for_longer_and_longer_and_a_restart_forgets_nothing() 
     running.end().await;
 }
 
+/// Case 10.
 #[tokio::test]
 async fn the_same_wrong_key_a_missing_one_and_trusted_addresses_lead_to_no_block() {
     let home = OwnHome::at(Clock::system());
@@ -170,6 +172,7 @@ async fn an_endpoint_counts_as_public_once_something_forwards_to_it() {
     assert_eq!(exposure.now(), Exposure::Public);
 }
 
+/// Case 15.
 #[tokio::test]
 async fn a_header_of_an_untrusted_peer_blocks_the_peer_and_never_whom_it_names() {
     let proxy = Proxy::start();
@@ -218,4 +221,36 @@ async fn a_trusted_proxy_tells_the_client_by_header_and_by_the_proxy_protocol() 
             assert_eq!(raw("127.0.0.6", proxy.address(), &models(&proxy.key, "")).await, 200, "others do not speak it");
         }
     }
+}
+
+/// Case 14: lifting a block by hand is in force with the very next request, on a connection from before the block too.
+#[tokio::test]
+async fn given_a_block_when_it_is_lifted_then_the_next_request_on_the_same_connection_passes_and_it_is_audited() {
+    let home = OwnHome::at(Clock::system());
+    let running = home.start().await;
+    public(&running).await;
+    let (_, key) = running.key("laptop", KeyLimits::default()).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.2:0".parse().expect("an address")).expect("a loopback address");
+    let mut stream = socket.connect(running.address()).await.expect("connects");
+    let request = String::from_utf8(models(&key, "")).expect("text").replace("connection: close\r\n", "");
+    let mut ask = async || {
+        stream.write_all(request.as_bytes()).await.expect("sends");
+        let mut answer = vec![0; 8192];
+        let count = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.expect("in time").expect("reads");
+        String::from_utf8_lossy(&answer[9..count.min(12)]).into_owned()
+    };
+    assert_eq!(ask().await, "200");
+    assert_eq!(wrong_keys(&running, "127.0.0.2", "a", 5).await, [401; 5]);
+    assert_eq!(raw("127.0.0.2", running.address(), &models(&key, "")).await, 403);
+    // At once: what was decided a moment ago is not stored yet.
+    running.call(RemoveBlock { network: "127.0.0.2/32".parse().expect("a network") }).await;
+    assert_eq!(ask().await, "200");
+    assert_eq!(raw("127.0.0.2", running.address(), &models(&key, "")).await, 200);
+    let lifted = audited(&running, AuditKind::BlockLifted, 1).await;
+    assert_eq!(lifted[0].event.details, "block of 127.0.0.2/32 lifted by hand");
+    assert_eq!(lifted[0].event.address, Some("127.0.0.2".parse().expect("an address")));
+    // It is no amnesty: the failures still count, and the next step of the ladder is theirs.
+    assert_eq!(wrong_keys(&running, "127.0.0.2", "b", 6).await, [401, 401, 401, 401, 401, 403]);
+    running.end().await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flm::proxy::limits::ProxyLimits;
+use flm::types::audit::AuditKind;
 use flm::types::key::KeyLimits;
 use flm::types::listener::ListenerPhase;
 use http::Method;
@@ -186,5 +187,11 @@ async fn one_address_cannot_take_all_connections_unless_it_is_trusted() {
     let mut told = String::new();
     drop(tokio::time::timeout(PATIENCE, third.read_to_string(&mut told)).await.expect("closed in time"));
     assert!(told.starts_with("HTTP/1.1 503") && told.contains("\"overloaded\""), "{told}");
+    let mut fourth = TcpStream::connect(proxy.address()).await.expect("connects");
+    drop(tokio::time::timeout(PATIENCE, fourth.read_to_string(&mut told)).await.expect("closed in time"));
     drop(held);
+    let alerts: Vec<_> =
+        proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::ResourceAlert).collect();
+    assert_eq!(alerts.len(), 1, "the operator is told why, and once: {alerts:?}");
+    assert!(alerts[0].details.contains("may hold 2 (limits.connections_per_address)"), "{alerts:?}");
 }

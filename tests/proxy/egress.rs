@@ -66,6 +66,7 @@ async fn kinds(running: &Running) -> Vec<AuditKind> {
     running.call(ListAudit::default()).await.into_iter().map(|row| row.event.kind).collect()
 }
 
+/// Case 39.
 #[tokio::test]
 async fn an_engine_elsewhere_is_reached_through_the_proxy_by_its_name_and_a_local_one_is_not() {
     let engine = FakeEngine::start(engine_scripts::llamacpp()).await;

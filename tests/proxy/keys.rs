@@ -5,6 +5,7 @@ use std::sync::Arc;
 use flm::guard::minted_key::MintedKey;
 use flm::proxy::limits::ProxyLimits;
 use flm::types::address::{BlockEntry, BlockSource, ListedNetwork};
+use flm::types::audit::AuditKind;
 use flm::types::calls::addresses::NetworkList;
 use flm::types::clock::UnixMillis;
 use flm::types::key::{KeyLimits, Right};
@@ -21,6 +22,7 @@ fn with_key(key: &str) -> Request<Full<bytes::Bytes>> {
     Request::get("/v1/models").header("x-api-key", key).body(Full::default()).expect("a request")
 }
 
+/// Case 4.
 #[tokio::test]
 async fn wrong_expired_and_revoked_keys_get_the_same_words() {
     let proxy = Proxy::start();
@@ -144,6 +146,7 @@ async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
     assert_eq!(second.header("x-ratelimit-remaining-tokens"), Some("0"));
 }
 
+/// Case 2.
 #[tokio::test]
 async fn revoking_a_key_ends_its_running_stream_and_the_engines_work() {
     let proxy = Proxy::start();
@@ -233,4 +236,20 @@ async fn a_minted_key_serves_without_limits_and_is_refused_as_soon_as_it_is_drop
     assert_eq!(row.key, Some(flm::types::ids::KeyId::OWN));
     drop(minted);
     assert_eq!(proxy.send(later).await.status, 401);
+}
+
+/// A client library opens many connections at once: the first check of a key costs one Argon2 run, not one for each, and
+/// none of them is told that too many keys are being checked.
+#[tokio::test]
+async fn a_key_that_comes_for_the_first_time_on_many_connections_at_once_is_checked_once() {
+    let proxy = Proxy::with(ProxyLimits::default(), KeyLimits { burst: 200, ..KeyLimits::default() });
+    let asked = (0..60).map(|_| {
+        let address = proxy.address();
+        let bytes = crate::blocking::models(&proxy.key, "");
+        async move { crate::blocking::raw("127.0.0.1", address, &bytes).await }
+    });
+    let told = futures_util::future::join_all(asked).await;
+    assert_eq!(told, [200; 60]);
+    let first = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk).count();
+    assert_eq!(first, 1, "one run, and one row of it");
 }

@@ -35,6 +35,8 @@ mod residency;
 mod responses;
 mod rules;
 mod serving;
+mod smuggling;
+mod stalling;
 mod streams;
 mod tls;
 

@@ -187,6 +187,7 @@ async fn several_images_keep_their_places() {
     assert_eq!((url(0, 2), asked["messages"][0]["content"][1]["text"].as_str()), (inline, Some("and")));
 }
 
+/// Case 31.
 #[tokio::test]
 async fn no_address_that_nobody_outside_may_reach_is_dialled() {
     let stage = Stage::new(RemoteMedia::Fetched).await;

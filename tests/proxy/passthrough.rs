@@ -91,6 +91,7 @@ async fn an_answer_that_breaks_off_or_stalls_is_never_taken_for_whole() {
     }
 }
 
+/// Case 25.
 #[tokio::test]
 async fn what_is_not_in_the_engines_table_never_reaches_it() {
     let proxy = Proxy::with(ProxyLimits::default(), limits(&[Right::Infer, Right::Passthrough, Right::Manage]));

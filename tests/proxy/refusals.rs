@@ -16,6 +16,7 @@ const CHAT: &str = "/v1/chat/completions";
 /// What is wrong, then method, path and body, then status, code and `param` of the refusal.
 type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str, Option<&'a str>);
 
+/// Case 28.
 #[tokio::test]
 async fn malformed_requests_are_refused_with_code_and_param_and_the_connection_stays_usable() {
     let proxy = Proxy::start();
@@ -98,6 +99,7 @@ async fn malformed_requests_are_refused_with_code_and_param_and_the_connection_s
     assert_eq!(proxy.get("/v1/models").await.status, 200);
 }
 
+/// Case 29.
 #[tokio::test]
 async fn media_types_and_encodings_other_than_plain_json_are_415() {
     let proxy = Proxy::start();
@@ -114,6 +116,7 @@ async fn media_types_and_encodings_other_than_plain_json_are_415() {
     }
 }
 
+/// Case 27.
 #[tokio::test]
 async fn bodies_over_the_limit_are_413_announced_or_not() {
     let limits = ProxyLimits { json_body_bytes: 4096, ..ProxyLimits::default() };
@@ -134,6 +137,7 @@ async fn bodies_over_the_limit_are_413_announced_or_not() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
 
+/// Case 7.
 #[tokio::test]
 async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
     let proxy = Proxy::start();
@@ -163,6 +167,18 @@ async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
             ),
             "431",
         ),
+        // SPEC §4.6: 32 KiB of head, also when it comes in one piece with its end.
+        (
+            "a head of 33 KiB",
+            format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-padding: {}\r\n\r\n", "k".repeat(33 << 10)),
+            "431",
+        ),
+        (
+            "a head of 31 KiB",
+            format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-padding: {}\r\n\r\n", "k".repeat(31 << 10)),
+            "401",
+        ),
+        ("101 header lines", format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "a: b\r\n".repeat(100)), "431"),
         ("a long path", format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "p".repeat(9000)), "414"),
         ("CONNECT", "CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n\r\n".to_owned(), "421"),
     ] {
@@ -174,6 +190,7 @@ async fn hosts_that_are_not_ours_and_doubtful_heads_are_refused() {
     }
 }
 
+/// Case 26.
 #[tokio::test]
 async fn preflights_are_answered_for_allowed_origins_only_and_never_with_credentials() {
     let limits = ProxyLimits { cors_allowed_origins: vec!["https://app.example".to_owned()], ..ProxyLimits::default() };

@@ -117,6 +117,7 @@ async fn a_valid_key_scores_only_what_no_client_sends() {
     assert_eq!(proxy.score("127.0.0.2"), 60);
 }
 
+/// Case 20.
 #[tokio::test]
 async fn a_honeypot_looks_plausible_scores_ten_and_never_blocks_at_once() {
     let proxy = public();
@@ -280,6 +281,7 @@ async fn bursts_announced_giants_and_the_same_body_again_are_seen_without_a_key_
     assert_eq!((proxy.score("127.0.0.6"), proxy.score("127.0.0.7")), (20, 0), "twice twenty times the same");
 }
 
+/// Case 18.
 #[tokio::test]
 async fn every_attack_in_a_chat_message_is_a_prompt_and_gets_its_answer() {
     let proxy = public();
@@ -334,6 +336,7 @@ async fn what_was_found_stands_in_the_audit_log_with_rule_points_and_score() {
     running.end().await;
 }
 
+/// Case 16.
 #[tokio::test]
 async fn a_rule_in_simulate_only_tells_what_it_would_have_done() {
     let home = OwnHome::at(Clock::system());

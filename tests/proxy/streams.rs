@@ -85,6 +85,7 @@ async fn an_engine_that_sends_garbage_is_a_502_before_the_first_byte() {
     assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].as_str()), (502, Some("engine_error")));
 }
 
+/// Case 30.
 #[tokio::test]
 async fn a_client_that_leaves_ends_the_engines_work_at_once_and_the_row_says_so() {
     let proxy = Proxy::start();

@@ -11,7 +11,8 @@ mod stream;
 #[path = "../support/terminal.rs"]
 mod terminal;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
@@ -425,6 +426,48 @@ fn a_read_only_console_shows_everything_and_changes_nothing() {
     console.send("3S");
     console.wait_for("This console is read-only.", PATIENCE);
     assert!(home.proxy_port().is_some(), "the listener still runs");
+}
+
+/// SPEC §9.5: watching a block happen needs no key press, nor does watching it end.
+#[test]
+fn a_block_appears_counts_down_and_lifts_on_screen_without_a_key_press() {
+    let home = Home::in_use();
+    let console = open_console(&home, 110, 30);
+    wait_until("the daemon's listener runs", PATIENCE, || home.owner().is_some() && home.proxy_port().is_some());
+    home.answer(&["config", "set", "guard.exposure", "public"]);
+    console.send("5");
+    console.wait_for("No address is blocked.", PATIENCE);
+    // From here on nothing is typed. Somebody tries keys.
+    let port = home.proxy_port().expect("a listener");
+    for number in 0..5 {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 77), 0)).into()).expect("a loopback address");
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("connects");
+        let mut stream = TcpStream::from(socket);
+        let request = format!(
+            "GET /v1/models HTTP/1.1\r\nhost: localhost\r\nuser-agent: curl/8\r\nconnection: close\r\n\
+             authorization: Bearer wrong-{number}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("sends");
+        stream.read_to_end(&mut Vec::new()).expect("an answer");
+    }
+    console.wait_for("127.0.0.77", PATIENCE);
+    console.wait_for("29m", PATIENCE);
+    // One that lasts a few seconds counts down, second by second, and is gone.
+    home.answer(&["security", "ip-blocklist", "add", "203.0.113.9", "--for", "6s"]);
+    let line =
+        |screen: &terminal::Screen| screen.text().lines().find(|line| line.contains("203.0.113.9")).map(str::to_owned);
+    let mut seen = std::collections::BTreeSet::new();
+    console.wait_until("it is there", PATIENCE, |screen| line(screen).is_some());
+    let left = |text: &str| (1..=6).find(|seconds| text.contains(&format!(" {seconds}s")));
+    let began = std::time::Instant::now();
+    while let Some(now) = line(&console.screen()) {
+        seen.extend(left(&now));
+        assert!(began.elapsed() < PATIENCE, "it did not go: {now}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(seen.len() >= 3, "it counted down: {seen:?}");
+    assert!(console.screen().text().contains("127.0.0.77"), "the other one goes on");
 }
 
 /// What [`a_panic_gives_the_terminal_back_and_leaves_a_report`] runs on a terminal of its own.

@@ -347,6 +347,7 @@ mod tests {
         owner.end().await;
     }
 
+    /// Case 44.
     #[tokio::test]
     async fn a_thousand_events_for_a_dead_receiver_wait_as_a_sum_and_hold_nobody_up() {
         let dead = {

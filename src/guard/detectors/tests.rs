@@ -208,6 +208,7 @@ fn what_every_crawler_asks_for_scores_nothing() {
     assert_eq!(Sample { headers: HeaderMap::new(), ..Sample::get("/") }.rules(), [RuleName::MissingAgent]);
 }
 
+/// Case 17.
 #[test]
 fn attacks_of_the_half_that_no_rule_was_written_from_are_seen() {
     let mut families: BTreeMap<String, (u32, u32)> = BTreeMap::new();
@@ -230,6 +231,7 @@ fn attacks_of_the_half_that_no_rule_was_written_from_are_seen() {
     }
 }
 
+/// Case 19.
 #[test]
 fn benign_traffic_is_not_scored_and_never_blocked() {
     let (suspects, policy) = (Suspects::default(), SecurityPolicy::default());

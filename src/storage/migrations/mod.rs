@@ -127,6 +127,7 @@ mod tests {
         }
     }
 
+    /// Case 41.
     #[test]
     fn a_failing_step_is_rolled_back_and_earlier_ones_stay() {
         let steps = [

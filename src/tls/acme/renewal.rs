@@ -310,6 +310,7 @@ mod tests {
         assert_eq!(renewal(&kept, Some(&advised(DAY * 89))), BEGIN.plus(DAY * 81), "but not to the end");
     }
 
+    /// Case 34.
     #[test]
     fn pauses_double_up_to_six_hours_and_an_hour_sees_five_attempts() {
         let minutes: Vec<u64> = (1..=10).map(|failures| pause(failures, 0.0).as_secs() / 60).collect();

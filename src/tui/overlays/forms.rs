@@ -40,6 +40,8 @@ pub enum FormKind {
     ExportBlocks,
     /// Add to the allow list or the trusted list.
     Network(NetworkList),
+    /// Add an address that was seen to one of these lists.
+    Allow,
     /// Choose the route of a new prompt.
     NewPrompt,
     /// Start the proxy on another port.
@@ -198,6 +200,29 @@ pub fn network(list: NetworkList) -> Form {
     )
 }
 
+/// A form to add the address of an event to the trusted list, or to the allow list.
+#[must_use]
+pub fn allow(state: &State, address: IpAddr) -> Form {
+    let choice =
+        |value: &str, key: &'static str| Choice { value: value.to_owned(), label: state.words.say(key).into_owned() };
+    // The first entry of the allow list shuts everybody else out: said where it is chosen.
+    let first = state.world.allowed.value.as_ref().is_none_or(Vec::is_empty);
+    let allowed = if first { "form.network.first_allowed" } else { "blocklist.allowed" };
+    let lists = vec![choice(TRUSTED, "blocklist.trusted"), choice(ALLOWED, allowed)];
+    Form::new(
+        FormKind::Allow,
+        vec![
+            Field::text("form.block.network", "form.block.network_hint", &address.to_string()),
+            Field::choice("form.network.list", "form.network.list_hint", lists),
+            Field::text("form.network.note", "form.network.note_hint", ""),
+        ],
+    )
+}
+
+/// Values of the lists in the form.
+const TRUSTED: &str = "trusted";
+const ALLOWED: &str = "allowed";
+
 /// A form to choose a route, and a key where the prompt is for one key only.
 #[must_use]
 pub fn new_prompt(state: &State) -> Form {
@@ -262,6 +287,7 @@ impl FormKind {
             Self::Block => "form.block.title",
             Self::Network(NetworkList::Allow) => "form.network.allow_title",
             Self::Network(NetworkList::Trusted) => "form.network.trusted_title",
+            Self::Allow => "command.allow_source",
             Self::NewPrompt => "form.prompt.title",
             Self::Port(_) => "form.port.title",
             Self::Profile(_) => "form.profile.title",
@@ -278,7 +304,7 @@ impl FormKind {
     #[must_use]
     pub fn deed(&self) -> &'static str {
         match self {
-            Self::AddEngine | Self::Network(_) | Self::Channel(ChannelForm::Add(_)) => "button.add",
+            Self::AddEngine | Self::Network(_) | Self::Allow | Self::Channel(ChannelForm::Add(_)) => "button.add",
             Self::ChannelKind => "button.next",
             Self::CreateKey => "button.create",
             Self::Block | Self::ImportBlocks => "button.block",
@@ -357,6 +383,11 @@ impl FormKind {
             Self::Network(list) => {
                 let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
                 network.map(|network| Submit::Call(AddNetwork { list: *list, network, note: get(1).to_owned() }.into()))
+            }
+            Self::Allow => {
+                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                let list = if get(1) == ALLOWED { NetworkList::Allow } else { NetworkList::Trusted };
+                network.map(|network| Submit::Call(AddNetwork { list, network, note: get(2).to_owned() }.into()))
             }
             Self::NewPrompt => Some(Submit::EditPrompt(match get(1) {
                 "" => get(0).to_owned(),

@@ -164,10 +164,7 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::Unblock => {
             if let Some(network) = selected_network_of_block(state) {
-                let body = state.words.fill("blocklist.unblock_body", &[("network", &network.to_string())]);
-                let then = Then::call(RemoveBlock { network });
-                let confirm = Confirm::new("blocklist.unblock_title", body, "button.unblock", then);
-                overlays::open(state, Overlay::Confirm(confirm));
+                overlays::open(state, Overlay::Confirm(unblock(state, network)));
             }
         }
         Command::ImportBlocks => overlays::open(state, Overlay::Form(forms::import_blocks())),
@@ -199,6 +196,13 @@ pub fn run(state: &mut State, command: Command) {
         Command::Open => {}
         _ => step(state, command),
     }
+}
+
+/// Asks whether a block is to be lifted.
+#[must_use]
+pub fn unblock(state: &State, network: IpNet) -> Confirm {
+    let body = state.words.fill("blocklist.unblock_body", &[("network", &network.to_string())]);
+    Confirm::new("blocklist.unblock_title", body, "button.unblock", Then::call(RemoveBlock { network }))
 }
 
 fn selected_network_of_block(state: &State) -> Option<IpNet> {

@@ -7,10 +7,12 @@ use crate::tui::geometry::ListId;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, forms};
 use crate::tui::state::{Detail, State};
+use crate::tui::tab_blocklist;
 use crate::tui::tab_security::list::Query;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::window::{Ask, Edge, Flow, Window};
+use crate::types::address::BlockEntry;
 use crate::types::audit::{AuditRow, Severity};
 use crate::types::calls::audit::AuditColumn;
 use crate::types::clock::UnixMillis;
@@ -169,6 +171,12 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::ReverseEvents => state.security.chosen.order = state.security.chosen.order.reversed(),
         Command::BlockSource => block_source(state),
+        Command::UnblockSource => unblock_source(state),
+        Command::AllowSource => {
+            if let Some(address) = source(state) {
+                overlays::open(state, Overlay::Form(forms::allow(state, address)));
+            }
+        }
         Command::Open => state.detail = Detail::Open,
         Command::Copy => copy(state),
         Command::First if state.security.window.top() != Edge::Reached => {
@@ -188,13 +196,33 @@ pub fn run(state: &mut State, command: Command) {
     }
 }
 
-fn block_source(state: &mut State) {
+/// The address of the selected event; says so when it has none.
+fn source(state: &mut State) -> Option<IpAddr> {
     let rows = rows(state);
-    let address: Option<IpAddr> = selected(state, &rows).and_then(|at| rows[at].event.address);
-    let Some(address) = address else {
+    let address = selected(state, &rows).and_then(|at| rows[at].event.address);
+    if address.is_none() {
         state.toast(Level::Warn, state.words.say("security.no_address").into_owned());
-        return;
+    }
+    address
+}
+
+/// Asks whether the block that holds the address is to be lifted; says so when there is none.
+fn unblock_source(state: &mut State) {
+    let Some(address) = source(state) else { return };
+    let holds = |entry: &&BlockEntry| {
+        entry.network.contains(&address) && entry.expires.is_none_or(|expires| expires > state.now)
     };
+    let known = state.world.blocks.value.iter().flatten().filter(holds).max_by_key(|entry| entry.network.prefix_len());
+    if let Some(network) = known.map(|entry| entry.network) {
+        overlays::open(state, Overlay::Confirm(tab_blocklist::unblock(state, network)));
+    } else {
+        let text = state.words.fill("security.not_blocked", &[("address", &address.to_string())]);
+        state.toast(Level::Warn, text);
+    }
+}
+
+fn block_source(state: &mut State) {
+    let Some(address) = source(state) else { return };
     let reason = state.words.say("security.block_reason");
     overlays::open(state, Overlay::Form(forms::block(Some(address), &reason)));
 }
