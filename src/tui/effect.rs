@@ -24,6 +24,7 @@ use crate::types::calls::alerts::{
     AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
 };
 use crate::types::calls::audit::ListAudit;
+use crate::types::calls::backup::{BackupProgress, CreateBackup};
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::calls::comparisons::{
     CompareModels, DeleteComparison, ListComparisons, SaveComparison, ShowComparison,
@@ -154,6 +155,14 @@ pub enum Told {
     Chat(ChatProgress),
     /// Models answer the same question.
     Compare(CompareProgress),
+    /// Databases are copied.
+    Backup(BackupProgress),
+}
+
+impl From<BackupProgress> for Told {
+    fn from(progress: BackupProgress) -> Self {
+        Self::Backup(progress)
+    }
 }
 
 impl From<ChatProgress> for Told {
@@ -304,7 +313,7 @@ requests! {
     RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowComparison, ShowFirewall,
     ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
-    long { Chat, CompareModels, LoadModel, PullModel }
+    long { Chat, CompareModels, CreateBackup, LoadModel, PullModel }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.
