@@ -31,7 +31,7 @@ F3, F7, ESCAPE, DOWN = "\x1bOR", "\x1b[18~", "\x1b", "\x1b[B"
 JOURNEYS = [
     ("load", [("3", 1), ("v", 0.3), ("v", 0.3), ("v", 2)]),
     ("chat", [("2", 1), ("c", 1), ("Why is the sky blue?", 1), ("\r", 7)]),
-    ("compare", [(F7, 1), (F3, 1), (" " + DOWN + DOWN + " " + DOWN + " ", 1), ("\r", 1), ("Why is the sky blue?", 1), ("\r", 8)]),
+    ("compare", [(F7, 1), (F3, 1), (" " + DOWN + " " + DOWN + " ", 1), ("\r", 1), ("Why is the sky blue?", 1), ("\r", 8)]),
     ("wizard", [(ESCAPE, 1), ("3", 1), ("w", 2), ("\r", 2)]),
 ]
 # The demo's clients have sent enough by then for every list to have rows.

@@ -23,11 +23,13 @@ use ratatui::layout::Rect;
 use crate::{Fault, watch};
 
 const EVENTS_PER_SECOND: u64 = 1_000;
-const SECONDS: u64 = 3_600;
+/// Seconds of the hour.
+pub(crate) const HOUR: u64 = 3_600;
 
 /// Runs it in a process of its own; anonymous memory in MiB before and after.
-pub(crate) fn measured() -> Result<(f64, f64), Fault> {
-    let mut child = Command::new(std::env::current_exe()?).arg("hour").stdout(Stdio::piped()).spawn()?;
+pub(crate) fn measured(seconds: u64) -> Result<(f64, f64), Fault> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut child = command.args(["hour", &seconds.to_string()]).stdout(Stdio::piped()).spawn()?;
     let mut told = String::new();
     child.stdout.take().ok_or("no output")?.read_to_string(&mut told)?;
     child.wait()?;
@@ -36,8 +38,8 @@ pub(crate) fn measured() -> Result<(f64, f64), Fault> {
     Ok((before, figures.next().ok_or("one figure")??))
 }
 
-/// Lives through the hour and writes both figures.
-pub(crate) fn run() -> Result<(), Fault> {
+/// Lives through so many seconds and writes both figures.
+pub(crate) fn run(seconds: u64) -> Result<(), Fault> {
     let theme = ThemeShelf::default().load("dark", Depth::True)?;
     let mut state = State::new(Words::new("en", jiff::tz::TimeZone::UTC), theme, (80, 24), UnixMillis(0));
     update(&mut state, Action::Attached(OwnerOrigin::AlreadyRan));
@@ -45,7 +47,7 @@ pub(crate) fn run() -> Result<(), Fault> {
     let own = || watch::memory(std::process::id(), &["RssAnon:"]);
     let before = own()?;
     let mut number = 0;
-    for second in 0..SECONDS {
+    for second in 0..seconds {
         // Every tab is in front for some time.
         let tab = [Key::Tab3, Key::Tab4, Key::Tab1, Key::Tab5][usize::try_from(second / 60 % 4)?];
         update(&mut state, Action::Run(tab));

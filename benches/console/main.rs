@@ -55,10 +55,12 @@ struct Amount {
     rows: u64,
     /// Key presses that are timed.
     keys: usize,
+    /// Seconds of simulated time under 1,000 events each.
+    hour: u64,
 }
 
-const FULL: Amount = Amount { starts: 21, span: Duration::from_secs(20), rows: 1_000_000, keys: 400 };
-const QUICK: Amount = Amount { starts: 5, span: Duration::from_secs(6), rows: 20_000, keys: 60 };
+const FULL: Amount = Amount { starts: 21, span: Duration::from_secs(20), rows: 1_000_000, keys: 400, hour: hour::HOUR };
+const QUICK: Amount = Amount { starts: 5, span: Duration::from_secs(6), rows: 20_000, keys: 60, hour: 60 };
 
 /// Requests a second of a busy proxy, and of one in ordinary use.
 const BUSY: u32 = 5_000;
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
             let (target, rate) = parsed.expect("an address and a rate");
             traffic::run(target, key, rate).map(|()| true)
         }
-        ["hour"] => hour::run().map(|()| true),
+        ["hour", seconds] => hour::run(seconds.parse().expect("seconds")).map(|()| true),
         _ => measure_all(if words.contains(&"--quick") { QUICK } else { FULL }),
     };
     match outcome {
@@ -171,9 +173,10 @@ fn measure_all(amount: Amount) -> Result<bool, Fault> {
     });
     figures.push(Figure {
         what: "Engines, 50 requests/s, longest time between frames",
+        // Rates change once a second, and may stay as they are.
         is: ordinary.longest_gap_ms,
         unit: "ms",
-        limit: Some(1_000.0),
+        limit: None,
     });
     figures.push(Figure {
         what: "Engines, 50 requests/s, processor",
@@ -198,11 +201,12 @@ fn measure_all(amount: Amount) -> Result<bool, Fault> {
         unit: "ms",
         limit: Some(1_000.0),
     });
+    // Wakers and what is asked of the daemon are among them; that a frame is one write is a test of `tui/terminal.rs`.
     figures.push(Figure {
-        what: "Proxy following, writes per frame",
+        what: "Proxy following, writing calls per frame",
         is: busy.writes_per_frame,
         unit: "",
-        limit: Some(1.05),
+        limit: None,
     });
     figures.push(Figure { what: "Proxy following, frames", is: busy.frames_per_second, unit: "/s", limit: Some(30.0) });
     figures.push(Figure { what: "Proxy following, processor", is: busy.cpu_percent, unit: "% of a core", limit: None });
@@ -219,7 +223,7 @@ fn measure_all(amount: Amount) -> Result<bool, Fault> {
         limit: None,
     });
     figures.push(Figure { what: "resident after all that", is: busy.resident_mib, unit: "MiB", limit: None });
-    let (before, after) = hour::measured()?;
+    let (before, after) = hour::measured(amount.hour)?;
     figures.push(Figure {
         what: "state of the console before an hour of 1,000 events/s",
         is: before,

@@ -9,8 +9,8 @@ use crate::{Fault, measure};
 /// What ends a frame (DEC private mode 2026).
 pub(crate) const FRAME_END: &[u8] = b"\x1b[?2026l";
 
-/// Time between key presses, so that each is met by itself.
-const BETWEEN_KEYS: Duration = Duration::from_millis(40);
+/// Time between key presses: quicker than anybody types, and below the 30 frames a second that are drawn at most.
+const BETWEEN_KEYS: Duration = Duration::from_millis(60);
 
 /// What was seen.
 pub(crate) struct Watched {

@@ -87,6 +87,7 @@ pub fn take(state: &mut State, answer: Answer) {
         }
         managed @ (Reply::LoadModel(..)
         | Reply::PullModel(..)
+        | Reply::CreateBackup(..)
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
@@ -265,13 +266,14 @@ fn channel_settled(state: &mut State, key: &'static str, settled: ChannelSettled
     read_store(state, Noun::Alerts);
 }
 
-/// Something was done with a model, or failed.
+/// Something that takes long was done, most often with a model, or failed.
 fn managed_model(state: &mut State, ticket: Ticket, reply: Reply) {
     work::ended(state, ticket);
     match reply {
         Reply::LoadModel(_, Ok(model)) => {
             done(state, "toast.model_loaded", &[("model", &escape(&model.name.model))]);
         }
+        Reply::CreateBackup(_, Ok(view)) => done(state, "toast.backed_up", &[("path", &escape(&view.path))]),
         Reply::UnloadModel(_, Ok(model)) => {
             done(state, "toast.model_unloaded", &[("model", &escape(&model.name.model))]);
         }

@@ -24,6 +24,7 @@ use crate::types::calls::alerts::{
     AddAlertChannel, EditAlertChannel, ListAlertChannels, ListInbox, MarkRead, RemoveAlertChannel, TestAlertChannel,
 };
 use crate::types::calls::audit::ListAudit;
+use crate::types::calls::backup::{BackupProgress, CreateBackup};
 use crate::types::calls::captures::{ClearCaptures, ListCaptures, ReplayCapture, ShowCapture};
 use crate::types::calls::chat::{Chat, ChatProgress};
 use crate::types::calls::comparisons::{
@@ -157,6 +158,14 @@ pub enum Told {
     Chat(ChatProgress),
     /// Models answer the same question.
     Compare(CompareProgress),
+    /// Databases are copied.
+    Backup(BackupProgress),
+}
+
+impl From<BackupProgress> for Told {
+    fn from(progress: BackupProgress) -> Self {
+        Self::Backup(progress)
+    }
 }
 
 impl From<ChatProgress> for Told {
@@ -307,7 +316,7 @@ requests! {
     RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowCapture, ShowComparison, ShowFirewall,
     ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
-    long { Chat, CompareModels, LoadModel, PullModel, ReplayCapture }
+    long { Chat, CompareModels, CreateBackup, LoadModel, PullModel, ReplayCapture }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.

@@ -4,6 +4,7 @@
 //! [`State::now`].
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,8 +155,8 @@ pub struct State {
     pub blocklist: BlocklistTab,
     /// The Prompts tab.
     pub prompts: PromptsTab,
-    /// What was copied last, and when.
-    copied: Option<(String, UnixMillis)>,
+    /// The hash of what was copied last, which may be a secret, and when.
+    copied: Option<(u64, UnixMillis)>,
     /// What takes the last removal back.
     pub undo: Option<Request>,
     /// Where files are written to when their name has no folder.
@@ -322,13 +323,16 @@ impl State {
     /// Puts text on the clipboard and says so. Whether the terminal took it cannot be known: the same again soon after shows
     /// the text, to be selected by hand.
     pub fn copy(&mut self, text: String, what: &str) {
-        let again = self.copied.take().is_some_and(|(known, at)| known == text && self.now.since(at) < COPIED_AGAIN);
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let own = hasher.finish();
+        let again = self.copied.take().is_some_and(|(known, at)| known == own && self.now.since(at) < COPIED_AGAIN);
         if again {
             let notice = Notice::of_text("copied.title", &text, &self.words.say("copied.hint"));
             overlays::open(self, Overlay::Notice(notice));
             return;
         }
-        self.copied = Some((text.clone(), self.now));
+        self.copied = Some((own, self.now));
         self.ask(Effect::Copy(text));
         let note = self.words.fill("toast.copied", &[("what", what)]);
         self.toast(Level::Ok, note);

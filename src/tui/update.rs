@@ -22,6 +22,7 @@ use crate::tui::world::{Link, Touched};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection, answers, tab_models, tab_prompts, tab_security};
 use crate::types::calls::addresses::{ListBlocks, ListNetworks, NetworkList};
 use crate::types::calls::alerts::{ListAlertChannels, ListInbox};
+use crate::types::calls::backup::{BackupProgress, BackupStage, CreateBackup};
 use crate::types::calls::captures::ListCaptures;
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::expose::ExposeCheck;
@@ -30,6 +31,7 @@ use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::settings::ListSettings;
+use crate::types::engine::TransferProgress;
 use crate::types::live::{LiveEvent, LiveLine, Noun};
 use crate::types::text::escape;
 
@@ -89,6 +91,17 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
                 }
                 Told::Chat(progress) => tab_models::chat::told(state, ticket, progress),
                 Told::Compare(progress) => tab_models::compare::told(state, ticket, progress),
+                Told::Backup(BackupProgress { stage, done, total }) => {
+                    let stage = match stage {
+                        BackupStage::Settings => "work.stage_settings",
+                        BackupStage::Security => "work.stage_security",
+                        BackupStage::Checking => "work.stage_checking",
+                    };
+                    let stage = state.words.say(stage).into_owned();
+                    let progress = TransferProgress { stage, completed: done, total: (total > 0).then_some(total) };
+                    overlays::work::progressed(state, ticket, progress);
+                    state.soil(Dirty::Data);
+                }
                 // It tells no more than that it has begun.
                 Told::Load(_) => {}
             }
@@ -187,6 +200,10 @@ fn run_global(state: &mut State, command: Command) {
             tab_models::compare::open(state);
         }
         Command::GoPublic => overlays::wizard::open(state),
+        Command::Backup if state.is_live() => {
+            let what = state.words.say("work.databases").into_owned();
+            overlays::work::begin(state, "work.backup", &what, CreateBackup::default());
+        }
         Command::Repaint => state.ask(Effect::Repaint),
         Command::Suspend => state.ask(Effect::Suspend),
         _ => {}

@@ -11,7 +11,7 @@ use flm::tui::update::update;
 use flm::types::calls::comparisons::{CompareModels, Keeping, ListComparisons, SaveComparison, ShowComparison};
 use flm::types::chat::Sampling;
 use flm::types::comparison::{CompareProgress, CompareTold, ComparedModel, ComparedRun, Comparison, ComparisonEntry};
-use flm::types::engine::ModelView;
+use flm::types::engine::{Capability, ModelView};
 use flm::types::failure::{ErrorCode, Failure};
 
 use crate::chat::whole;
@@ -38,6 +38,9 @@ fn models_that_cannot_chat_are_neither_offered_nor_marked() {
         let capabilities = std::collections::BTreeSet::new();
         state.world.models.push(ModelView { listed_as: name.into(), capabilities, ..like.clone() });
     }
+    // Or they tell of each what the engine may do.
+    let everything = [Capability::Chat, Capability::Embeddings, Capability::Rerank].into();
+    state.world.models.push(ModelView { listed_as: "nomic-embed".into(), capabilities: everything, ..like.clone() });
     let capabilities = std::collections::BTreeSet::new();
     state.world.models.push(ModelView { listed_as: "gpt-oss-20b".into(), capabilities, ..like.clone() });
     let offered = flm::tui::tab_models::chatting(&state);

@@ -5,6 +5,7 @@ use flm::tui::effect::{Effect, Progressed, Reply, Request, Ticket, Told};
 use flm::tui::overlays::Overlay;
 use flm::tui::state::State;
 use flm::tui::update::update;
+use flm::types::calls::backup::{BackupProgress, BackupStage};
 use flm::types::calls::models::PullModel;
 use flm::types::engine::TransferProgress;
 use flm::types::failure::{ErrorCode, Failure};
@@ -105,4 +106,29 @@ fn the_boxes_of_models() {
             check(&name("confirm_delete_model"), &mut state);
         }
     }
+}
+
+#[test]
+fn a_backup_is_begun_from_the_palette_tells_how_far_it_is_and_can_be_left() {
+    let begun = || {
+        let mut state = busy("ja", (80, 24));
+        let (ticket, asked) = calls(press(&mut state, ": b a c k u p enter")).pop().expect("it is asked for");
+        let Request::CreateBackup(call) = asked else { panic!("{asked:?}") };
+        assert!(call.passphrase.is_none() && call.folder.is_none());
+        (state, ticket, call)
+    };
+    let (mut state, ticket, call) = begun();
+    let progress = BackupProgress { stage: BackupStage::Security, done: 30, total: 120 };
+    let told = Told::Backup(progress);
+    update(&mut state, Action::Progressed(Box::new(Progressed { ticket, told })));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("25%") && text.contains("コピー中"), "{text}");
+    let failure = Failure::new(ErrorCode::IoError, "the disk is full");
+    answer(&mut state, ticket, Reply::CreateBackup(call, Err(failure)));
+    assert!(state.overlays.is_empty());
+    assert!(screen_text(&draw(&mut state)).contains("the disk is full"));
+    let (mut state, ticket, _call) = begun();
+    let effects = press(&mut state, "esc");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Leave(left) if *left == ticket)), "{effects:?}");
+    assert!(state.pending.is_empty());
 }

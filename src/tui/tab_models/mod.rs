@@ -149,10 +149,12 @@ pub fn chatting(state: &State) -> Vec<String> {
 
 /// Whether a model can chat, as far as its engine or its name tells.
 fn can_chat(model: &ModelView) -> bool {
-    if model.capabilities.is_empty() {
-        !OTHER_PURPOSES.iter().any(|word| mentions(&model.listed_as, word))
-    } else {
-        model.capabilities.contains(&Capability::Chat)
+    let has = |capability| model.capabilities.contains(&capability);
+    match (has(Capability::Chat), has(Capability::Embeddings)) {
+        (true, false) => true,
+        (false, _) if !model.capabilities.is_empty() => false,
+        // Nothing is told, or everything that the engine may do is told of each of its models.
+        _ => !OTHER_PURPOSES.iter().any(|word| mentions(&model.listed_as, word)),
     }
 }
 
