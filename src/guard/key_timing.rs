@@ -52,6 +52,7 @@ fn keys() -> (KeyTable, String, [Vec<String>; 3]) {
         revoked: None,
         last_used: None,
         tokens_today: None,
+        capture_until: None,
     };
     table.put(KeyRecord { view, hash: "hash".into() });
     table.settle(&right, id, HashOutcome::Matches, UnixMillis(1));

@@ -75,7 +75,7 @@ pub async fn list(context: &Context, _call: ListEngines) -> Outcome<Vec<EngineVi
 /// `ENGINE_NOT_FOUND` for an unknown kind.
 pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
     known_kind(&call.kind)?;
-    let url = checked_place(context, &call.url, call.api_key_env.as_deref())?;
+    let (url, upstream) = checked_place(context, &call.url, call.api_key_env.as_deref())?;
     let changing = context.begin_change().await?;
     let found = found_at(context, &upstream);
     if context.registry.engine(&call.id).is_some() && !found.contains(&call.id) {
@@ -116,7 +116,7 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
 /// # Errors
 /// `ENGINE_NOT_FOUND`; `INVALID_ARGUMENT` as of [`add`].
 pub async fn edit(context: &Context, call: EditEngine) -> Outcome<EngineView> {
-    let url = checked_place(context, &call.url, call.api_key_env.as_deref())?;
+    let (url, _upstream) = checked_place(context, &call.url, call.api_key_env.as_deref())?;
     let changing = context.begin_change().await?;
     let known = context.registry.views().into_iter().find(|view| view.record.id == call.id);
     let known = known.ok_or_else(|| unknown(&call.id))?.record;
@@ -129,7 +129,7 @@ pub async fn edit(context: &Context, call: EditEngine) -> Outcome<EngineView> {
 }
 
 /// The place of an engine as it is stored: a base URL that is not FLM's own, and a variable that can be one.
-fn checked_place(context: &Context, url: &str, variable: Option<&str>) -> Outcome<String> {
+fn checked_place(context: &Context, url: &str, variable: Option<&str>) -> Outcome<(String, Upstream)> {
     let url = url.trim().trim_end_matches('/').to_owned();
     let upstream =
         Upstream::parse(&url).map_err(|error| Failure::new(ErrorCode::InvalidArgument, escape(&error.to_string())))?;
@@ -137,7 +137,7 @@ fn checked_place(context: &Context, url: &str, variable: Option<&str>) -> Outcom
     if let Some(variable) = variable {
         check_variable_name(variable)?;
     }
-    Ok(url)
+    Ok((url, upstream))
 }
 
 /// Removes an engine from the registry; running requests on it end by themselves.
