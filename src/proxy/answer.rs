@@ -102,8 +102,8 @@ impl Body for AnswerBody {
             Content::Empty => Poll::Ready(None),
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
+                // hyper takes it before there is room for it, and drops this when there is: until then it waits.
                 self.content = Content::Empty;
-                self.waits_no_more();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Content::Events(stream) => stream.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
