@@ -167,8 +167,11 @@ fn behind(stage: &Stage, front: &Front, somebody: Ipv4Addr) {
     }
     let of = somebody.to_string();
     let failed = ["security", "audit-logs", "list", "--type", "authentication_failed"];
-    let audit: Value = stage.home.answer(&[&failed[..], &["--ip", &of]].concat());
-    assert!(audit.as_array().is_some_and(|rows| !rows.is_empty()), "{audit:#}");
+    // Rows are written in batches.
+    wait_until("the failures are in the audit log", PATIENCE, || {
+        let audit: Value = stage.home.answer(&[&failed[..], &["--ip", &of]].concat());
+        audit.as_array().is_some_and(|rows| !rows.is_empty())
+    });
     let everybody = stage.home.answer(&failed).to_string();
     assert!(!everybody.contains("203.0.113.7") && !everybody.contains("\"127.0.0.1\""), "{everybody}");
     // FLM never takes itself for exposed to nobody when somebody stands in front.
