@@ -405,7 +405,7 @@ fn a_refused_reload_is_told_once_and_so_is_its_end() {
 fn a_request_is_asked_again_of_another_model_by_typing_since_bodies_are_not_kept() {
     let mut state = busy("en", (80, 24));
     press(&mut state, "3 j R");
-    assert!(screen_text(&draw(&mut state)).contains("was not captured whole"));
+    assert!(screen_text(&draw(&mut state)).contains("was not captured"));
     press(&mut state, "y");
     assert_eq!(state.tab, Tab::Models);
     type_text(&mut state, "qwen");
