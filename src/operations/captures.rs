@@ -1,4 +1,4 @@
-//! Captured exchanges: listing, showing, deleting, and asking another model the same (SPEC §10, §9.3; ADR 19).
+//! Captured exchanges: listing, showing, deleting, and asking another model the same (SPEC §10, §9.3; ADR 20).
 //!
 //! Whether the bodies of a key are captured is a property of the key: see `keys::edit`.
 

@@ -1,4 +1,4 @@
-//! [`CaptureLane`]: the way of captured bodies from a worker to the disk (SPEC §10, ADR 19).
+//! [`CaptureLane`]: the way of captured bodies from a worker to the disk (SPEC §10, ADR 20).
 //!
 //! Made by the daemon, which stores what comes; the proxy asks for a [`Recorder`] for a request whose key is captured. Never
 //! waits: bodies beyond their bounds are cut, and exchanges that the disk has no time for are lost and counted.

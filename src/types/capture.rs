@@ -1,5 +1,5 @@
 //! Captured exchanges: the bodies of a request and of its answer, kept for a while because the operator asked for those of
-//! its key (SPEC §10, ADR 19). Everything in them is outside text.
+//! its key (SPEC §10, ADR 20). Everything in them is outside text.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -115,10 +115,7 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
-    use crate::config::files;
     use crate::types::alert::ChannelId;
     use crate::types::clock::UnixMillis;
 
@@ -126,11 +123,17 @@ mod tests {
         Message::test(&ChannelId::parse("run").expect("a name"), UnixMillis(5))
     }
 
+    /// A script of its own, written by another process: while this one holds it open, a child that another test begins would
+    /// inherit the handle, and nobody could run it ("text file busy").
     fn script(folder: &tempfile::TempDir, text: &str) -> String {
         let path = folder.path().join("script");
         let text = format!("#!/bin/sh\n{text}\n");
-        files::replace(&path, text.as_bytes(), files::Audience::Owner).expect("writes");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("mode");
+        let written = std::process::Command::new("/bin/sh")
+            .args(["-c", r#"printf %s "$2" > "$1" && chmod 700 "$1""#, "sh"])
+            .arg(&path)
+            .arg(&text)
+            .status();
+        assert!(written.expect("a shell").success());
         path.to_string_lossy().into_owned()
     }
 
