@@ -107,7 +107,7 @@ const FENCES: &[Fence] = &[
     Fence {
         paths: &["UdpSocket", "std::net::UdpSocket", "tokio::net::UdpSocket"],
         // Both bind one and send nothing: which addresses are this machine's.
-        places: &["net/", "engines/world.rs", "proxy/service.rs"],
+        places: &["net/", "engines/process_controller.rs", "proxy/service.rs"],
         reason: "a datagram goes past the egress proxy (SPEC §7)",
     },
     Fence {

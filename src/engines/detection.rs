@@ -20,7 +20,7 @@ use crate::types::engine::{DetectedEngine, DetectionReport, EngineKind, EngineSt
 use crate::types::ids::EngineId;
 use crate::types::text::escape;
 
-pub use crate::engines::world::{BinarySeen, ProcessSeen, World};
+pub use crate::engines::process_controller::{BinarySeen, EngineProcessController, ProcessSeen};
 
 /// SPEC §3.1: all engines side by side, 5 s at most.
 pub const DETECTION_LIMIT: Duration = Duration::from_secs(5);
@@ -40,7 +40,12 @@ pub(super) struct Place {
 }
 
 /// Looks for engines.
-pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock: &Clock) -> DetectionReport {
+pub async fn detect(
+    controller: &EngineProcessController,
+    only: Option<&EngineKind>,
+    pool: &Pool,
+    clock: &Clock,
+) -> DetectionReport {
     let begin = clock.monotonic();
     let adapters: Vec<&'static dyn Adapter> = ADAPTERS
         .iter()
@@ -49,7 +54,7 @@ pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock
         .filter(|adapter| only.is_none_or(|kind| adapter.info().kind == *kind))
         .collect();
     let mut asked: FuturesUnordered<_> =
-        world.places(&adapters).into_iter().map(|place| ask(place, &adapters, pool, clock)).collect();
+        controller.places(&adapters).into_iter().map(|place| ask(place, &adapters, pool, clock)).collect();
     let mut found: Vec<(Place, DetectedEngine)> = Vec::new();
     let collect = async {
         while let Some(answer) = asked.next().await {
@@ -63,7 +68,7 @@ pub async fn detect(world: &World, only: Option<&EngineKind>, pool: &Pool, clock
     drop(asked);
     let took = clock.monotonic().saturating_duration_since(begin);
     DetectionReport {
-        engines: report(found, world, &adapters),
+        engines: report(found, controller, &adapters),
         at: clock.wall(),
         took_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
         cached: false,
@@ -132,7 +137,7 @@ async fn describe(
 /// One entry per engine, loopback preferred, and one for each program whose engine does not answer.
 fn report(
     found: Vec<(Place, DetectedEngine)>,
-    world: &World,
+    controller: &EngineProcessController,
     adapters: &[&'static dyn Adapter],
 ) -> Vec<DetectedEngine> {
     // An engine that listens on all addresses answers on each: kind and port say that it is the same.
@@ -147,7 +152,8 @@ fn report(
     let mut engines: Vec<DetectedEngine> = unique.into_values().map(|(_, engine)| engine).collect();
     for adapter in adapters {
         let info = adapter.info();
-        let Some(binary) = world.binaries.iter().find(|seen| info.binaries.contains(&seen.program.as_str())) else {
+        let Some(binary) = controller.binaries.iter().find(|seen| info.binaries.contains(&seen.program.as_str()))
+        else {
             continue;
         };
         let mut answers = false;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::context::{Context, blocking_panicked};
 use crate::config::table;
-use crate::engines::detection::{World, detect as look_around, suggest_id};
+use crate::engines::detection::{EngineProcessController, detect as look_around, suggest_id};
 use crate::engines::registry::{ADAPTERS, adapter};
 use crate::net::upstream::Upstream;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
@@ -37,9 +37,10 @@ pub async fn detect(context: &Context, call: DetectEngines) -> Outcome<Detection
         return Ok(report);
     }
     let own = own_addresses(context);
-    let world =
-        tokio::task::spawn_blocking(move || World::look(own)).await.map_err(|_| blocking_panicked("detection"))?;
-    let report = look_around(&world, call.kind.as_ref(), &context.pool, &context.clock).await;
+    let controller = tokio::task::spawn_blocking(move || EngineProcessController::look(own))
+        .await
+        .map_err(|_| blocking_panicked("detection"))?;
+    let report = look_around(&controller, call.kind.as_ref(), &context.pool, &context.clock).await;
     // A home that is read-only still tells what it found.
     let changing = context.begin_change().await;
     if changing.is_ok() {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use flm::engines::detection::{BinarySeen, DETECTION_LIMIT, ProcessSeen, World, detect};
+use flm::engines::detection::{BinarySeen, DETECTION_LIMIT, EngineProcessController, ProcessSeen, detect};
 use flm::types::clock::Clock;
 use flm::types::engine::{EngineKind, EngineState};
 
@@ -39,7 +39,7 @@ async fn all_engines_are_found_side_by_side_with_dead_hosts_among_them() {
     ];
     // Many that hang: asked one after the other they would take far longer than the limit.
     processes.extend((0..3).map(|_| process("llama-server", hangs.address.port(), None)));
-    let world = World {
+    let controller = EngineProcessController {
         variables: vec![("OLLAMA_HOST".into(), format!("0.0.0.0:{}", ollama.address.port()))],
         processes,
         lmstudio_port: Some(lmstudio.address.port()),
@@ -47,9 +47,9 @@ async fn all_engines_are_found_side_by_side_with_dead_hosts_among_them() {
             BinarySeen { program: "ollama".into(), path: "/usr/bin/ollama".into() },
             BinarySeen { program: "lms".into(), path: "/opt/lms".into() },
         ],
-        ..World::default()
+        ..EngineProcessController::default()
     };
-    let report = detect(&world, None, &pool(), &Clock::system()).await;
+    let report = detect(&controller, None, &pool(), &Clock::system()).await;
     assert!(u128::from(report.took_ms) < DETECTION_LIMIT.as_millis(), "{} ms", report.took_ms);
     let mut found: Vec<(&str, u16, u32)> = report
         .engines
@@ -83,29 +83,29 @@ async fn all_engines_are_found_side_by_side_with_dead_hosts_among_them() {
 
 #[tokio::test]
 async fn a_program_without_a_server_is_installed_only() {
-    let world = World {
+    let controller = EngineProcessController {
         binaries: vec![BinarySeen { program: "llama-server".into(), path: "/usr/bin/llama-server".into() }],
-        ..World::default()
+        ..EngineProcessController::default()
     };
-    let report = detect(&world, None, &pool(), &Clock::system()).await;
+    let report = detect(&controller, None, &pool(), &Clock::system()).await;
     assert_eq!(report.engines.len(), 1);
     assert_eq!((&report.engines[0].state, &report.engines[0].url), (&EngineState::InstalledOnly, &None));
     let other = EngineKind::named("vllm");
-    assert!(detect(&world, Some(&other), &pool(), &Clock::system()).await.engines.is_empty());
+    assert!(detect(&controller, Some(&other), &pool(), &Clock::system()).await.engines.is_empty());
 }
 
 #[tokio::test]
 async fn flm_itself_and_children_of_ollama_are_never_asked() {
     let own = FakeEngine::start(scripts::llamacpp()).await;
     let child = FakeEngine::start(scripts::llamacpp()).await;
-    let world = World {
+    let controller = EngineProcessController {
         processes: vec![
             process("llama-server", own.address.port(), None),
             process("llama-server", child.address.port(), Some("ollama")),
         ],
         own_listeners: vec![SocketAddr::from(([127, 0, 0, 1], own.address.port()))],
-        ..World::default()
+        ..EngineProcessController::default()
     };
-    assert!(detect(&world, None, &pool(), &Clock::system()).await.engines.is_empty());
+    assert!(detect(&controller, None, &pool(), &Clock::system()).await.engines.is_empty());
     assert!(own.seen().asked.is_empty() && child.seen().asked.is_empty());
 }

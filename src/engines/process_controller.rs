@@ -1,4 +1,4 @@
-//! What detection looks at: the machine's processes, programs and variables, and the places that they point to.
+//! [`EngineProcessController`]: the engines' programs and running processes, and the places that they and the environment point to.
 //!
 //! Called by [`crate::engines::detection`]. Must never name a place on another machine.
 
@@ -11,9 +11,10 @@ use crate::engines::adapter::Adapter;
 use crate::engines::detection::Place;
 use crate::types::engine::EngineKind;
 
-/// What detection may look at; tests hand in their own world.
+/// What runs here and what is installed here, looked at once; detection goes through the places that it points to. Shared by threads
+/// as it is; tests hand in their own.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub struct EngineProcessController {
     /// Environment variables.
     pub variables: Vec<(String, String)>,
     /// Running processes.
@@ -52,7 +53,7 @@ pub struct BinarySeen {
     pub path: String,
 }
 
-impl World {
+impl EngineProcessController {
     /// This machine, now. Blocks for some milliseconds: call it off the runtime.
     #[must_use]
     pub fn look(own_listeners: Vec<SocketAddr>) -> Self {
@@ -64,7 +65,7 @@ impl World {
         let lmstudio = home.as_deref().map(lmstudio_home);
         let binaries = binaries(home.as_deref(), lmstudio.as_deref());
         let lmstudio_port = lmstudio.as_deref().and_then(lmstudio_port);
-        let mut world = Self {
+        let mut controller = Self {
             variables,
             processes,
             binaries,
@@ -73,14 +74,14 @@ impl World {
             own_listeners,
             ..Self::default()
         };
-        world.own_addresses = world
+        controller.own_addresses = controller
             .pointers()
             .into_iter()
             .filter_map(|pointer| pointer.host.parse::<IpAddr>().ok())
             // Only an address of this machine can be bound to; nothing is sent.
             .filter(|address| UdpSocket::bind((*address, 0)).is_ok())
             .collect();
-        world
+        controller
     }
 
     /// The places where these engines may answer, each once, the surest evidence first.
@@ -343,8 +344,8 @@ mod tests {
         }
     }
 
-    fn places(world: &World) -> Vec<String> {
-        let places = world.places(ADAPTERS);
+    fn places(controller: &EngineProcessController) -> Vec<String> {
+        let places = controller.places(ADAPTERS);
         places.iter().map(|p| format!("{} {} {} {}", p.expected, p.address, p.port, p.evidence)).collect()
     }
 
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn processes_say_where_they_listen() {
-        let world = World {
+        let controller = EngineProcessController {
             processes: vec![
                 process("llama-server", "-m x --port 9000 --host 0.0.0.0", Some("bash")),
                 process("llama-server", "--port 50001", Some("ollama")),
@@ -375,10 +376,10 @@ mod tests {
                 process("python3", "/usr/bin/vllm serve m --port=8001", None),
                 process("python3", "-m vllm.entrypoints.openai.api_server", None),
             ],
-            ..World::default()
+            ..EngineProcessController::default()
         };
         assert_eq!(
-            places(&world),
+            places(&controller),
             ["llamacpp 127.0.0.1 9000 process 7", "vllm 127.0.0.1 8001 process 7", "vllm 127.0.0.1 8000 process 7"]
         );
     }
@@ -386,24 +387,27 @@ mod tests {
     #[test]
     fn another_machine_is_never_contacted_and_an_own_address_only_when_named() {
         let own: IpAddr = "192.168.1.5".parse().expect("an address");
-        let mut world = World { variables: vec![("OLLAMA_HOST".into(), "192.168.1.5".into())], ..World::default() };
-        assert!(places(&world).is_empty());
-        world.own_addresses = vec![own];
-        assert_eq!(places(&world), ["ollama 192.168.1.5 11434 OLLAMA_HOST"]);
-        world.variables[0].1 = "example.org".into();
-        assert!(places(&world).is_empty());
+        let mut controller = EngineProcessController {
+            variables: vec![("OLLAMA_HOST".into(), "192.168.1.5".into())],
+            ..EngineProcessController::default()
+        };
+        assert!(places(&controller).is_empty());
+        controller.own_addresses = vec![own];
+        assert_eq!(places(&controller), ["ollama 192.168.1.5 11434 OLLAMA_HOST"]);
+        controller.variables[0].1 = "example.org".into();
+        assert!(places(&controller).is_empty());
     }
 
     #[test]
     fn default_ports_are_tried_once_each_and_never_flms_own() {
-        let world = World {
+        let controller = EngineProcessController {
             default_ports: true,
             processes: vec![process("llama-server", "", None)],
             own_listeners: vec!["127.0.0.1:8000".parse().expect("an address")],
-            ..World::default()
+            ..EngineProcessController::default()
         };
         assert_eq!(
-            places(&world),
+            places(&controller),
             [
                 "llamacpp 127.0.0.1 8080 process 7",
                 "ollama 127.0.0.1 11434 port 11434",
@@ -426,8 +430,11 @@ mod tests {
 
     #[test]
     fn looking_at_this_machine_finds_processes_without_failing() {
-        let world = World::look(Vec::new());
-        assert!(world.default_ports);
-        assert!(world.variables.iter().any(|(name, _)| name == "PATH"));
+        fn shared_by_threads<T: Send + Sync>(value: T) -> T {
+            value
+        }
+        let controller = shared_by_threads(EngineProcessController::look(Vec::new()));
+        assert!(controller.default_ports);
+        assert!(controller.variables.iter().any(|(name, _)| name == "PATH"));
     }
 }
