@@ -177,18 +177,7 @@ fn chain(figures: &mut Vec<Figure>) -> Result<(), Fault> {
     let guard = Guard::new(SecurityPolicy::default(), [7; 32]);
     guard.exposure().notice();
     let (id, secret) = key_text::write(&mut || 7);
-    let view = KeyView {
-        id,
-        label: "bench".into(),
-        last4: "xxxx".into(),
-        limits: KeyLimits::default(),
-        created: UnixMillis(0),
-        expires: None,
-        revoked: None,
-        last_used: None,
-        tokens_today: None,
-        capture_until: None,
-    };
+    let view = KeyView::unused(id, "bench", "xxxx", KeyLimits::default(), UnixMillis(0));
     guard.put_key(KeyRecord { view, hash: String::new() });
     let clock = Clock::system();
     guard.settle_key(secret.expose(), id, HashOutcome::Matches, clock.wall());

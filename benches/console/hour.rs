@@ -14,13 +14,12 @@ use flm::tui::update::update;
 use flm::tui::view;
 use flm::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use flm::types::clock::UnixMillis;
-use flm::types::ids::RequestId;
 use flm::types::live::{LiveEvent, LiveLine, NumberedEvent, Traffic};
-use flm::types::request::{Progress, RequestEnd, RequestRow, StageTimes, TokenSource, TokenUsage};
+use flm::types::request::RequestRow;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::{Fault, watch};
+use crate::{Fault, seed, watch};
 
 const EVENTS_PER_SECOND: u64 = 1_000;
 /// Seconds of the hour.
@@ -85,26 +84,9 @@ fn event(number: u64, at: UnixMillis) -> LiveEvent {
             LiveEvent::Audit(Box::new(AuditRow { sequence: number, event }))
         }
         _ => LiveEvent::Request(Box::new(RequestRow {
-            id: RequestId::from_random(u128::from(number)),
-            at,
-            client: std::net::IpAddr::from([192, 168, 1, 20]),
-            key: None,
-            key_label: Some("laptop".into()),
-            method: "POST".into(),
-            path: "/v1/chat/completions".into(),
-            route: Some("chat.completions".into()),
             model: Some(format!("model-{}", number % 100).into()),
-            engine: None,
-            status: 200,
-            error_code: None,
-            stream: false,
-            tokens: TokenUsage { prompt: 1, completion: 2, cached: 0, source: TokenSource::Engine },
-            bytes_in: 1,
-            bytes_out: 2,
-            stages: StageTimes::default(),
-            progress: Progress::Ended { end: RequestEnd::Completed, took_us: 900 },
             user_agent: Some("bench".to_owned()),
-            trace: None,
+            ..seed::request(number, at)
         })),
     }
 }

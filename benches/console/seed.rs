@@ -100,7 +100,8 @@ fn event(number: u64, at: UnixMillis) -> AuditEvent {
     event
 }
 
-fn request(number: u64, at: UnixMillis) -> RequestRow {
+/// A request that ended well, or now and then found no engine.
+pub(crate) fn request(number: u64, at: UnixMillis) -> RequestRow {
     RequestRow {
         id: RequestId::from_random(u128::from(number) + 1),
         at,

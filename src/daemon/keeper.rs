@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +15,10 @@ use crate::operations::keys::store_key_use;
 use crate::operations::usage::store_usage;
 use crate::operations::{backup, captures, firewall};
 use crate::telemetry::captures::Ended;
+use crate::telemetry::request_lane::Logged;
 use crate::types::address::single;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::live::Noun;
-use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
 /// How often the last use of keys is stored: it is shown to the minute (see `KeyView`).
@@ -121,9 +120,9 @@ pub(super) async fn note_firewall(context: Arc<Context>) {
 }
 
 /// Writes ended requests to the request log, in the batches that they come in, until the sender is gone.
-pub(super) async fn log_requests(context: Arc<Context>, mut batches: mpsc::Receiver<Vec<RequestRow>>) {
-    while let Some(rows) = batches.recv().await {
-        told("logging requests", context.stores.security.append_requests(rows).await);
+pub(super) async fn log_requests(context: Arc<Context>, mut logged: Logged) {
+    while let Some(mut batch) = logged.recv().await {
+        told("logging requests", context.stores.security.append_requests(batch.take()).await);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::hosting::{Hosting, Identity};
@@ -29,6 +29,7 @@ use crate::proxy::shared::{ProxyShared, ServedCertificates};
 use crate::proxy::worker::Workers;
 use crate::telemetry::captures::{CaptureLane, Ended};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_lane::{ROWS_FOR_THE_DISK, RequestLane};
 use crate::telemetry::tasks::{ShutdownEnd, Tasks};
 use crate::tls::machine::Machine;
 use crate::tls::supply::Supply;
@@ -39,8 +40,6 @@ use crate::types::live::LiveEvent;
 use crate::types::request::RequestRow;
 use crate::types::text::escape;
 
-/// Batches of ended requests that may wait for the disk before they are shed.
-const LOG_QUEUE: usize = 64;
 /// How long tasks may take once they are told to end: none of them waits for a client any more.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long clean-ups in the world may take at the end: DNS providers answer within seconds.
@@ -164,15 +163,15 @@ impl Owner {
         let context = Arc::new(context);
 
         let (demo, background, log, control) = (Tasks::new(), Tasks::new(), Tasks::new(), Tasks::new());
-        let (batches, queue) = mpsc::channel(LOG_QUEUE);
+        let (lane, logged) = RequestLane::new(ROWS_FOR_THE_DISK);
         let registry = context.registry.clone();
         let load = move || registry.publish_load();
         let (offer, traced) = traces::Offer::new(shared.metrics.traces().clone());
         let sampled = move |rows: &[RequestRow]| offer.offer(rows);
-        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, batches, load, sampled);
+        shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, lane, load, sampled);
         let (counts, ending) = (shared.metrics.traces().clone(), log.ending().clone());
         log.spawn("traces", traces::export(context.clone(), traced, counts, ending));
-        log.spawn("request log", keeper::log_requests(context.clone(), queue));
+        log.spawn("request log", keeper::log_requests(context.clone(), logged));
         log.spawn("captures", keeper::store_captures(context.clone(), captured, log.ending().clone()));
         background.spawn_until_end("block expiry", keeper::lift_blocks(context.clone()));
         background.spawn_until_end("guard's decisions", keeper::store_decisions(context.clone()));

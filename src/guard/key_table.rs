@@ -290,18 +290,7 @@ mod tests {
     }
 
     fn record(id: KeyId) -> KeyRecord {
-        let view = KeyView {
-            id,
-            label: "test".into(),
-            last4: "abcd".into(),
-            limits: KeyLimits::default(),
-            created: UnixMillis(0),
-            expires: None,
-            revoked: None,
-            last_used: None,
-            tokens_today: None,
-            capture_until: None,
-        };
+        let view = KeyView::unused(id, "test", "abcd", KeyLimits::default(), UnixMillis(0));
         KeyRecord { view, hash: "hash".into() }
     }
 

@@ -42,18 +42,7 @@ fn keys() -> (KeyTable, String, [Vec<String>; 3]) {
     let (id, secret) = key_text::write(&mut || random.u8(..));
     let right = secret.expose().to_owned();
     let table = KeyTable::new([7; 32]);
-    let view = KeyView {
-        id,
-        label: "timed".into(),
-        last4: "abcd".into(),
-        limits: KeyLimits::default(),
-        created: UnixMillis(0),
-        expires: None,
-        revoked: None,
-        last_used: None,
-        tokens_today: None,
-        capture_until: None,
-    };
+    let view = KeyView::unused(id, "timed", "abcd", KeyLimits::default(), UnixMillis(0));
     table.put(KeyRecord { view, hash: "hash".into() });
     table.settle(&right, id, HashOutcome::Matches, UnixMillis(1));
     let begun = &right[..BEFORE + RIGHT];

@@ -24,20 +24,10 @@ impl MintedKey {
     /// Puts a drawn key in force. Its requests show under `label`, and are counted under [`KeyId::OWN`].
     #[must_use]
     pub fn new(guard: &Arc<Guard>, (id, text): (KeyId, Secret), label: &str, now: UnixMillis) -> Self {
-        let last4 = text.expose().get(key_text::KEY_LENGTH - 4..).unwrap_or_default().to_owned();
-        let view = KeyView {
-            id: KeyId::OWN,
-            label: label.to_owned(),
-            last4,
-            // The operator's own work: it must not run into limits that are meant for clients.
-            limits: KeyLimits { requests_per_minute: 0, ..KeyLimits::default() },
-            created: now,
-            expires: None,
-            revoked: None,
-            last_used: None,
-            tokens_today: None,
-            capture_until: None,
-        };
+        let last4 = text.expose().get(key_text::KEY_LENGTH - 4..).unwrap_or_default();
+        // The operator's own work: it must not run into limits that are meant for clients.
+        let limits = KeyLimits { requests_per_minute: 0, ..KeyLimits::default() };
+        let view = KeyView::unused(KeyId::OWN, label, last4, limits, now);
         guard.keys.mint(id, text.expose(), view);
         Self { guard: guard.clone(), id, text }
     }

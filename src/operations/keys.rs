@@ -176,19 +176,8 @@ async fn insert(
             HashingError::Gone => Failure::new(ErrorCode::Internal, error.to_string()),
         })?
         .map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-    let last4 = key.expose().get(key_text::KEY_LENGTH - 4..).unwrap_or_default().to_owned();
-    let view = KeyView {
-        id,
-        label,
-        last4,
-        limits,
-        created: context.clock.wall(),
-        expires,
-        revoked: None,
-        last_used: None,
-        tokens_today: None,
-        capture_until: None,
-    };
+    let last4 = key.expose().get(key_text::KEY_LENGTH - 4..).unwrap_or_default();
+    let view = KeyView { expires, ..KeyView::unused(id, label, last4, limits, context.clock.wall()) };
     let record = KeyRecord { view: view.clone(), hash };
     context.stores.security.insert_key(record.clone()).await?;
     if let Some(live) = &context.live {

@@ -38,7 +38,7 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
     };
     let shared = exchange.peer.worker.shared.clone();
     let mut verdict = shared.guard.check_key(presented, exchange.at);
-    let mut turn = None;
+    let (mut turn, mut first_use) = (None, false);
     if matches!(verdict, KeyCheck::NeedsHash { .. }) {
         // All that come with the same key at once share one run.
         turn = Some(shared.hashing.turn(presented).await);
@@ -49,16 +49,8 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         let outcome = shared.hashing.run(move || key_hash::verify(&owned, &phc.record.hash)).await;
         verdict = match outcome {
             Ok(Ok(outcome)) => {
-                let settled = shared.guard.settle_key(presented, id, outcome, shared.clock.wall());
-                if outcome == HashOutcome::Matches {
-                    exchange.audit(
-                        AuditKind::AuthenticationOk,
-                        Severity::Low,
-                        http::StatusCode::OK,
-                        format!("key {id} used for the first time since start"),
-                    );
-                }
-                settled
+                first_use = outcome == HashOutcome::Matches;
+                shared.guard.settle_key(presented, id, outcome, shared.clock.wall())
             }
             Ok(Err(error)) => {
                 tracing::error!(%error, key = %id, "the stored hash of a key cannot be used");
@@ -79,6 +71,11 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         }
     };
     exchange.key = Some(key.clone());
+    if exchange.peer.authenticates(key.record.view.id, exchange.client) || first_use {
+        let often = if first_use { ", for the first time since the start" } else { "" };
+        let details = format!("key '{}'{often}", key.label);
+        exchange.audit(AuditKind::AuthenticationOk, Severity::Low, http::StatusCode::OK, details);
+    }
     // Before anything waits for an engine: a client that leaves does not take its score along.
     rules::settle(exchange, Sender::KeyHolder);
     let running = exchange.account.belongs_to(&key);

@@ -186,7 +186,7 @@ async fn run(
     let own_doing = announced || !proxies.trusts(address.ip());
     let address = client.unwrap_or_else(|| canonical(address.ip()));
     let culprit = own_doing.then_some(address);
-    let peer = Arc::new(Peer { worker, address, door });
+    let peer = Arc::new(Peer::new(worker, address, door));
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
         // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
         // held open keeps its task's memory.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
@@ -30,7 +30,7 @@ use crate::guard::Standing;
 use crate::guard::gcra::RateDecision;
 use crate::guard::key_table::KeyEntry;
 use crate::types::clock::UnixMillis;
-use crate::types::ids::RequestId;
+use crate::types::ids::{KeyId, RequestId};
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 use crate::types::text::redact_keys;
 use crate::wire::client::{ClientWriter, ErrorShape};
@@ -47,6 +47,21 @@ pub(super) struct Peer {
     pub(super) address: IpAddr,
     /// What is spoken on the port that it came to.
     pub(super) door: Arc<Door>,
+    /// The key that was last accepted on it, and of whom: its further requests are in the request log alone.
+    accepted: Mutex<Option<(KeyId, IpAddr)>>,
+}
+
+impl Peer {
+    /// A connection on which no key has been presented.
+    pub(super) fn new(worker: Arc<Worker>, address: IpAddr, door: Arc<Door>) -> Self {
+        Self { worker, address, door, accepted: Mutex::new(None) }
+    }
+
+    /// Notes an accepted key; answers whether that is news on this connection (SPEC §5.9).
+    pub(super) fn authenticates(&self, key: KeyId, client: IpAddr) -> bool {
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.replace((key, client)) != Some((key, client))
+    }
 }
 
 /// What stays with a request over all stages.

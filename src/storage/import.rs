@@ -84,18 +84,7 @@ mod tests {
     async fn keys_are_imported_all_or_none() {
         let (_folder, store) = crate::storage::security_store::tests::store();
         let key = |id: &str, label: &str| KeyRecord {
-            view: KeyView {
-                id: KeyId::parse(id).expect("id"),
-                label: label.into(),
-                last4: "abcd".into(),
-                limits: KeyLimits::default(),
-                created: UnixMillis(1),
-                expires: None,
-                revoked: None,
-                last_used: None,
-                tokens_today: None,
-                capture_until: None,
-            },
+            view: KeyView::unused(KeyId::parse(id).expect("id"), label, "abcd", KeyLimits::default(), UnixMillis(1)),
             hash: "hash".into(),
         };
         let twice = vec![key("aaaaaaaa", "one"), key("bbbbbbbb", "one")];

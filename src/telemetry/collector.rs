@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::histogram::Counts;
 use super::live::Hub;
 use super::metrics::{Metrics, Sums};
+use super::request_lane::RequestLane;
 use super::tasks::Tasks;
 use crate::types::clock::{Clock, UnixMillis};
 use crate::types::live::{LiveEvent, Traffic};
@@ -49,7 +49,7 @@ impl Metrics {
     }
 
     /// Starts the collector: publishes request rows and traffic on `hub`, keeps the newest rows, and hands every
-    /// ended row to `log` (full = shed) for the request log.
+    /// ended row to `log`, which sheds what it has no room for.
     /// `moved` is called after counters were looked at, for what is counted elsewhere; `ended` gets the ended rows too,
     /// and must not wait.
     pub fn collect(
@@ -57,7 +57,7 @@ impl Metrics {
         hub: Hub,
         clock: Clock,
         tasks: &Tasks,
-        log: mpsc::Sender<Vec<RequestRow>>,
+        log: RequestLane,
         moved: impl Fn() + Send + Sync + 'static,
         ended: impl Fn(&[RequestRow]) + Send + Sync + 'static,
     ) {
@@ -75,7 +75,7 @@ struct Collector {
     metrics: Arc<Metrics>,
     hub: Hub,
     clock: Clock,
-    log: mpsc::Sender<Vec<RequestRow>>,
+    log: RequestLane,
     moved: Box<dyn Fn() + Send + Sync>,
     ended: Ended,
     rates: Rates,
@@ -141,12 +141,10 @@ impl Collector {
         let count = rows.len();
         rows.retain(|row| row.progress != Progress::Running);
         (self.ended)(&rows);
-        if !rows.is_empty()
-            && let Err(mpsc::error::TrySendError::Full(rows) | mpsc::error::TrySendError::Closed(rows)) =
-                self.log.try_send(rows)
-        {
-            self.unlogged += rows.len() as u64;
-            tracing::warn!(rows = rows.len(), total = self.unlogged, "the request log is slow: rows were shed");
+        let shed = self.log.offer(rows);
+        if shed > 0 {
+            self.unlogged += shed as u64;
+            tracing::warn!(rows = shed, total = self.unlogged, "the request log is slow: rows were shed");
         }
         count
     }
@@ -268,7 +266,7 @@ mod tests {
         let metrics = Metrics::new(2);
         let hub = Hub::new();
         let tasks = Tasks::new();
-        let (log, mut logged) = mpsc::channel(4);
+        let (log, mut logged) = RequestLane::new(4);
         metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {}, |_rows| {});
         let mut console = hub.subscribe();
         let shard = metrics.shard(1);
@@ -278,7 +276,7 @@ mod tests {
         assert!(matches!(&*first.event, LiveEvent::Request(row) if row.progress == Progress::Running));
         drop(stream);
         shard.row(row(1, ENDED), false);
-        assert_eq!(logged.recv().await.expect("a batch").len(), 1);
+        assert_eq!(logged.recv().await.expect("a batch").take().len(), 1);
         let recent = metrics.recent(10);
         assert_eq!(recent.len(), 1, "the running row was replaced");
         assert_eq!(recent[0].progress, ENDED);
@@ -296,18 +294,32 @@ mod tests {
         tasks.shutdown(Duration::from_secs(1)).await;
     }
 
+    #[test]
+    fn a_flood_of_refused_requests_leaves_room_for_those_that_are_served() {
+        let metrics = Metrics::new(1);
+        let refused = Progress::Ended { end: RequestEnd::Refused, took_us: 1 };
+        for id in 0..10_000 {
+            metrics.shard(0).row(row(id, refused), true);
+        }
+        metrics.shard(0).row(row(10_000, ENDED), false);
+        let (rows, dropped) = metrics.take_rows();
+        assert_eq!(rows.iter().filter(|row| row.progress == ENDED).count(), 1);
+        assert_eq!(rows.len() as u64 + dropped, 10_001);
+        assert_eq!(metrics.sums().refused, 10_000, "all are counted");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_shed_for_consoles_and_counted() {
         let metrics = Metrics::new(1);
         let hub = Hub::new();
         let tasks = Tasks::new();
-        let (log, mut logged) = mpsc::channel(64);
+        let (log, mut logged) = RequestLane::new(1000);
         metrics.collect(hub.clone(), Clock::stepped(UnixMillis(0)), &tasks, log, || {}, |_rows| {});
         let mut console = hub.subscribe();
         for id in 0..1000 {
             metrics.shard(0).row(row(id, ENDED), false);
         }
-        assert_eq!(logged.recv().await.expect("a batch").len(), 1000);
+        assert_eq!(logged.recv().await.expect("a batch").take().len(), 1000);
         let mut shown = 0;
         loop {
             let Delivery::Event(event) = console.next().await else { panic!("an event") };

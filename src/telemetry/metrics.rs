@@ -16,6 +16,8 @@ use crate::types::request::{Progress, RequestEnd, RequestRow};
 /// Rows that wait in a shard for the collector; what comes on top is counted as dropped. The collector comes
 /// every quarter second, so this is 16,384 requests a second and worker.
 const ROWS_WAITING: usize = 4096;
+/// Of these, the room that a flood of refused requests leaves to requests that are served.
+const ROWS_FOR_THE_SERVED: usize = 1024;
 
 /// All shards of one owner.
 #[derive(Debug)]
@@ -334,7 +336,9 @@ impl Shard {
             RouteCounts::add(&mut rows.by_route, row.route.as_ref(), counts);
         }
         let first = rows.waiting.is_empty();
-        if rows.waiting.len() < ROWS_WAITING {
+        let refused = matches!(row.progress, Progress::Ended { end: RequestEnd::Refused, .. });
+        let room = if refused { ROWS_WAITING - ROWS_FOR_THE_SERVED } else { ROWS_WAITING };
+        if rows.waiting.len() < room {
             rows.waiting.push(row);
         } else {
             rows.dropped += 1;

@@ -11,5 +11,6 @@ pub mod live;
 pub mod log_reader;
 pub mod logging;
 pub mod metrics;
+pub mod request_lane;
 pub mod tasks;
 pub mod usage;

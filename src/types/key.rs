@@ -102,6 +102,29 @@ pub struct KeyView {
 }
 
 impl KeyView {
+    /// A key that nobody has used yet, that never expires and whose bodies are not captured; `last4` ends its written form.
+    #[must_use]
+    pub fn unused(
+        id: KeyId,
+        label: impl Into<String>,
+        last4: impl Into<String>,
+        limits: KeyLimits,
+        created: UnixMillis,
+    ) -> Self {
+        Self {
+            id,
+            label: label.into(),
+            last4: last4.into(),
+            limits,
+            created,
+            expires: None,
+            revoked: None,
+            last_used: None,
+            tokens_today: None,
+            capture_until: None,
+        }
+    }
+
     /// Until when the bodies of its requests are captured, if they are at that time.
     #[must_use]
     pub fn captures_at(&self, now: UnixMillis) -> Option<UnixMillis> {

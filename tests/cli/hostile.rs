@@ -1,9 +1,10 @@
 //! Outside text on its way through the whole program (SPEC §5.13): what a client's path, agent and model and an engine's model
 //! hold comes out of no command, log, export or page of metrics as it went in. The console has a test of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 
+use crate::engine::{answer, serve};
 use crate::home::{Home, PATIENCE, wait_until};
 use crate::run;
 
@@ -13,51 +14,15 @@ const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}]52;c;b3duZWQ=\u{7}\u{9b}31m\u{2
 
 /// An engine whose only model has a hostile name.
 fn engine() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
-    let port = listener.local_addr().expect("an address").port();
     let id = serde_json::to_string(&format!("evil{HOSTILE}")).expect("JSON");
     let list = format!(r#"{{"object":"list","data":[{{"id":{id},"object":"model","created":1,"owned_by":"x"}}]}}"#);
     let refusal = serde_json::json!({"error": {"message": format!("no {HOSTILE}"), "type": "x", "code": HOSTILE}});
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let (list, refusal) = (list.clone(), refusal.to_string());
-            // A peer that leaves ends its connection.
-            std::thread::spawn(move || drop(serve(stream, &list, &refusal)));
-        }
-    });
-    port
-}
-
-fn serve(stream: TcpStream, list: &str, refusal: &str) -> std::io::Result<()> {
-    let mut writer = stream.try_clone()?;
-    let mut reader = BufReader::new(stream);
-    loop {
-        let (mut first, mut length) = (String::new(), 0);
-        if reader.read_line(&mut first)? == 0 {
-            return Ok(());
-        }
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        reader.read_exact(&mut vec![0; length])?;
-        let (status, body) = if first.starts_with("GET /v1/models ") {
-            ("200 OK", list)
-        } else {
-            ("500 Internal Server Error", refusal)
-        };
-        let length = body.len();
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )?;
-    }
+    let refusal = refusal.to_string();
+    serve(move |first, writer| {
+        let listed = first.starts_with("GET /v1/models ");
+        let (status, body) = if listed { ("200 OK", &list) } else { ("500 Internal Server Error", &refusal) };
+        answer(writer, status, body)
+    })
 }
 
 /// The whole answer to bytes.

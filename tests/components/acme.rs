@@ -40,6 +40,10 @@ impl Drop for Running {
     }
 }
 
+/// Pebble's name server, which answers no challenge itself and tells IPv4 addresses alone.
+const CHALLTESTSRV: (&str, [&str; 8]) =
+    ("pebble-challtestsrv", ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
+
 /// How Pebble is started.
 #[derive(Default)]
 struct Options<'a> {
@@ -92,19 +96,8 @@ impl Stage {
         std::fs::write(path("pebble.json"), json!({ "pebble": config }).to_string()).expect("writes");
         let dns = options.name_server.unwrap_or_else(free_port);
         let names = options.name_server.is_none().then(|| {
-            let mut command = Command::new("pebble-challtestsrv");
-            command.args([
-                "-http01",
-                "",
-                "-https01",
-                "",
-                "-tlsalpn01",
-                "",
-                "-defaultIPv6",
-                "",
-                "-defaultIPv4",
-                "127.0.0.1",
-            ]);
+            let mut command = Command::new(CHALLTESTSRV.0);
+            command.args(CHALLTESTSRV.1).args(["-defaultIPv4", "127.0.0.1"]);
             command.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{management}")]);
             Running::start(&mut command, management)
         });
@@ -393,25 +386,8 @@ fn behind_a_socks_proxy_the_directory_is_reached_by_its_name_and_nothing_goes_pa
         "externalAccountBindingRequired": false,
     }});
     std::fs::write(path("pebble.json"), config.to_string()).expect("writes");
-    far.start(
-        "pebble-challtestsrv",
-        &[
-            "-http01",
-            "",
-            "-https01",
-            "",
-            "-tlsalpn01",
-            "",
-            "-defaultIPv6",
-            "",
-            "-defaultIPv4",
-            "10.77.0.1",
-            "-dns01",
-            "127.0.0.1:8053",
-            "-management",
-            "127.0.0.1:8055",
-        ],
-    );
+    let (own, ports) = (["-defaultIPv4", "10.77.0.1"], ["-dns01", "127.0.0.1:8053", "-management", "127.0.0.1:8055"]);
+    far.start(CHALLTESTSRV.0, &[&CHALLTESTSRV.1[..], &own, &ports].concat());
     let pebble = ["PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "pebble", "-config", &path("pebble.json")];
     far.start("env", &[&pebble[..], &["-dnsserver", "127.0.0.1:8053"]].concat());
     far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080"]);

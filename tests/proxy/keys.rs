@@ -250,6 +250,20 @@ async fn a_key_that_comes_for_the_first_time_on_many_connections_at_once_is_chec
     });
     let told = futures_util::future::join_all(asked).await;
     assert_eq!(told, [200; 60]);
-    let first = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk).count();
-    assert_eq!(first, 1, "one run, and one row of it");
+    let accepted = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk);
+    let (first, later): (Vec<_>, Vec<_>) = accepted.partition(|event| event.details.contains("first time"));
+    assert_eq!((first.len(), later.len()), (1, 59), "one run, and one row of each connection");
+}
+
+/// An audit row for each connection and key (SPEC §5.9); what follows on it is in the request log.
+#[tokio::test]
+async fn a_key_is_audited_once_on_each_connection_and_again_when_another_comes_in_between() {
+    let proxy = Proxy::start();
+    let (other, other_key) = add_key(&proxy.shared, "other", KeyLimits::default());
+    for key in [&proxy.key, &proxy.key, &other_key, &proxy.key] {
+        assert_eq!(proxy.send(with_key(key)).await.status, 200);
+    }
+    let accepted = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk);
+    let keys: Vec<_> = accepted.map(|event| event.key.expect("a key") == other).collect();
+    assert_eq!(keys, [false, true, false]);
 }

@@ -66,6 +66,7 @@ use flm::telemetry::captures::{CaptureLane, Ended};
 use flm::telemetry::hashing::HashingThreads;
 use flm::telemetry::live::Hub;
 use flm::telemetry::metrics::Metrics;
+use flm::telemetry::request_lane::RequestLane;
 use flm::telemetry::tasks::Tasks;
 use flm::types::clock::{Clock, UnixMillis};
 use flm::types::engine::{EngineKind, EngineOrigin, EngineRecord};
@@ -171,7 +172,7 @@ impl Proxy {
         let metrics = Metrics::new(2);
         let hub = Hub::new();
         // Nobody reads the log here.
-        let (log, _) = tokio::sync::mpsc::channel(1);
+        let (log, _) = RequestLane::new(1);
         metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {}, |_rows| {});
         let (audit, audited) = Sink::collecting();
         let (captures, captured) = CaptureLane::new();
@@ -315,18 +316,13 @@ impl Proxy {
 /// Makes a key and puts it into the guard.
 pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (KeyId, String) {
     let (id, secret) = key_text::write(&mut || fastrand::u8(..));
-    let view = KeyView {
+    let view = KeyView::unused(
         id,
-        label: label.to_owned(),
-        last4: secret.expose()[secret.expose().len() - 4..].to_owned(),
+        label.to_owned(),
+        secret.expose()[secret.expose().len() - 4..].to_owned(),
         limits,
-        created: UnixMillis(0),
-        expires: None,
-        revoked: None,
-        last_used: None,
-        tokens_today: None,
-        capture_until: None,
-    };
+        UnixMillis(0),
+    );
     let hash = key_hash::hash(secret.expose()).expect("hashes");
     shared.guard.put_key(KeyRecord { view, hash });
     (id, secret.expose().to_owned())

@@ -24,16 +24,19 @@ struct Allowed {
 impl Engine {
     /// Starts to listen.
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
-        let port = listener.local_addr().expect("an address").port();
         let allowed = Arc::<(Mutex<Allowed>, Condvar)>::default();
         let shared = Arc::clone(&allowed);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let shared = Arc::clone(&shared);
-                // A peer that leaves ends its connection.
-                std::thread::spawn(move || drop(serve(stream, &shared)));
+        let port = serve(move |first, writer| {
+            if first.starts_with("POST") {
+                return speak(writer, &shared);
             }
+            if first.starts_with("GET /v1/models ") {
+                let list = format!(
+                    r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":1,"owned_by":"test"}}]}}"#
+                );
+                return answer(writer, "200 OK", &list);
+            }
+            answer(writer, "404 Not Found", r#"{"error":{"message":"not here"}}"#)
         });
         Self { port, allowed }
     }
@@ -54,7 +57,22 @@ impl Engine {
     }
 }
 
-fn serve(stream: TcpStream, allowed: &(Mutex<Allowed>, Condvar)) -> std::io::Result<()> {
+/// Listens until the test ends, and has each request answered by its first line; tells the port.
+pub(crate) fn serve(answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binds");
+    let port = listener.local_addr().expect("an address").port();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let answer = Arc::clone(&answer);
+            // A peer that leaves ends its connection.
+            std::thread::spawn(move || drop(connection(stream, &*answer)));
+        }
+    });
+    port
+}
+
+fn connection(stream: TcpStream, answer: &dyn Fn(&str, &mut TcpStream) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {
@@ -72,22 +90,13 @@ fn serve(stream: TcpStream, allowed: &(Mutex<Allowed>, Condvar)) -> std::io::Res
                 break;
             }
         }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        if first.starts_with("POST") {
-            speak(&mut writer, allowed)?;
-        } else if first.starts_with("GET /v1/models ") {
-            let list = format!(
-                r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","created":1,"owned_by":"test"}}]}}"#
-            );
-            answer(&mut writer, "200 OK", &list)?;
-        } else {
-            answer(&mut writer, "404 Not Found", r#"{"error":{"message":"not here"}}"#)?;
-        }
+        reader.read_exact(&mut vec![0; length])?;
+        answer(&first, &mut writer)?;
     }
 }
 
-fn answer(writer: &mut TcpStream, status: &str, json: &str) -> std::io::Result<()> {
+/// Answers with JSON.
+pub(crate) fn answer(writer: &mut TcpStream, status: &str, json: &str) -> std::io::Result<()> {
     let length = json.len();
     write!(writer, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}")
 }

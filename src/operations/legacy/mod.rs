@@ -277,20 +277,18 @@ fn records(additions: &Additions, hashed: &[HashedKey], now: UnixMillis) -> Vec<
     let records = additions.keys.iter().filter_map(|key| {
         let hash = hashed.iter().find(|hashed| hashed.key.id == key.id)?.hash.clone();
         let view = KeyView {
-            id: key.id,
-            label: key.label.clone(),
-            last4: key.last4.clone(),
-            limits: KeyLimits {
-                requests_per_minute: key.requests_per_minute.unwrap_or(defaults.requests_per_minute),
-                models: key.models.clone(),
-                ..defaults.clone()
-            },
-            created: key.created.unwrap_or(now),
             expires: key.expires,
-            revoked: None,
-            last_used: None,
-            tokens_today: None,
-            capture_until: None,
+            ..KeyView::unused(
+                key.id,
+                key.label.clone(),
+                key.last4.clone(),
+                KeyLimits {
+                    requests_per_minute: key.requests_per_minute.unwrap_or(defaults.requests_per_minute),
+                    models: key.models.clone(),
+                    ..defaults.clone()
+                },
+                key.created.unwrap_or(now),
+            )
         };
         Some(KeyRecord { view, hash })
     });
