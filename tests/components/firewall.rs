@@ -51,8 +51,8 @@ print(json.dumps({'tries': tries, 'failed': failed}))
 /// Counts the operator's packets to SSH before any firewall's rules see them, and those that all of them let through. Both hooks
 /// run in one pass of the kernel, so a packet between them was dropped by a rule, however busy the machine is.
 const TURNSTILES: &str = "table inet turnstiles {\n chain before { type filter hook prerouting priority -160; \
-    ip saddr 10.77.0.2 tcp dport 22 counter }\n chain after { type filter hook input priority 300; \
-    ip saddr 10.77.0.2 tcp dport 22 counter }\n}\n";
+    ip saddr 10.77.0.2 tcp dport 22 counter; }\n chain after { type filter hook input priority 300; \
+    ip saddr 10.77.0.2 tcp dport 22 counter; }\n}\n";
 
 const PYTHON: &str = "/usr/bin/python3";
 
