@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 
-use crate::types::request::TokenUsage;
+use crate::types::request::{TokenSource, TokenUsage};
 use crate::wire::openai::{ErrorDocument, UsageChunk, may_hold_foreign_reasoning, usage_of_chunk, with_reasoning};
 use crate::wire::sse::{self, Block, Framing, Splitter, TooLong};
 
@@ -120,10 +120,15 @@ impl Tap {
         self.deltas
     }
 
-    /// The newest usage that the engine told.
+    /// The newest usage that the engine told. Of several choices the ended ones alone may be told: what came of the others counts
+    /// by its chunks.
     #[must_use]
     pub fn usage(&self) -> Option<TokenUsage> {
-        self.usage
+        let told = self.usage?;
+        if self.choices > 1 && self.finished < self.choices && self.deltas > told.completion {
+            return Some(TokenUsage { completion: self.deltas, source: TokenSource::Estimated, ..told });
+        }
+        Some(told)
     }
 
     /// Whether the answer is complete.
@@ -342,7 +347,6 @@ fn value_after(rest: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::request::TokenSource;
     use proptest::prelude::*;
 
     const STREAM: &str = concat!(
@@ -478,7 +482,13 @@ mod tests {
         }
         let mut tap = Tap::new(UsageForClient::Pass, 1).of_prompts(2);
         let mut out = Vec::new();
+        let piece = Bytes::from_static(b"data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\n");
+        for _ in 0..5 {
+            tap.push(piece.clone(), &mut out).expect("passes");
+        }
         tap.push(chunk(end, 18, 3), &mut out).expect("passes");
+        let so_far = tap.usage().expect("told");
+        assert_eq!((so_far.completion, so_far.source), (5, TokenSource::Estimated), "two are of the other prompt");
         assert_eq!(tap.finish(&mut out), Err(StreamFault::Cut), "the other prompt has no answer yet");
     }
 
