@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine_scripts;
-use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Seen, Step};
 use crate::{Answer, Proxy};
 
 async fn engine_that(reply: Reply) -> FakeEngine {
@@ -167,7 +167,7 @@ async fn comments_do_not_end_fail_over() {
 /// SPEC §3.5: until its first byte, whatever the reason.
 #[tokio::test]
 async fn an_engine_that_says_nothing_is_passed_over_and_alone_is_a_504() {
-    let limits = ProxyLimits { engine_first_byte: Duration::from_millis(150), ..ProxyLimits::default() };
+    let limits = ProxyLimits { engine_first_byte: Duration::from_millis(300), ..ProxyLimits::default() };
     let mut head_alone = Reply::json(200, &json!({}));
     head_alone.steps = vec![Step::Stall];
     for silent in [recorded().after(Duration::from_hours(1)), head_alone] {
@@ -182,7 +182,9 @@ async fn an_engine_that_says_nothing_is_passed_over_and_alone_is_a_504() {
             proxy.engine("b", "llamacpp", &good).await;
             let answer = proxy.post("/v1/chat/completions", &chat).await;
             assert_eq!(answer.status, 200, "{}", answer.text());
-            bad.wait_until(|seen| seen.left == 2).await;
+            // On a busy machine it may be given up before it has read the request.
+            let asked = |seen: &Seen| seen.asked.iter().filter(|asked| asked.method == Method::POST).count();
+            bad.wait_until(|seen| seen.left == asked(seen)).await;
         }
     }
 }
