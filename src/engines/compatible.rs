@@ -21,7 +21,7 @@ use crate::engines::fault;
 use crate::engines::inference_route::{Answers, InferenceRoute, RouteFacts, Takes};
 use crate::engines::media::{Format, MediaReader};
 use crate::net::message::Outgoing;
-use crate::types::request::TokenUsage;
+use crate::types::request::{TokenSource, TokenUsage};
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 use crate::wire::form::{FormSpec, Word};
@@ -30,6 +30,7 @@ use crate::wire::ollama_client_request::carries_option;
 use crate::wire::openai::{self, Document};
 use crate::wire::openai_tap::{Tap, UsageForClient};
 use crate::wire::pivot::{Extras, OllamaNative, Thinking, Work};
+use crate::wire::token_estimate;
 
 /// Whether an engine can give several answers to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,23 @@ pub(super) enum Choices {
     Many,
     /// `n` above 1 is ignored by the engine, so FLM refuses it.
     One,
+}
+
+/// What the usage of a whole answer with several choices counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UsageCounts {
+    /// All of them.
+    Everything,
+    /// The first choice and its prompt: what the others cost is estimated.
+    TheFirstChoice,
+}
+
+/// How many answers a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    prompts: u64,
+    /// Answers to each of them.
+    each: u64,
 }
 
 /// What an engine makes of fields that others take.
@@ -55,6 +73,7 @@ pub(super) enum Strictness {
 pub(super) struct Dialect {
     pub(super) info: &'static AdapterInfo,
     pub(super) choices: Choices,
+    pub(super) usage_counts: UsageCounts,
     pub(super) strictness: Strictness,
     /// The engine's words for what another dialect's client says beyond OpenAI's shape.
     pub(super) words: Words,
@@ -114,6 +133,13 @@ pub(super) fn choices_asked(info: &AdapterInfo, body: &JsonBody, can: Choices) -
     Ok(asked)
 }
 
+/// How many prompts a text completion has: a list is several, unless it is one that is in tokens, or in texts and tokens.
+fn prompts(body: &JsonBody) -> u64 {
+    let list: Vec<&RawValue> = body.raw("prompt").and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
+    let is_token = |item: &&RawValue| item.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if list.iter().any(is_token) { 1 } else { (list.len() as u64).max(1) }
+}
+
 /// Puts a request into the engine's words.
 pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<Prepared, PrepareError> {
     let &EngineRequest { route, body, model, delivery, api_key, .. } = request;
@@ -130,7 +156,13 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
     if !same || model.contains(['"', '\\']) {
         edits.push(Edit::Set("model", Cow::Owned(json_string(model))));
     }
-    let choices = if route.writes_text() { choices_asked(dialect.info, body, dialect.choices)? } else { 1 };
+    let mut asked = Asked { prompts: 1, each: 1 };
+    if route.writes_text() {
+        asked.each = choices_asked(dialect.info, body, dialect.choices)?;
+    }
+    if route == InferenceRoute::Completions && dialect.choices == Choices::Many {
+        asked.prompts = prompts(body);
+    }
     if route.writes_text() {
         stream_edits(body, delivery, &mut edits)?;
         if let Some(temperature) = body.value::<f64>("temperature", "a number")?
@@ -159,7 +191,7 @@ pub(super) fn prepare(dialect: &Dialect, request: &EngineRequest<'_>) -> Result<
     let body = if edits.is_empty() { body.bytes().clone() } else { body.edited(&edits) };
     Ok(Prepared {
         request: post(facts.path, JSON, accept(delivery), body, api_key),
-        reader: reader(dialect, request, facts, choices)?,
+        reader: reader(dialect, request, facts, asked)?,
     })
 }
 
@@ -168,17 +200,26 @@ fn reader(
     dialect: &Dialect,
     request: &EngineRequest<'_>,
     facts: &'static RouteFacts,
-    choices: u64,
+    asked: Asked,
 ) -> Result<Box<dyn AnswerReader>, PrepareError> {
     let info = dialect.info;
     let streams = request.delivery != Delivery::Whole;
     match facts.answers {
-        Answers::Document(document) if request.route.writes_text() || !streams => Ok(Box::new(CompatibleReader {
-            info,
-            document,
-            tap: Tap::new(usage_for_client(request.delivery), choices),
-            whole: Whole::NotYet,
-        })),
+        Answers::Document(document) if request.route.writes_text() || !streams => {
+            let counts_first = dialect.usage_counts == UsageCounts::TheFirstChoice;
+            let uncounted = (counts_first && !streams && asked.prompts.max(asked.each) > 1).then(|| {
+                let prompts = request.body.raw("prompt").filter(|_| asked.prompts > 1);
+                let prompts = prompts.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
+                Uncounted { prompts: token_estimate::prompts_beyond_the_first(&prompts) }
+            });
+            Ok(Box::new(CompatibleReader {
+                info,
+                document,
+                tap: Tap::new(usage_for_client(request.delivery), asked.each).of_prompts(asked.prompts),
+                whole: Whole::NotYet,
+                uncounted,
+            }))
+        }
         Answers::Document(_) | Answers::Audio => Ok(Box::new(MediaReader::new(info, facts.answers, Format::Json))),
         Answers::Transcript => {
             let format = Format::of(request.body.string("response_format")?.as_deref());
@@ -204,7 +245,7 @@ fn form(
     };
     Ok(Prepared {
         request: post(facts.path, media_type, accept, form, api_key),
-        reader: reader(dialect, request, facts, 1)?,
+        reader: reader(dialect, request, facts, Asked { prompts: 1, each: 1 })?,
     })
 }
 
@@ -349,6 +390,27 @@ pub(super) struct CompatibleReader {
     document: Document,
     tap: Tap,
     whole: Whole,
+    uncounted: Option<Uncounted>,
+}
+
+/// What the engine's count of a whole answer leaves out.
+struct Uncounted {
+    /// A guess at the prompts after the first.
+    prompts: u64,
+}
+
+impl Uncounted {
+    /// The engine's count with what is missing in it.
+    fn add_to(&self, told: TokenUsage, answer: &[u8]) -> TokenUsage {
+        let answers =
+            serde_json::from_slice(answer).map_or(0, |answer| token_estimate::answers_beyond_the_first(&answer));
+        TokenUsage {
+            prompt: told.prompt.saturating_add(self.prompts),
+            completion: told.completion.saturating_add(answers),
+            cached: told.cached,
+            source: TokenSource::Estimated,
+        }
+    }
 }
 
 /// Whether a whole answer was read.
@@ -361,6 +423,10 @@ impl AnswerReader for CompatibleReader {
     fn whole(&mut self, body: Bytes) -> Result<Bytes, EngineFault> {
         let (body, usage) =
             openai::read_whole(self.document, body).map_err(|fault| fault::from_whole(self.info, &fault))?;
+        let usage = match (&self.uncounted, usage) {
+            (Some(uncounted), Some(told)) => Some(uncounted.add_to(told, &body)),
+            (_, usage) => usage,
+        };
         self.whole = Whole::Read(usage);
         Ok(body)
     }

@@ -64,8 +64,11 @@ fn classify(status: u16, document: &ErrorDocument) -> (u16, &'static str, Retry)
         if overflow {
             return (400, "context_length_exceeded", Retry::Never);
         }
+        // Ollama names a capability of `ollama show` (its `server/routes.go`).
+        let named = ["tools", "thinking", "vision", "chat", "completion", "generate", "embedding", "insert"];
         let modality = says("is not a multimodal model")
-            || ((says("image input") || says("audio input") || says("video input")) && says("not support"));
+            || ((says("image input") || says("audio input") || says("video input")) && says("not support"))
+            || named.iter().any(|capability| says(&format!("does not support {capability}")));
         if modality {
             return (422, "unsupported_modalities", Retry::Never);
         }
@@ -81,7 +84,8 @@ fn classify(status: u16, document: &ErrorDocument) -> (u16, &'static str, Retry)
         408 | 504 => (504, "engine_timeout", Retry::Elsewhere),
         413 => (413, "payload_too_large", Retry::Never),
         422 => (422, "invalid_request", Retry::Never),
-        429 => (429, "rate_limited", Retry::Never),
+        // One that is busy says nothing about the others; when all are, the last one's wait is told.
+        429 => (429, "rate_limited", Retry::Elsewhere),
         502 => (502, "engine_error", Retry::Elsewhere),
         503 => (503, "engine_unavailable", Retry::Elsewhere),
         _ => (502, "engine_error", Retry::Never),

@@ -13,7 +13,7 @@ use crate::engines::adapter::{
     Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::ask::path_segment;
-use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness, UsageCounts};
 use crate::engines::fault;
 use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, Files, ManageError, Report};
@@ -87,6 +87,8 @@ static OWN_ROUTES: &[OwnRoute] = &[
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::Many,
+    // Seen with build 11434: of several choices or prompts it tells the first one's.
+    usage_counts: UsageCounts::TheFirstChoice,
     strictness: Strictness::LlamaCpp,
     words,
     lacks: &[InferenceRoute::Translations],

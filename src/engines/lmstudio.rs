@@ -13,7 +13,7 @@ use crate::engines::adapter::{
     ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
 use crate::engines::ask::{Answer, path_segment};
-use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness, UsageCounts};
 use crate::engines::fault;
 use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, ManageError, Report};
@@ -73,6 +73,7 @@ static OWN_ROUTES: &[OwnRoute] = &[
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::One,
+    usage_counts: UsageCounts::Everything,
     strictness: Strictness::LmStudio,
     words: compatible::effort_only,
     // It answers paths that it does not have with 200.

@@ -14,7 +14,7 @@ use crate::engines::adapter::{
     Adapter, AdapterInfo, AnswerProgress, AnswerReader, BoxFuture, Delivery, EmptyRequests, EngineError, EngineFault,
     EngineModel, EngineRequest, Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
-use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness, UsageCounts};
 use crate::engines::fault;
 use crate::engines::inference_route::InferenceRoute;
 use crate::engines::manage::{self, Files, ManageError, Report};
@@ -85,6 +85,7 @@ const NAMES: &[&str] = &["model", "name"];
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::One,
+    usage_counts: UsageCounts::Everything,
     strictness: Strictness::Lenient,
     words: compatible::effort_only,
     lacks: &[InferenceRoute::Rerank, InferenceRoute::Translations, InferenceRoute::Speech],

@@ -9,7 +9,7 @@ use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest, Identity,
     ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
-use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness, UsageCounts};
 use crate::engines::fault;
 use crate::engines::own_routes::{OwnRoute, infers, reads};
 use crate::types::engine::{Capability, EngineKind};
@@ -58,6 +58,7 @@ static OWN_ROUTES: &[OwnRoute] = &[
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::Many,
+    usage_counts: UsageCounts::Everything,
     strictness: Strictness::Lenient,
     words: compatible::effort_only,
     lacks: &[],

@@ -2,6 +2,7 @@
 //!
 //! Called by [`crate::engines::detection`]. Must never name a place on another machine.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,8 @@ impl EngineProcessController {
         let processes = processes();
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
         let lmstudio = home.as_deref().map(lmstudio_home);
-        let binaries = binaries(home.as_deref(), lmstudio.as_deref());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let binaries = binaries(&path, home.as_deref(), lmstudio.as_deref());
         let lmstudio_port = lmstudio.as_deref().and_then(lmstudio_port);
         let mut controller = Self {
             variables,
@@ -288,9 +290,8 @@ fn known_places(home: Option<&Path>, lmstudio: Option<&Path>) -> Vec<PathBuf> {
     places
 }
 
-fn binaries(home: Option<&Path>, lmstudio: Option<&Path>) -> Vec<BinarySeen> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+fn binaries(path: &OsStr, home: Option<&Path>, lmstudio: Option<&Path>) -> Vec<BinarySeen> {
+    let mut folders: Vec<PathBuf> = std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
     folders.extend(known_places(home, lmstudio));
     let mut seen = Vec::new();
     for adapter in crate::engines::registry::ADAPTERS {
@@ -436,5 +437,49 @@ mod tests {
         let controller = shared_by_threads(EngineProcessController::look(Vec::new()));
         assert!(controller.default_ports);
         assert!(controller.variables.iter().any(|(name, _)| name == "PATH"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn programs_are_found_on_path_first_then_in_known_places_and_only_where_they_can_be_run() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let put = |path: &str, mode: u32| {
+            let file = folder.path().join(path);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            crate::config::files::replace(&file, b"#!/bin/sh\n", crate::config::files::Audience::Owner)
+                .expect("a file");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("a mode");
+            file.to_string_lossy().into_owned()
+        };
+        let on_path = put("bin/vllm", 0o755);
+        put("home/.local/bin/vllm", 0o755);
+        put("bin/lms", 0o644);
+        let known = put("lmstudio/bin/lms", 0o755);
+        let path = folder.path().join("bin");
+        let (home, lmstudio) = (folder.path().join("home"), folder.path().join("lmstudio"));
+        let seen = binaries(path.as_os_str(), Some(&home), Some(&lmstudio));
+        let of = |program: &str| seen.iter().find(|seen| seen.program == program).map(|seen| seen.path.clone());
+        assert_eq!((of("vllm"), of("lms")), (Some(on_path), Some(known)));
+    }
+
+    /// A real process of that name, as the system tells of it.
+    #[cfg(unix)]
+    #[test]
+    fn a_server_that_runs_on_this_machine_is_seen_with_its_port() {
+        use std::os::unix::process::CommandExt as _;
+        let mut server = std::process::Command::new("sh")
+            .arg0("llama-server")
+            .args(["-c", "read -r line", "sh", "--port", "39187"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let looked = EngineProcessController::look(Vec::new());
+        drop(server.stdin.take());
+        server.wait().expect("ends");
+        let seen = looked.processes.iter().find(|seen| seen.pid == server.id());
+        let seen = seen.unwrap_or_else(|| panic!("{} is not among {:?}", server.id(), looked.processes));
+        assert_eq!(seen.program, "llama-server");
+        assert!(places(&looked).contains(&format!("llamacpp 127.0.0.1 39187 process {}", server.id())), "{looked:?}");
     }
 }

@@ -11,7 +11,7 @@ use crate::engines::adapter::{
     Adapter, AdapterInfo, BoxFuture, Delivery, EmptyRequests, EngineError, EngineFault, EngineModel, EngineRequest,
     Identity, ModelSlots, OwnParameters, ParameterWords, PrepareError, Prepared, Session,
 };
-use crate::engines::compatible::{self, Choices, Dialect, Strictness};
+use crate::engines::compatible::{self, Choices, Dialect, Strictness, UsageCounts};
 use crate::engines::fault;
 use crate::engines::manage::{self, ManageError, Report};
 use crate::engines::own_routes::{OwnRoute, infers, reads};
@@ -77,6 +77,7 @@ static OWN_ROUTES: &[OwnRoute] = &[
 static DIALECT: Dialect = Dialect {
     info: &INFO,
     choices: Choices::Many,
+    usage_counts: UsageCounts::Everything,
     strictness: Strictness::Lenient,
     words,
     lacks: &[],

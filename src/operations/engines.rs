@@ -380,4 +380,47 @@ mod tests {
         assert_eq!((stored.len(), manual), (3, 3));
         context.close().await;
     }
+
+    /// SPEC §3.3: what was found counts for five minutes, `--fresh` looks again.
+    #[tokio::test]
+    async fn a_detection_counts_as_current_for_five_minutes_and_is_never_shown_after() {
+        let home = TestHome::new();
+        let clock = crate::types::clock::Clock::stepped(crate::types::clock::UnixMillis(1_700_000_000_000));
+        let mut context = home.open().await;
+        context.clock = clock.clone();
+        let context = context;
+        let nobody = DetectedEngine {
+            kind: EngineKind::named("ollama"),
+            url: None,
+            binary: Some("/no/such/ollama".into()),
+            version: None,
+            state: crate::types::engine::EngineState::InstalledOnly,
+            models: 0,
+            evidence: "a test".into(),
+        };
+        let seen = DetectionReport { engines: vec![nobody], at: clock.wall(), took_ms: 7, cached: false };
+        let cache = || context.stores.config.put_detection(seen.clone());
+        let ask = |fresh| detect(&context, DetectEngines { kind: None, fresh });
+        cache().await.expect("stores");
+        clock.advance(std::time::Duration::from_secs(299));
+        let cached = ask(false).await.expect("answers");
+        assert_eq!((cached.cached, &cached.engines, cached.at), (true, &seen.engines, seen.at));
+        let only = DetectEngines { kind: Some(EngineKind::named("vllm")), fresh: false };
+        assert!(detect(&context, only).await.expect("answers").engines.is_empty(), "of the kind that is asked for");
+
+        clock.advance(std::time::Duration::from_secs(1));
+        let late = ask(false).await.expect("looks");
+        assert_eq!((late.cached, late.at), (false, clock.wall()));
+        assert!(late.engines.iter().all(|engine| engine.evidence != "a test"), "{late:?}");
+
+        let newer = DetectionReport { at: clock.wall(), ..seen.clone() };
+        context.stores.config.put_detection(newer).await.expect("stores");
+        assert!(ask(false).await.expect("answers").cached);
+        assert!(!ask(true).await.expect("looks").cached, "--fresh skips the cache");
+        // What another clock wrote is no knowledge of now.
+        let ahead = DetectionReport { at: clock.wall().plus(std::time::Duration::from_secs(1)), ..seen.clone() };
+        context.stores.config.put_detection(ahead).await.expect("stores");
+        assert!(current_detection(&context).await.expect("reads").is_none());
+        context.close().await;
+    }
 }

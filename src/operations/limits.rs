@@ -113,3 +113,58 @@ pub fn publish(settings: &Settings, live: Option<&Live>) {
         live.proxy.registry.set_default_slots(settings.get(table::ENGINE_SLOTS));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::SettingLayers;
+
+    fn settings(given: &[(&str, &str)]) -> Settings {
+        let layer = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Settings::build(&SettingLayers { file: layer, ..SettingLayers::default() }).expect("builds")
+    }
+
+    /// The numbers that SPEC §3 and §4 name, as settings have them.
+    #[test]
+    fn without_settings_the_numbers_are_those_of_the_specification() {
+        let settings = settings(&[]);
+        for (key, value) in [
+            ("engine.health_latency_threshold_ms", "1500"),
+            ("engine.max_network_failures", "3"),
+            ("engine.detection_cache", "5m"),
+            ("engine.check_interval", "10s"),
+            ("engine.slots", "4"),
+            ("engine.queue_length", "64"),
+            ("engine.queue_wait", "2m"),
+            ("engine.first_byte_timeout", "5m"),
+            ("engine.gap_timeout", "2m"),
+            ("engine.idle_unload", "0s"),
+            ("proxy.heartbeat_interval", "10s"),
+            ("proxy.bind", "127.0.0.1"),
+            ("proxy.port", "8484"),
+            ("proxy.body_limit", "32MiB"),
+            ("proxy.head_limit", "32KiB"),
+            ("proxy.first_byte_timeout", "5s"),
+            ("proxy.head_timeout", "10s"),
+            ("proxy.body_idle_timeout", "30s"),
+            ("proxy.keep_alive_timeout", "75s"),
+            ("proxy.drain_timeout", "30s"),
+            ("media.image_limit", "8MiB"),
+            ("media.audio_limit", "25MiB"),
+            ("media.fetch_remote", "false"),
+            ("cors.allowed_origins", ""),
+        ] {
+            assert_eq!(settings.view(key).expect(key).value, value, "{key}");
+        }
+        assert_eq!(proxy_limits(&settings), ProxyLimits::default(), "and requests are held to them");
+        assert_eq!(engine_thresholds(&settings), Thresholds::default());
+    }
+
+    #[test]
+    fn the_thresholds_of_health_are_those_that_are_set() {
+        let given = [("engine.health_latency_threshold_ms", "250"), ("engine.max_network_failures", "7")];
+        let thresholds = engine_thresholds(&settings(&given));
+        let wanted = Thresholds { slow: Duration::from_millis(250), max_network_failures: 7, ..Thresholds::default() };
+        assert_eq!(thresholds, wanted);
+    }
+}

@@ -1,4 +1,5 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: what the key may use, in OpenAI's shape (SPEC §3.5).
+//! `GET /v1/models` and `GET /v1/models/{id}`: what the key may use, in OpenAI's shape (SPEC §3.5), with the fields of
+//! Anthropic's lists beside: both ask the same path, and neither minds what it does not know.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -17,7 +18,10 @@ pub(super) fn all(exchange: &Exchange, routed: &Routed) -> Answer {
     let registry = &exchange.peer.worker.shared.registry;
     let listed = registry.listed(&|named| may_use(globs, named));
     let data: Vec<Value> = listed.iter().map(|model| document(exchange, model)).collect();
-    Answer::json(Bytes::from(json!({"object": "list", "data": data}).to_string()))
+    let id = |model: Option<&ModelView>| model.map(|model| model.listed_as.clone());
+    let (first, last) = (id(listed.first()), id(listed.last()));
+    let list = json!({"object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last});
+    Answer::json(Bytes::from(list.to_string()))
 }
 
 /// One model, by any name that a request could use.
@@ -57,11 +61,15 @@ pub(super) fn named<'a>(
 fn document(exchange: &Exchange, model: &ModelView) -> Value {
     let registry = &exchange.peer.worker.shared.registry;
     let created = registry.engine(&model.name.engine).map_or(0, |engine| engine.record.created.0 / 1000);
+    let created_at = jiff::Timestamp::from_second(created).map(|time| time.to_string()).unwrap_or_default();
     json!({
         "id": model.listed_as,
         "object": "model",
         "created": created,
         "owned_by": model.kind,
         "flm": model.name.to_string(),
+        "type": "model",
+        "display_name": model.listed_as,
+        "created_at": created_at,
     })
 }

@@ -428,6 +428,44 @@ mod tests {
         assert_eq!(value["error"]["request_id"], id.as_str());
     }
 
+    /// The table of SPEC §4.4: status, whether a retry is said to be useless, seconds of `retry-after`.
+    #[test]
+    fn every_code_has_its_status_and_says_what_a_retry_is_good_for() {
+        let unsupported = PrepareError::Unsupported { param: "n".to_owned(), message: "x".to_owned() };
+        for (refusal, status, code, retrying, retry_after) in [
+            (Refusal::bad_request("x"), 400, "invalid_request", Retrying::AsUsual, None),
+            (Refusal::invalid_model("x"), 400, "invalid_model", Retrying::AsUsual, None),
+            (unsupported.into(), 400, "unsupported_parameter", Retrying::AsUsual, None),
+            (Refusal::missing_key(), 401, "invalid_api_key", Retrying::AsUsual, None),
+            (Refusal::wrong_key(), 401, "invalid_api_key", Retrying::AsUsual, None),
+            (Refusal::ip_blocked(), 403, "ip_blocked", Retrying::Useless, None),
+            (Refusal::ip_not_allowed(), 403, "ip_not_allowed", Retrying::Useless, None),
+            (Refusal::model_not_allowed("x"), 403, "model_not_allowed", Retrying::AsUsual, None),
+            (Refusal::permission_denied("x"), 403, "permission_denied", Retrying::AsUsual, None),
+            (Refusal::not_found("GET", "/x"), 404, "not_found", Retrying::AsUsual, None),
+            (Refusal::model_not_found("x", &[]), 404, "model_not_found", Retrying::AsUsual, None),
+            (Refusal::route_disabled("x"), 404, "route_disabled", Retrying::AsUsual, None),
+            (Refusal::method_not_allowed("GET", "/x", "POST"), 405, "method_not_allowed", Retrying::AsUsual, None),
+            (Refusal::body_timeout(), 408, "request_timeout", Retrying::AsUsual, None),
+            (Refusal::too_large(1), 413, "payload_too_large", Retrying::AsUsual, None),
+            (Refusal::uri_too_long(1), 414, "uri_too_long", Retrying::AsUsual, None),
+            (Refusal::unsupported_media_type("x"), 415, "unsupported_media_type", Retrying::AsUsual, None),
+            (Refusal::host_not_allowed("x"), 421, "host_not_allowed", Retrying::Useless, None),
+            (Refusal::unsupported_modalities("x", "y"), 422, "unsupported_modalities", Retrying::AsUsual, None),
+            (Refusal::rate_limited("x", 7), 429, "rate_limited", Retrying::AsUsual, Some(7)),
+            (Refusal::budget_exceeded(1), 429, "budget_exceeded", Retrying::Useless, Some(120)),
+            (Refusal::internal("x"), 500, "internal_error", Retrying::AsUsual, None),
+            (Refusal::not_implemented("x"), 501, "not_implemented", Retrying::Useless, None),
+            (Refusal::engine_error("x"), 502, "engine_error", Retrying::AsUsual, None),
+            (Refusal::overloaded("x"), 503, "overloaded", Retrying::AsUsual, Some(1)),
+            (Refusal::engine_unavailable("x"), 503, "engine_unavailable", Retrying::AsUsual, Some(5)),
+            (Refusal::engine_timeout("x"), 504, "engine_timeout", Retrying::AsUsual, None),
+        ] {
+            let told = (refusal.status.as_u16(), &*refusal.code, refusal.retrying, refusal.retry_after);
+            assert_eq!(told, (status, code, retrying, retry_after));
+        }
+    }
+
     #[test]
     fn a_wait_never_exceeds_what_client_libraries_obey() {
         assert_eq!(Refusal::rate_limited("x", 86_400).retry_after, Some(120));

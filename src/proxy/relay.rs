@@ -329,7 +329,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
     let answered = match sent {
         Err(_elapsed) => {
             failed(order, candidate);
-            return Err(Miss::Final(no_first_byte(id, order.first_byte)));
+            return Err(Miss::Next(no_first_byte(id, order.first_byte)));
         }
         Ok(Err(error)) => {
             let reason = error.to_string();
@@ -429,9 +429,10 @@ async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> 
     let mut rest = BytesMut::new();
     loop {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
-            Err(_elapsed) if first.is_none() => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Err(_elapsed) if first.is_none() => return Err(Miss::Next(no_first_byte(&id, order.first_byte))),
             Err(_elapsed) => return Err(Miss::Final(stalled(&id, order.gap))),
             Ok(None) => break,
+            Ok(Some(Err(error))) if first.is_none() => return Err(Miss::Next(broke_off(&id, &error.to_string()))),
             Ok(Some(Err(error))) => return Err(Miss::Final(broke_off(&id, &error.to_string()))),
             Ok(Some(Ok(frame))) => frame,
         };
@@ -506,7 +507,7 @@ async fn begin_sound(order: &Order, trace: &mut Trace, accepted: Accepted200) ->
     };
     loop {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
-            Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Err(_elapsed) => return Err(Miss::Next(no_first_byte(&id, order.first_byte))),
             Ok(None) => {
                 return Err(Miss::Final(Refusal::engine_error(format!("The engine '{id}' sent an empty sound."))));
             }
@@ -540,7 +541,7 @@ async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -
     let mut read = Ok(());
     while out.is_empty() {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
-            Err(_elapsed) => return Err(Miss::Final(no_first_byte(&id, order.first_byte))),
+            Err(_elapsed) => return Err(Miss::Next(no_first_byte(&id, order.first_byte))),
             Ok(Some(Err(error))) => return Err(Miss::Next(broke_off(&id, &error.to_string()))),
             Ok(Some(Ok(frame))) => frame.into_data().ok(),
             Ok(None) => None,
@@ -595,7 +596,7 @@ fn with_profile<'a>(order: &'a Order, candidate: &Candidate) -> Result<Cow<'a, J
 pub(super) fn usage(reader: &dyn AnswerReader) -> TokenUsage {
     let progress = reader.progress();
     match progress.usage {
-        Some(usage) => TokenUsage { source: TokenSource::Engine, ..usage },
+        Some(usage) => usage,
         None if progress.deltas > 0 => {
             TokenUsage { completion: progress.deltas, source: TokenSource::Estimated, ..TokenUsage::default() }
         }

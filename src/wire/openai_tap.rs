@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 
-use crate::types::request::TokenUsage;
+use crate::types::request::{TokenSource, TokenUsage};
 use crate::wire::openai::{ErrorDocument, UsageChunk, may_hold_foreign_reasoning, usage_of_chunk, with_reasoning};
 use crate::wire::sse::{self, Block, Framing, Splitter, TooLong};
 
@@ -46,13 +46,41 @@ pub struct Tap {
     usage_for_client: UsageForClient,
     /// Choices that were asked for, each of which ends with a `finish_reason`.
     choices: u64,
+    /// Prompts that they are answers to.
+    prompts: u64,
     finished: u64,
     /// Chunks that carried content, reasoning or tool calls.
     deltas: u64,
     usage: Option<TokenUsage>,
-    /// Usage of the usage chunks alone, without what vLLM tells beside content.
-    ended: Option<TokenUsage>,
+    /// Usage of chunks that hold nothing else.
+    alone: Sum,
+    /// Usage beside the ends of choices.
+    beside: Sum,
     done: bool,
+}
+
+/// What chunks with usage tell together.
+#[derive(Debug, Default)]
+struct Sum {
+    usage: TokenUsage,
+    chunks: u64,
+}
+
+impl Sum {
+    /// llama.cpp ends each of several choices with a count of its own (seen with build 11434, `n` of 2 and two prompts); vLLM and
+    /// OpenAI tell one for all of them. Answers to the same prompt each count it.
+    fn add(&mut self, told: TokenUsage, prompts: u64) -> TokenUsage {
+        self.chunks += 1;
+        self.usage.prompt = self.usage.prompt.saturating_add(told.prompt);
+        self.usage.cached = self.usage.cached.saturating_add(told.cached);
+        self.usage.completion = self.usage.completion.saturating_add(told.completion);
+        let of_prompts = |sum: u64| sum.saturating_mul(prompts.min(self.chunks)) / self.chunks;
+        let (prompt, cached) = match self.chunks {
+            1 => (told.prompt, told.cached),
+            _ => (of_prompts(self.usage.prompt), of_prompts(self.usage.cached)),
+        };
+        TokenUsage { prompt, cached, completion: self.usage.completion, source: told.source }
+    }
 }
 
 enum Verdict {
@@ -63,19 +91,27 @@ enum Verdict {
 }
 
 impl Tap {
-    /// Watches a stream that was asked for `choices` answers.
+    /// Watches a stream that was asked for `choices` answers to one prompt.
     #[must_use]
     pub fn new(usage_for_client: UsageForClient, choices: u64) -> Self {
         Self {
             splitter: Splitter::new(),
             usage_for_client,
             choices: choices.max(1),
+            prompts: 1,
             finished: 0,
             deltas: 0,
             usage: None,
-            ended: None,
+            alone: Sum::default(),
+            beside: Sum::default(),
             done: false,
         }
+    }
+
+    /// The same for several prompts, each of which has as many answers.
+    #[must_use]
+    pub fn of_prompts(self, prompts: u64) -> Self {
+        Self { choices: self.choices.saturating_mul(prompts.max(1)), prompts: prompts.max(1), ..self }
     }
 
     /// Chunks that carried content, reasoning or tool calls so far.
@@ -84,10 +120,15 @@ impl Tap {
         self.deltas
     }
 
-    /// The newest usage that the engine told.
+    /// The newest usage that the engine told. Of several choices the ended ones alone may be told: what came of the others counts
+    /// by its chunks.
     #[must_use]
     pub fn usage(&self) -> Option<TokenUsage> {
-        self.usage
+        let told = self.usage?;
+        if self.choices > 1 && self.finished < self.choices && self.deltas > told.completion {
+            return Some(TokenUsage { completion: self.deltas, source: TokenSource::Estimated, ..told });
+        }
+        Some(told)
     }
 
     /// Whether the answer is complete.
@@ -179,14 +220,17 @@ impl Tap {
         result
     }
 
-    /// llama.cpp ends each of several choices with a usage chunk of its own (seen with build 11434, `n` of 2), all
-    /// on the same prompt; vLLM sends one for all of them.
-    fn add_usage(&mut self, mut usage: TokenUsage) {
-        if self.choices > 1 {
-            usage.completion += self.ended.map_or(0, |earlier| earlier.completion);
+    /// Reads usage that stands alone, or beside what `ends` so many choices.
+    fn note_usage(&mut self, told: UsageChunk, ends: u64) {
+        let several = self.choices > 1;
+        match told {
+            UsageChunk::Alone(usage) if several => self.usage = Some(self.alone.add(usage, self.prompts)),
+            // What stands alone says all there is to say.
+            UsageChunk::Beside(_) if self.alone.chunks > 0 => {}
+            UsageChunk::Beside(usage) if several && ends > 0 => self.usage = Some(self.beside.add(usage, self.prompts)),
+            UsageChunk::Alone(usage) | UsageChunk::Beside(usage) => self.usage = Some(usage),
+            UsageChunk::None => {}
         }
-        self.ended = Some(usage);
-        self.usage = Some(usage);
     }
 
     fn judge(&mut self, block: &Block<'_>) -> Result<Verdict, StreamFault> {
@@ -215,17 +259,14 @@ impl Tap {
             return Err(StreamFault::Error(error));
         }
         self.deltas += u64::from(carries_something(data));
-        self.finished += finish_reasons(data);
-        if has_value(data, &NEEDLES.usage, |value| value.starts_with(b"{")) {
-            match usage_of_chunk(data) {
-                Some(UsageChunk::Alone(usage)) => {
-                    self.add_usage(usage);
-                    if self.usage_for_client == UsageForClient::Strip {
-                        return Ok(Verdict::Drop);
-                    }
-                }
-                Some(UsageChunk::Beside(usage)) => self.usage = Some(usage),
-                Some(UsageChunk::None) | None => {}
+        let ends = finish_reasons(data);
+        self.finished += ends;
+        if has_value(data, &NEEDLES.usage, |value| value.starts_with(b"{"))
+            && let Some(told) = usage_of_chunk(data)
+        {
+            self.note_usage(told, ends);
+            if matches!(told, UsageChunk::Alone(_)) && self.usage_for_client == UsageForClient::Strip {
+                return Ok(Verdict::Drop);
             }
         }
         if may_hold_foreign_reasoning(data)
@@ -306,7 +347,6 @@ fn value_after(rest: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::request::TokenSource;
     use proptest::prelude::*;
 
     const STREAM: &str = concat!(
@@ -405,6 +445,51 @@ mod tests {
             tap.usage().map(|usage| (usage.prompt, usage.completion))
         };
         assert_eq!((sum(2), sum(1)), (Some((5, 4)), Some((5, 2))));
+    }
+
+    #[test]
+    fn usage_of_several_prompts_adds_up_however_it_is_told() {
+        let chunk = |choices: &str, prompt: u64, completion: u64| {
+            let text = format!(
+                "data: {{\"choices\":[{choices}],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}}}\n\n"
+            );
+            Bytes::from(text)
+        };
+        let end = r#"{"text":"","finish_reason":"stop"}"#;
+        let goes_on = r#"{"text":"a","finish_reason":null}"#;
+        for (name, each, chunks, told) in [
+            ("llama.cpp: beside each end", 1, vec![chunk(end, 18, 3), chunk(end, 5, 2)], (23, 5)),
+            (
+                "two answers to each of two",
+                2,
+                vec![chunk(end, 18, 1), chunk(end, 18, 1), chunk(end, 5, 1), chunk(end, 5, 1)],
+                (46 / 2, 4),
+            ),
+            ("one count for all", 1, vec![chunk(end, 18, 3), chunk(end, 5, 2), chunk("", 23, 5)], (23, 5)),
+            (
+                "counts on the way",
+                1,
+                vec![chunk(goes_on, 18, 1), chunk(end, 18, 2), chunk(end, 5, 2), chunk("", 23, 4)],
+                (23, 4),
+            ),
+        ] {
+            let mut tap = Tap::new(UsageForClient::Pass, each).of_prompts(2);
+            let mut out = Vec::new();
+            for piece in chunks {
+                tap.push(piece, &mut out).expect("passes");
+            }
+            assert_eq!(tap.usage().map(|usage| (usage.prompt, usage.completion)), Some(told), "{name}");
+        }
+        let mut tap = Tap::new(UsageForClient::Pass, 1).of_prompts(2);
+        let mut out = Vec::new();
+        let piece = Bytes::from_static(b"data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\n");
+        for _ in 0..5 {
+            tap.push(piece.clone(), &mut out).expect("passes");
+        }
+        tap.push(chunk(end, 18, 3), &mut out).expect("passes");
+        let so_far = tap.usage().expect("told");
+        assert_eq!((so_far.completion, so_far.source), (5, TokenSource::Estimated), "two are of the other prompt");
+        assert_eq!(tap.finish(&mut out), Err(StreamFault::Cut), "the other prompt has no answer yet");
     }
 
     #[test]

@@ -415,3 +415,65 @@ fn every_attack_case_has_a_test_that_names_it_and_a_row_in_the_audit() {
     assert_eq!(faults, Vec::<u32>::new(), "cases without a test that names them, or without a row");
     assert!(!named(47));
 }
+
+/// The folders that letters stand for in docs/audit/api.md.
+const AUDITED: [(&str, &str); 7] = [
+    ("C", "tests/cli"),
+    ("E", "tests/engines"),
+    ("N", "tests/console"),
+    ("P", "tests/proxy"),
+    ("S", "src"),
+    ("T", "tests/pty"),
+    ("X", "tests/components"),
+];
+
+/// The tests that a text names as ``P `file::name` ``, each by file and name; ``:: name`` goes on in the same file, and a file
+/// without a letter is in the same folder.
+fn named_tests(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let (mut folder, mut file) = ("", String::new());
+    let parts: Vec<&str> = text.split('`').collect();
+    for pair in parts.chunks_exact(2) {
+        let word = pair[0].rsplit(char::is_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
+        if let Some((_, named)) = AUDITED.iter().find(|(letter, _)| *letter == word) {
+            folder = named;
+        }
+        let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let Some((path, name)) = pair[1].split_once("::") else { continue };
+        if name.len() < 12 || !is_name(name) || !path.split('/').all(is_name) {
+            continue;
+        }
+        if !path.is_empty() {
+            file = format!("{folder}/{path}.rs");
+        }
+        found.push((file.clone(), name.to_owned()));
+    }
+    found
+}
+
+/// Whether a source file has a test of that name.
+fn has_test(file: &str, name: &str) -> bool {
+    let Ok(source) = std::fs::read_to_string(root().join(file)) else { return false };
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let heads = [format!("fn {name}("), format!("async fn {name}(")];
+    let marks = |line: &&str| *line == "#[test]" || line.starts_with("#[tokio::test");
+    lines.iter().enumerate().any(|(at, line)| {
+        heads.iter().any(|head| line.starts_with(head.as_str())) && lines[at.saturating_sub(5)..at].iter().any(marks)
+    })
+}
+
+#[test]
+fn every_test_that_the_audit_of_the_api_names_exists() {
+    let text = std::fs::read_to_string(root().join("docs/audit/api.md")).expect("reads");
+    let named = named_tests(&text);
+    assert!(named.len() > 200, "the scan found only {}", named.len());
+    let missing: Vec<_> = named.iter().filter(|(file, name)| !has_test(file, name)).collect();
+    assert!(missing.is_empty(), "docs/audit/api.md names tests that are not there: {missing:#?}");
+
+    let sample =
+        "| x | C `docs::marks_are_read_as_the_policy_has_them`, `::of_another_name`, P `none::this_is_no_file` |";
+    let sample = named_tests(sample);
+    let found: Vec<bool> = sample.iter().map(|(file, name)| has_test(file, name)).collect();
+    assert_eq!(found, [true, false, false], "{sample:?}");
+    assert!(!has_test("tests/cli/docs.rs", "named_tests"), "a function is no test");
+}

@@ -90,6 +90,12 @@ fn an_engine_that_does_not_answer_is_added_and_shown_as_unreachable() {
     let engines = home.answer(&["engines", "list"]);
     assert_eq!(engines[0]["record"]["id"], "lab");
     assert_eq!(engines[0]["state"]["state"], "error_network", "{engines}");
+    let health = home.answer(&["engines", "health", "lab", "--since", "1h"]);
+    let checks = health.as_array().expect("a list");
+    assert!(checks.len() >= 2, "when it was added, and now: {health}");
+    let failed = |check: &serde_json::Value| check["latency_ms"].is_null() && check["reason"].is_string();
+    assert!(checks.iter().all(|check| check["engine"] == "lab" && failed(check)), "{health}");
+    assert!(text(&home, &["engines", "health"]).starts_with("TIME"), "of all engines");
     let same = ["engines", "add", "--kind", "openai", "--id", "lab", "--url", "http://127.0.0.1:1"];
     assert_eq!(run(&home, &same).error()["code"], "INVALID_ARGUMENT");
     home.answer(&["engines", "remove", "lab"]);

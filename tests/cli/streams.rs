@@ -5,12 +5,13 @@ use std::net::TcpStream;
 use std::num::NonZeroU32;
 
 use http::{HeaderValue, Method};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine_scripts as scripts;
 use crate::fake_engine::{FakeEngine, Reply, Step};
-use crate::home::{Home, PATIENCE, wait_until};
+use crate::home::{Home, PATIENCE, is_running, wait_until};
 
 const STREAMS: usize = 500;
 
@@ -126,4 +127,33 @@ fn five_hundred_streams_leave_no_memory_and_no_socket_behind() {
             Some(settled) => assert!(now <= settled + GROWTH, "it grew from {settled} KiB to {now} KiB"),
         }
     }
+}
+
+/// SPEC §4.8: a signal ends the proxy as gently as `flm proxy stop` does.
+#[test]
+fn sigterm_takes_no_new_connection_and_lets_a_stream_come_to_its_end() {
+    let gate = CancellationToken::new();
+    let mut reply = Reply::recorded("llamacpp/b11434/chat_stream");
+    reply.steps.insert(2, Step::Until(gate.clone()));
+    let script = scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let engine = runtime.block_on(FakeEngine::start(script));
+    let home = Home::new();
+    let url = home.start_proxy();
+    let address = url.strip_prefix("http://").expect("plain HTTP");
+    home.add_engine("llamacpp", "lab", engine.address.port());
+    home.answer(&["models", "refresh"]);
+    let key = home.create_key("laptop");
+    let mut stream = open(address, &key, 0);
+    let daemon = home.owner().expect("a daemon");
+    let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::TERM).expect("signals");
+    wait_until("no new connection is taken", PATIENCE, || TcpStream::connect(address).is_err());
+    assert!(is_running(daemon), "it waits for the stream");
+    gate.cancel();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("to its end");
+    assert!(rest.contains("data: [DONE]") && !rest.contains("\"error\""), "{rest}");
+    wait_until("the daemon has ended", PATIENCE, || !is_running(daemon));
 }

@@ -28,6 +28,13 @@ fn an_unmodified_anthropic_client_talks_to_llama_cpp() {
     let tool = step(&stage, "message_tool");
     assert_eq!((&tool["name"], &tool["stop_reason"]), (&json!("get_weather"), &json!("tool_use")), "{tool}");
     assert!(tool["input"]["city"].is_string() && not_empty(&tool["id"]), "{tool}");
+    let models = step(&stage, "message_models");
+    assert!(models["ids"].as_array().expect("a list").contains(&json!(CHAT_MODEL)), "{models}");
+    assert_eq!(models["one"], json!([CHAT_MODEL, "model", CHAT_MODEL]));
+    assert!(
+        models["created"].as_str().is_some_and(|time| time.starts_with("20")) && models["more"] == false,
+        "{models}"
+    );
     let count = step(&stage, "message_count");
     assert_eq!(count["by"], "engine");
     let usage = &stream["usage"];

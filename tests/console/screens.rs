@@ -1,5 +1,7 @@
 //! Whole screens as text, in two languages and three sizes, and laws that hold for every screen.
 
+use std::time::Duration;
+
 use flm::tui::action::Action;
 use flm::tui::effect::{Reply, Request};
 use flm::tui::state::State;
@@ -9,8 +11,10 @@ use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::keys::CreateKey;
 use flm::types::certificate::{CertificateView, TlsStatus};
 use flm::types::egress::{EgressMode, EgressState, EgressStatus};
+use flm::types::engine::{EngineLoad, Waiting};
 use flm::types::failure::{ErrorCode, Failure};
-use flm::types::key::KeyLimits;
+use flm::types::ids::{EngineId, KeyId};
+use flm::types::key::{KeyLimits, Priority};
 use flm::types::listener::{ListenerPhase, Overload, ProxyStatus, TlsMode};
 use flm::types::live::LiveEvent;
 
@@ -62,6 +66,38 @@ fn every_tab_with_data() {
                 press(&mut state, key);
                 check(&format!("{tab}_{language}_{}x{}", size.0, size.1), &mut state);
             }
+        }
+    }
+}
+
+/// Place in the queue and how long already (SPEC §3.8).
+#[test]
+fn an_engines_details_tell_who_waits_for_a_slot_in_which_order_and_since_when() {
+    for (language, lines) in [
+        ("en", ["Waiting for a slot", "1. ノートPC, since 14:02:18", "2. first key, since 14:01:20"]),
+        ("ja", ["スロット", "1. ノートPC（14:02:18 から）", "2. first key（14:01:20 から）"]),
+    ] {
+        let mut state = busy(language, (120, 40));
+        let waits = |key: &str, priority, seconds| Waiting {
+            key: KeyId::parse(key).expect("an id"),
+            priority,
+            since: fixture::NOW.minus(Duration::from_secs(seconds)),
+        };
+        let load = EngineLoad {
+            engine: EngineId::parse("llamacpp-8080").expect("an id"),
+            in_flight: 2,
+            queued: 2,
+            slots: 4,
+            // Served in the order of their priority, not of their arrival.
+            waiting: vec![waits("Qw34Er56", Priority::High, 62), waits("Ab12Cd34", Priority::Low, 120)],
+        };
+        fixture::happen(&mut state, LiveEvent::Load(vec![load]));
+        press(&mut state, "1 enter");
+        let text = screen_text(&draw(&mut state));
+        // Behind a wide character stands the blank that it covers.
+        let narrow = |text: &str| text.replace(' ', "");
+        for line in lines {
+            assert!(narrow(&text).contains(&narrow(line)), "{line} in\n{text}");
         }
     }
 }

@@ -4,6 +4,7 @@ use flm::engines::adapter::{EngineError, PrepareError};
 use flm::engines::inference_route::InferenceRoute;
 use flm::engines::registry::ADAPTERS;
 use flm::types::engine::Capability;
+use flm::types::request::TokenSource;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -78,7 +79,13 @@ async fn each_recognises_its_own_engine_and_no_other() {
         ("lmstudio", scripts::lmstudio),
         ("nobody", || Script::new(Reply::json(200, &json!({"version": "1", "status": "ok"})))),
     ];
-    for (nth, (kind, script)) in engines.into_iter().enumerate() {
+    let with_openais_list = || {
+        let listed =
+            json!({"object": "list", "data": [{"id": "tiny:latest", "object": "model", "owned_by": "library"}]});
+        scripts::ollama().get("/v1/models", Reply::json(200, &listed))
+    };
+    let engines = engines.into_iter().chain([("ollama", with_openais_list as MakeScript)]);
+    for (nth, (kind, script)) in engines.enumerate() {
         let engine = FakeEngine::start(script()).await;
         for adapter in ADAPTERS.iter().filter(|adapter| !adapter.info().ports.is_empty()) {
             let identity =
@@ -241,6 +248,36 @@ async fn completions_and_embeddings_pass() {
     }
 }
 
+/// llama.cpp counts the first of several choices and prompts; a budget counts them all.
+#[tokio::test]
+async fn every_answer_to_every_prompt_counts() {
+    let whole = json!({"model": "x", "prompt": ["once", "there was a small"], "max_tokens": 3});
+    let mut stream = whole.clone();
+    stream["stream"] = json!(true);
+    let engine = FakeEngine::start(scripts::llamacpp()).await;
+    for (body, told, source) in [
+        // Five tokens and eighteen; three for each answer.
+        (&stream, (23, 6), TokenSource::Engine),
+        // It tells (5, 3): the rest is a guess at four letters a token.
+        (&whole, (5 + 5, 3 + 3), TokenSource::Estimated),
+    ] {
+        let got = exchange(adapter("llamacpp"), &engine, InferenceRoute::Completions, body, "flm-tiny").await;
+        let got = got.expect("can be put");
+        assert_eq!(got.fault, None);
+        let usage = got.progress.usage.expect("usage");
+        assert_eq!(((usage.prompt, usage.completion), usage.source), (told, source));
+    }
+    let mut two = hello();
+    two["n"] = json!(2);
+    let usage = chat("llamacpp", &engine, &two, "flm-tiny").await.progress.usage.expect("usage");
+    assert_eq!((usage.prompt, usage.source), (31, TokenSource::Estimated), "both answer the same prompt");
+    assert!(usage.completion > 4, "the first answer alone has four: {usage:?}");
+    // A prompt in tokens is one.
+    let tokens = json!({"model": "x", "prompt": [5, 6, 7]});
+    let got = exchange(adapter("llamacpp"), &engine, InferenceRoute::Completions, &tokens, "flm-tiny").await;
+    assert_eq!(got.expect("can be put").progress.usage.map(|usage| usage.source), Some(TokenSource::Engine));
+}
+
 #[tokio::test]
 async fn errors_keep_their_meaning_whatever_the_engine_calls_them() {
     let image = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]}]});
@@ -249,6 +286,15 @@ async fn errors_keep_their_meaning_whatever_the_engine_calls_them() {
     let busy = || {
         let full = Reply::recorded("ollama/0.33.0-documented/chat_no_messages_busy");
         scripts::ollama().first(Method::POST, "/api/chat", full)
+    };
+    let lacks = |what: &str| {
+        let words = format!("\"tiny:latest\" does not support {what}");
+        scripts::ollama().first(Method::POST, "/api/chat", Reply::json(400, &json!({"error": words})))
+    };
+    let slow_down = || {
+        let told =
+            json!({"error": {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}});
+        scripts::openai().first(Method::POST, "/v1/chat/completions", Reply::json(429, &told))
     };
     for (kind, script, body, model, status, code, retryable) in [
         ("llamacpp", scripts::llamacpp(), &image, "flm-tiny", 422, "unsupported_modalities", false),
@@ -266,6 +312,9 @@ async fn errors_keep_their_meaning_whatever_the_engine_calls_them() {
         ("llamacpp", scripts::llamacpp_loading(), &hello(), "flm-tiny", 503, "engine_unavailable", true),
         ("ollama", busy(), &hello(), "tiny:latest", 503, "engine_unavailable", true),
         ("vllm", scripts::vllm_embed(), &hello(), "flm-embed", 501, "not_implemented", false),
+        ("ollama", lacks("tools"), &hello(), "tiny:latest", 422, "unsupported_modalities", false),
+        ("ollama", lacks("thinking"), &hello(), "tiny:latest", 422, "unsupported_modalities", false),
+        ("openai", slow_down(), &hello(), "gpt-4o-mini", 429, "rate_limited", true),
     ] {
         let engine = FakeEngine::start(script).await;
         let fault = chat(kind, &engine, body, model).await.fault.expect("a fault");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use flm::engines::detection::{BinarySeen, DETECTION_LIMIT, EngineProcessController, ProcessSeen, detect};
 use flm::types::clock::Clock;
 use flm::types::engine::{EngineKind, EngineState};
+use serde_json::json;
 
 use crate::engine_scripts as scripts;
 use crate::fake_engine::{FakeEngine, Reply, Script};
@@ -108,4 +109,18 @@ async fn flm_itself_and_children_of_ollama_are_never_asked() {
     };
     assert!(detect(&controller, None, &pool(), &Clock::system()).await.engines.is_empty());
     assert!(own.seen().asked.is_empty() && child.seen().asked.is_empty());
+}
+
+/// A fingerprint decides, not the place nor one answer: Ollama speaks OpenAI's dialect too.
+#[tokio::test]
+async fn an_ollama_that_lists_models_as_openai_does_where_vllm_was_expected_is_still_ollama() {
+    let listed = json!({"object": "list", "data": [{"id": "tiny:latest", "object": "model", "owned_by": "library"}]});
+    let ollama = FakeEngine::start(scripts::ollama().get("/v1/models", Reply::json(200, &listed))).await;
+    let controller = EngineProcessController {
+        processes: vec![process("vllm", ollama.address.port(), None)],
+        ..EngineProcessController::default()
+    };
+    let report = detect(&controller, None, &pool(), &Clock::system()).await;
+    let found: Vec<_> = report.engines.iter().map(|engine| (engine.kind.as_str(), engine.models)).collect();
+    assert_eq!(found, [("ollama", 2)]);
 }

@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
+use flm::control::Step as Told;
 use flm::guard::key_table::KeyEntry;
-use flm::types::calls::captures::CapturePage;
+use flm::types::calls::captures::{CapturePage, ListCaptures, ReplayCapture};
+use flm::types::calls::chat::ChatProgress;
+use flm::types::calls::keys::{CaptureSwitch, EditKey};
+use flm::types::calls::requests::ListRequests;
 use flm::types::capture::{Capture, Kept};
-use flm::types::clock::UnixMillis;
+use flm::types::clock::{Clock, UnixMillis};
+use flm::types::failure::ErrorCode;
+use flm::types::ids::RequestId;
 use flm::types::key::{KeyLimits, KeyRecord, KeyView};
+use flm::types::request::TokenSource;
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
+use crate::owner::OwnHome;
 use crate::{Proxy, add_key};
 
 impl Proxy {
@@ -160,4 +168,64 @@ async fn keys_in_bodies_are_cut_and_bodies_beyond_a_mebibyte_too() {
     assert!(capture.request_text.contains(&format!("{}…", &proxy.key[..12])), "{}", &capture.request_text[..200]);
     assert!(!capture.request_text.contains(&proxy.key[13..40]));
     assert_eq!(CapturePage::default().lost, proxy.shared.captures.lost());
+}
+
+#[tokio::test]
+async fn a_captured_request_is_asked_again_of_another_model_through_the_endpoint() {
+    let home = OwnHome::at(Clock::system());
+    let (first, other) =
+        (FakeEngine::start(engine_scripts::llamacpp()).await, FakeEngine::start(engine_scripts::vllm()).await);
+    let running = home.start().await;
+    running.engine("first", "llamacpp", &first).await;
+    running.engine("other", "vllm", &other).await;
+    let (id, key) = running.key("laptop", KeyLimits::default()).await;
+    let switch = Some(CaptureSwitch::For(Duration::from_secs(3600)));
+    running.call(EditKey { id, label: None, limits: None, expires: None, capture: switch }).await;
+    // Not in OpenAI's words, and not as a stream: the other model is asked for one all the same.
+    let said = "what was captured";
+    let body = json!({"model": "first/flm-tiny", "max_tokens": 9, "messages": [{"role": "user", "content": said}]});
+    let answer = running.post(&key, "/v1/messages", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let captured = async {
+        loop {
+            if let Some(entry) = running.call(ListCaptures::default()).await.captures.pop() {
+                return entry.id;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let captured = tokio::time::timeout(PATIENCE, captured).await.expect("stored beside the requests");
+
+    let call = ReplayCapture { id: captured, model: "other/flm-tiny".to_owned() };
+    let mut replay = running.operator.follow(&call).await.expect("begins");
+    let mut pieces = String::new();
+    let whole = loop {
+        match tokio::time::timeout(PATIENCE, replay.next()).await.expect("in time").expect("no failure") {
+            Told::Progress(ChatProgress::Text(text)) => pieces.push_str(&text),
+            Told::Progress(_) => {}
+            Told::Done(answer) => break answer,
+        }
+    };
+    assert_eq!((whole.status, whole.model.as_str()), (200, "other/flm-tiny"));
+    assert!(!whole.text.is_empty() && pieces == whole.text, "it came in pieces: {pieces:?} {whole:?}");
+    assert_eq!(whole.usage.source, TokenSource::Engine);
+    let asked = other.seen().asked.into_iter().rfind(|asked| asked.method == Method::POST).expect("asked").json();
+    assert_eq!((asked["model"].as_str(), asked["stream"].as_bool()), (Some("flm-tiny"), Some(true)));
+    assert!(asked["messages"].to_string().contains(said), "{asked}");
+    // It is a request as any other, under a name of its own, and no request of the captured key.
+    let logged = async {
+        loop {
+            let rows = running.call(ListRequests { limit: 100 }).await;
+            if let Some(row) = rows.into_iter().find(|row| row.key_label.as_deref() == Some("flm replay")) {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let row = tokio::time::timeout(PATIENCE, logged).await.expect("in the log");
+    assert_eq!(Some(row.id.as_str()), whole.request_id.as_deref());
+    let unknown = ReplayCapture { id: RequestId::from_random(1), model: "other/flm-tiny".to_owned() };
+    let mut unknown = running.operator.follow(&unknown).await.expect("begins");
+    assert_eq!(unknown.next().await.expect_err("there is none").code, ErrorCode::NotFound);
+    running.end().await;
 }

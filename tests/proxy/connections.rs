@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use flm::proxy::client_address::TrustedProxies;
 use flm::proxy::limits::ProxyLimits;
+use flm::types::address::{ListedNetwork, parse_network};
 use flm::types::audit::AuditKind;
+use flm::types::calls::addresses::NetworkList;
+use flm::types::clock::UnixMillis;
 use flm::types::key::KeyLimits;
 use flm::types::listener::ListenerPhase;
 use http::Method;
@@ -171,18 +175,21 @@ async fn http2_is_served_on_the_same_port() {
     }
 }
 
+/// A connection that is held open after its first answer.
+async fn served(proxy: &Proxy) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("writes");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("served");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    stream
+}
+
 #[tokio::test]
 async fn one_address_cannot_take_all_connections_unless_it_is_trusted() {
     let limits = ProxyLimits { connections_per_address: 2, ..ProxyLimits::default() };
-    let proxy = Proxy::with(limits, KeyLimits::default());
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("writes");
-        let mut answer = [0; 16];
-        stream.read_exact(&mut answer).await.expect("served");
-        held.push(stream);
-    }
+    let proxy = Proxy::with(limits.clone(), KeyLimits::default());
+    let held = [served(&proxy).await, served(&proxy).await];
     let mut third = TcpStream::connect(proxy.address()).await.expect("connects");
     let mut told = String::new();
     drop(tokio::time::timeout(PATIENCE, third.read_to_string(&mut told)).await.expect("closed in time"));
@@ -194,4 +201,18 @@ async fn one_address_cannot_take_all_connections_unless_it_is_trusted() {
         proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::ResourceAlert).collect();
     assert_eq!(alerts.len(), 1, "the operator is told why, and once: {alerts:?}");
     assert!(alerts[0].details.contains("may hold 2 (limits.connections_per_address)"), "{alerts:?}");
+
+    // A proxy that is trusted carries others, and who is trusted is the operator.
+    let here = parse_network("127.0.0.1").expect("a network");
+    let trusted_proxies = TrustedProxies { networks: vec![here], ..TrustedProxies::default() };
+    let behind = Proxy::with(ProxyLimits { trusted_proxies, ..limits.clone() }, KeyLimits::default());
+    let own = Proxy::with(limits, KeyLimits::default());
+    let listed = ListedNetwork { network: here, note: String::new(), created: UnixMillis(0) };
+    own.shared.guard.load_networks(NetworkList::Trusted, &[listed]);
+    for proxy in [&behind, &own] {
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(served(proxy).await);
+        }
+    }
 }

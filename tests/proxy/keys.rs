@@ -132,6 +132,26 @@ async fn every_authenticated_answer_tells_the_limits_whatever_they_are() {
 }
 
 #[tokio::test]
+async fn streams_of_every_api_tell_the_limits_too() {
+    let proxy = Proxy::start();
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({"model": "flm-tiny", "stream": true, "messages": messages})),
+        ("/v1/messages", json!({"model": "flm-tiny", "stream": true, "max_tokens": 5, "messages": messages})),
+        ("/v1/responses", json!({"model": "flm-tiny", "stream": true, "input": "hi"})),
+        ("/api/chat", json!({"model": "flm-tiny", "messages": messages})),
+    ] {
+        let answer = proxy.post(path, &body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let missing: Vec<_> = RATE_HEADERS.iter().filter(|header| answer.header(header).is_none()).collect();
+        assert!(missing.is_empty(), "{path}: {missing:?}");
+        assert!(answer.header("x-request-id").is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_spent_token_budget_is_429_that_no_library_tries_again() {
     let limits = KeyLimits { tokens_per_day: Some(1), ..KeyLimits::default() };
     let proxy = Proxy::with(ProxyLimits::default(), limits);

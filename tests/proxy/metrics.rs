@@ -75,6 +75,30 @@ async fn a_request_is_counted_by_route_key_model_and_engine() {
     }
 }
 
+/// SPEC §4.1: loopback, or a key with the right; behind a proxy everybody is on loopback.
+#[tokio::test]
+async fn from_elsewhere_the_page_needs_a_key_with_the_right_to_it() {
+    let proxy = Proxy::start();
+    let key = |label: &str, right: Right| {
+        crate::add_key(&proxy.shared, label, KeyLimits { rights: rights(&[right]), ..KeyLimits::default() }).1
+    };
+    for (key, status, code) in [
+        (None, 401, Some("invalid_api_key")),
+        (Some(key("asks", Right::Infer)), 403, Some("permission_denied")),
+        (Some(key("watches", Right::Metrics)), 200, None),
+    ] {
+        let mut request = http::Request::get("/metrics").header("x-forwarded-for", "203.0.113.9");
+        if let Some(key) = key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let answer = proxy.send(request.body(http_body_util::Full::default()).expect("a request")).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+        if code.is_some() {
+            assert_eq!(answer.json()["error"]["code"].as_str(), code);
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_family_that_the_documentation_promises_is_there_and_none_is_missing_in_it() {
     let proxy = Proxy::start();

@@ -229,6 +229,19 @@ async fn an_engine_that_asks_for_rest_gets_it() {
 }
 
 #[tokio::test]
+async fn an_engine_that_is_too_busy_is_passed_over_and_gets_its_rest() {
+    let clock = Clock::stepped(UnixMillis(1_700_000_000_000));
+    let proxy = Proxy::at(clock, ProxyLimits::default(), KeyLimits::default());
+    let (busy, idle) = (refusing(429, Some("30")).await, FakeEngine::start(engine_scripts::llamacpp()).await);
+    proxy.engine("a", "llamacpp", &busy).await;
+    proxy.engine("b", "llamacpp", &idle).await;
+    for text in ["one", "two"] {
+        assert_eq!(proxy.post("/v1/chat/completions", &chat(text)).await.status, 200, "{text}");
+    }
+    assert_eq!((said(&busy), said(&idle)), (vec!["one".to_owned()], vec!["one".to_owned(), "two".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_conversation_stays_with_the_engine_that_served_it() {
     let (proxy, a, b) = (
         Proxy::start(),

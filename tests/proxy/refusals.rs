@@ -5,11 +5,17 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::Proxy;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::engine_scripts;
-use crate::fake_engine::FakeEngine;
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply};
+use crate::{Proxy, add_key};
 use flm::proxy::limits::ProxyLimits;
+use flm::types::address::{BlockEntry, BlockSource};
+use flm::types::clock::{Clock, UnixMillis};
 use flm::types::key::KeyLimits;
+use flm::types::policy::SecurityPolicy;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -219,4 +225,153 @@ async fn preflights_are_answered_for_allowed_origins_only_and_never_with_credent
     let refused = proxy.send(refused).await;
     assert_eq!(refused.status, 400);
     assert_eq!(refused.header("access-control-allow-origin"), Some("https://app.example"), "refusals are readable too");
+}
+
+/// A request whose every part is wrong; each is mended on its own.
+struct Wrong {
+    host: &'static str,
+    key: String,
+    method: &'static str,
+    path: &'static str,
+    media_type: &'static str,
+    body: String,
+}
+
+impl Wrong {
+    /// Sends it over a connection of its own: no client library would.
+    async fn send(&self, proxy: &Proxy) -> (u16, String) {
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("connects");
+        let head = format!(
+            "{} {} HTTP/1.1\r\nhost: {}\r\nx-api-key: {}\r\ncontent-type: {}\r\ncontent-length: {}\r\n\
+             user-agent: OpenAI/Python\r\nconnection: close\r\n\r\n",
+            self.method,
+            self.path,
+            self.host,
+            self.key,
+            self.media_type,
+            self.body.len()
+        );
+        // Refused early, it may be closed before all of it is written.
+        drop(stream.write_all(format!("{head}{}", self.body).as_bytes()).await);
+        let mut answer = Vec::new();
+        drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("closed in time"));
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = answer.split_once("\r\n\r\n").expect("a body").1;
+        let document: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        (status, document["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// The order of SPEC §4.2: of all that is wrong the earliest stage tells, and nothing later is looked at.
+#[tokio::test]
+async fn a_request_that_is_wrong_in_every_way_is_refused_by_one_stage_after_the_other() {
+    let clock = Clock::stepped(UnixMillis(1_700_000_000_000));
+    let limits = ProxyLimits { json_body_bytes: 2_048, ..ProxyLimits::default() };
+    let proxy = Proxy::at(clock.clone(), limits, KeyLimits::default());
+    let fails = Reply::json(500, &json!({"error": "model runner has unexpectedly stopped"}));
+    let engine = FakeEngine::start(engine_scripts::ollama().first(Method::POST, "/api/chat", fails)).await;
+    proxy.engine("ollama", "ollama", &engine).await;
+    let other = FakeEngine::start(engine_scripts::llamacpp()).await;
+    proxy.engine("other", "llamacpp", &other).await;
+    let asked_before = engine.seen().asked.len();
+    let narrow = |tokens_per_day| KeyLimits {
+        requests_per_minute: 60,
+        burst: 1,
+        routes: vec![CHAT.to_owned()],
+        models: vec!["flm://ollama/*".to_owned()],
+        tokens_per_day,
+        ..KeyLimits::default()
+    };
+    let (spent_id, spent) = add_key(&proxy.shared, "spent", narrow(Some(1)));
+    proxy.shared.guard.key(spent_id).expect("a key").counts.tokens.spend(1, clock.wall());
+    let (_, rich) = add_key(&proxy.shared, "rich", narrow(None));
+    let policy = |text: &str| proxy.shared.guard.set_policy(SecurityPolicy::parse(text).expect("a policy"));
+    let block = BlockEntry {
+        network: "127.0.0.1/32".parse().expect("a network"),
+        reason: "test".into(),
+        source: BlockSource::Manual,
+        failures: 0,
+        created: UnixMillis(0),
+        expires: None,
+    };
+    proxy.shared.guard.put_blocks(&[block]);
+    policy(r#"{"address_rate":{"per_minute":60,"burst":1}}"#);
+
+    let mut request = Wrong {
+        host: "evil.example",
+        key: "flm_wrong".to_owned(),
+        method: "GET",
+        path: "/v1/nowhere",
+        media_type: "text/plain",
+        body: "x".repeat(3_000),
+    };
+    let said = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let mut told = Vec::new();
+    let mut step = async |request: &Wrong, mended: &str| {
+        told.push((mended.to_owned(), request.send(&proxy).await));
+    };
+    step(&request, "nothing").await;
+    proxy.shared.guard.clear_blocks();
+    step(&request, "the address is not blocked").await;
+    step(&request, "and comes once more").await;
+    policy(r#"{"address_rate":{"mode":"off"}}"#);
+    request.host = "localhost";
+    step(&request, "the host is FLM's").await;
+    request.key = spent;
+    step(&request, "the key is right").await;
+    step(&request, "and is used once more").await;
+    // The key's rate gives one request a second.
+    let mut in_a_second = async |request: &Wrong, mended: &str| {
+        clock.advance(std::time::Duration::from_secs(1));
+        step(request, mended).await;
+    };
+    request.path = "/v1/embeddings";
+    in_a_second(&request, "the path exists").await;
+    request.method = "POST";
+    in_a_second(&request, "the method fits").await;
+    request.media_type = "application/json";
+    in_a_second(&request, "the media type fits").await;
+    request.path = CHAT;
+    in_a_second(&request, "the key may use the route").await;
+    request.body = "x".to_owned();
+    in_a_second(&request, "the body is small enough").await;
+    request.body = "{}".to_owned();
+    in_a_second(&request, "the body is JSON").await;
+    request.body = said("no-such-model");
+    in_a_second(&request, "a model is named").await;
+    request.body = said("flm-tiny");
+    in_a_second(&request, "the model exists").await;
+    request.body = said("embed:latest");
+    in_a_second(&request, "the key may use the model").await;
+    request.body = said("tiny:latest");
+    in_a_second(&request, "the model can chat").await;
+    assert_eq!(engine.seen().asked.len(), asked_before, "no engine was troubled so far");
+    request.key = rich;
+    in_a_second(&request, "the key has a budget").await;
+
+    let told: Vec<(&str, u16, &str)> =
+        told.iter().map(|(mended, (status, code))| (mended.as_str(), *status, code.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("nothing", 403, "ip_blocked"),
+            ("the address is not blocked", 421, "host_not_allowed"),
+            ("and comes once more", 429, "rate_limited"),
+            ("the host is FLM's", 401, "invalid_api_key"),
+            ("the key is right", 404, "not_found"),
+            ("and is used once more", 429, "rate_limited"),
+            ("the path exists", 405, "method_not_allowed"),
+            ("the method fits", 415, "unsupported_media_type"),
+            ("the media type fits", 403, "permission_denied"),
+            ("the key may use the route", 413, "payload_too_large"),
+            ("the body is small enough", 400, "invalid_request"),
+            ("the body is JSON", 400, "invalid_model"),
+            ("a model is named", 404, "model_not_found"),
+            ("the model exists", 403, "model_not_allowed"),
+            ("the key may use the model", 422, "unsupported_modalities"),
+            ("the model can chat", 429, "budget_exceeded"),
+            ("the key has a budget", 502, "engine_error"),
+        ]
+    );
 }

@@ -1,8 +1,11 @@
 //! What a well-behaved client gets.
 
 use flm::proxy::prompt::PromptTable;
-use flm::types::clock::UnixMillis;
-use flm::types::engine::Capability;
+use flm::types::calls::engines::{AddEngine, ListEngines};
+use flm::types::clock::{Clock, UnixMillis};
+use flm::types::engine::{Capability, EngineKind};
+use flm::types::ids::EngineId;
+use flm::types::key::KeyLimits;
 use flm::types::prompt::PromptView;
 use flm::types::request::{Progress, RequestEnd, RequestRow, TokenSource};
 use http::Method;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 use crate::Proxy;
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, Reply};
+use crate::owner::OwnHome;
 
 fn chat(model: &str) -> serde_json::Value {
     json!({"model": model, "messages": [{"role": "user", "content": "hi"}], "unknown_field": {"kept": [1, 2]}})
@@ -33,6 +37,17 @@ async fn models_are_listed_in_openais_shape_with_the_canonical_name() {
         let one = proxy.get(&format!("/v1/models/{name}")).await;
         assert_eq!((one.status.as_u16(), one.json()["id"].as_str()), (200, Some("flm-tiny")), "{name}");
     }
+    // What Anthropic's libraries read of the same list.
+    let shown = &list["data"][0];
+    assert_eq!((shown["type"].as_str(), shown["display_name"].as_str()), (Some("model"), Some("flm-tiny")));
+    assert_eq!(
+        (shown["created"].as_i64(), shown["created_at"].as_str()),
+        (Some(1_700_000_000), Some("2023-11-14T22:13:20Z"))
+    );
+    assert_eq!(
+        (&list["has_more"], &list["first_id"], &list["last_id"]),
+        (&json!(false), &json!("flm-tiny"), &json!("flm-tiny"))
+    );
     let missing = proxy.get("/v1/models/flm-tinny").await;
     assert_eq!(missing.status, 404);
     assert!(missing.json()["error"]["message"].as_str().expect("text").contains("flm-tiny"), "names near matches");
@@ -216,4 +231,28 @@ async fn open_routes_say_next_to_nothing() {
     let forwarded =
         http::Request::get("/metrics").header("x-forwarded-for", "203.0.113.9").body(http_body_util::Full::default());
     assert_eq!(proxy.send(forwarded.expect("a request")).await.status, 401, "loopback means nothing behind a proxy");
+}
+
+/// A key of the operator's own for an engine elsewhere, named by its variable (SPEC §3.1).
+#[tokio::test]
+async fn an_engine_is_asked_with_the_key_in_its_variable_and_never_with_the_clients() {
+    let home = OwnHome::at(Clock::system());
+    let engine = FakeEngine::start(engine_scripts::llamacpp()).await;
+    let running = home.start_with(&[("LAB_KEY", "sk-of-the-engine")]).await;
+    let add = AddEngine {
+        id: EngineId::parse("lab").expect("an id"),
+        kind: EngineKind::named("llamacpp"),
+        url: engine.url(),
+        api_key_env: Some("LAB_KEY".to_owned()),
+        direct: false,
+        slots: None,
+    };
+    running.call(add).await;
+    let (_, key) = running.key("laptop", KeyLimits::default()).await;
+    assert_eq!(running.post(&key, "/v1/chat/completions", &chat("flm-tiny")).await.status, 200);
+    let asked = engine.seen().asked;
+    assert!(asked.len() > 1 && asked.iter().all(|asked| asked.headers["authorization"] == "Bearer sk-of-the-engine"));
+    let views = running.call(ListEngines {}).await;
+    assert!(!format!("{views:?}").contains("sk-of-the-engine"), "{views:?}");
+    running.end().await;
 }

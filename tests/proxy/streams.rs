@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine_scripts;
-use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Seen, Step};
 use crate::{Answer, Proxy};
 
 async fn engine_that(reply: Reply) -> FakeEngine {
@@ -146,6 +146,47 @@ async fn a_failure_after_the_first_comment_is_told_inside_the_stream() {
     let engine = engine_that(failing.after(Duration::from_millis(200))).await;
     proxy.engine("llamacpp", "llamacpp", &engine).await;
     ends_with_an_error(&stream_of(&proxy).await, "engine_error");
+}
+
+/// SPEC §3.8: only an engine's bytes end fail-over.
+#[tokio::test]
+async fn comments_do_not_end_fail_over() {
+    let limits = ProxyLimits { heartbeat: Duration::from_millis(50), ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default());
+    let failing = Reply::json(503, &json!({"error": {"message": "Loading model", "code": 503}}));
+    let (bad, good) = (engine_that(failing.after(Duration::from_millis(200))).await, engine_that(recorded()).await);
+    proxy.engine("a", "llamacpp", &bad).await;
+    proxy.engine("b", "llamacpp", &good).await;
+    let answer = stream_of(&proxy).await;
+    assert!(answer.text().starts_with(": "), "the first engine was waited for: {}", answer.text());
+    assert!(answer.text().ends_with("data: [DONE]\n\n") && !answer.text().contains("\"error\""), "{}", answer.text());
+    let row = proxy.ended(RequestEnd::Completed).await;
+    assert_eq!(row.engine.expect("an engine").as_str(), "b");
+}
+
+/// SPEC §3.5: until its first byte, whatever the reason.
+#[tokio::test]
+async fn an_engine_that_says_nothing_is_passed_over_and_alone_is_a_504() {
+    let limits = ProxyLimits { engine_first_byte: Duration::from_millis(300), ..ProxyLimits::default() };
+    let mut head_alone = Reply::json(200, &json!({}));
+    head_alone.steps = vec![Step::Stall];
+    for silent in [recorded().after(Duration::from_hours(1)), head_alone] {
+        for streams in [true, false] {
+            let proxy = Proxy::with(limits.clone(), KeyLimits::default());
+            let bad = engine_that(silent.clone()).await;
+            proxy.engine("a", "llamacpp", &bad).await;
+            let chat = json!({"model": "flm-tiny", "stream": streams, "messages": [{"role": "user", "content": "hi"}]});
+            let alone = proxy.post("/v1/chat/completions", &chat).await;
+            assert_eq!((alone.status.as_u16(), alone.json()["error"]["code"].as_str()), (504, Some("engine_timeout")));
+            let good = FakeEngine::start(engine_scripts::llamacpp()).await;
+            proxy.engine("b", "llamacpp", &good).await;
+            let answer = proxy.post("/v1/chat/completions", &chat).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            // On a busy machine it may be given up before it has read the request.
+            let asked = |seen: &Seen| seen.asked.iter().filter(|asked| asked.method == Method::POST).count();
+            bad.wait_until(|seen| seen.left == asked(seen)).await;
+        }
+    }
 }
 
 /// Five hundred streams need four descriptors each in this process: more than the soft limit of many systems.

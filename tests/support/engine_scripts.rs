@@ -15,6 +15,11 @@ fn wants_usage(body: &Value) -> bool {
     streams(body) && body["stream_options"]["include_usage"] == true
 }
 
+/// Two prompts that are texts.
+fn two(body: &Value) -> bool {
+    body["prompt"].as_array().is_some_and(|prompts| prompts.len() == 2 && prompts[0].is_string())
+}
+
 fn has_image(body: &Value) -> bool {
     body["messages"].to_string().contains("\"image_url\"")
 }
@@ -40,6 +45,8 @@ pub(crate) fn llamacpp() -> Script {
         .post("/v1/chat/completions/input_tokens", reply("chat_input_tokens"))
         .post("/apply-template", reply("apply_template"))
         .post("/tokenize", reply("tokenize"))
+        .post_when("/v1/completions", |body| streams(body) && two(body), reply("completions_two_prompts_stream"))
+        .post_when("/v1/completions", two, reply("completions_two_prompts"))
         .post_when("/v1/completions", streams, reply("completions_stream"))
         .post("/v1/completions", reply("completions"))
         .post("/v1/embeddings", reply("embeddings_not_enabled"))

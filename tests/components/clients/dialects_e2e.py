@@ -62,6 +62,17 @@ def message_tool():
     return {"name": call.name, "input": call.input, "id": call.id, "stop_reason": reason}
 
 
+def message_models():
+    page = claude().models.list()
+    one = claude().models.retrieve(chat_model)
+    return {
+        "ids": [model.id for model in page],
+        "one": [one.id, one.type, one.display_name],
+        "created": one.created_at.isoformat(),
+        "more": page.has_more,
+    }
+
+
 def message_count():
     raw = claude().messages.with_raw_response.count_tokens(model=chat_model, messages=words)
     return {"tokens": raw.parse().input_tokens, "by": raw.headers.get("x-flm-token-count")}
