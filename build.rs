@@ -1,10 +1,12 @@
-//! Lists the built-in themes for `tui::theme` and tells cargo when languages or themes change.
+//! Lists the built-in themes for `tui::theme`, tells cargo when languages or themes change, and has the linker put what every
+//! request runs side by side.
 //!
 //! Adding a theme is adding a file to `themes/`; adding a language is adding one to `i18n/`. `rust-i18n` itself
 //! watches only `locales/`, so the folder is named here.
 
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
@@ -24,6 +26,47 @@ fn main() -> io::Result<()> {
         ));
     }
     list.push(']');
-    let target = Path::new(&out).join("themes.rs");
-    fs::OpenOptions::new().write(true).create(true).truncate(true).open(target)?.write_all(list.as_bytes())
+    write(&Path::new(&out).join("themes.rs"), &list)?;
+    order_functions(Path::new(&root), Path::new(&out))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?.write_all(text.as_bytes())
+}
+
+/// The one target for which `scripts/order-functions.py` writes an order.
+const ORDERED_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Passes the order of functions to the linker of release programs, if it is one that takes it: lld does, which is this
+/// toolchain's own for that target; others are left alone (ADR 21).
+fn order_functions(root: &Path, out: &Path) -> io::Result<()> {
+    let order = root.join("link/function-order.txt");
+    println!("cargo:rerun-if-changed=link/function-order.txt");
+    let is = |name: &str, wanted: &str| env::var(name).is_ok_and(|value| value == wanted);
+    if !is("PROFILE", "release") || !is("TARGET", ORDERED_TARGET) || !is("HOST", ORDERED_TARGET) {
+        return Ok(());
+    }
+    let words = [
+        "-Xlinker".to_owned(),
+        format!("--symbol-ordering-file={}", order.display()),
+        "-Xlinker".to_owned(),
+        // Names of an older state of the code are passed over.
+        "--no-warn-symbol-ordering".to_owned(),
+    ];
+    let probe = out.join("probe.rs");
+    write(&probe, "fn main() {}")?;
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.arg(&probe).arg("-o").arg(out.join("probe")).args(["--edition=2024", "--target", ORDERED_TARGET]);
+    rustc.args(env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default().split('\u{1f}').filter(|flag| !flag.is_empty()));
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    rustc.args(words.iter().map(|word| format!("-Clink-arg={word}")));
+    let linked = rustc.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if linked.is_ok_and(|status| status.success()) {
+        for word in words {
+            println!("cargo:rustc-link-arg-bins={word}");
+        }
+    }
+    Ok(())
 }
