@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what FLM costs beside a bare hyper pass-through and nginx; prints one table (docs/benchmarks.md).
 #
-#   scripts/bench.sh [--quick] [--rounds N] [--targets nginx,per-core,work-stealing,flm]
+#   scripts/bench.sh [--quick] [--rounds N] [--held STREAMS] [--targets nginx,per-core,work-stealing,flm]
 #
 # nginx comes from scripts/install-test-components.sh. A run counts only if the baseline stays within 1.3x of nginx.
 set -euo pipefail

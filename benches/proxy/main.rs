@@ -56,8 +56,7 @@ impl Shape {
     }
 }
 
-const USAGE: &str =
-    "usage: cargo bench --bench proxy -- [--quick] [--rounds N] [--targets nginx,per-core,work-stealing,flm]";
+const USAGE: &str = "usage: cargo bench --bench proxy -- [--quick] [--rounds N] [--held STREAMS] [--targets nginx,per-core,work-stealing,flm]";
 
 fn main() -> ExitCode {
     match role(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -105,6 +104,7 @@ impl Options {
                     options.rounds = 2;
                 }
                 "--rounds" => options.rounds = words.next().ok_or(USAGE)?.parse()?,
+                "--held" => options.sizes.held = words.next().ok_or(USAGE)?.parse()?,
                 "--targets" => options.targets = words.next().ok_or(USAGE)?.split(',').map(String::from).collect(),
                 _ => return Err(format!("unknown argument {word:?}\n{USAGE}").into()),
             }
