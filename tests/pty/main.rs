@@ -4,6 +4,7 @@
 
 #[path = "../support/driven_engine.rs"]
 mod engine;
+mod forms;
 #[path = "../support/home.rs"]
 mod home;
 #[path = "../support/stream.rs"]
