@@ -176,7 +176,8 @@ pub fn run(state: &mut State, command: Command) {
             state.security.chosen.by = match state.security.chosen.by {
                 AuditColumn::Time => AuditColumn::Severity,
                 AuditColumn::Severity => AuditColumn::Kind,
-                AuditColumn::Kind => AuditColumn::Time,
+                AuditColumn::Kind => AuditColumn::Address,
+                AuditColumn::Address => AuditColumn::Time,
             };
         }
         Command::ReverseEvents => state.security.chosen.order = state.security.chosen.order.reversed(),

@@ -67,7 +67,10 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Aud
             order: sorted(AuditColumn::Kind),
             ..Column::text(say("column.event"), Width::Share { min: 18, weight: 1 }, 0)
         },
-        Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2),
+        Column {
+            order: sorted(AuditColumn::Address),
+            ..Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2)
+        },
         Column::text(say("column.details"), Width::Share { min: 14, weight: 4 }, 3),
     ];
     let off = painter.symbols.off;
