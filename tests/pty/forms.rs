@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::{Engine, MODEL};
 use crate::home::{Home, PATIENCE, wait_until};
-use crate::open_console;
+use crate::{legacy, open_console};
 
 /// Empties the field that is written in.
 const EMPTY_FIELD: &str = "\x15";
@@ -84,4 +84,48 @@ fn a_file_is_imported_into_the_block_list_and_a_wrong_line_of_it_is_named() {
     home.end_owner();
     wait_until("the owner is gone", PATIENCE, || home.owner().is_none());
     blocked("by the next owner");
+}
+
+#[test]
+fn the_old_program_is_moved_in_from_the_palette() {
+    let home = Home::in_use();
+    home.start_proxy();
+    let console = open_console(&home, 110, 40);
+    console.wait_for("Running http://", PATIENCE);
+    console.send(":move-in\r");
+    console.wait_for("config.json and its database", PATIENCE);
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/legacy");
+    console.send(&format!("{}\r", sample.to_str().expect("text")));
+    console.wait_for("Nothing is changed yet.", PATIENCE);
+    console.wait_for("laptop", PATIENCE);
+    assert_eq!(home.answer(&["aliases", "list"]), serde_json::json!([]));
+    console.send("\x1b[C\r");
+    console.wait_for("Moved keys go on working.", PATIENCE);
+    let keys = home.answer(&["api-keys", "list"]).to_string();
+    assert!(keys.contains("laptop") && keys.contains("earlier"), "{keys}");
+    assert!(home.answer(&["aliases", "list"]).to_string().contains("Home-Chat"));
+}
+
+#[test]
+fn moving_in_is_cancelled_while_keys_are_hashed_and_nothing_was_changed() {
+    let home = Home::in_use();
+    home.start_proxy();
+    let source = home.path().join("old");
+    legacy::of_many_keys(&source);
+    let console = open_console(&home, 110, 40);
+    console.wait_for("Running http://", PATIENCE);
+    console.send(":move-in\r");
+    console.wait_for("config.json and its database", PATIENCE);
+    console.send("old\r");
+    console.wait_for("Nothing is changed yet.", PATIENCE);
+    console.send("y");
+    console.wait_for("hashing keys", PATIENCE);
+    console.send("\x1b");
+    console.wait_for("cancelled", PATIENCE);
+    // Whoever changes something next waits until what was begun is taken back.
+    home.answer(&["aliases", "set", "mine", "llama3.2:3b"]);
+    let keys = home.answer(&["api-keys", "list"]);
+    assert_eq!(keys.as_array().map(Vec::len), Some(1), "{keys}");
+    assert_eq!(home.answer(&["engines", "list"]), serde_json::json!([]));
+    assert!(!home.path().join("legacy/journal.json").exists());
 }

@@ -7,6 +7,8 @@ mod engine;
 mod forms;
 #[path = "../support/home.rs"]
 mod home;
+#[path = "../support/legacy.rs"]
+mod legacy;
 #[path = "../support/stream.rs"]
 mod stream;
 #[path = "../support/terminal.rs"]

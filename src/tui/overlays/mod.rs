@@ -21,6 +21,7 @@ pub mod firewall;
 pub mod form;
 pub mod forms;
 pub mod key;
+pub mod legacy;
 pub mod menu;
 pub mod notice;
 pub mod picker;
@@ -178,7 +179,7 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
-        (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
+        (Overlay::Notice(notice), Target::Button(button)) => notice.choose(state, button),
         (Overlay::Bodies(bodies), Target::Button(button)) => bodies.choose(state, button),
         (Overlay::Bodies(bodies), Target::View(part)) => bodies.show(part),
         (Overlay::Work(work), Target::Button(_)) => work.leave(state),
