@@ -182,6 +182,8 @@ impl ConsoleOptions {
     /// Options as the environment suggests them, before settings and flags are laid over.
     #[must_use]
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        // While a program asks for the mouse, GNU screen (4.9) keeps Esc back until the next key and hands both on as one.
+        let multiplexer = Multiplexer::detect(&variable);
         Self {
             language: sys_locale::get_locale().unwrap_or_else(|| text::FALLBACK_LANGUAGE.to_owned()),
             theme: theme::DEFAULT_THEME.to_owned(),
@@ -190,9 +192,12 @@ impl ConsoleOptions {
             keymap: None,
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
-            mouse: MouseUse::Console,
+            mouse: match multiplexer {
+                Multiplexer::Screen => MouseUse::Terminal,
+                Multiplexer::None | Multiplexer::Tmux => MouseUse::Console,
+            },
             keyboard: Keyboard::detect(&variable),
-            multiplexer: Multiplexer::detect(&variable),
+            multiplexer,
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
             ssh: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse),
