@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::{files, table};
 use crate::control::request::ConsoleRequest;
 use crate::tui::effect::MouseUse;
-use crate::tui::widgets::symbols::CharacterSet;
+use crate::tui::widgets::symbols::{CharacterSet, Motion};
 use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup, StartDetection, theme_watch};
 use crate::types::calls::Permission;
 use crate::types::calls::settings::{SettingSource, SettingView};
@@ -40,6 +40,9 @@ pub fn console_options(
         Some(true) => options.mouse = MouseUse::Console,
         Some(false) => options.mouse = MouseUse::Terminal,
         None => {}
+    }
+    if value("console.motion") == Some("false") {
+        options.motion = Motion::Reduced;
     }
     if let Some(refresh) = value("console.refresh").and_then(|text| text.parse().ok()) {
         options.refresh = refresh;

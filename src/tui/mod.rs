@@ -37,7 +37,7 @@ use crate::tui::state::{Dirty, State};
 use crate::tui::terminal::{Guard, Keyboard, Multiplexer, Screen};
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
-use crate::tui::widgets::symbols::CharacterSet;
+use crate::tui::widgets::symbols::{CharacterSet, Motion};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::SshSession;
@@ -154,6 +154,8 @@ pub struct ConsoleOptions {
     pub depth: Depth,
     /// Characters of the terminal; `CharacterSet::detect` reads them from the environment.
     pub characters: CharacterSet,
+    /// `console.motion`.
+    pub motion: Motion,
     /// `console.mouse`.
     pub mouse: MouseUse,
     /// How the terminal tells key presses.
@@ -192,6 +194,7 @@ impl ConsoleOptions {
             keymap: None,
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
+            motion: Motion::Full,
             mouse: match multiplexer {
                 Multiplexer::Screen => MouseUse::Terminal,
                 Multiplexer::None | Multiplexer::Tmux => MouseUse::Console,
@@ -298,6 +301,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.export_folder = options.export_folder;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
+    state.motion = options.motion;
     state.refresh = options.refresh.clamp(1, 60);
     for fault in [theme_fault, keymap_fault].into_iter().flatten() {
         state.complain(&Failure::new(ErrorCode::InvalidArgument, fault));
