@@ -367,6 +367,18 @@ fn a_key_is_made_a_prompt_is_written_and_language_and_theme_change() {
     });
 }
 
+/// SPEC §9.9.
+#[test]
+fn a_first_start_speaks_the_language_of_the_terminal_and_english_where_there_is_none() {
+    for (locale, shown) in [("ja_JP.UTF-8", "エンジン"), ("fr_FR.UTF-8", "Engines")] {
+        let home = Home::in_use();
+        let mut command = home.console_command(&[]);
+        command.env("LANG", locale);
+        let console = Terminal::start(command, 80, 24);
+        console.wait_for(shown, PATIENCE);
+    }
+}
+
 #[test]
 fn a_block_is_watched_as_it_happens_and_the_console_is_left_and_attached_again() {
     let home = Home::in_use();
