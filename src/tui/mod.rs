@@ -476,6 +476,17 @@ impl Console {
     }
 
     fn terminal_event(&mut self, event: crossterm::event::Event) -> Result<(), Leaving> {
+        use crossterm::event::Event;
+        if let Event::Key(key) = event
+            && let Some([first, second]) = event::apart(&self.state, self.keyboard, key)
+        {
+            self.happened(Event::Key(first))?;
+            return self.happened(Event::Key(second));
+        }
+        self.happened(event)
+    }
+
+    fn happened(&mut self, event: crossterm::event::Event) -> Result<(), Leaving> {
         match event::translate(&self.state, event) {
             Some(action) => self.act(action),
             None => Ok(()),

@@ -1,14 +1,16 @@
 //! Commands: that all of the table keep what is promised of them, and those that no journey uses.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use flm::tui::ConsoleAccess;
 use flm::tui::action::{Action, COMMANDS, Command, CommandRow, Context, Safety};
 use flm::tui::effect::{Effect, Request};
 use flm::tui::keymap::KeyMap;
 use flm::tui::overlays::Overlay;
 use flm::tui::state::State;
-use flm::tui::tab_models;
+use flm::tui::terminal::Keyboard;
 use flm::tui::update::update;
 use flm::tui::widgets::symbols::Motion;
+use flm::tui::{event, tab_models};
 use flm::types::calls::Access;
 use flm::types::failure::{ErrorCode, Failure};
 
@@ -175,4 +177,26 @@ fn what_fails_is_told_with_what_to_do_and_its_request_id() {
     for told in ["the file is gone", "put it back", "req_0123456789abcdef"] {
         assert!(text.contains(told), "{told}: {text}");
     }
+}
+
+/// Over a slow line Esc and the next key come in one piece, and from GNU screen always while it is asked for the mouse.
+#[test]
+fn an_esc_that_comes_together_with_the_next_key_is_both_unless_alt_means_something() {
+    let alt = |letter| KeyEvent::new(KeyCode::Char(letter), KeyModifiers::ALT);
+    let key = |code: KeyCode| KeyEvent::new(code, KeyModifiers::NONE);
+    let both = Some([key(KeyCode::Esc), key(KeyCode::Char('3'))]);
+    let mut state = busy("en", (80, 24));
+    assert_eq!(event::apart(&state, Keyboard::Classic, alt('3')), both);
+    press(&mut state, "f2");
+    assert_eq!(event::apart(&state, Keyboard::Classic, alt('3')), both, "a box without text");
+    assert_eq!(event::apart(&state, Keyboard::Kitty, alt('3')), None, "such a terminal tells Esc from Alt");
+    assert_eq!(event::apart(&state, Keyboard::Classic, key(KeyCode::Char('3'))), None);
+    for typing in ["esc 1 a", "esc /", "esc 6 e", "esc f6", "esc :"] {
+        let mut state = busy("en", (80, 24));
+        press(&mut state, typing);
+        assert_eq!(event::apart(&state, Keyboard::Classic, alt('b')), None, "{typing}: text has uses for Alt");
+    }
+    let mut state = busy("en", (80, 24));
+    state.keymap = KeyMap::with_file("[global]\ntab-3 = \"alt-3\"\n").expect("a key map");
+    assert_eq!(event::apart(&state, Keyboard::Classic, alt('3')), None, "the person gave it a meaning");
 }

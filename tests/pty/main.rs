@@ -234,6 +234,19 @@ fn in_gnu_screen_esc_works_since_the_mouse_is_not_asked_for_and_the_shell_goes_o
 }
 
 #[test]
+fn an_esc_and_the_key_behind_it_that_come_in_one_piece_are_both() {
+    let home = Home::in_use();
+    let console = open_console(&home, 80, 24);
+    console.wait_for("Running http://", PATIENCE);
+    console.send("\x1bOQ");
+    console.wait_for("Language", PATIENCE);
+    console.send("\x1b3");
+    console.wait_until("the box is closed and the third tab is in front", PATIENCE, |screen| {
+        screen.text().contains("Owner") && !screen.text().contains("Language")
+    });
+}
+
+#[test]
 fn a_daemon_that_was_killed_leaves_nothing_that_stops_the_next_one() {
     let home = Home::new();
     home.start_proxy();

@@ -71,6 +71,27 @@ pub enum Overlay {
     Bodies(Box<bodies::Bodies>),
 }
 
+impl Overlay {
+    /// Whether text may be typed into it.
+    #[must_use]
+    pub fn takes_text(&self) -> bool {
+        match self {
+            Self::Menu(_) | Self::Confirm(_) | Self::Form(_) | Self::Picker(_) | Self::Wizard(_) | Self::Policy(_) => {
+                true
+            }
+            Self::Key(_)
+            | Self::Quit(_)
+            | Self::Settings(_)
+            | Self::Notice(_)
+            | Self::Work(_)
+            | Self::Saved(_)
+            | Self::Firewall(_)
+            | Self::Alerts(_)
+            | Self::Bodies(_) => false,
+        }
+    }
+}
+
 /// What becomes of a box after a key press.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stays {
