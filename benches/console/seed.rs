@@ -64,6 +64,7 @@ async fn pages(store: &SecurityStore, events: u64, requests: u64) -> Result<Aske
         ("the oldest events", ListAudit { place: Place::End, ..page.clone() }),
         ("severe events from the middle", ListAudit { severity: Some(Severity::High), place: middle, ..page.clone() }),
         ("events sorted by severity", ListAudit { by: AuditColumn::Severity, place: middle, ..page.clone() }),
+        ("events sorted by address", ListAudit { by: AuditColumn::Address, place: middle, ..page.clone() }),
         ("events with a text that many hold", ListAudit { text: "traversal".to_owned(), ..page.clone() }),
         ("events with a text that none holds", ListAudit { text: "no such text".to_owned(), ..page }),
     ] {

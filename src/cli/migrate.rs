@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::output::Output;
+use super::output::{Output, ProgressLine};
 use super::session::Session;
 use super::table::Table;
 use crate::types::calls::legacy::{
-    ApplyLegacy, Confirmation, ConvertLegacy, LegacyFate, LegacyItem, LegacyKind, LegacyReport, LegacyStage, PlanLegacy,
+    ApplyLegacy, Confirmation, ConvertLegacy, LegacyFate, LegacyItem, LegacyKind, LegacyProgress, LegacyReport,
+    LegacyStage, PlanLegacy,
 };
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::text::escape;
@@ -34,7 +35,8 @@ pub(super) enum LegacyCommand {
         #[arg(long, value_name = "DIR")]
         tmp: PathBuf,
     },
-    /// Back up both databases, then add what this home does not have; may be run again at any time
+    /// Back up both databases, then add what this home does not have; may be run again at any time, and Ctrl-C ends it before
+    /// anything is stored
     #[command(after_help = "Example:\n  flm migrate legacy apply --source ~/.old-flm --confirm")]
     Apply {
         #[command(flatten)]
@@ -66,11 +68,27 @@ impl MigrateCommand {
             LegacyCommand::Apply { source, tmp, confirm } => {
                 let tmp = tmp.as_deref().map(absolute).transpose()?;
                 let confirmation = if confirm { Confirmation::Given } else { Confirmation::Missing };
-                session.call(ApplyLegacy { source: absolute(&source.source)?, tmp, confirmation }).await?
+                let call = ApplyLegacy { source: absolute(&source.source)?, tmp, confirmation };
+                let mut line = ProgressLine::new(session.format);
+                let applied = session.follow(call, |progress| show(session, &mut line, &progress)).await;
+                line.end();
+                applied?
             }
         };
         Ok(Output::new(&report, describe(&report)).note(note(&report)))
     }
+}
+
+fn show(session: &Session, line: &mut ProgressLine, progress: &LegacyProgress) {
+    if !session.tells_progress() {
+        return;
+    }
+    let stage = progress.stage.to_string();
+    let text = match (progress.done * 100).checked_div(progress.total) {
+        Some(percent) => format!("{stage} {percent} %"),
+        None => stage.clone(),
+    };
+    line.show(progress, &stage, &text);
 }
 
 /// The daemon works in another folder than whoever asks.

@@ -203,7 +203,9 @@ settings! {
     BACKUP_DAILY: bool = "backup.daily", switch(true), "", Live;
     /// Draw with ASCII characters only: auto does so where the locale is not UTF-8.
     CONSOLE_ASCII: &'static str = "console.ascii", choice("auto", &["auto", "on", "off"]), "", Live;
-    /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does.
+    /// Turn a sign while something is waited for; off leaves the seconds, and the console draws once in a second then.
+    CONSOLE_MOTION: bool = "console.motion", switch(true), "", Live;
+    /// Take mouse clicks and the wheel; hold Shift to select text as the terminal does. In GNU screen only where it is set.
     CONSOLE_MOUSE: bool = "console.mouse", switch(true), "", Live;
     /// How the console's terminal calls for an alert: the bell, a message of the desktop (OSC 9), both, or off.
     CONSOLE_NOTIFY: &'static str = "console.notify", choice("both", &["off", "bell", "message", "both"]), "", Live;

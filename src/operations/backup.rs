@@ -132,8 +132,12 @@ pub async fn daily(context: &Context) -> Outcome<BackupView> {
 ///
 /// # Errors
 /// As [`create`].
-pub(super) async fn before_legacy(context: &Context, folder: &Path) -> Outcome<BackupView> {
-    make(context, Some(folder.to_owned()), BackupReason::BeforeLegacy, None, |_progress| {}).await
+pub(super) async fn before_legacy(
+    context: &Context,
+    folder: &Path,
+    tell: impl FnMut(BackupProgress) + Send + 'static,
+) -> Outcome<BackupView> {
+    make(context, Some(folder.to_owned()), BackupReason::BeforeLegacy, None, tell).await
 }
 
 async fn make(
@@ -143,10 +147,12 @@ async fn make(
     passphrase: Option<Secret>,
     tell: impl FnMut(BackupProgress) + Send + 'static,
 ) -> Outcome<BackupView> {
-    // One at a time, so that what one leaves unfinished can be told from what another is making.
-    let _making = context.backing_up.lock().await;
+    // One at a time, so that what one leaves unfinished can be told from what another is making; the job holds it, since it
+    // goes on until its next look when nobody waits any more.
+    let making = context.backing_up.clone().lock_owned().await;
     let (paths, key, now) = (context.paths.clone(), context.stores.security.key().clone(), context.clock.wall());
     let work = move |told: Told<'_>, stop: &Arc<AtomicBool>| {
+        let _making = making;
         let home = paths.backups_dir();
         let plan = Plan { folder: folder.as_deref().unwrap_or(&home), reason, now, seal_under: passphrase.as_ref() };
         write(&Originals { paths: &paths, key: &key }, &plan, told, stop)

@@ -120,7 +120,6 @@ operations! {
         ImportBlocks => addresses::import_blocks,
         AddEngine => engines::add,
         AddNetwork => addresses::add_network,
-        ApplyLegacy => legacy::apply,
         ArchiveAudit => audit_log::archive,
         CheckPublish => publish::check,
         ClearBlocks => addresses::clear_blocks,
@@ -213,6 +212,7 @@ operations! {
         VerifyAudit => audit_log::verify,
     }
     long {
+        ApplyLegacy => legacy::apply,
         Bench => bench::run,
         Chat => chat::send,
         Check => check::run,

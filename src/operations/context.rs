@@ -221,8 +221,8 @@ pub struct Context {
     audit_tasks: Tasks,
     /// Held by every change from its first look to its audit row, so that two changes never cross.
     changing: Mutex<()>,
-    /// Held while a backup is made.
-    pub(super) backing_up: Mutex<()>,
+    /// Held while a backup is made, by the job that makes it.
+    pub(super) backing_up: Arc<Mutex<()>>,
 }
 
 impl Context {
@@ -276,7 +276,7 @@ impl Context {
             audit_tasks,
             live: None,
             changing: Mutex::new(()),
-            backing_up: Mutex::new(()),
+            backing_up: Arc::new(Mutex::new(())),
         };
         super::loading::load_engines(&context).await?;
         for repair in repaired {

@@ -1,5 +1,7 @@
 //! Table `audit_logs`: append-only and numbered without gaps, by triggers (SPEC §5.9).
 
+use std::net::IpAddr;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params_from_iter};
 
@@ -19,6 +21,16 @@ const LARGEST_PAGE: u32 = 1000;
 
 /// Rows that are looked at in one go for what no index knows: some ten milliseconds.
 const SCANNED_AT_ONCE: u64 = 20_000;
+
+/// Where a row lies among addresses, as the index of `migrations/security_0010.sql` knows it.
+const ADDRESS_RANK: &str = "CASE WHEN address IS NULL THEN -1
+    WHEN json_valid('[' || replace(address, '.', ',') || ']') THEN coalesce(
+        (json_extract('[' || replace(address, '.', ',') || ']', '$[0]') << 24)
+            + (json_extract('[' || replace(address, '.', ',') || ']', '$[1]') << 16)
+            + (json_extract('[' || replace(address, '.', ',') || ']', '$[2]') << 8)
+            + json_extract('[' || replace(address, '.', ',') || ']', '$[3]'),
+        address)
+    ELSE address END";
 
 /// A row of the audit log with its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,7 +177,7 @@ impl SecurityStore {
 #[derive(Default)]
 struct Filter {
     severity: Option<Severity>,
-    address: Option<std::net::IpAddr>,
+    address: Option<IpAddr>,
     kind: Option<AuditKind>,
     since: Option<UnixMillis>,
     text: String,
@@ -213,7 +225,13 @@ impl Filter {
             conditions.push(format!("{condition} ?{}", values.len()));
         };
         if let Some(address) = self.address {
-            want("address =", address.to_string().into());
+            want(
+                &format!("{ADDRESS_RANK} ="),
+                match address {
+                    IpAddr::V4(address) => Value::from(i64::from(u32::from(address))),
+                    IpAddr::V6(address) => address.to_string().into(),
+                },
+            );
         }
         if let Some(kind) = self.kind {
             want("kind =", name(&kind)?.into());
@@ -311,33 +329,50 @@ fn select<T>(
     statement.query_map(params_from_iter(values), |row| read(row))?.collect()
 }
 
-/// Rows sorted by another column, as they are met from their place on.
+/// Rows sorted by another column, as they are met from their place on: first the rest of those that are equal to the row that
+/// they lie beside, then those beyond. Each is a part of an index, in its order.
 fn select_by_column(connection: &Connection, query: &ListAudit, limit: u32) -> rusqlite::Result<Vec<AuditRow>> {
+    let mut found = Vec::new();
+    for (sql, values) in by_column(query, limit)? {
+        let mut statement = connection.prepare_cached(&sql)?;
+        for row in statement.query_map(params_from_iter(values), audit_row)? {
+            found.push(row?);
+        }
+    }
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+fn by_column(query: &ListAudit, limit: u32) -> rusqlite::Result<Vec<(String, Vec<Value>)>> {
     let column = match query.by {
         AuditColumn::Time => "sequence",
         AuditColumn::Severity => "severity",
         AuditColumn::Kind => "kind",
+        AuditColumn::Address => ADDRESS_RANK,
     };
     let order = if query.place.goes_back() { query.order.reversed() } else { query.order };
     let (mut conditions, mut values) = Filter::of(query).conditions()?;
     if let Some(least) = query.severity {
         values.push(rank(least).into());
-        conditions.push(format!("severity >= ?{}", values.len()));
-    }
-    if let Place::Behind(row) | Place::Before(row) = query.place {
-        values.push(number(row).into());
-        let (place, beyond) = (values.len(), if order == Order::Descending { "<" } else { ">" });
-        conditions.push(format!(
-            "({column}, sequence) {beyond} ((SELECT {column} FROM audit_logs WHERE sequence = ?{place}), ?{place})"
-        ));
+        // Only one index serves, and it is that of the order.
+        let severity = if query.by == AuditColumn::Severity { "severity" } else { "+severity" };
+        conditions.push(format!("{severity} >= ?{}", values.len()));
     }
     values.push(limit.into());
-    let (conditions, way) = (conditions.join(" AND "), direction(order));
-    let sql = format!(
-        "SELECT * FROM audit_logs WHERE {conditions} ORDER BY {column} {way}, sequence {way} LIMIT ?{}",
-        values.len()
-    );
-    connection.prepare_cached(&sql)?.query_map(params_from_iter(values), audit_row)?.collect()
+    let (conditions, way, most) = (conditions.join(" AND "), direction(order), values.len());
+    let part = |which: &str, order: &str| {
+        format!("SELECT * FROM audit_logs WHERE {conditions} {which} ORDER BY {order}sequence {way} LIMIT ?{most}")
+    };
+    let whole_order = format!("{column} {way}, ");
+    let (Place::Behind(row) | Place::Before(row)) = query.place else {
+        return Ok(vec![(part("", &whole_order), values)]);
+    };
+    values.push(number(row).into());
+    let (place, beyond) = (values.len(), if order == Order::Descending { "<" } else { ">" });
+    let own = format!("(SELECT {column} FROM audit_logs WHERE sequence = ?{place})");
+    let equal = part(&format!("AND {column} = {own} AND sequence {beyond} ?{place}"), "");
+    let others = part(&format!("AND {column} {beyond} {own}"), &whole_order);
+    Ok(vec![(equal, values.clone()), (others, values)])
 }
 
 fn direction(order: Order) -> &'static str {
@@ -500,18 +535,31 @@ mod tests {
         let (_folder, store) = store();
         let kinds = [AuditKind::RuleHit, AuditKind::AuthenticationFailed, AuditKind::BlockAdded];
         let severities = [Severity::Low, Severity::High, Severity::Medium, Severity::Low, Severity::Critical];
+        let addresses =
+            ["10.0.0.9", "10.0.0.10", "", "9.255.255.255", "2001:db8::1", "255.255.255.255", "::ffff:1.2.3.4"];
+        let of = |n: u8, count: usize| usize::from(n) % count;
         let rows: Vec<_> = (1..=60_u8)
-            .map(|n| row(n.into(), kinds[usize::from(n) % kinds.len()], severities[usize::from(n) % severities.len()]))
+            .map(|n| {
+                let mut chained = row(n.into(), kinds[of(n, kinds.len())], severities[of(n, severities.len())]);
+                chained.row.event.address = addresses[of(n, addresses.len())].parse().ok();
+                chained
+            })
             .collect();
         store.append_audit(rows.clone()).await.expect("appends");
-        for by in [AuditColumn::Time, AuditColumn::Severity, AuditColumn::Kind] {
+        for by in [AuditColumn::Time, AuditColumn::Severity, AuditColumn::Kind, AuditColumn::Address] {
             for order in [Order::Ascending, Order::Descending] {
                 let mut expected: Vec<_> = rows.iter().map(|chained| chained.row.clone()).collect();
                 expected.sort_by_key(|row| {
                     let kind =
                         if by == AuditColumn::Kind { name(&row.event.kind).expect("a name") } else { String::new() };
                     let severity = if by == AuditColumn::Severity { rank(row.event.severity) } else { 0 };
-                    (severity, kind, row.sequence)
+                    // Without one first, then IPv4 by its number, then IPv6 by its text.
+                    let address = match row.event.address.filter(|_| by == AuditColumn::Address) {
+                        None => (0, 0, String::new()),
+                        Some(IpAddr::V4(address)) => (1, address.to_bits(), String::new()),
+                        Some(IpAddr::V6(address)) => (2, 0, address.to_string()),
+                    };
+                    (severity, kind, address, row.sequence)
                 });
                 if order == Order::Descending {
                     expected.reverse();
@@ -539,6 +587,56 @@ mod tests {
                 }
                 assert_eq!(back, expected, "{by:?} {order:?} from its end");
             }
+        }
+    }
+
+    /// SPEC §9.4 with a million rows: nothing is sorted, and nothing is read that is not shown.
+    #[tokio::test]
+    async fn every_page_of_every_order_is_a_part_of_an_index() {
+        let (_folder, store) = store();
+        let plan = async |sql: String, values: Vec<Value>| {
+            let explain = move |connection: &Connection| {
+                let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                statement.query_map(params_from_iter(values), |row| row.get::<_, String>("detail"))?.collect()
+            };
+            let told: Vec<String> = store.database.read("explaining", explain).await.expect("explains");
+            told.join("; ")
+        };
+        for by in [AuditColumn::Severity, AuditColumn::Kind, AuditColumn::Address] {
+            for place in [Place::Start, Place::End, Place::Behind(5), Place::Before(5)] {
+                for severity in [None, Some(Severity::Medium)] {
+                    let query = ListAudit { severity, by, place, ..ListAudit::default() };
+                    for (sql, values) in by_column(&query, 100).expect("builds") {
+                        let plan = plan(sql, values).await;
+                        let own = match by {
+                            AuditColumn::Address => "INDEX audit_logs_by_address",
+                            AuditColumn::Kind => "INDEX audit_logs_kind",
+                            AuditColumn::Severity | AuditColumn::Time => "INDEX audit_logs_severity",
+                        };
+                        let told = format!("{query:?}: {plan}");
+                        assert!(plan.contains(own) && !plan.contains("TEMP B-TREE"), "{told}");
+                        let beside = matches!(place, Place::Behind(_) | Place::Before(_));
+                        assert!(!beside || plan.starts_with("SEARCH"), "{told}");
+                    }
+                }
+            }
+        }
+        let query = ListAudit { address: Some("192.0.2.1".parse().expect("address")), ..ListAudit::default() };
+        let (conditions, values) = Filter::of(&query).conditions().expect("builds");
+        let of_one = plan(format!("SELECT * FROM audit_logs WHERE {}", conditions.join(" AND ")), values).await;
+        assert!(of_one.contains("INDEX audit_logs_by_address (<expr>=?"), "{of_one}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_somebody_wrote_into_the_file_is_a_text_like_another() {
+        let (_folder, store) = store();
+        store.append_audit(vec![full_row(1)]).await.expect("appends");
+        store.tamper("DROP TRIGGER audit_logs_no_update").await.expect("drops");
+        for odd in ["somebody", "1", "1.2.3", "[", "a.b.c.d", ""] {
+            store
+                .tamper(&format!("UPDATE audit_logs SET address = '{odd}'"))
+                .await
+                .expect("no index stands in the way");
         }
     }
 

@@ -156,6 +156,7 @@ commands! {
     Settings "settings" ["f2"] "command.settings" Global Looks 20;
     Alerts "alerts" ["!", "f3"] "command.alerts" Global Looks 0;
     Backup "backup" [] "command.backup" Global Changes 0;
+    MoveIn "move-in" [] "command.move_in" Global Changes 0;
     ExposeCheck "expose-check" [] "command.expose_check" Global Looks 0;
     Undo "undo" ["z"] "command.undo" Global Changes 0;
     Back "back" ["esc"] "command.back" Global Looks 0;

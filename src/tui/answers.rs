@@ -88,8 +88,10 @@ pub fn take(state: &mut State, answer: Answer) {
         managed @ (Reply::LoadModel(..)
         | Reply::PullModel(..)
         | Reply::CreateBackup(..)
+        | Reply::ApplyLegacy(..)
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
+        Reply::PlanLegacy(_, Ok(report)) => overlays::legacy::planned(state, &report),
         Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
@@ -274,6 +276,7 @@ fn managed_model(state: &mut State, ticket: Ticket, reply: Reply) {
             done(state, "toast.model_loaded", &[("model", &escape(&model.name.model))]);
         }
         Reply::CreateBackup(_, Ok(view)) => done(state, "toast.backed_up", &[("path", &escape(&view.path))]),
+        Reply::ApplyLegacy(_, Ok(report)) => overlays::legacy::applied(state, &report),
         Reply::UnloadModel(_, Ok(model)) => {
             done(state, "toast.model_unloaded", &[("model", &escape(&model.name.model))]);
         }

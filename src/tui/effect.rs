@@ -36,6 +36,7 @@ use crate::types::calls::firewall::{DecideFirewall, PreviewFirewall, RecordFirew
 use crate::types::calls::keys::{
     CreateKey, EditKey, EnsureFirstKey, ListKeys, PreviewLeak, RevokeKey, RevokeLeaked, RotateKey,
 };
+use crate::types::calls::legacy::{ApplyLegacy, LegacyProgress, PlanLegacy};
 use crate::types::calls::models::{DeleteModel, LoadModel, LoadProgress, PullModel, RefreshModels, UnloadModel};
 use crate::types::calls::policy::{SetPolicy, ShowPolicy};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
@@ -160,6 +161,14 @@ pub enum Told {
     Compare(CompareProgress),
     /// Databases are copied.
     Backup(BackupProgress),
+    /// What the old program left is moved in.
+    Legacy(LegacyProgress),
+}
+
+impl From<LegacyProgress> for Told {
+    fn from(progress: LegacyProgress) -> Self {
+        Self::Legacy(progress)
+    }
 }
 
 impl From<BackupProgress> for Told {
@@ -311,12 +320,12 @@ requests! {
     AddAlertChannel, AddBlock, AddEngine, AddNetwork, CheckPublish, ClearBlocks, ClearCaptures, CreateKey, DecideFirewall, DeleteComparison,
     DeleteModel, DeleteProfile, DeletePrompt, DetectEngines, EditAlertChannel, EditEngine, EditKey, EngineHealth, EnsureFirstKey, ExposeCheck,
     ImportBlocks, ListAlertChannels, ListAudit, ListBlocks, ListCaptures, ListComparisons, ListEngineKinds, ListInbox, ListKeys, ListNetworks,
-    ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
+    ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PlanLegacy, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
     RecordFirewall, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
     RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowCapture, ShowComparison, ShowFirewall,
     ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
     }
-    long { Chat, CompareModels, CreateBackup, LoadModel, PullModel, ReplayCapture }
+    long { ApplyLegacy, Chat, CompareModels, CreateBackup, LoadModel, PullModel, ReplayCapture }
 }
 
 /// How long to wait before the first, second, … new attempt to reach the owner; the last one repeats.

@@ -6,6 +6,7 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, Mou
 
 use crate::tui::action::{Action, Command, Context, Wheel, WindowFocus};
 use crate::tui::state::{State, Typing};
+use crate::tui::terminal::Keyboard;
 
 /// What a terminal event asks for; `None` when nothing.
 #[must_use]
@@ -26,6 +27,24 @@ pub fn translate(state: &State, event: Event) -> Option<Action> {
             _ => None,
         },
     }
+}
+
+/// Esc and the key behind it, where a press is both: they look like that key with Alt when they come together, as over a slow
+/// line, or from GNU screen while it is asked for the mouse. `None` where it is what it looks like: the terminal tells keys
+/// apart, the key map knows the chord, or text is typed, which has uses for Alt.
+#[must_use]
+pub fn apart(state: &State, keyboard: Keyboard, key: KeyEvent) -> Option<[KeyEvent; 2]> {
+    let types = match state.overlays.last() {
+        Some(overlay) => overlay.takes_text(),
+        None => state.filter().typing == Typing::Yes || state.tab.editor(state).is_some(),
+    };
+    let looks_alike = keyboard == Keyboard::Classic
+        && key.kind == KeyEventKind::Press
+        && key.modifiers.contains(KeyModifiers::ALT)
+        && !types
+        && state.keymap.find(&state.tab.contexts(state), key).is_none();
+    let behind = KeyEvent::new(key.code, key.modifiers - KeyModifiers::ALT);
+    looks_alike.then(|| [KeyEvent::from(KeyCode::Esc), behind])
 }
 
 /// What a key press does where the keyboard is now.

@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::config::{files, table};
 use crate::control::request::ConsoleRequest;
 use crate::tui::effect::MouseUse;
-use crate::tui::widgets::symbols::CharacterSet;
+use crate::tui::widgets::symbols::{CharacterSet, Motion};
 use crate::tui::{ConsoleAccess, ConsoleError, ConsoleOptions, OnHangup, StartDetection, theme_watch};
 use crate::types::calls::Permission;
-use crate::types::calls::settings::SettingView;
+use crate::types::calls::settings::{SettingSource, SettingView};
 use crate::types::failure::{ErrorCode, Failure};
 
 /// Lays settings over what the environment suggests, and the command line over both.
@@ -35,8 +35,14 @@ pub fn console_options(
         (Some(false), _) | (None, Some("off")) => options.characters = CharacterSet::Unicode,
         _ => {}
     }
-    if flags.mouse == Some(false) || value("console.mouse") == Some("false") {
-        options.mouse = MouseUse::Terminal;
+    let chosen = settings.iter().find(|view| view.key == "console.mouse" && view.source != SettingSource::Default);
+    match flags.mouse.or(chosen.map(|view| view.value == "true")) {
+        Some(true) => options.mouse = MouseUse::Console,
+        Some(false) => options.mouse = MouseUse::Terminal,
+        None => {}
+    }
+    if value("console.motion") == Some("false") {
+        options.motion = Motion::Reduced;
     }
     if let Some(refresh) = value("console.refresh").and_then(|text| text.parse().ok()) {
         options.refresh = refresh;

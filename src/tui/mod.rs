@@ -37,7 +37,7 @@ use crate::tui::state::{Dirty, State};
 use crate::tui::terminal::{Guard, Keyboard, Multiplexer, Screen};
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
-use crate::tui::widgets::symbols::CharacterSet;
+use crate::tui::widgets::symbols::{CharacterSet, Motion};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::SshSession;
@@ -154,6 +154,8 @@ pub struct ConsoleOptions {
     pub depth: Depth,
     /// Characters of the terminal; `CharacterSet::detect` reads them from the environment.
     pub characters: CharacterSet,
+    /// `console.motion`.
+    pub motion: Motion,
     /// `console.mouse`.
     pub mouse: MouseUse,
     /// How the terminal tells key presses.
@@ -182,6 +184,8 @@ impl ConsoleOptions {
     /// Options as the environment suggests them, before settings and flags are laid over.
     #[must_use]
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        // While a program asks for the mouse, GNU screen (4.9) keeps Esc back until the next key and hands both on as one.
+        let multiplexer = Multiplexer::detect(&variable);
         Self {
             language: sys_locale::get_locale().unwrap_or_else(|| text::FALLBACK_LANGUAGE.to_owned()),
             theme: theme::DEFAULT_THEME.to_owned(),
@@ -190,9 +194,13 @@ impl ConsoleOptions {
             keymap: None,
             depth: Depth::detect(&variable),
             characters: CharacterSet::detect(&variable),
-            mouse: MouseUse::Console,
+            motion: Motion::Full,
+            mouse: match multiplexer {
+                Multiplexer::Screen => MouseUse::Terminal,
+                Multiplexer::None | Multiplexer::Tmux => MouseUse::Console,
+            },
             keyboard: Keyboard::detect(&variable),
-            multiplexer: Multiplexer::detect(&variable),
+            multiplexer,
             refresh: DEFAULT_REFRESH,
             access: ConsoleAccess::Full,
             ssh: variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse),
@@ -293,6 +301,7 @@ fn open(options: ConsoleOptions, size: (u16, u16), clock: &Clock) -> State {
     state.export_folder = options.export_folder;
     state.start_detection = options.start_detection;
     state.mouse = options.mouse;
+    state.motion = options.motion;
     state.refresh = options.refresh.clamp(1, 60);
     for fault in [theme_fault, keymap_fault].into_iter().flatten() {
         state.complain(&Failure::new(ErrorCode::InvalidArgument, fault));
@@ -467,6 +476,17 @@ impl Console {
     }
 
     fn terminal_event(&mut self, event: crossterm::event::Event) -> Result<(), Leaving> {
+        use crossterm::event::Event;
+        if let Event::Key(key) = event
+            && let Some([first, second]) = event::apart(&self.state, self.keyboard, key)
+        {
+            self.happened(Event::Key(first))?;
+            return self.happened(Event::Key(second));
+        }
+        self.happened(event)
+    }
+
+    fn happened(&mut self, event: crossterm::event::Event) -> Result<(), Leaving> {
         match event::translate(&self.state, event) {
             Some(action) => self.act(action),
             None => Ok(()),

@@ -24,7 +24,7 @@ use crate::tui::tabs::Tab;
 use crate::tui::text::Words;
 use crate::tui::theme::{Depth, Theme, ThemeShelf};
 use crate::tui::widgets::input::LineInput;
-use crate::tui::widgets::symbols::{CharacterSet, Symbols};
+use crate::tui::widgets::symbols::{CharacterSet, Motion, Symbols};
 use crate::tui::world::{Link, World};
 use crate::tui::{ConsoleAccess, OwnerOrigin, StartDetection};
 use crate::types::calls::Access;
@@ -141,6 +141,8 @@ pub struct State {
     pub pending: BTreeMap<Ticket, Pending>,
     /// Who gets the mouse.
     pub mouse: MouseUse,
+    /// Whether signs turn.
+    pub motion: Motion,
     /// Frames per second for data.
     pub refresh: u8,
     /// The Engines tab.
@@ -204,6 +206,7 @@ impl State {
             geometry: Geometry::default(),
             pending: BTreeMap::new(),
             mouse: MouseUse::Console,
+            motion: Motion::Full,
             refresh: crate::tui::DEFAULT_REFRESH,
             engines: EnginesTab::default(),
             models: ModelsTab::default(),
@@ -377,11 +380,12 @@ impl State {
     #[must_use]
     pub fn next_change(&self) -> Option<Duration> {
         let toast = self.toasts.iter().map(|toast| toast.expires.since(self.now)).min();
-        let spinner = self
-            .pending
-            .values()
-            .any(|pending| pending.shown == PendingShown::Spinner)
-            .then_some(crate::tui::SPINNER_STEP);
+        let spinner =
+            self.pending.values().any(|pending| pending.shown == PendingShown::Spinner).then_some(match self.motion {
+                Motion::Full => crate::tui::SPINNER_STEP,
+                // The seconds beside it go on.
+                Motion::Reduced => Duration::from_secs(1),
+            });
         let counts_down = (self.tab == Tab::Blocklist && self.blocklist.counts_down(self))
             || crate::tui::overlays::firewall::counts_down(self);
         let countdown = counts_down.then(|| {

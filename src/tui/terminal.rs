@@ -38,6 +38,10 @@ const SYNC_OFF: &[u8] = b"\x1b[?2026l";
 const KEYBOARD_ON: &str = "\x1b[>1u";
 const KEYBOARD_OFF: &str = "\x1b[<1u";
 
+/// The last line, emptied: where there is no second screen to leave (GNU screen unless `altscreen` is on), the shell goes on
+/// there and not in the middle of the last frame.
+const BELOW_ALL: &[u8] = b"\x1b[999;1H\x1b[K";
+
 /// Bytes of a sequence that GNU screen hands on in one piece (its MAXSTR is 768, with room for what is around).
 const SCREEN_PIECE: usize = 512;
 
@@ -421,7 +425,9 @@ pub fn leave(mut out: impl Write) -> io::Result<()> {
         sequences.extend_from_slice(KEYBOARD_OFF.as_bytes());
     }
     sequences.extend_from_slice(MOUSE_OFF.as_bytes());
-    queue!(sequences, DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)?;
+    queue!(sequences, DisableFocusChange, DisableBracketedPaste)?;
+    sequences.extend_from_slice(BELOW_ALL);
+    queue!(sequences, LeaveAlternateScreen, cursor::Show)?;
     let written = out.write_all(&sequences).and_then(|()| out.flush());
     disable_raw_mode().and(written)
 }

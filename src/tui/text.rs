@@ -382,6 +382,18 @@ mod tests {
         assert_eq!(fill("100%{", &[]), "100%{");
     }
 
+    /// SPEC §9.9: the chosen language, then English, then the key; whole files are compared in tests/console/words.rs.
+    #[test]
+    fn a_text_that_no_language_has_is_its_key() {
+        for language in languages() {
+            let words = Words::new(&language, TimeZone::UTC);
+            assert_eq!(words.say("nobody.says_this"), "nobody.says_this", "{language}");
+            assert_ne!(words.say("tab.engines"), "tab.engines", "{language}");
+        }
+        assert_eq!(Words::new("ja", TimeZone::UTC).say("tab.engines"), "エンジン");
+        assert_eq!(Words::new("fr", TimeZone::UTC).say("tab.engines"), "Engines");
+    }
+
     #[test]
     fn territories_and_unknown_languages_find_a_file() {
         assert_eq!(best_language("ja_JP.UTF-8"), "ja");

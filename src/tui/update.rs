@@ -27,6 +27,7 @@ use crate::types::calls::captures::ListCaptures;
 use crate::types::calls::engines::{DetectEngines, ListEngineKinds};
 use crate::types::calls::expose::ExposeCheck;
 use crate::types::calls::keys::{EnsureFirstKey, ListKeys};
+use crate::types::calls::legacy::{LegacyProgress, LegacyWork};
 use crate::types::calls::profiles::ListProfiles;
 use crate::types::calls::prompts::{ListPromptRoutes, ListPrompts};
 use crate::types::calls::proxy::StartListener;
@@ -99,6 +100,20 @@ pub fn update(state: &mut State, action: Action) -> Vec<Effect> {
                     };
                     let stage = state.words.say(stage).into_owned();
                     let progress = TransferProgress { stage, completed: done, total: (total > 0).then_some(total) };
+                    overlays::work::progressed(state, ticket, progress);
+                    state.soil(Dirty::Data);
+                }
+                Told::Legacy(LegacyProgress { stage, done, total }) => {
+                    let counts_bytes = stage == LegacyWork::Copying;
+                    if stage == LegacyWork::Storing {
+                        overlays::work::settle(state, ticket);
+                    }
+                    let mut stage = state.words.say(overlays::legacy::stage(stage)).into_owned();
+                    if total > 0 && !counts_bytes {
+                        stage.push_str(&format!(" {done}/{total}"));
+                    }
+                    let total = (total > 0 && counts_bytes).then_some(total);
+                    let progress = TransferProgress { stage, completed: done, total };
                     overlays::work::progressed(state, ticket, progress);
                     state.soil(Dirty::Data);
                 }
@@ -204,6 +219,7 @@ fn run_global(state: &mut State, command: Command) {
             let what = state.words.say("work.databases").into_owned();
             overlays::work::begin(state, "work.backup", &what, CreateBackup::default());
         }
+        Command::MoveIn if state.is_live() => overlays::open(state, Overlay::Form(overlays::legacy::ask())),
         Command::Repaint => state.ask(Effect::Repaint),
         Command::Suspend => state.ask(Effect::Suspend),
         _ => {}

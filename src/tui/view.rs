@@ -18,6 +18,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::chart;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
+use crate::tui::window::{Listed, Standing, Window};
 use crate::tui::world::Link;
 use crate::types::egress::EgressState;
 use crate::types::listener::{ListenerPhase, Overload};
@@ -423,6 +424,56 @@ pub fn views_panel(
         painter.hit(place, target);
     }
     inside
+}
+
+/// What a long list says of itself below its rows.
+#[derive(Debug)]
+pub struct ListNote {
+    /// The key of the words while a page is read that the person waits for.
+    pub reading: &'static str,
+    /// What it does while things happen.
+    pub standing: Standing,
+    /// The command that goes back to what is newest.
+    pub follow: Command,
+}
+
+/// Draws on the lower edge of a long list what is to be known of it: why it could not be read, or that it is being read, or
+/// that it does not show what happens. One thing at a time, what matters most first.
+pub fn list_note<R: Listed>(
+    state: &State,
+    painter: &mut Painter<'_>,
+    area: Rect,
+    (window, selected): (&Window<R>, Option<usize>),
+    note: &ListNote,
+) {
+    if let Some(failure) = window.failure() {
+        painter.foot_note(area, &escape(&failure.message), Role::Error);
+    } else if window.keeps_waiting(selected) {
+        let reading = painter.say(note.reading);
+        painter.foot_note(area, &reading, Role::Info);
+    } else if note.standing == Standing::Paused {
+        let paused = painter.say("list.paused");
+        painter.foot_note(area, &paused, Role::Warn);
+    } else if note.standing == Standing::Stays && selected.is_some() {
+        let key = state.keymap.first(note.follow);
+        let stays = painter.words.fill("list.not_following", &[("key", &key)]);
+        painter.foot_note(area, &stays, Role::Muted);
+    }
+}
+
+/// Says inside a long list without rows why there are none; nothing while they are being read.
+pub fn list_without_rows<R: Listed>(
+    state: &State,
+    painter: &mut Painter<'_>,
+    inside: Rect,
+    window: &Window<R>,
+    (all, lines): (usize, &[&'static str]),
+) {
+    if let Some(failure) = window.failure() {
+        painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
+    } else if window.asked().is_none() {
+        empty(state, painter, inside, all, lines);
+    }
 }
 
 /// Says why a list is empty: not connected, filtered away, or truly empty.

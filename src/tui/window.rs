@@ -60,6 +60,17 @@ impl Flow {
     }
 }
 
+/// What a list does while things happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It stands still, as the person wanted.
+    Paused,
+    /// The selection stays at what is newest.
+    Follows,
+    /// The selection stays where the person is.
+    Stays,
+}
+
 /// Which page is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
@@ -123,6 +134,17 @@ impl<R: Listed> Window<R> {
     #[must_use]
     pub fn asked(&self) -> Option<Ask> {
         self.asked.map(|(_, ask)| ask)
+    }
+
+    /// Whether the person, at the selected row, looks at where the page that is on its way will be.
+    #[must_use]
+    pub fn keeps_waiting(&self, selected: Option<usize>) -> bool {
+        match self.asked() {
+            Some(Ask::Top) => selected == Some(0),
+            Some(Ask::Bottom) => selected.is_none_or(|at| at + 1 == self.rows.len()),
+            Some(Ask::Start | Ask::End | Ask::Around) => true,
+            None => false,
+        }
     }
 
     /// Why the last page could not be read.

@@ -22,6 +22,8 @@ mod fake_engine;
 #[path = "../support/home.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod home;
+#[path = "../support/legacy.rs"]
+mod legacy;
 #[path = "../support/stream.rs"]
 mod stream;
 #[path = "../support/terminal.rs"]

@@ -1,12 +1,13 @@
 //! `flm migrate legacy` on the sample of the old program: what a person sees, and whether old clients go on working.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::engine::Engine;
 use crate::home::Home;
-use crate::{run, text};
+use crate::{legacy, run, text};
 
 /// In the sample; see `scripts/make_legacy_sample.py`.
 const OLD_KEY: &str = "sk-old-4f9a1c7be0d24a6690e1b2c3d4e5f607";
@@ -51,6 +52,27 @@ fn an_application_needs_its_confirmation_and_a_folder_of_the_old_program() {
     assert_eq!((nothing.code, nothing.error()["code"].as_str()), (1, Some("NOT_FOUND")));
     let usage = run(&home, &["migrate", "legacy", "convert", "--source", &sample()]);
     assert_eq!(usage.code, 1, "--tmp is needed");
+}
+
+#[test]
+fn an_application_that_is_interrupted_while_keys_are_hashed_changes_nothing() {
+    let home = Home::new();
+    home.start_proxy();
+    let source = home.path().join("old");
+    legacy::of_many_keys(&source);
+    let apply = ["migrate", "legacy", "apply", "--source", source.to_str().expect("text"), "--confirm"];
+    let mut applying = home.flm(&apply).args(["--format", "jsonl"]).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut told = BufReader::new(applying.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("hashing")), "it tells how far it is");
+    let id = rustix::process::Pid::from_raw(i32::try_from(applying.id()).expect("an id")).expect("not 0");
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signals");
+    let last = told.last().expect("it says how it ended");
+    assert!(last.contains("CANCELLED"), "{last}");
+    assert_eq!(applying.wait().expect("ends").code(), Some(1));
+    // Whoever changes something next waits until what was begun is taken back.
+    home.answer(&["aliases", "set", "mine", "llama3.2:3b"]);
+    assert_eq!(home.answer(&["api-keys", "list"]), serde_json::json!([]));
+    assert!(!home.path().join("legacy/journal.json").exists());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use flm::types::order::Place;
 use flm::types::secret::Secret;
 
 use crate::fixture::{NOW, answer, audit_row, busy, calls, draw, happen, press, screen_text, type_text};
-use crate::screens::{LANGUAGES, check};
+use crate::screens::{LANGUAGES, SIZES, check, named};
 
 fn alert(number: u64, kind: AuditKind, severity: Severity, details: &str) -> InboxAlert {
     InboxAlert {
@@ -106,29 +106,33 @@ fn open(language: &str, size: (u16, u16)) -> State {
 #[test]
 fn inbox_and_channels() {
     for language in LANGUAGES {
-        for size in [(80, 24), (120, 40)] {
+        for size in SIZES {
             let mut state = open(language, size);
             press(&mut state, "j");
             check(&format!("alerts_inbox_{language}_{}x{}", size.0, size.1), &mut state);
             press(&mut state, "tab G");
             check(&format!("alerts_channels_{language}_{}x{}", size.0, size.1), &mut state);
         }
-        let mut state = busy(language, (80, 24));
-        press(&mut state, "!");
-        check(&format!("alerts_empty_{language}"), &mut state);
+        for size in SIZES {
+            let mut state = busy(language, size);
+            press(&mut state, "!");
+            check(&named("alerts_empty", language, size), &mut state);
+        }
     }
 }
 
 #[test]
 fn the_forms_of_channels() {
     for language in LANGUAGES {
-        let mut state = open(language, (80, 24));
-        press(&mut state, "tab a");
-        check(&format!("alerts_kind_{language}"), &mut state);
-        press(&mut state, "enter");
-        check(&format!("alerts_add_webhook_{language}"), &mut state);
-        press(&mut state, "esc j j j e");
-        check(&format!("alerts_edit_ntfy_{language}"), &mut state);
+        for size in SIZES {
+            let mut state = open(language, size);
+            press(&mut state, "tab a");
+            check(&named("alerts_kind", language, size), &mut state);
+            press(&mut state, "enter");
+            check(&named("alerts_add_webhook", language, size), &mut state);
+            press(&mut state, "esc j j j e");
+            check(&named("alerts_edit_ntfy", language, size), &mut state);
+        }
     }
 }
 

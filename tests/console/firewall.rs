@@ -18,7 +18,7 @@ use flm::types::firewall::{
 };
 
 use crate::fixture::{NOW, answer, busy, calls, draw, press, screen_text, status};
-use crate::screens::{LANGUAGES, check};
+use crate::screens::{LANGUAGES, SIZES, check, named};
 
 fn plan() -> FirewallPlan {
     FirewallPlan {
@@ -109,18 +109,19 @@ fn every_state_of_the_firewall_is_readable() {
     let pending = || told(Some(FirewallPhase::Pending { until: until() }), Watch::Watched);
     let back = FirewallPhase::TakenBack { at: NOW, cause: TakenBackCause::Unconfirmed, exactness: Exactness::Exact };
     for language in LANGUAGES {
-        for (name, size, now, keys) in [
-            ("untouched", (80, 24), FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, None),
-            ("pending", (80, 24), pending(), None),
-            ("pending_wide", (120, 40), pending(), None),
-            ("in_force", (80, 24), told(Some(FirewallPhase::InForce { since: NOW }), Watch::Unwatched), Some("b")),
-            ("log", (80, 24), told(Some(back.clone()), Watch::Unwatched), Some("l")),
+        for (name, now, keys) in [
+            ("untouched", FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, None),
+            ("pending", pending(), None),
+            ("in_force", told(Some(FirewallPhase::InForce { since: NOW }), Watch::Unwatched), Some("b")),
+            ("log", told(Some(back.clone()), Watch::Unwatched), Some("l")),
         ] {
-            let mut state = opened(language, size, &now);
-            if let Some(keys) = keys {
-                press(&mut state, keys);
+            for size in SIZES {
+                let mut state = opened(language, size, &now);
+                if let Some(keys) = keys {
+                    press(&mut state, keys);
+                }
+                check(&named(&format!("firewall_{name}"), language, size), &mut state);
             }
-            check(&format!("firewall_{name}_{language}"), &mut state);
         }
     }
 }

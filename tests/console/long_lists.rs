@@ -206,6 +206,11 @@ fn severity_time_and_order_are_asked_of_the_store() {
     assert_eq!(shown, [50, 7], "the order of the store");
     let (_, asked) = call(press(&mut state, "S"));
     assert_eq!((asked.by, asked.order), (AuditColumn::Severity, Order::Ascending));
+    let (ticket, asked) = call(press(&mut state, "s s"));
+    assert_eq!((asked.by, asked.order), (AuditColumn::Address, Order::Ascending));
+    answer(&mut state, ticket, Reply::ListAudit(asked, Ok(vec![event(7), event(50)])));
+    let shown = screen_text(&draw(&mut state));
+    assert!(shown.contains("Address↑"), "the column says that it is the order: {shown}");
     press(&mut state, "f");
     assert!(state.security.follows(), "back to what happens");
 }

@@ -4,6 +4,7 @@
 mod alerts;
 mod captures;
 mod chat;
+mod commands;
 mod compare;
 mod firewall;
 mod fixture;

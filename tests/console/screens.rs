@@ -26,7 +26,7 @@ const TABS: [(&str, &str); 6] =
     [("1", "engines"), ("2", "models"), ("3", "proxy"), ("4", "security"), ("5", "blocklist"), ("6", "prompts")];
 
 /// The name of a picture; the smallest size goes without saying.
-fn named(what: &str, language: &str, size: (u16, u16)) -> String {
+pub(crate) fn named(what: &str, language: &str, size: (u16, u16)) -> String {
     if size == SIZES[0] { format!("{what}_{language}") } else { format!("{what}_{language}_{}x{}", size.0, size.1) }
 }
 
@@ -102,6 +102,29 @@ fn an_engines_details_tell_who_waits_for_a_slot_in_which_order_and_since_when() 
     }
 }
 
+/// SPEC §9: state and address, requests with sparkline, p95, streams, tokens, blocks and unread alerts, whatever is in front.
+#[test]
+fn the_header_tells_everything_over_every_tab_from_80_columns_on() {
+    let figures =
+        ["header.alerts", "header.per_second", "header.streams", "header.tokens", "header.blocked", "proxy.running"];
+    for language in LANGUAGES {
+        for size in SIZES {
+            for (key, tab) in TABS {
+                let mut state = busy(language, size);
+                press(&mut state, key);
+                let screen = screen_text(&draw(&mut state));
+                let header: Vec<&str> = screen.lines().take(2).collect();
+                let header = header.join("\n");
+                let words = figures.map(|figure| state.words.say(figure).into_owned());
+                for wanted in words.iter().map(String::as_str).chain(["http://127.0.0.1:8484/v1", "p95 842 ms", "▇"])
+                {
+                    assert!(header.contains(wanted), "{tab} {language} {size:?}: no {wanted} in\n{header}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn an_engine_shows_its_latency_and_its_errors_over_an_hour() {
     for language in LANGUAGES {
@@ -167,16 +190,18 @@ fn every_tab_while_its_pages_are_read_and_when_they_cannot_be() {
 #[test]
 fn the_first_frame_and_a_lost_owner() {
     for language in LANGUAGES {
-        check(&format!("connecting_{language}"), &mut console(language, (80, 24)));
-        let mut state = console(language, (80, 24));
-        let failure = Failure::new(ErrorCode::IoError, "nothing answers at /run/flm/control.sock")
-            .hint("start it with 'flm proxy start'");
-        update(&mut state, Action::Lost { failure: failure.clone(), attempt: 3, retry_at: fixture::NOW });
-        check(&format!("lost_{language}"), &mut state);
-        let mut state = busy(language, (80, 24));
-        update(&mut state, Action::Lost { failure, attempt: 3, retry_at: fixture::NOW });
-        press(&mut state, "3");
-        check(&format!("lost_with_data_{language}"), &mut state);
+        for size in SIZES {
+            check(&named("connecting", language, size), &mut console(language, size));
+            let mut state = console(language, size);
+            let failure = Failure::new(ErrorCode::IoError, "nothing answers at /run/flm/control.sock")
+                .hint("start it with 'flm proxy start'");
+            update(&mut state, Action::Lost { failure: failure.clone(), attempt: 3, retry_at: fixture::NOW });
+            check(&named("lost", language, size), &mut state);
+            let mut state = busy(language, size);
+            update(&mut state, Action::Lost { failure, attempt: 3, retry_at: fixture::NOW });
+            press(&mut state, "3");
+            check(&named("lost_with_data", language, size), &mut state);
+        }
     }
 }
 
@@ -186,9 +211,11 @@ fn details_take_the_place_of_the_list_on_a_narrow_screen() {
         for (keys, name) in
             [("1 enter", "engine"), ("2 enter", "model"), ("3 j enter", "request"), ("4 enter", "event")]
         {
-            let mut state = busy(language, (80, 24));
-            press(&mut state, keys);
-            check(&format!("detail_{name}_{language}"), &mut state);
+            for size in SIZES {
+                let mut state = busy(language, size);
+                press(&mut state, keys);
+                check(&named(&format!("detail_{name}"), language, size), &mut state);
+            }
         }
     }
 }
@@ -234,11 +261,13 @@ fn every_view_and_box() {
 #[test]
 fn a_copy_once_more_shows_what_was_copied() {
     for language in LANGUAGES {
-        let mut state = busy(language, (80, 24));
-        press(&mut state, "3 Y");
-        assert!(state.overlays.is_empty());
-        assert!(press(&mut state, "Y").is_empty(), "nothing is sent to a terminal that may not take it");
-        check(&named("copied", language, (80, 24)), &mut state);
+        for size in SIZES {
+            let mut state = busy(language, size);
+            press(&mut state, "3 Y");
+            assert!(state.overlays.is_empty());
+            assert!(press(&mut state, "Y").is_empty(), "nothing is sent to a terminal that may not take it");
+            check(&named("copied", language, size), &mut state);
+        }
     }
 }
 
@@ -256,12 +285,14 @@ fn what_was_used_and_a_refused_reload() {
             press(&mut state, "v");
             check(&format!("load_{language}_{}x{}", size.0, size.1), &mut state);
         }
-        let mut state = busy(language, (80, 24));
-        press(&mut state, "3");
-        let why = "/etc/flm/flm.toml, line 2, column 15: engine.gap_timeout cannot be \"fast\"".to_owned();
-        let status = ProxyStatus { reload_fault: Some(why), ..fixture::status() };
-        fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
-        check(&format!("reload_refused_{language}"), &mut state);
+        for size in SIZES {
+            let mut state = busy(language, size);
+            press(&mut state, "3");
+            let why = "/etc/flm/flm.toml, line 2, column 15: engine.gap_timeout cannot be \"fast\"".to_owned();
+            let status = ProxyStatus { reload_fault: Some(why), ..fixture::status() };
+            fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
+            check(&named("reload_refused", language, size), &mut state);
+        }
     }
 }
 
@@ -314,7 +345,7 @@ fn a_certificate_that_is_obtained_served_failing_and_a_stand_in() {
         ),
     ] {
         for language in LANGUAGES {
-            for size in [(80, 24), (120, 40)] {
+            for size in SIZES {
                 let mut state = busy(language, size);
                 fixture::happen(&mut state, LiveEvent::Status(Box::new(with_tls(tls.clone()))));
                 press(&mut state, "3");
@@ -349,7 +380,7 @@ fn badges_of_the_header() {
         ("group", ProxyStatus { overload: Some(Overload::ControlGroup { free_megabytes: 64 }), ..fixture::status() }),
     ] {
         for language in LANGUAGES {
-            for size in [(80, 24), (120, 40)] {
+            for size in SIZES {
                 let mut state = busy(language, size);
                 fixture::happen(&mut state, LiveEvent::Status(Box::new(status.clone())));
                 press(&mut state, "3");
@@ -384,10 +415,13 @@ fn versions_side_by_side_and_a_preview_beside_the_editor() {
 #[test]
 fn a_new_key_is_shown_with_a_request_that_is_ready_to_run() {
     for language in LANGUAGES {
-        let mut state = busy(language, (80, 24));
-        let call = CreateKey { label: "first key".to_owned(), expires_in: None, limits: KeyLimits::default() };
-        fixture::answer(&mut state, flm::tui::effect::Ticket(9999), Reply::CreateKey(call, Ok(fixture::created_key())));
-        check(&format!("new_key_{language}"), &mut state);
+        for size in SIZES {
+            let mut state = busy(language, size);
+            let call = CreateKey { label: "first key".to_owned(), expires_in: None, limits: KeyLimits::default() };
+            let reply = Reply::CreateKey(call, Ok(fixture::created_key()));
+            fixture::answer(&mut state, flm::tui::effect::Ticket(9999), reply);
+            check(&named("new_key", language, size), &mut state);
+        }
     }
 }
 

@@ -10,8 +10,10 @@ use flm::types::calls::proxy::StartListener;
 use flm::types::calls::publish::{
     CheckPublish, ModeInfo, PortFinding, PortPurpose, PortState, PublishReport, WirePrivacy,
 };
+use flm::types::certificate::TlsStatus;
 use flm::types::failure::{ErrorCode, Failure};
 use flm::types::listener::{Exposure, ListenerConfig, ListenerPhase, ListenerStatus};
+use flm::types::live::LiveEvent;
 use flm::types::policy::{Mode, RuleName, SecurityPolicy};
 
 use crate::fixture::{self, answer, busy, calls, draw, press, screen_text, type_text};
@@ -105,6 +107,35 @@ fn it_looks_asks_and_does_what_the_summary_says_in_that_order() {
     let asked = calls(press(&mut state, "enter"));
     assert!(asked.iter().any(|(_, asked)| matches!(asked, Request::PreviewFirewall(_))), "{asked:?}");
     assert!(matches!(state.overlays.as_slice(), [Overlay::Firewall(_)]), "the firewall's box takes the wizard's place");
+}
+
+/// A certificate of the world may take minutes: it is told how far it is, and the start can be broken off (issue 6).
+#[test]
+fn a_start_that_waits_for_its_certificate_tells_how_far_it_is_and_is_broken_off() {
+    let mut state = at_policy("en", (100, 30));
+    press(&mut state, "enter");
+    let asked = calls(press(&mut state, "enter"));
+    let [(ticket, Request::SetPolicy(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let policy = SecurityPolicy::parse(&call.json).expect("a policy");
+    assert!(calls(press(&mut state, "esc")).is_empty(), "what is stored takes no time");
+    let asked = calls(answer(&mut state, *ticket, Reply::SetPolicy(call.clone(), Ok(policy))));
+    let [(ticket, Request::StartListener(call))] = asked.as_slice() else { panic!("{asked:?}") };
+    let mut status = fixture::status();
+    let step = "the ACME directory checks llm.example.org by http-01";
+    let mut obtaining = started(call.config.clone().expect("a listener"));
+    obtaining.phase = ListenerPhase::Obtaining;
+    obtaining.tls = Some(TlsStatus { progress: Some(step.to_owned()), ..TlsStatus::default() });
+    status.listeners.push(obtaining);
+    fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("ACME directory checks llm.example.org") && text.contains("Cancel it"), "{text}");
+    assert!(!text.contains("192.168.1.20:8495/v1 stays"), "the new one is not among those that stay: {text}");
+    let effects = press(&mut state, "esc");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Leave(left) if left == ticket)), "{effects:?}");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("cancelled; the same button tries again"), "{text}");
+    let asked = calls(press(&mut state, "enter"));
+    assert!(matches!(asked.as_slice(), [(_, Request::StartListener(_))]), "the policy is not set again: {asked:?}");
 }
 
 #[test]

@@ -6,6 +6,10 @@ use flm::tui::overlays::Overlay;
 use flm::tui::state::State;
 use flm::tui::update::update;
 use flm::types::calls::backup::{BackupProgress, BackupStage};
+use flm::types::calls::legacy::{
+    ApplyLegacy, Confirmation, LegacyFate, LegacyItem, LegacyKind, LegacyProgress, LegacyReport, LegacyStage,
+    LegacyWork,
+};
 use flm::types::calls::models::PullModel;
 use flm::types::engine::TransferProgress;
 use flm::types::failure::{ErrorCode, Failure};
@@ -131,4 +135,131 @@ fn a_backup_is_begun_from_the_palette_tells_how_far_it_is_and_can_be_left() {
     let effects = press(&mut state, "esc");
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Leave(left) if *left == ticket)), "{effects:?}");
     assert!(state.pending.is_empty());
+}
+
+/// What is found in a folder of the old program.
+fn found(stage: LegacyStage) -> LegacyReport {
+    let item =
+        |kind, name: &str, fate, detail: &str| LegacyItem { kind, name: name.into(), fate, detail: detail.into() };
+    let moves = if stage == LegacyStage::Applied { LegacyFate::Moved } else { LegacyFate::Moves };
+    let applied = |text: &str| (stage == LegacyStage::Applied).then(|| text.to_owned());
+    LegacyReport {
+        stage,
+        source: "/home/ann/.old-flm".into(),
+        database: Some("flm.db".into()),
+        fingerprint: "ab".repeat(32),
+        items: vec![
+            item(LegacyKind::Engine, "ollama", moves, "ollama at http://localhost:11434"),
+            item(LegacyKind::Alias, "Home-Chat", moves, "of llama3.2:3b; clients ask for either"),
+            item(LegacyKind::Key, "laptop", moves, "works as before, for Home-Chat only, 120 requests a minute"),
+            item(
+                LegacyKind::Key,
+                "phone\u{1b}[2J",
+                LegacyFate::NotMovable,
+                "only a hash of it was kept: make a new one",
+            ),
+            item(LegacyKind::Setting, "console.theme", LegacyFate::Exists, "this home has dark"),
+            item(LegacyKind::Note, "telemetry_url", LegacyFate::Noted, "FLM has nothing like it"),
+        ],
+        conversion: None,
+        backup: applied("/home/ann/.local/share/flm/legacy/backup-1780000000000/flm-20260528-200000Z-before-legacy"),
+        log: applied("/home/ann/.local/state/flm/logs/migrate-legacy.log"),
+        resumed: false,
+    }
+}
+
+/// A console that shows what would be moved.
+fn planned(language: &str, size: (u16, u16)) -> State {
+    let mut state = busy(language, size);
+    press(&mut state, ": m o v e - i n enter");
+    type_text(&mut state, "/home/ann/.old-flm");
+    let (ticket, asked) = calls(press(&mut state, "enter")).pop().expect("the plan is asked for");
+    let Request::PlanLegacy(call) = asked else { panic!("{asked:?}") };
+    assert_eq!(call.source, "/home/ann/.old-flm");
+    answer(&mut state, ticket, Reply::PlanLegacy(call, Ok(found(LegacyStage::Planned))));
+    state
+}
+
+fn moving(language: &str, size: (u16, u16)) -> (State, Ticket, ApplyLegacy) {
+    let mut state = planned(language, size);
+    let (ticket, asked) = calls(press(&mut state, "right enter")).pop().expect("it is asked for");
+    let Request::ApplyLegacy(call) = asked else { panic!("{asked:?}") };
+    assert_eq!((call.source.as_str(), call.confirmation), ("/home/ann/.old-flm", Confirmation::Given));
+    (state, ticket, call)
+}
+
+fn tell_move(state: &mut State, ticket: Ticket, stage: LegacyWork, done: u64, total: u64) -> String {
+    let told = Told::Legacy(LegacyProgress { stage, done, total });
+    update(state, Action::Progressed(Box::new(Progressed { ticket, told })));
+    screen_text(&draw(state))
+}
+
+#[test]
+fn moving_in_shows_what_would_be_moved_asks_tells_how_far_it_is_and_what_became_of_everything() {
+    let mut state = planned("en", (120, 40));
+    let text = screen_text(&draw(&mut state));
+    assert!(
+        text.contains("Is moved: 3") && text.contains("laptop") && text.contains("Nothing is changed yet"),
+        "{text}"
+    );
+    assert!(calls(press(&mut state, "enter")).is_empty() && state.overlays.is_empty(), "the focus is on Cancel");
+    let (mut state, ticket, call) = moving("en", (120, 40));
+    let text = tell_move(&mut state, ticket, LegacyWork::Hashing, 3, 12);
+    assert!(text.contains("hashing keys 3/12") && text.contains("Cancel it"), "{text}");
+    assert!(tell_move(&mut state, ticket, LegacyWork::Copying, 1 << 20, 4 << 20).contains("25%"));
+    answer(&mut state, ticket, Reply::ApplyLegacy(call, Ok(found(LegacyStage::Applied))));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("Was moved: 3") && text.contains("migrate-legacy.log"), "{text}");
+    assert!(calls(press(&mut state, "enter")).is_empty() && state.overlays.is_empty());
+}
+
+#[test]
+fn moving_in_is_cancelled_by_esc_until_it_stores() {
+    let (mut state, ticket, _call) = moving("en", (80, 24));
+    tell_move(&mut state, ticket, LegacyWork::Hashing, 3, 12);
+    let effects = press(&mut state, "esc");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Leave(left) if *left == ticket)), "{effects:?}");
+    assert!(state.overlays.is_empty() && state.pending.is_empty());
+    assert!(screen_text(&draw(&mut state)).contains("/home/ann/.old-flm is cancelled"));
+
+    let (mut state, ticket, call) = moving("en", (80, 24));
+    let text = tell_move(&mut state, ticket, LegacyWork::Storing, 0, 0);
+    assert!(text.contains("storing") && !text.contains("Cancel it"), "{text}");
+    assert!(press(&mut state, "esc").is_empty(), "too late, and it says so by having no button");
+    answer(&mut state, ticket, Reply::ApplyLegacy(call, Err(Failure::new(ErrorCode::IoError, "the disk is full"))));
+    assert!(state.overlays.is_empty());
+    assert!(screen_text(&draw(&mut state)).contains("the disk is full"));
+}
+
+#[test]
+fn a_folder_without_anything_of_the_old_program_is_told_in_the_form() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, ": m o v e - i n enter");
+    assert!(calls(press(&mut state, "enter")).is_empty(), "no folder yet");
+    assert!(screen_text(&draw(&mut state)).contains("enter the folder of the old program"));
+    type_text(&mut state, "/tmp");
+    let (ticket, asked) = calls(press(&mut state, "enter")).pop().expect("the plan is asked for");
+    let Request::PlanLegacy(call) = asked else { panic!("{asked:?}") };
+    let failure = Failure::new(ErrorCode::NotFound, "/tmp holds neither config.json nor a database of the old program");
+    answer(&mut state, ticket, Reply::PlanLegacy(call, Err(failure)));
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("/tmp holds neither") && text.contains("Folder"), "{text}");
+}
+
+#[test]
+fn the_boxes_of_moving_in() {
+    for language in LANGUAGES {
+        for size in SIZES {
+            let name = |what: &str| format!("{what}_{language}_{}x{}", size.0, size.1);
+            let mut state = busy(language, size);
+            press(&mut state, ": m o v e - i n enter");
+            check(&name("form_move_in"), &mut state);
+            check(&name("move_in_planned"), &mut planned(language, size));
+            let (mut state, ticket, call) = moving(language, size);
+            tell_move(&mut state, ticket, LegacyWork::Hashing, 3, 12);
+            check(&name("moving_in"), &mut state);
+            answer(&mut state, ticket, Reply::ApplyLegacy(call, Ok(found(LegacyStage::Applied))));
+            check(&name("moved_in"), &mut state);
+        }
+    }
 }

@@ -4,8 +4,11 @@
 
 #[path = "../support/driven_engine.rs"]
 mod engine;
+mod forms;
 #[path = "../support/home.rs"]
 mod home;
+#[path = "../support/legacy.rs"]
+mod legacy;
 #[path = "../support/stream.rs"]
 mod stream;
 #[path = "../support/terminal.rs"]
@@ -199,6 +202,50 @@ fn ctrl_z_gives_the_terminal_back_and_leaves_a_stream_untouched() {
     streaming.end();
 }
 
+/// While a program asks for the mouse, GNU screen (4.9) keeps Esc back until the next key and hands both on as one; and it has
+/// no second screen unless told.
+#[test]
+fn in_gnu_screen_esc_works_since_the_mouse_is_not_asked_for_and_the_shell_goes_on_below_the_last_frame() {
+    const MOUSE: &[u8] = b"\x1b[?1000h";
+    let home = Home::in_use();
+    let console = |variable: Option<&str>| {
+        let mut command = home.console_command(&[]);
+        if let Some(session) = variable {
+            command.env("STY", session);
+            command.env("TERM", "screen");
+        }
+        let console = Terminal::start(command, 80, 24);
+        console.wait_for("Running http://", PATIENCE);
+        console
+    };
+    let asks = |console: &Terminal| memchr::memmem::find(&console.screen().received, MOUSE).is_some();
+    assert!(asks(&console(None)), "elsewhere it is");
+    let mut in_screen = console(Some("4711.pts-0.host"));
+    assert!(!asks(&in_screen));
+    in_screen.send("q");
+    in_screen.wait_for("Leave it running", PATIENCE);
+    in_screen.send("l");
+    in_screen.wait_until_ended(PATIENCE);
+    let screen = in_screen.screen();
+    assert!(memchr::memmem::find(&screen.received, b"\x1b[999;1H\x1b[K\x1b[?1049l").is_some());
+    drop(screen);
+    home.answer(&["config", "set", "console.mouse", "true"]);
+    assert!(asks(&console(Some("4711.pts-0.host"))), "whoever wants it has it");
+}
+
+#[test]
+fn an_esc_and_the_key_behind_it_that_come_in_one_piece_are_both() {
+    let home = Home::in_use();
+    let console = open_console(&home, 80, 24);
+    console.wait_for("Running http://", PATIENCE);
+    console.send("\x1bOQ");
+    console.wait_for("Language", PATIENCE);
+    console.send("\x1b3");
+    console.wait_until("the box is closed and the third tab is in front", PATIENCE, |screen| {
+        screen.text().contains("Owner") && !screen.text().contains("Language")
+    });
+}
+
 #[test]
 fn a_daemon_that_was_killed_leaves_nothing_that_stops_the_next_one() {
     let home = Home::new();
@@ -331,6 +378,18 @@ fn a_key_is_made_a_prompt_is_written_and_language_and_theme_change() {
         let stored = |key| home.answer(&["config", "get", key])["value"].clone();
         stored("preferred_language") == "ja" && stored("console.theme") != "dark"
     });
+}
+
+/// SPEC §9.9.
+#[test]
+fn a_first_start_speaks_the_language_of_the_terminal_and_english_where_there_is_none() {
+    for (locale, shown) in [("ja_JP.UTF-8", "エンジン"), ("fr_FR.UTF-8", "Engines")] {
+        let home = Home::in_use();
+        let mut command = home.console_command(&[]);
+        command.env("LANG", locale);
+        let console = Terminal::start(command, 80, 24);
+        console.wait_for(shown, PATIENCE);
+    }
 }
 
 #[test]

@@ -130,6 +130,17 @@ impl Journal {
         Ok(())
     }
 
+    /// Forgets a migration of which nothing was stored yet: then it never was. Another one stays, since the next run has to
+    /// finish it.
+    pub(super) fn forget_unstored(paths: &HomePaths) -> Outcome<()> {
+        let Some(journal) = Self::read(paths)? else { return Ok(()) };
+        if journal.finished.is_none() && journal.backup.is_none() {
+            files::remove_tree(&journal.backup_folder(paths))?;
+            files::remove(&file(paths))?;
+        }
+        Ok(())
+    }
+
     /// The folder for the backup.
     pub(super) fn backup_folder(&self, paths: &HomePaths) -> PathBuf {
         folder(paths).join(format!("backup-{}", self.begun.0))

@@ -3,7 +3,8 @@
 //! A plan and an application are the same computation: the folder is read (`source`), mapped to what FLM stores
 //! (`mapping`), and compared with the home (`difference`). An application writes a journal first, makes a backup,
 //! adds what is missing to `config.db` in one transaction, and then the keys to `security.db` in another: a client sees
-//! nothing of it before all of it is there. Killed anywhere, the next run adds what is still missing.
+//! nothing of it before all of it is there. Killed anywhere, the next run adds what is still missing. Left before anything is
+//! stored, it never was.
 
 mod cells;
 mod difference;
@@ -14,25 +15,34 @@ mod source;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use self::difference::{Additions, Present, compare};
 use self::journal::{Conversion, HashedKey, Journal, log, log_file};
 use self::mapping::{Draft, Moved};
 use self::source::Source;
 use super::context::{Context, blocking_panicked};
+use super::progress::Reporter;
 use super::{backup, engines, limits, loading, settings};
 use crate::config::files;
 use crate::guard::key_hash;
 use crate::net::upstream::Upstream;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::calls::backup::BackupProgress;
 use crate::types::calls::legacy::{
-    ApplyLegacy, Confirmation, ConvertLegacy, LegacyFate, LegacyItem, LegacyKind, LegacyReport, LegacyStage, PlanLegacy,
+    ApplyLegacy, Confirmation, ConvertLegacy, LegacyFate, LegacyItem, LegacyKind, LegacyProgress, LegacyReport,
+    LegacyStage, LegacyWork, PlanLegacy,
 };
 use crate::types::clock::UnixMillis;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::key::{KeyLimits, KeyRecord, KeyView};
 use crate::types::live::Noun;
 use crate::types::text::escape;
+
+/// Hears how far an application is.
+type Told = Arc<dyn Fn(LegacyProgress) + Send + Sync>;
 
 /// A point of an application, told when it is reached: where a test kills it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +83,8 @@ pub async fn plan(context: &Context, call: PlanLegacy) -> Outcome<LegacyReport> 
 /// As [`plan`], and when that folder cannot be written.
 pub async fn convert(context: &Context, call: ConvertLegacy) -> Outcome<LegacyReport> {
     let (source, draft) = read(context, &call.source).await?;
-    let conversion = hash(context, call.source, source, draft).await?;
+    let unheard: Told = Arc::new(|_progress| {});
+    let conversion = hash(context, call.source, source, draft, &unheard).await?;
     let present = present(context, &conversion.moved).await?;
     let now = context.clock.wall();
     let additions = compare(&present, &conversion.moved, conversion.keys.iter().map(|key| &key.key), now);
@@ -84,20 +95,96 @@ pub async fn convert(context: &Context, call: ConvertLegacy) -> Outcome<LegacyRe
     Ok(LegacyReport { conversion: Some(text(&path)), ..told })
 }
 
-/// Moves what this home does not have yet.
+/// Moves what this home does not have yet. Whoever leaves before anything is stored ends it, and it never was; what is stored
+/// later is stored whole.
 ///
 /// # Errors
-/// As [`plan`]; `INVALID_ARGUMENT` without a confirmation, or while the migration of another folder is not finished.
-pub async fn apply(context: &Context, call: ApplyLegacy) -> Outcome<LegacyReport> {
-    apply_in_steps(context, call, &mut |_step| {}).await
+/// As [`plan`]; `INVALID_ARGUMENT` without a confirmation, or while the migration of another folder is not finished;
+/// `CANCELLED`.
+pub async fn apply(
+    context: &Arc<Context>,
+    call: ApplyLegacy,
+    reporter: Reporter<ApplyLegacy>,
+) -> Outcome<LegacyReport> {
+    let left = CancellationToken::new();
+    let _leaving = left.clone().drop_guard();
+    let told: Told = Arc::new(move |progress| reporter.tell(&progress));
+    // A task of its own: what is begun is taken back or brought to its end, whoever leaves.
+    let moving = apply_in_steps(context.clone(), call, told, left, |_step| {});
+    context.tasks.spawn("migration", moving).await.map_err(|_| blocking_panicked("moving in"))?
 }
 
 async fn apply_in_steps(
-    context: &Context,
+    context: Arc<Context>,
     call: ApplyLegacy,
-    reached: &mut (dyn FnMut(Step) + Send),
+    told: Told,
+    left: CancellationToken,
+    mut reached: impl FnMut(Step) + Send,
 ) -> Outcome<LegacyReport> {
     let _changing = context.begin_change().await?;
+    match prepare(&context, call, &told, &left, &mut reached).await {
+        Ok(Prepared::Whole(report)) => Ok(report),
+        Ok(Prepared::Moving(moving)) => {
+            told(LegacyProgress { stage: LegacyWork::Storing, done: 0, total: 0 });
+            store(&context, *moving, &mut reached).await
+        }
+        Err(failure) if failure.code == ErrorCode::Cancelled => {
+            // The backup that was being made ends at its next look.
+            let _ended = context.backing_up.lock().await;
+            let paths = context.paths.clone();
+            blocking("forgetting a migration", move || Journal::forget_unstored(&paths)).await?;
+            Err(failure)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Does what takes long, unless whoever asked leaves.
+async fn unless_left<T>(left: &CancellationToken, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::select! {
+        biased;
+        () = left.cancelled() => {
+            Err(Failure::new(ErrorCode::Cancelled, "the migration was cancelled; nothing was changed"))
+        }
+        outcome = work => outcome,
+    }
+}
+
+/// What is known before anything is stored.
+enum Prepared {
+    /// There is nothing to do.
+    Whole(LegacyReport),
+    /// This is to be stored.
+    Moving(Box<Moving>),
+}
+
+/// A migration of which the journal knows and both databases are backed up.
+struct Moving {
+    conversion: Conversion,
+    additions: Additions,
+    journal: Journal,
+    /// The backup, when this run made it.
+    copied: Option<String>,
+    resumed: bool,
+    now: UnixMillis,
+}
+
+impl Conversion {
+    fn applied(&self, items: Vec<LegacyItem>) -> LegacyReport {
+        let (source, database) = (self.source.clone(), self.database.clone());
+        report(LegacyStage::Applied, source, database, self.fingerprint.clone(), items)
+    }
+}
+
+/// Reads, hashes, compares, writes the journal and backs up.
+async fn prepare(
+    context: &Context,
+    call: ApplyLegacy,
+    told: &Told,
+    left: &CancellationToken,
+    reached: &mut (dyn FnMut(Step) + Send),
+) -> Outcome<Prepared> {
+    told(LegacyProgress { stage: LegacyWork::Reading, done: 0, total: 0 });
     let paths = context.paths.clone();
     let earlier = blocking("reading the journal", move || Journal::read(&paths)).await?;
     let unfinished = earlier.filter(|journal| journal.finished.is_none());
@@ -108,20 +195,11 @@ async fn apply_in_steps(
         )
         .hint("finish that one first: flm migrate legacy apply --source that folder --confirm"));
     }
-    let conversion = conversion(context, &call, unfinished.as_ref()).await?;
+    let conversion = unless_left(left, conversion(context, &call, unfinished.as_ref(), told)).await?;
     let present = present(context, &conversion.moved).await?;
     let now = context.clock.wall();
-    let mut additions = compare(&present, &conversion.moved, conversion.keys.iter().map(|key| &key.key), now);
+    let additions = compare(&present, &conversion.moved, conversion.keys.iter().map(|key| &key.key), now);
     let resumed = unfinished.is_some();
-    let done = |items| {
-        report(
-            LegacyStage::Applied,
-            conversion.source.clone(),
-            conversion.database.clone(),
-            conversion.fingerprint.clone(),
-            items,
-        )
-    };
     if call.confirmation == Confirmation::Missing {
         let moves = additions.items.iter().filter(|item| item.fate == LegacyFate::Moves).count();
         return Err(Failure::new(
@@ -131,7 +209,7 @@ async fn apply_in_steps(
         .hint("see them with: flm migrate legacy plan; then add --confirm"));
     }
     if additions.is_empty() && !resumed {
-        return Ok(done(additions.items));
+        return Ok(Prepared::Whole(conversion.applied(additions.items)));
     }
     reached(Step::Ready);
 
@@ -147,10 +225,19 @@ async fn apply_in_steps(
     write(context, &journal).await?;
     note(context, vec![format!("begun: {}", conversion.source)]).await?;
     reached(Step::Begun);
+    let copied = match journal.backup {
+        Some(_) => None,
+        None => Some(unless_left(left, back_up(context, &journal, told)).await?),
+    };
+    Ok(Prepared::Moving(Box::new(Moving { conversion, additions, journal, copied, resumed, now })))
+}
 
-    if journal.backup.is_none() {
-        let path = back_up(context, &journal).await?;
+/// Stores it, hands it to a running proxy, and says in the journal that it has ended.
+async fn store(context: &Context, moving: Moving, reached: &mut (dyn FnMut(Step) + Send)) -> Outcome<LegacyReport> {
+    let Moving { conversion, mut additions, mut journal, copied, resumed, now } = moving;
+    if let Some(path) = copied {
         reached(Step::Copied);
+        // From here on the migration is begun: the next run finishes it, whatever happens to this one.
         journal.backup = Some(path.clone());
         write(context, &journal).await?;
         note(context, vec![format!("both databases backed up in {path}")]).await?;
@@ -178,12 +265,17 @@ async fn apply_in_steps(
     journal.finished = Some(now);
     write(context, &journal).await?;
     reached(Step::Finished);
-    let told = done(additions.items);
+    let told = conversion.applied(additions.items);
     Ok(LegacyReport { backup: journal.backup, log: Some(text(&log_file(&context.paths))), resumed, ..told })
 }
 
 /// What is moved: read and hashed now, or as an earlier run or a conversion left it.
-async fn conversion(context: &Context, call: &ApplyLegacy, unfinished: Option<&Journal>) -> Outcome<Conversion> {
+async fn conversion(
+    context: &Context,
+    call: &ApplyLegacy,
+    unfinished: Option<&Journal>,
+    told: &Told,
+) -> Outcome<Conversion> {
     let begun = unfinished.and_then(|journal| journal.conversion.clone());
     let (source, draft) = match (read(context, &call.source).await, begun) {
         (Ok((source, _)), Some(begun)) if source.fingerprint == begun.fingerprint => return Ok(begun),
@@ -191,7 +283,7 @@ async fn conversion(context: &Context, call: &ApplyLegacy, unfinished: Option<&J
         (Err(_), Some(begun)) => return Ok(begun),
         (read, _) => read?,
     };
-    let Some(tmp) = &call.tmp else { return hash(context, call.source.clone(), source, draft).await };
+    let Some(tmp) = &call.tmp else { return hash(context, call.source.clone(), source, draft, told).await };
     let folder = PathBuf::from(tmp);
     let mut converted = blocking("reading the conversion", move || Conversion::read(&folder)).await?;
     if converted.fingerprint != source.fingerprint {
@@ -216,9 +308,12 @@ async fn read(context: &Context, folder: &str) -> Outcome<(Source, Draft)> {
 }
 
 /// Hashes every key. The texts end here.
-async fn hash(context: &Context, folder: String, source: Source, draft: Draft) -> Outcome<Conversion> {
-    let mut keys = Vec::with_capacity(draft.keys.len());
+async fn hash(context: &Context, folder: String, source: Source, draft: Draft, told: &Told) -> Outcome<Conversion> {
+    let total = draft.keys.len();
+    let mut keys = Vec::with_capacity(total);
     for (key, text) in draft.keys {
+        let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
+        told(LegacyProgress { stage: LegacyWork::Hashing, done: count(keys.len()), total: count(total) });
         // One after the other: a running proxy needs these threads too.
         let hash = context
             .hashing
@@ -250,13 +345,17 @@ async fn present(context: &Context, moved: &Moved) -> Outcome<Present> {
 }
 
 /// Backs both databases up in the migration's own folder; answers where.
-async fn back_up(context: &Context, journal: &Journal) -> Outcome<String> {
+async fn back_up(context: &Context, journal: &Journal, told: &Told) -> Outcome<String> {
     let folder = journal.backup_folder(&context.paths);
     if files::exists(&folder)? {
         // Of a run that was killed before it changed anything.
         files::remove_tree(&folder)?;
     }
-    Ok(backup::before_legacy(context, &folder).await?.path)
+    let told = told.clone();
+    let tell = move |BackupProgress { done, total, .. }| {
+        told(LegacyProgress { stage: LegacyWork::Copying, done, total });
+    };
+    Ok(backup::before_legacy(context, &folder, tell).await?.path)
 }
 
 /// Adds everything to `config.db`, once settings are known to fit together.

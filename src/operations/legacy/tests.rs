@@ -51,6 +51,14 @@ async fn open(folder: &Path) -> Arc<Context> {
     Arc::new(Context::open(paths, options).await.expect("opens"))
 }
 
+async fn apply(context: &Arc<Context>, call: ApplyLegacy) -> Outcome<LegacyReport> {
+    super::apply(context, call, Reporter::unheard()).await
+}
+
+fn unheard() -> Told {
+    Arc::new(|_progress| {})
+}
+
 fn confirmed(source: &str) -> ApplyLegacy {
     ApplyLegacy { source: source.to_owned(), tmp: None, confirmation: Confirmation::Given }
 }
@@ -218,13 +226,14 @@ const CHILD: [&str; 2] = ["FLM_TEST_LEGACY_HOME", "FLM_TEST_LEGACY_STEP"];
 async fn child_that_is_killed() {
     let [Ok(home), Ok(step)] = CHILD.map(std::env::var) else { return };
     let context = open(Path::new(&home)).await;
-    let mut kill_there = |reached: Step| {
+    let kill_there = move |reached: Step| {
         if format!("{reached:?}") == step {
             let own = rustix::process::getpid();
             rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("kills itself");
         }
     };
-    apply_in_steps(&context, confirmed(&sample()), &mut kill_there).await.expect("applies");
+    let left = CancellationToken::new();
+    apply_in_steps(context, confirmed(&sample()), unheard(), left, kill_there).await.expect("applies");
 }
 
 #[tokio::test]
@@ -266,4 +275,68 @@ async fn a_migration_that_is_killed_at_any_step_is_finished_by_the_next_run() {
         assert_eq!(audit_log::verify(&context, VerifyAudit {}).await.expect("verifies").broken_at, None, "{step:?}");
         context.close().await;
     }
+}
+
+/// Whoever leaves does so at this step; answers what the migration says, which nobody hears then.
+async fn left_at(context: &Arc<Context>, step: Step) -> Outcome<LegacyReport> {
+    let left = CancellationToken::new();
+    let leaving = left.clone();
+    let leave_there = move |reached: Step| {
+        if reached == step {
+            leaving.cancel();
+        }
+    };
+    apply_in_steps(context.clone(), confirmed(&sample()), unheard(), left, leave_there).await
+}
+
+#[tokio::test]
+async fn a_migration_that_is_left_before_anything_is_stored_never_was() {
+    for step in [Step::Ready, Step::Begun] {
+        let folder = home();
+        let context = open(folder.path()).await;
+        let before = state(&context).await;
+        let failure = left_at(&context, step).await.expect_err("it was left");
+        assert_eq!(failure.code, ErrorCode::Cancelled, "{step:?}");
+        assert_eq!(state(&context).await, before, "{step:?}");
+        assert!(!folder.path().join("legacy/journal.json").exists(), "{step:?}: another folder may be moved now");
+        let report = apply(&context, confirmed(&sample())).await.expect("applies");
+        assert!(!report.resumed && report.backup.is_some(), "{step:?}: {report:?}");
+        context.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_is_left_once_it_stores_is_stored_whole() {
+    let whole = home();
+    let context = open(whole.path()).await;
+    apply(&context, confirmed(&sample())).await.expect("applies");
+    let wanted = state(&context).await;
+    context.close().await;
+    for step in [Step::Copied, Step::ConfigStored] {
+        let folder = home();
+        let context = open(folder.path()).await;
+        left_at(&context, step).await.expect("it ends by itself");
+        assert_eq!(state(&context).await, wanted, "{step:?}");
+        context.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_it_and_progress_is_told_until_then() {
+    let folder = home();
+    let context = open(folder.path()).await;
+    let before = state(&context).await;
+    let arguments = serde_json::to_vec(&confirmed(&sample())).expect("writes").into();
+    let all = crate::types::calls::Permission::Full;
+    let begun = crate::operations::dispatch::dispatch_long(&context, "legacy/apply", &arguments, all).expect("begins");
+    let mut ongoing = begun.expect("it takes long");
+    let crate::operations::progress::Line::Progress(first) = ongoing.next().await else { panic!("it tells first") };
+    let progress: LegacyProgress = serde_json::from_slice(&first).expect("reads");
+    assert_eq!(progress.stage, LegacyWork::Reading);
+    drop(ongoing);
+    // The right to change is free again when what was begun is taken back.
+    drop(context.begin_change().await.expect("free again"));
+    assert_eq!(state(&context).await, before);
+    assert!(!folder.path().join("legacy/journal.json").exists());
+    context.close().await;
 }

@@ -33,6 +33,7 @@ pub(super) const SECURITY: &[Migration] = &[
     Migration { sql: include_str!("security_0007.sql") },
     Migration { sql: include_str!("security_0008.sql") },
     Migration { sql: include_str!("security_0009.sql") },
+    Migration { sql: include_str!("security_0010.sql") },
 ];
 
 /// Why a database is not at this version.

@@ -17,6 +17,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::input::LineInput;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
+use crate::tui::widgets::symbols::Motion;
 use crate::types::alert::AlertKind;
 use crate::types::calls::models::PullModel;
 use crate::types::chat::Sampling;
@@ -414,6 +415,9 @@ pub fn draw_field(
 /// The frame of the spinner for this moment.
 #[must_use]
 pub fn spinner(state: &State) -> &'static str {
+    if state.motion == Motion::Reduced {
+        return state.symbols().running;
+    }
     let frames = state.symbols().spinner;
     let step = i64::try_from(crate::tui::SPINNER_STEP.as_millis()).unwrap_or(i64::MAX);
     let frame = usize::try_from(state.now.0.rem_euclid(step * 1000) / step).unwrap_or(0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::tui::overlays::alert_form::{self, ChannelForm};
 use crate::tui::overlays::form::{Choice, Edited, Field, Form, Submit, Value};
-use crate::tui::overlays::{asking_forms, profile_form};
+use crate::tui::overlays::{asking_forms, legacy, profile_form};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::types::address::parse_network;
@@ -56,6 +56,8 @@ pub enum FormKind {
     Compare,
     /// Write a comparison to a file.
     Export,
+    /// Choose the folder of the old program.
+    MoveIn,
     /// Choose the kind of a new alert channel.
     ChannelKind,
     /// Add or change an alert channel.
@@ -295,6 +297,7 @@ impl FormKind {
             Self::Chat => "form.chat.title",
             Self::Compare => "form.compare.title",
             Self::Export => "form.export.title",
+            Self::MoveIn => "legacy.title",
             Self::ChannelKind | Self::Channel(ChannelForm::Add(_)) => "form.alert.add_title",
             Self::Channel(ChannelForm::Edit(..)) => "form.alert.edit_title",
         }
@@ -305,7 +308,7 @@ impl FormKind {
     pub fn deed(&self) -> &'static str {
         match self {
             Self::AddEngine | Self::Network(_) | Self::Allow | Self::Channel(ChannelForm::Add(_)) => "button.add",
-            Self::ChannelKind => "button.next",
+            Self::ChannelKind | Self::MoveIn => "button.next",
             Self::CreateKey => "button.create",
             Self::Block | Self::ImportBlocks => "button.block",
             Self::NewPrompt => "button.edit",
@@ -403,6 +406,7 @@ impl FormKind {
             Self::Chat => Some(asking_forms::chat(state, fields, &mut faults)),
             Self::Compare => asking_forms::compare(state, fields, &mut faults),
             Self::Export => asking_forms::export_file(state, fields, &mut faults),
+            Self::MoveIn => legacy::build(state, get(0), &mut faults),
             Self::ChannelKind => alert_form::kind(get(0)).map(Submit::NewChannel),
             Self::Channel(form) => alert_form::build(state, form, fields, &mut faults),
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),

@@ -21,6 +21,7 @@ pub mod firewall;
 pub mod form;
 pub mod forms;
 pub mod key;
+pub mod legacy;
 pub mod menu;
 pub mod notice;
 pub mod picker;
@@ -68,6 +69,27 @@ pub enum Overlay {
     Policy(Box<policy::Policy>),
     /// What a captured request sent and got.
     Bodies(Box<bodies::Bodies>),
+}
+
+impl Overlay {
+    /// Whether text may be typed into it.
+    #[must_use]
+    pub fn takes_text(&self) -> bool {
+        match self {
+            Self::Menu(_) | Self::Confirm(_) | Self::Form(_) | Self::Picker(_) | Self::Wizard(_) | Self::Policy(_) => {
+                true
+            }
+            Self::Key(_)
+            | Self::Quit(_)
+            | Self::Settings(_)
+            | Self::Notice(_)
+            | Self::Work(_)
+            | Self::Saved(_)
+            | Self::Firewall(_)
+            | Self::Alerts(_)
+            | Self::Bodies(_) => false,
+        }
+    }
 }
 
 /// What becomes of a box after a key press.
@@ -178,7 +200,7 @@ pub fn click(state: &mut State, target: Target) {
         (Overlay::Form(form), Target::Button(button)) => form.choose(state, button),
         (Overlay::Key(new_key), Target::Button(button)) => new_key.choose(state, button),
         (Overlay::Quit(quit), Target::Button(button)) => quit.choose(state, button),
-        (Overlay::Notice(_), Target::Button(_)) => Stays::Closed,
+        (Overlay::Notice(notice), Target::Button(button)) => notice.choose(state, button),
         (Overlay::Bodies(bodies), Target::Button(button)) => bodies.choose(state, button),
         (Overlay::Bodies(bodies), Target::View(part)) => bodies.show(part),
         (Overlay::Work(work), Target::Button(_)) => work.leave(state),

@@ -1,9 +1,11 @@
-//! Something to read: a title and lines, closed by any of Enter, Esc, q, Space.
+//! Something to read: a title and lines, closed by any of Enter, Esc, q, Space. It may offer a deed that takes long, with the
+//! focus on leaving it.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 
-use crate::tui::overlays::Stays;
+use crate::tui::effect::Request;
+use crate::tui::overlays::{Stays, work};
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -20,13 +22,36 @@ pub struct Notice {
     /// Escaped where they come from outside.
     lines: Vec<(String, Role)>,
     scrolled: usize,
+    deed: Option<Deed>,
+    /// 0 is Cancel, 1 is the deed.
+    focus: usize,
+}
+
+/// Something that takes long and is done when the person wants it.
+#[derive(Debug)]
+pub struct Deed {
+    /// The key of its button.
+    pub button: &'static str,
+    /// The key of the title of its box.
+    pub title: &'static str,
+    /// What it is done to.
+    pub what: String,
+    /// What does it.
+    pub request: Request,
 }
 
 impl Notice {
     /// A notice; the title is a key.
     #[must_use]
     pub fn new(title: &'static str, lines: Vec<(String, Role)>) -> Self {
-        Self { title, lines, scrolled: 0 }
+        Self { title, lines, scrolled: 0, deed: None, focus: 0 }
+    }
+
+    /// The same with something that may be done about it.
+    #[must_use]
+    pub fn offering(mut self, deed: Deed) -> Self {
+        self.deed = Some(deed);
+        self
     }
 
     /// A text that somebody wants whole, made safe and wrapped, with a hint above it.
@@ -39,7 +64,7 @@ impl Notice {
     }
 
     /// Takes a key press.
-    pub fn press(&mut self, state: &State, key: KeyEvent) -> Stays {
+    pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         let page = state.geometry.page(crate::tui::geometry::ListId::Overlay);
         let most = self.lines.len().saturating_sub(page);
         match key.code {
@@ -47,10 +72,27 @@ impl Notice {
             KeyCode::Down | KeyCode::Char('j') => self.scrolled = (self.scrolled + 1).min(most),
             KeyCode::PageUp => self.scrolled = self.scrolled.saturating_sub(page),
             KeyCode::PageDown => self.scrolled = (self.scrolled + page).min(most),
-            KeyCode::Enter | KeyCode::Char('q' | ' ') => return Stays::Closed,
+            KeyCode::Tab | KeyCode::BackTab | KeyCode::Left | KeyCode::Right | KeyCode::Char('h' | 'l')
+                if self.deed.is_some() =>
+            {
+                self.focus = 1 - self.focus;
+            }
+            KeyCode::Char('y') if self.deed.is_some() => return self.choose(state, 1),
+            KeyCode::Enter => return self.choose(state, self.focus),
+            KeyCode::Char('q' | ' ') => return Stays::Closed,
             _ => {}
         }
         Stays::Open
+    }
+
+    /// Presses a button.
+    pub fn choose(&mut self, state: &mut State, button: usize) -> Stays {
+        if button == 1
+            && let Some(Deed { title, what, request, .. }) = self.deed.take()
+        {
+            work::begin(state, title, &what, request);
+        }
+        Stays::Closed
     }
 
     /// Draws it.
@@ -68,7 +110,13 @@ impl Notice {
         }
         let bar = Rect { width: body.width + 1, ..body };
         table::scroll_bar(painter, bar, self.scrolled, page, self.lines.len());
-        let close = painter.say("button.close");
-        popup::buttons(painter, row(area, area.height.saturating_sub(1)), &[&close], Some(0));
+        let buttons = row(area, area.height.saturating_sub(1));
+        match &self.deed {
+            Some(deed) => {
+                let (cancel, deed) = (painter.say("button.cancel"), painter.say(deed.button));
+                popup::buttons(painter, buttons, &[&cancel, &deed], Some(self.focus));
+            }
+            None => popup::buttons(painter, buttons, &[&painter.say("button.close")], Some(0)),
+        }
     }
 }

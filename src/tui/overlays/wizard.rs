@@ -19,7 +19,7 @@ use crate::types::calls::policy::SetPolicy;
 use crate::types::calls::proxy::StartListener;
 use crate::types::calls::publish::{CheckPublish, PortState, PublishReport, WirePrivacy};
 use crate::types::calls::settings::SetSetting;
-use crate::types::failure::{Failure, Outcome};
+use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::listener::{CertificateFiles, ListenerConfig, TlsMode};
 use crate::types::live::Noun;
 use crate::types::policy::{Mode, SecurityPolicy};
@@ -309,8 +309,8 @@ impl Wizard {
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         let (fields, count) = (self.shown().len(), self.shown().len() + 2);
         match key.code {
-            KeyCode::Esc => return self.back(),
-            KeyCode::Enter if self.focus == fields => return self.back(),
+            KeyCode::Esc => return self.back(state),
+            KeyCode::Enter if self.focus == fields => return self.back(state),
             KeyCode::Enter => return self.next(state),
             KeyCode::Tab | KeyCode::Down => self.focus = (self.focus + 1) % count,
             KeyCode::BackTab | KeyCode::Up => self.focus = (self.focus + count - 1) % count,
@@ -377,7 +377,7 @@ impl Wizard {
 
     /// Presses a button.
     pub fn choose(&mut self, state: &mut State, button: usize) -> Stays {
-        if button == 0 { self.back() } else { self.next(state) }
+        if button == 0 { self.back(state) } else { self.next(state) }
     }
 
     fn show(&mut self, page: Page) {
@@ -386,8 +386,9 @@ impl Wizard {
         self.focus = usize::from(self.shown().is_empty());
     }
 
-    fn back(&mut self) -> Stays {
+    fn back(&mut self, state: &mut State) -> Stays {
         if self.runs() {
+            self.break_off(state);
             return Stays::Open;
         }
         match self.page {
@@ -398,6 +399,22 @@ impl Wizard {
             Page::Summary => self.show(Page::Policy),
         }
         Stays::Open
+    }
+
+    /// Ends the start of the listener, which may wait minutes for its certificate; it is tried again by the same button. What
+    /// is stored takes no time.
+    fn break_off(&mut self, state: &mut State) {
+        let Some((_, deed)) = self.deeds.iter_mut().find(|(deed, _)| *deed == Deed::Listener) else { return };
+        if let DeedState::Runs(ticket) = *deed {
+            state.leave(ticket);
+            let told = state.words.say("wizard.broken_off").into_owned();
+            *deed = DeedState::Failed(Failure::new(ErrorCode::Cancelled, told));
+        }
+    }
+
+    /// Whether what runs can be broken off.
+    pub(super) fn can_be_broken_off(&self) -> bool {
+        self.deeds.iter().any(|(deed, state)| *deed == Deed::Listener && matches!(state, DeedState::Runs(_)))
     }
 
     fn next(&mut self, state: &mut State) -> Stays {

@@ -13,7 +13,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::publish::{PortPurpose, PublishReport, WirePrivacy};
-use crate::types::listener::{Exposure, TlsMode};
+use crate::types::listener::{Exposure, ListenerStatus, TlsMode};
 use crate::types::policy::{Mode, RuleName};
 use crate::types::text::escape;
 
@@ -40,8 +40,11 @@ impl Wizard {
         if self.checking.is_some() || self.runs() {
             painter.text(buttons, spinner(state), Role::Info);
         }
-        let back =
-            painter.say(if matches!(self.page, Page::Check | Page::Done) { "button.close" } else { "button.back" });
+        let back = painter.say(match self.page {
+            _ if self.can_be_broken_off() => "work.leave",
+            Page::Check | Page::Done => "button.close",
+            _ => "button.back",
+        });
         let next = painter.say(match self.page {
             Page::Summary => "button.do_it",
             Page::Done => "button.firewall",
@@ -183,9 +186,18 @@ impl Wizard {
             if let Some(port) = config.https_port {
                 told.push_str(&words.fill("wizard.do_listen_tls", &[("port", &port.to_string())]));
             }
-            line(painter, begun(Deed::Listener), &told);
+            let own = |listener: &&ListenerStatus| listener.config.port == config.port;
+            let mut listeners = state.world.status.iter().flat_map(|status| &status.listeners);
+            let step = listeners.find(own).and_then(|listener| listener.tls.as_ref()?.progress.as_ref());
+            let listening = begun(Deed::Listener);
+            if let (Some(step), Some(DeedState::Runs(_))) = (step, listening) {
+                told.push_str(&format!(": {}", escape(step)));
+            }
+            line(painter, listening, &told);
         }
-        for listener in state.world.status.iter().flat_map(|status| &status.listeners) {
+        let new = self.config(state).ok().map(|config| config.port);
+        let others = |listener: &&ListenerStatus| Some(listener.config.port) != new;
+        for listener in state.world.status.iter().flat_map(|status| &status.listeners).filter(others) {
             let address = listener.addresses.first().map(|address| escape(address).into_owned()).unwrap_or_default();
             line(painter, None, &words.fill("wizard.stays", &[("address", &address)]));
         }

@@ -25,13 +25,30 @@ pub struct Work {
     ticket: Ticket,
     since: UnixMillis,
     progress: Option<TransferProgress>,
+    leaving: Leaving,
+}
+
+/// Whether it can still be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// Nothing has come of it yet.
+    Possible,
+    /// It brings itself to an end.
+    TooLate,
 }
 
 /// Begins work and opens its box. A read-only console only says that it may not.
 pub fn begin(state: &mut State, title: &'static str, what: &str, request: impl Into<Request>) {
     let ticket = state.call(request);
     if state.pending.contains_key(&ticket) {
-        let work = Work { title, what: escape(what).into_owned(), ticket, since: state.now, progress: None };
+        let work = Work {
+            title,
+            what: escape(what).into_owned(),
+            ticket,
+            since: state.now,
+            progress: None,
+            leaving: Leaving::Possible,
+        };
         overlays::open(state, Overlay::Work(work));
     }
 }
@@ -51,6 +68,13 @@ pub fn progressed(state: &mut State, ticket: Ticket, progress: TransferProgress)
     }
 }
 
+/// Some work is so far that it is not broken off any more.
+pub fn settle(state: &mut State, ticket: Ticket) {
+    if let Some(work) = find(state, ticket) {
+        work.leaving = Leaving::TooLate;
+    }
+}
+
 /// Closes the box of work that has ended.
 pub fn ended(state: &mut State, ticket: Ticket) {
     state.overlays.retain(|overlay| !matches!(overlay, Overlay::Work(work) if work.ticket == ticket));
@@ -65,8 +89,11 @@ impl Work {
         }
     }
 
-    /// Ends it.
+    /// Ends it, as long as that can be.
     pub fn leave(&mut self, state: &mut State) -> Stays {
+        if self.leaving == Leaving::TooLate {
+            return Stays::Open;
+        }
         state.leave(self.ticket);
         let note = state.words.fill("work.left", &[("what", &self.what)]);
         state.toast(Level::Warn, note);
@@ -98,7 +125,9 @@ impl Work {
         }
         let stage = self.progress.as_ref().map(|told| escape(&told.stage).into_owned()).unwrap_or_default();
         painter.text(Rect { width: area.width / 2, ..row(area, 4) }, &stage, Role::Muted);
-        let cancel = painter.say("work.leave");
-        popup::buttons(painter, row(area, area.height.saturating_sub(1)), &[&cancel], Some(0));
+        if self.leaving == Leaving::Possible {
+            let cancel = painter.say("work.leave");
+            popup::buttons(painter, row(area, area.height.saturating_sub(1)), &[&cancel], Some(0));
+        }
     }
 }

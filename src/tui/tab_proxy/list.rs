@@ -11,7 +11,7 @@ use crate::tui::tab_proxy::View;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
 use crate::tui::widgets::table::Slide;
-use crate::tui::window::{Ask, Edge, Flow, Listed, PAGE, Window};
+use crate::tui::window::{Ask, Edge, Flow, Listed, PAGE, Standing, Window};
 use crate::tui::world::KEPT_ROWS;
 use crate::types::calls::requests::{PageRequests, RequestColumn, RequestKey, RequestPage};
 use crate::types::failure::Outcome;
@@ -98,6 +98,16 @@ impl Requests {
     #[must_use]
     pub fn follows(&self) -> bool {
         self.query.is_live() && self.window.top() == Edge::Reached && self.cursor.follows()
+    }
+
+    /// What it does while requests come.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.flow {
+            Flow::Paused => Standing::Paused,
+            Flow::Runs if self.follows() => Standing::Follows,
+            Flow::Runs => Standing::Stays,
+        }
     }
 
     /// What the list is sorted by, and which way.

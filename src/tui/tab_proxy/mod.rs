@@ -88,12 +88,6 @@ impl Default for ProxyTab {
 }
 
 impl ProxyTab {
-    /// Whether the live list stands still.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.requests.flow == Flow::Paused
-    }
-
     /// Whether the selection stays at the newest request.
     #[must_use]
     pub fn follows(&self) -> bool {

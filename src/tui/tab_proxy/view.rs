@@ -2,15 +2,17 @@
 
 use ratatui::layout::Rect;
 
+use crate::tui::action::Command;
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::state::{Detail, State};
 use crate::tui::tab_proxy::{self, View, list, load, requests, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{PanelTitle, empty, panel_title, proxy_signs, split_detail, views_panel};
+use crate::tui::view::{
+    ListNote, PanelTitle, empty, list_note, list_without_rows, panel_title, proxy_signs, split_detail, views_panel,
+};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
-use crate::tui::window::Ask;
 use crate::types::egress::{EgressState, EgressStatus};
 use crate::types::key::{KeyView, Priority, Right};
 use crate::types::listener::{ListenerPhase, ListenerStatus, OwnerKind};
@@ -161,44 +163,20 @@ fn draw_requests(state: &State, painter: &mut Painter<'_>, area: Rect) {
         let title = PanelTitle::of_part(state, "proxy.requests", rows.len(), list::total(state));
         let emphasis = Emphasis::when(state.detail == Detail::Closed);
         let inside = views_panel(painter, left, &VIEWS, View::Requests as usize, Some(&title), emphasis);
-        draw_requests_note(state, painter, left, selected);
+        let window = &state.proxy.requests.window;
+        let standing = state.proxy.requests.standing();
+        let note = ListNote { reading: "proxy.loading", standing, follow: Command::FollowRequests };
+        list_note(state, painter, left, (window, selected), &note);
         if rows.is_empty() {
             let all = if state.filter().input.is_empty() { 0 } else { state.world.requests.len() };
-            if let Some(failure) = state.proxy.requests.window.failure() {
-                painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
-            } else if state.proxy.requests.window.asked().is_none() {
-                empty(state, painter, inside, all, &["proxy.no_requests", "proxy.no_requests_hint"]);
-            }
+            let lines = ["proxy.no_requests", "proxy.no_requests_hint"];
+            list_without_rows(state, painter, inside, window, (all, &lines));
         } else {
             requests::draw_table(state, painter, inside, &rows, selected);
         }
     }
     if let (Some(area), Some(at)) = (detail, selected) {
         requests::draw_detail(state, painter, area, rows[at]);
-    }
-}
-
-fn draw_requests_note(state: &State, painter: &mut Painter<'_>, area: Rect, selected: Option<usize>) {
-    let window = &state.proxy.requests.window;
-    let at_end = selected.is_none_or(|at| at + 1 == window.rows().len());
-    let waits = match window.asked() {
-        Some(Ask::Top) => selected == Some(0),
-        Some(Ask::Bottom) => at_end,
-        Some(Ask::Start | Ask::End | Ask::Around) => true,
-        None => false,
-    };
-    if let Some(failure) = window.failure() {
-        painter.foot_note(area, &escape(&failure.message), Role::Error);
-    } else if waits {
-        let note = painter.say("proxy.loading");
-        painter.foot_note(area, &note, Role::Info);
-    } else if state.proxy.is_paused() {
-        let note = painter.say("list.paused");
-        painter.foot_note(area, &note, Role::Warn);
-    } else if !state.proxy.follows() && selected.is_some() {
-        let key = state.keymap.first(crate::tui::action::Command::FollowRequests);
-        let note = painter.words.fill("list.not_following", &[("key", &key)]);
-        painter.foot_note(area, &note, Role::Muted);
     }
 }
 

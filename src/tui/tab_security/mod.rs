@@ -11,7 +11,7 @@ use crate::tui::tab_blocklist;
 use crate::tui::tab_security::list::Query;
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
-use crate::tui::window::{Ask, Edge, Flow, Window};
+use crate::tui::window::{Ask, Edge, Flow, Standing, Window};
 use crate::types::address::BlockEntry;
 use crate::types::audit::{AuditRow, Severity};
 use crate::types::calls::audit::AuditColumn;
@@ -65,6 +65,16 @@ impl SecurityTab {
     #[must_use]
     pub fn follows(&self) -> bool {
         self.query.is_live() && self.window.top() == Edge::Reached && self.cursor.follows()
+    }
+
+    /// What it does while events come.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.flow {
+            Flow::Paused => Standing::Paused,
+            Flow::Runs if self.follows() => Standing::Follows,
+            Flow::Runs => Standing::Stays,
+        }
     }
 
     /// What is held of the list.
@@ -166,7 +176,8 @@ pub fn run(state: &mut State, command: Command) {
             state.security.chosen.by = match state.security.chosen.by {
                 AuditColumn::Time => AuditColumn::Severity,
                 AuditColumn::Severity => AuditColumn::Kind,
-                AuditColumn::Kind => AuditColumn::Time,
+                AuditColumn::Kind => AuditColumn::Address,
+                AuditColumn::Address => AuditColumn::Time,
             };
         }
         Command::ReverseEvents => state.security.chosen.order = state.security.chosen.order.reversed(),

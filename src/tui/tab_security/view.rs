@@ -2,6 +2,7 @@
 
 use ratatui::layout::Rect;
 
+use crate::tui::action::Command;
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::signs::{kind, severity};
 use crate::tui::state::{Detail, State};
@@ -9,10 +10,9 @@ use crate::tui::tab_security::list::Span;
 use crate::tui::tab_security::{self, list, overview};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{PanelTitle, empty, split_detail};
+use crate::tui::view::{ListNote, PanelTitle, list_note, list_without_rows, split_detail};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
-use crate::tui::window::Ask;
 use crate::types::audit::{AuditRow, Severity};
 use crate::types::calls::audit::AuditColumn;
 use crate::types::text::escape;
@@ -40,43 +40,19 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         }
         let parts = [name, count, filter, (limits.as_str(), Role::Accent)];
         let inside = painter.panel_with(left, &parts, Emphasis::when(state.detail == Detail::Closed));
-        draw_note(state, painter, left, selected);
+        let window = state.security.window();
+        let standing = state.security.standing();
+        let note = ListNote { reading: "security.loading", standing, follow: Command::FollowAudit };
+        list_note(state, painter, left, (window, selected), &note);
         if rows.is_empty() {
-            if let Some(failure) = state.security.window().failure() {
-                painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
-            } else if state.security.window().asked().is_none() {
-                empty(state, painter, inside, state.world.audit.len(), &["security.empty", "security.empty_hint"]);
-            }
+            let lines = ["security.empty", "security.empty_hint"];
+            list_without_rows(state, painter, inside, window, (state.world.audit.len(), &lines));
         } else {
             draw_table(state, painter, inside, &rows, selected);
         }
     }
     if let (Some(area), Some(at)) = (detail, selected) {
         draw_detail(state, painter, area, rows[at]);
-    }
-}
-
-fn draw_note(state: &State, painter: &mut Painter<'_>, area: Rect, selected: Option<usize>) {
-    let window = state.security.window();
-    let at_end = selected.is_none_or(|at| at + 1 == window.rows().len());
-    let waits = match window.asked() {
-        Some(Ask::Top) => selected == Some(0),
-        Some(Ask::Bottom) => at_end,
-        Some(Ask::Start | Ask::End | Ask::Around) => true,
-        None => false,
-    };
-    if let Some(failure) = window.failure() {
-        painter.foot_note(area, &escape(&failure.message), Role::Error);
-    } else if waits {
-        let note = painter.say("security.loading");
-        painter.foot_note(area, &note, Role::Info);
-    } else if state.security.is_paused() {
-        let note = painter.say("list.paused");
-        painter.foot_note(area, &note, Role::Warn);
-    } else if !state.security.follows() && selected.is_some() {
-        let key = state.keymap.first(crate::tui::action::Command::FollowAudit);
-        let note = painter.words.fill("list.not_following", &[("key", &key)]);
-        painter.foot_note(area, &note, Role::Muted);
     }
 }
 
@@ -91,7 +67,10 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Aud
             order: sorted(AuditColumn::Kind),
             ..Column::text(say("column.event"), Width::Share { min: 18, weight: 1 }, 0)
         },
-        Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2),
+        Column {
+            order: sorted(AuditColumn::Address),
+            ..Column::text(say("column.address"), Width::Share { min: 15, weight: 0 }, 2)
+        },
         Column::text(say("column.details"), Width::Share { min: 14, weight: 4 }, 3),
     ];
     let off = painter.symbols.off;

@@ -5,6 +5,15 @@
 
 use ratatui::symbols::border;
 
+/// Whether signs turn while something is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Motion {
+    /// They do.
+    Full,
+    /// They stand still; the seconds beside them go on.
+    Reduced,
+}
+
 /// Which characters the terminal shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CharacterSet {

@@ -20,6 +20,8 @@ pub enum AuditColumn {
     Severity,
     /// Name of the kind as it is stored.
     Kind,
+    /// Without an address first, then IPv4 by number, then IPv6 by text.
+    Address,
 }
 
 /// Lists rows page by page, newest first unless another order is asked for.

@@ -1,8 +1,10 @@
 //! Moving in from the old prototype (SPEC §10, `flm migrate legacy`).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use super::call;
+use super::{call, long_call};
 
 /// Says what moving would do; changes nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,7 +45,43 @@ pub struct ApplyLegacy {
     /// Whether it is really to be done.
     pub confirmation: Confirmation,
 }
-call!(ApplyLegacy, "legacy/apply", Changes, LegacyReport);
+long_call!(ApplyLegacy, "legacy/apply", Changes, LegacyReport, LegacyProgress);
+
+/// How far a migration is on its way. Whoever leaves before [`LegacyWork::Storing`] ends it, and nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyProgress {
+    /// What is being done.
+    pub stage: LegacyWork,
+    /// Keys or bytes done of this stage.
+    pub done: u64,
+    /// Keys or bytes of this stage; 0 when it is not known.
+    pub total: u64,
+}
+
+/// Stages of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegacyWork {
+    /// The old program's folder is read.
+    Reading,
+    /// Its keys are hashed.
+    Hashing,
+    /// Both databases are backed up.
+    Copying,
+    /// What is moved is added: this is not broken off any more.
+    Storing,
+}
+
+impl fmt::Display for LegacyWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reading => "reading the old program",
+            Self::Hashing => "hashing keys",
+            Self::Copying => "backing up both databases",
+            Self::Storing => "storing",
+        })
+    }
+}
 
 /// How far a migration went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
