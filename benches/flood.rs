@@ -388,7 +388,11 @@ impl Connection {
         self.buffer.clear();
         let mut piece = [0; 4096];
         loop {
-            let count = self.stream.read(&mut piece)?;
+            let count = match self.stream.read(&mut piece) {
+                // The machine stood still for a moment: a read with a timeout tells of it (signal(7)).
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if count == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

@@ -4,7 +4,6 @@
 //! and per /48 at four times the number. What is remembered is bounded; a block lives elsewhere and is not forgotten
 //! with it.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +11,15 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use quick_cache::sync::Cache;
+use smallvec::SmallVec;
 
 use crate::types::address::counting_prefix;
 use crate::types::clock::UnixMillis;
 use crate::types::policy::{FailedAuthentication, FailureStep};
 
-/// Networks whose failures are remembered; the least used are forgotten first. About 200 bytes each.
-const REMEMBERED: usize = 32_768;
+/// Networks whose failures are remembered; the least used are forgotten first. With one failure each, which is what a flood from
+/// many addresses leaves, about 180 bytes: 3 MB of the 20 MB that a million attackers may take (benches/flood.rs).
+const REMEMBERED: usize = 16_384;
 /// Wrong keys of one network that are told apart.
 const RECENT_KEYS: usize = 4;
 /// How many times the number a /48 is allowed (SPEC §5.3).
@@ -30,9 +31,9 @@ pub const LONGEST_FOR_OWN: Duration = Duration::from_hours(24);
 #[derive(Debug, Default)]
 struct Record {
     /// Oldest first; no more than the highest step needs.
-    times: VecDeque<UnixMillis>,
+    times: SmallVec<[UnixMillis; 2]>,
     /// Which wrong keys came lately, by a hash under a key of this process.
-    keys: VecDeque<(u64, UnixMillis)>,
+    keys: SmallVec<[(u64, UnixMillis); 1]>,
 }
 
 /// What a failure came to.
@@ -106,24 +107,23 @@ impl Failures {
                     return Failed::SameKey;
                 }
                 if record.keys.len() == RECENT_KEYS {
-                    record.keys.pop_front();
+                    record.keys.remove(0);
                 }
-                record.keys.push_back((key, now));
+                record.keys.push((key, now));
             }
             // A clock that was set back must not keep failures for ever.
             record.times.retain(|at| now.since(*at) < window && *at <= now.plus(window));
-            record.times.push_back(now);
+            record.times.push(now);
             let most = policy.steps.highest().saturating_mul(factor) as usize;
-            while record.times.len() > most {
-                record.times.pop_front();
-            }
+            let beyond = record.times.len().saturating_sub(most);
+            record.times.drain(..beyond);
             let failures = u32::try_from(record.times.len()).unwrap_or(u32::MAX);
             outcome.get_or_insert(failures);
             let step = policy.steps.as_slice().iter().find(|step| step.failures.get() * factor == failures);
             if let Some(step) = step {
                 reached.push(Reached { network, failures, lasting: lasting(*step, protected) });
             }
-            changed.push((network, record.times.iter().copied().collect()));
+            changed.push((network, record.times.to_vec()));
         }
         Failed::Counted { failures: outcome.unwrap_or(0), reached, changed }
     }
@@ -141,7 +141,7 @@ impl Failures {
     /// Puts back what was stored.
     pub fn restore(&self, stored: Vec<(IpNet, Vec<UnixMillis>)>) {
         for (network, times) in stored {
-            let record = Record { times: times.into(), keys: VecDeque::new() };
+            let record = Record { times: times.into(), keys: SmallVec::new() };
             self.records.insert(network, Arc::new(Mutex::new(record)));
         }
     }

@@ -16,8 +16,9 @@ use crate::types::request::{Progress, RequestEnd, RequestRow};
 /// Rows that wait in a shard for the collector; what comes on top is counted as dropped. The collector comes
 /// every quarter second, so this is 16,384 requests a second and worker.
 const ROWS_WAITING: usize = 4096;
-/// Of these, the room that a flood of refused requests leaves to requests that are served.
-const ROWS_FOR_THE_SERVED: usize = 1024;
+/// Of these, the room that a flood of refused requests leaves to requests that are served: 4,096 refused ones a second and worker
+/// are told one by one, all of them are counted.
+const ROWS_FOR_THE_SERVED: usize = 3072;
 
 /// All shards of one owner.
 #[derive(Debug)]
