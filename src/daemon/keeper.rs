@@ -8,7 +8,8 @@ use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::table;
-use crate::guard::PendingChanges;
+use crate::guard::failures::LONGEST_FOR_OWN;
+use crate::guard::{Guard, PendingChanges};
 use crate::operations::audit_log::retain as retain_audit;
 use crate::operations::context::Context;
 use crate::operations::keys::store_key_use;
@@ -16,8 +17,9 @@ use crate::operations::usage::store_usage;
 use crate::operations::{backup, captures, firewall};
 use crate::telemetry::captures::Ended;
 use crate::telemetry::request_lane::Logged;
-use crate::types::address::single;
+use crate::types::address::{BlockEntry, single};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
+use crate::types::firewall::SshSession;
 use crate::types::live::Noun;
 use crate::types::text::escape;
 
@@ -84,8 +86,11 @@ pub(super) async fn store_decisions(context: Arc<Context>) {
 /// Stores what waits now; answers whether there was a block among it.
 pub(super) async fn store_pending(context: &Context) -> bool {
     let Some(live) = &context.live else { return false };
-    let PendingChanges { blocks, failures } = live.proxy.guard.take_pending();
+    let PendingChanges { mut blocks, failures } = live.proxy.guard.take_pending();
     let blocked = !blocks.is_empty();
+    if blocks.iter().any(|entry| entry.expires.is_none()) {
+        spare_operators(context, &live.proxy.guard, &mut blocks).await;
+    }
     if blocked {
         told("storing blocks", context.stores.security.put_blocks(blocks).await);
     }
@@ -93,6 +98,24 @@ pub(super) async fn store_pending(context: &Context) -> bool {
         told("storing failures", context.stores.security.put_failures(failures).await);
     }
     blocked
+}
+
+/// A block for ever lasts a day where somebody is logged in from its network by SSH (SPEC §5.3). Looked at when it is stored, a
+/// moment after it came into force: until the day is over the two do not differ, and no request waits for the look.
+async fn spare_operators(context: &Context, guard: &Guard, blocks: &mut Vec<BlockEntry>) {
+    let own = context.variable("SSH_CONNECTION").as_deref().and_then(SshSession::parse);
+    let Ok(peers) = tokio::task::spawn_blocking(move || firewall::ssh_peers(own)).await else { return };
+    guard.set_operators(peers.iter().copied().collect());
+    for entry in blocks.iter_mut().filter(|entry| entry.expires.is_none()) {
+        let Some(peer) = peers.iter().find(|peer| entry.network.contains(*peer)) else { continue };
+        entry.expires = Some(entry.created.plus(LONGEST_FOR_OWN));
+        guard.shorten(entry);
+        let details = format!("{} blocked for a day only: somebody is logged in from {peer} by SSH", entry.network);
+        let event = AuditEvent::new(context.clock.wall(), AuditKind::BlockAdded, Severity::High, details);
+        context.record_event(AuditEvent { address: Some(*peer), ..event }).await;
+    }
+    // What was lifted during the look must not come back with the next start.
+    blocks.retain(|entry| guard.block(entry.network, entry.created).is_some());
 }
 
 /// How long after the end of a countdown the firewall's watchdog is done: a moment, unless another program holds the firewall.

@@ -76,6 +76,8 @@ struct Watch {
     memory: Patience,
     group: Patience,
     now: Option<Overload>,
+    /// What the policy said at the last reading.
+    mode: Mode,
 }
 
 impl Watch {
@@ -87,6 +89,7 @@ impl Watch {
             memory: Patience::default(),
             group: Patience::default(),
             now: None,
+            mode: Mode::Off,
         }
     }
 
@@ -94,7 +97,9 @@ impl Watch {
     fn see(&mut self, reading: Reading, limits: &Resources) -> Option<Step> {
         let percent = self.last.map_or(0, |last| share(&last, &reading, self.cores));
         self.last = Some(reading);
-        if limits.mode == Mode::Off {
+        // What began under one mode ends with it; the next reading begins it anew as the other has it.
+        let changed = std::mem::replace(&mut self.mode, limits.mode) != limits.mode;
+        if limits.mode == Mode::Off || changed && self.now.is_some() {
             return self.now.take().map(|_| Step::Ended);
         }
         let at = reading.at;
@@ -291,6 +296,20 @@ mod tests {
         assert_eq!(case.second(0, 600), Some(Step::Ended));
         case.limits.mode = Mode::Off;
         assert!((0..20).all(|_| case.second(100, 1).is_none()));
+    }
+
+    #[test]
+    fn a_mode_that_changes_during_an_overload_takes_effect_with_the_next_readings() {
+        let mut case = Case::new();
+        let began = Some(Step::Began(Overload::Memory { free_megabytes: 100 }));
+        case.limits.mode = Mode::Simulate;
+        assert_eq!((0..6).find_map(|_| case.second(0, 100)), began, "only said");
+        for mode in [Mode::Enforce, Mode::Simulate] {
+            case.limits.mode = mode;
+            assert_eq!(case.second(0, 100), Some(Step::Ended));
+            assert_eq!(case.second(0, 100), began, "{mode:?}");
+            assert_eq!(case.second(0, 100), None);
+        }
     }
 
     #[test]

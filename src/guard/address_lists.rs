@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
-use super::block_list::{Block, BlockList};
+use super::block_list::BlockList;
 use super::{AddressVerdict, Standing};
-use crate::types::address::{BlockSource, ListedNetwork, canonical};
+use crate::types::address::{ListedNetwork, canonical};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::clock::UnixMillis;
 
@@ -62,10 +62,11 @@ impl AddressLists {
         if !allow.is_empty() && !allow.holds(address) {
             return AddressVerdict::NotAllowed;
         }
-        match self.blocks.find(address, now) {
-            Some(block) if standing == Standing::Ordinary || !is_automatic(block) => AddressVerdict::Blocked(block),
-            Some(_) | None => AddressVerdict::Allowed,
-        }
+        let block = match standing {
+            Standing::Ordinary => self.blocks.find(address, now),
+            Standing::Trusted => self.blocks.find_by_operator(address, now),
+        };
+        block.map_or(AddressVerdict::Allowed, AddressVerdict::Blocked)
     }
 
     /// Whether the address is on the trusted list.
@@ -83,14 +84,10 @@ impl AddressLists {
     }
 }
 
-fn is_automatic(block: Block) -> bool {
-    matches!(block.source, BlockSource::FailedAuthentication | BlockSource::Score)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::address::BlockEntry;
+    use crate::types::address::{BlockEntry, BlockSource};
 
     fn listed(network: &str) -> ListedNetwork {
         ListedNetwork { network: network.parse().expect("network"), note: String::new(), created: UnixMillis(0) }
@@ -136,5 +133,25 @@ mod tests {
             let verdict = at(&lists, "192.0.2.1", Standing::Trusted);
             assert_eq!(matches!(verdict, AddressVerdict::Blocked(_)), held, "{source:?}");
         }
+    }
+
+    #[test]
+    fn a_narrower_automatic_block_does_not_hide_the_operators_from_the_trusted() {
+        let lists = AddressLists::default();
+        for (network, source) in
+            [("192.0.2.0/24", BlockSource::Manual), ("192.0.2.1/32", BlockSource::Score), ("::/0", BlockSource::Score)]
+        {
+            lists.blocks.put(&BlockEntry {
+                network: network.parse().expect("network"),
+                reason: String::new(),
+                source,
+                failures: 0,
+                created: UnixMillis(0),
+                expires: None,
+            });
+        }
+        let AddressVerdict::Blocked(block) = at(&lists, "192.0.2.1", Standing::Trusted) else { panic!("it passes") };
+        assert_eq!(block.network.to_string(), "192.0.2.0/24");
+        assert_eq!(at(&lists, "2001:db8::1", Standing::Trusted), AddressVerdict::Allowed);
     }
 }

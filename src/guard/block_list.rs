@@ -124,6 +124,10 @@ impl<A: Family> Kept<A> {
         SOURCES[(self.reason >> 30) as usize]
     }
 
+    fn is_automatic(&self) -> bool {
+        matches!(self.source(), BlockSource::FailedAuthentication | BlockSource::Score)
+    }
+
     fn place(&self) -> (A, u8) {
         (self.address, self.length)
     }
@@ -156,11 +160,11 @@ impl<A: Family> Shard<A> {
         self.blocks.binary_search_by(|kept| kept.place().cmp(&place))
     }
 
-    /// The narrowest network around `address` that is in force.
-    fn find(&self, address: A, now: UnixMillis) -> Option<&Kept<A>> {
+    /// The narrowest network around `address` that `counts`.
+    fn find(&self, address: A, counts: impl Fn(&Kept<A>) -> bool) -> Option<&Kept<A>> {
         let look = |length: u8| {
             let kept = self.at((address.masked(length), length)).ok().map(|index| &self.blocks[index])?;
-            kept.in_force(now).then_some(kept)
+            counts(kept).then_some(kept)
         };
         if self.has_hosts
             && let Some(kept) = look(128)
@@ -201,12 +205,12 @@ impl<A: Family> Default for Networks<A> {
 }
 
 impl<A: Family> Networks<A> {
-    fn find(&self, address: A, now: UnixMillis) -> Option<Block> {
+    fn find(&self, address: A, counts: impl Fn(&Kept<A>) -> bool) -> Option<Block> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let told = |shard: &Guard<Option<Arc<Shard<A>>>>| {
-            let kept = shard.as_ref()?.find(address, now)?;
+            let kept = shard.as_ref()?.find(address, &counts)?;
             Some(Block {
                 network: kept.address.network(kept.length)?,
                 source: kept.source(),
@@ -349,8 +353,16 @@ impl BlockList {
     /// The narrowest block around an address that is in force. Never locks.
     pub fn find(&self, address: IpAddr, now: UnixMillis) -> Option<Block> {
         match canonical(address) {
-            IpAddr::V4(v4) => self.v4.find(u32::from(v4), now),
-            IpAddr::V6(v6) => self.v6.find(halves(u128::from(v6)), now),
+            IpAddr::V4(v4) => self.v4.find(u32::from(v4), |kept| kept.in_force(now)),
+            IpAddr::V6(v6) => self.v6.find(halves(u128::from(v6)), |kept| kept.in_force(now)),
+        }
+    }
+
+    /// The same among what the operator blocked, whatever narrower block stands in front of it.
+    pub(super) fn find_by_operator(&self, address: IpAddr, now: UnixMillis) -> Option<Block> {
+        match canonical(address) {
+            IpAddr::V4(v4) => self.v4.find(u32::from(v4), |kept| kept.in_force(now) && !kept.is_automatic()),
+            IpAddr::V6(v6) => self.v6.find(halves(u128::from(v6)), |kept| kept.in_force(now) && !kept.is_automatic()),
         }
     }
 

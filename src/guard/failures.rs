@@ -20,8 +20,8 @@ use crate::types::policy::{FailedAuthentication, FailureStep};
 /// Networks whose failures are remembered; the least used are forgotten first. With one failure each, which is what a flood from
 /// many addresses leaves, about 180 bytes: 3 MB of the 20 MB that a million attackers may take (benches/flood.rs).
 const REMEMBERED: usize = 16_384;
-/// Wrong keys of one network that are told apart.
-const RECENT_KEYS: usize = 4;
+/// Wrong keys of one network that are told apart; the ladder blocks long before, unless a policy has longer steps.
+const RECENT_KEYS: usize = 64;
 /// How many times the number a /48 is allowed (SPEC §5.3).
 const WIDE_FACTOR: u32 = 4;
 /// What a block that would be for ever lasts for addresses that must not be lost (SPEC §5.3).
@@ -248,6 +248,21 @@ mod tests {
         assert!(matches!(count("a", "203.0.113.6", 0), Failed::Counted { failures: 1, .. }), "of one address");
         assert!(matches!(count("a", "203.0.113.5", 10 * MINUTE), Failed::Counted { failures: 2, .. }));
         assert!(matches!(count("b", "203.0.113.5", 10 * MINUTE), Failed::Counted { failures: 3, .. }));
+    }
+
+    /// Programs with old keys behind one address take turns: with a rule that only simulates, or whose first step is higher,
+    /// nothing stops them.
+    #[test]
+    fn many_wrong_keys_in_turn_count_once_each_in_ten_minutes() {
+        let (failures, policy) = (Failures::default(), FailedAuthentication::default());
+        let address = "203.0.113.5".parse().expect("address");
+        let counted = (0..100)
+            .filter(|number| {
+                let key = format!("old {}", number % 12);
+                failures.count(&policy, address, &key, false, UnixMillis(*number)) != Failed::SameKey
+            })
+            .count();
+        assert_eq!(counted, 12);
     }
 
     /// Case 11.

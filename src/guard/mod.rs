@@ -35,12 +35,12 @@ use tokio::sync::Notify;
 use self::address_lists::AddressLists;
 use self::block_list::Block;
 use self::exposure::ExposureState;
-use self::failures::{Failed, Failures, network_of};
+use self::failures::{Failed, Failures, LONGEST_FOR_OWN, network_of};
 use self::gcra::RateDecision;
 use self::key_table::{KeyCheck, KeyEntry, KeyTable};
 use self::pending::Pending;
 use self::rates::{AddressRates, Arrival};
-use self::suspects::{Finding, Outcome, Reached, Suspects};
+use self::suspects::{Finding, Outcome, Suspects};
 use crate::types::address::{BlockEntry, BlockSource, ListedNetwork, is_private};
 use crate::types::calls::addresses::{BlockPage, NetworkList};
 use crate::types::clock::UnixMillis;
@@ -118,7 +118,7 @@ pub struct Guard {
     failures: Failures,
     suspects: Suspects,
     exposure: Arc<ExposureState>,
-    /// Addresses from which the operator is logged in: never blocked for ever (SPEC §5.3).
+    /// Addresses from which the operator was last seen logged in: no network of theirs is blocked for ever (SPEC §5.3).
     operators: ArcSwap<Vec<IpAddr>>,
     pending: Pending,
     /// Why new work is refused (SPEC §5.8); set by whoever watches the machine.
@@ -201,13 +201,17 @@ impl Guard {
         if rule.mode == Mode::Off || standing == Standing::Trusted || !self.is_public() {
             return FailureVerdict::NotCounted;
         }
-        let protected = is_private(address) || self.operators.load().contains(&address);
-        match self.failures.count(rule, address, presented, protected, now) {
+        match self.failures.count(rule, address, presented, is_private(address), now) {
             Failed::SameKey => FailureVerdict::NotCounted,
             Failed::Counted { failures, reached, changed } => {
                 for (network, times) in changed {
                     self.pending.failures(network, times);
                 }
+                let operators = self.operators.load();
+                let holds_operator = |network: IpNet| operators.iter().any(|operator| network.contains(operator));
+                let lasting = |reached: &failures::Reached| {
+                    reached.lasting.or_else(|| holds_operator(reached.network).then_some(LONGEST_FOR_OWN))
+                };
                 let blocks: Vec<_> = reached
                     .into_iter()
                     .map(|reached| BlockEntry {
@@ -216,7 +220,7 @@ impl Guard {
                         source: BlockSource::FailedAuthentication,
                         failures: reached.failures,
                         created: now,
-                        expires: reached.lasting.map(|span| now.plus(span)),
+                        expires: lasting(&reached).map(|span| now.plus(span)),
                     })
                     .collect();
                 if rule.mode == Mode::Enforce {
@@ -245,7 +249,7 @@ impl Guard {
         let policy = self.policy.load();
         let outcome = self.suspects.add(&policy, address, findings, now);
         let block = match (outcome.reached, outcome.scored.iter().rfind(|scored| !scored.simulated)) {
-            (Reached::Blocked(span), Some(last)) if standing == Standing::Ordinary => {
+            (suspects::Reached::Blocked(span), Some(last)) if standing == Standing::Ordinary => {
                 let entry = BlockEntry {
                     network: network_of(address),
                     reason: format!("scored by {}", last.finding.rule),
@@ -304,6 +308,15 @@ impl Guard {
     /// Tells from where the operator is logged in.
     pub fn set_operators(&self, addresses: Vec<IpAddr>) {
         self.operators.store(Arc::new(addresses));
+    }
+
+    /// Gives a block that was decided as lasting for ever its end, unless it was lifted or replaced meanwhile: the operator turned
+    /// out to be logged in from its network (SPEC §5.3).
+    pub fn shorten(&self, entry: &BlockEntry) {
+        let same = |known: &BlockEntry| known.expires.is_none() && known.created == entry.created;
+        if self.lists.blocks.exact(entry.network).as_ref().is_some_and(same) {
+            self.lists.blocks.put(entry);
+        }
     }
 
     /// What came about since the last call and must be stored.
@@ -412,6 +425,31 @@ pub fn retry_after_seconds(wait: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not the operator's address alone: the network that would be blocked counts (SPEC §5.3).
+    #[test]
+    fn no_network_from_which_the_operator_is_logged_in_is_blocked_for_ever() {
+        let guard = Guard::new(SecurityPolicy::default(), [7; 32]);
+        guard.exposure().notice();
+        let now = UnixMillis(1_800_000_000_000);
+        guard.set_operators(vec!["2001:db8:1:2::7".parse().expect("an address")]);
+        let (mut lasting, mut number) = (std::collections::BTreeMap::new(), 0);
+        // The operator's /64, another one of the same /48, and somebody else.
+        for address in ["2001:db8:1:2::bad", "2001:db8:1:9::1", "2001:db8:1:9::1", "2001:db8:1:9::1", "203.0.113.9"] {
+            for _ in 0..20 {
+                number += 1;
+                let (address, key) = (address.parse().expect("an address"), format!("wrong {number}"));
+                if let FailureVerdict::Counted { blocks, .. } = guard.failed(address, Standing::Ordinary, &key, now) {
+                    lasting.extend(blocks.into_iter().map(|block| (block.network.to_string(), block.expires)));
+                }
+            }
+        }
+        let day = Some(now.plus(LONGEST_FOR_OWN));
+        assert_eq!(lasting["2001:db8:1:2::/64"], day);
+        assert_eq!(lasting["2001:db8:1:9::/64"], None);
+        assert_eq!(lasting["2001:db8:1::/48"], day, "80 of the wide network, which holds the operator");
+        assert_eq!(lasting["203.0.113.9/32"], None);
+    }
 
     /// Case 13. Blocks live apart from what is counted per address: no flood of addresses pushes one out.
     #[test]

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::context::Context;
 use super::keys;
+use crate::config::table;
 use crate::guard::failures::network_of;
 use crate::types::address::{BlockEntry, BlockSource, single};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
@@ -37,10 +38,13 @@ const COUNTED: usize = 1_000;
 /// `NOT_FOUND`; of the database.
 pub async fn preview(context: &Context, call: PreviewLeak) -> Outcome<LeakReport> {
     let key = keys::show(context, ShowKey { id: call.id }).await?;
-    let since = context.clock.wall().minus(OTHER_KEY);
-    let id = call.id;
-    let count = move |used: &mut Used, row: &RequestRow| used.count(id, row);
-    let used: Used = context.stores.security.fold_requests(since, count).await?;
+    let now = context.clock.wall();
+    let (id, recent) = (call.id, now.minus(OTHER_KEY));
+    let count = move |used: &mut Used, row: &RequestRow| used.count(id, recent, row);
+    // All that there is: a key may have leaked long before somebody saw it.
+    let used: Used = context.stores.security.fold_requests(UnixMillis(0), count).await?;
+    let kept = now.minus(context.settings.load().get(table::REQUEST_LOG_KEEP));
+    let since = used.span.map_or(kept, |(first, _)| first.min(kept));
     let judge = Judge::new(context, &call, &used).await?;
     let mut addresses: Vec<_> = used
         .addresses
@@ -133,11 +137,13 @@ struct Used {
 }
 
 impl Used {
-    fn count(&mut self, id: KeyId, row: &RequestRow) {
+    fn count(&mut self, id: KeyId, recent: UnixMillis, row: &RequestRow) {
         let Some(key) = row.key else { return };
         let network = network_of(row.client);
         if key != id {
-            self.others.entry(network).or_default().insert(key);
+            if row.at >= recent {
+                self.others.entry(network).or_default().insert(key);
+            }
             return;
         }
         self.requests += 1;
@@ -272,14 +278,15 @@ mod tests {
             request(12, leaked, "192.0.2.9", now),
             request(13, other, "203.0.113.9", now),
         ];
-        context.stores.security.append_requests(vec![request(14, other, "203.0.113.4", long_ago)]).await.expect("logs");
+        let earlier = vec![request(14, other, "203.0.113.4", long_ago), request(16, leaked, "203.0.113.5", long_ago)];
+        context.stores.security.append_requests(earlier).await.expect("logs");
         context.stores.security.append_requests(rows).await.expect("logs");
 
         let operator = Some("192.0.2.9".parse().expect("an address"));
         let report = preview(&context, PreviewLeak { id: leaked, operator }).await.expect("looks");
-        assert_eq!((report.requests, report.failed, report.tokens), (10, 0, 70));
-        assert_eq!(report.models, [("qwen3:8b".to_owned(), 10)]);
-        assert_eq!(report.span, Some((now, now)));
+        assert_eq!((report.requests, report.failed, report.tokens), (11, 0, 77));
+        assert_eq!(report.models, [("qwen3:8b".to_owned(), 11)]);
+        assert_eq!((report.since, report.span), (long_ago, Some((long_ago, now))), "as far back as the log goes");
         let left_out = |text: &str| {
             let found = report.addresses.iter().find(|address| address.network == network(text));
             found.unwrap_or_else(|| panic!("{text} is told")).left_out.clone()
@@ -288,7 +295,7 @@ mod tests {
         assert_eq!(left_out("198.51.100.7"), Some(LeftOut::Trusted));
         assert_eq!(left_out("127.0.0.1"), Some(LeftOut::ThisMachine));
         assert_eq!(left_out("192.0.2.9"), Some(LeftOut::Operator));
-        let wanted = ["203.0.113.1", "203.0.113.3", "203.0.113.4", "2001:db8::/64"].map(network);
+        let wanted = ["203.0.113.1", "203.0.113.3", "203.0.113.4", "203.0.113.5", "2001:db8::/64"].map(network);
         assert_eq!(report.to_block().into_iter().collect::<BTreeSet<_>>(), wanted.into_iter().collect());
         assert!(context.stores.security.blocks(now).await.expect("reads").is_empty(), "a preview changes nothing");
 
@@ -301,7 +308,7 @@ mod tests {
         let blocks =
             addresses::list_blocks(&context, ListBlocks { offset: 0, limit: 10 }).await.expect("lists").entries;
         let blocked: BTreeSet<_> = blocks.iter().map(|entry| entry.network).collect();
-        assert_eq!(blocked, [wanted[0], wanted[2], wanted[3]].into_iter().collect());
+        assert_eq!(blocked, [wanted[0], wanted[2], wanted[3], wanted[4]].into_iter().collect());
         assert!(blocks.iter().all(|entry| entry.expires.is_none() && entry.reason.contains("leaked key")));
 
         // Once more, with the key revoked and the addresses blocked: nothing is left to do.

@@ -107,6 +107,17 @@ impl Account {
         self.row.as_ref().map(|row| row.path.to_string())
     }
 
+    /// The engine that was asked, or would be.
+    pub(super) fn engine(&self) -> Option<EngineId> {
+        self.row.as_ref().and_then(|row| row.engine.clone())
+    }
+
+    /// How long the request has taken so far.
+    pub(super) fn milliseconds(&self) -> u32 {
+        let took = self.clock.monotonic().saturating_duration_since(self.started);
+        u32::try_from(took.as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// Whether the first token was timed.
     pub(super) fn has_first_token(&self) -> bool {
         self.row.as_ref().is_none_or(|row| row.stages.first_token.is_some())

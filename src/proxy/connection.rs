@@ -24,8 +24,9 @@ use super::answer::AnswerBody;
 use super::client_address::ProxyProtocol;
 use super::connection_limits::{ConnectionLimits, Permit};
 use super::door::Door;
-use super::exchange::Peer;
+use super::exchange::{AddressBy, Peer};
 use super::frames::{Conduct, FramesInTime, Observed};
+use super::framing::{FramedTwice, HeadLines};
 use super::limits::ProxyLimits;
 use super::rules::{self, Misdeed};
 use super::service::Open;
@@ -61,6 +62,8 @@ pub(super) struct Activity {
     idle_since: AtomicU64,
     /// A head began and did not end in time.
     held_open: AtomicBool,
+    /// A head told a length and a coding of its body.
+    framed_twice: AtomicBool,
     /// An answer went to the holder of a valid key.
     known: AtomicBool,
     /// Whole answers that wait to be written, and when that began or one of them was, milliseconds since it was opened.
@@ -76,6 +79,7 @@ impl Activity {
             answers: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
             held_open: AtomicBool::new(false),
+            framed_twice: AtomicBool::new(false),
             known: AtomicBool::new(false),
             unsent: AtomicU32::new(0),
             unsent_since: AtomicU64::new(0),
@@ -184,9 +188,10 @@ async fn run(
     };
     // A proxy that is trusted holds nothing open by itself: whoever does stands behind it.
     let own_doing = announced || !proxies.trusts(address.ip());
+    let told = if announced { AddressBy::ProxyProtocol } else { AddressBy::Socket };
     let address = client.unwrap_or_else(|| canonical(address.ip()));
     let culprit = own_doing.then_some(address);
-    let peer = Arc::new(Peer::new(worker, address, door));
+    let peer = Arc::new(Peer::new(worker, address, told, door));
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
         // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
         // held open keeps its task's memory.
@@ -298,8 +303,11 @@ where
     let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
     let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
     let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits, rest), limits.keep_alive_idle);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         activity.request();
+        if activity.framed_twice.load(Ordering::Relaxed) {
+            request.extensions_mut().insert(FramedTwice);
+        }
         let (peer, activity) = (peer.clone(), activity.clone());
         async move {
             let response = pipeline::serve(peer, request).await;
@@ -394,6 +402,7 @@ struct HeadInTime {
     /// The head that is being read: which one, and when it must be complete.
     reading: Option<(u32, Instant)>,
     timer: Pin<Box<Sleep>>,
+    lines: HeadLines,
 }
 
 impl HeadInTime {
@@ -406,6 +415,7 @@ impl HeadInTime {
             // The first byte is there already: the first head has begun.
             reading: Some((0, deadline)),
             timer: Box::pin(tokio::time::sleep_until(deadline)),
+            lines: HeadLines::default(),
         }
     }
 
@@ -427,6 +437,9 @@ impl Watch for HeadInTime {
         let begun = self.reading.is_some_and(|(reading, _)| reading == number);
         if !bytes.is_empty() && !begun && !self.activity.busy() {
             self.reading = Some((number, Instant::now() + self.head));
+        }
+        if self.lines.take(bytes) {
+            self.activity.framed_twice.store(true, Ordering::Relaxed);
         }
         Ok(())
     }

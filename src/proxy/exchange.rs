@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::account::Account;
+use super::client_address::is_forwarded;
 use super::cors;
 use super::door::Door;
 use super::limits::ProxyLimits;
@@ -45,6 +46,8 @@ pub(super) struct Peer {
     pub(super) worker: Arc<Worker>,
     /// Canonical address of the other side, or of whom a trusted proxy speaks for (PROXY protocol).
     pub(super) address: IpAddr,
+    /// Who told it.
+    pub(super) told: AddressBy,
     /// What is spoken on the port that it came to.
     pub(super) door: Arc<Door>,
     /// The key that was last accepted on it, and of whom: its further requests are in the request log alone.
@@ -53,8 +56,14 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A connection on which no key has been presented.
-    pub(super) fn new(worker: Arc<Worker>, address: IpAddr, door: Arc<Door>) -> Self {
-        Self { worker, address, door, accepted: Mutex::new(None) }
+    pub(super) fn new(worker: Arc<Worker>, address: IpAddr, told: AddressBy, door: Arc<Door>) -> Self {
+        Self { worker, address, told, door, accepted: Mutex::new(None) }
+    }
+
+    /// Whether the connection, or a header of a request on it, says that somebody forwards: then loopback means nothing
+    /// (SPEC §5, head).
+    pub(super) fn forwards(&self, headers: &HeaderMap) -> bool {
+        self.told == AddressBy::ProxyProtocol || is_forwarded(headers)
     }
 
     /// Notes an accepted key; answers whether that is news on this connection (SPEC §5.9).
@@ -62,6 +71,15 @@ impl Peer {
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.replace((key, client)) != Some((key, client))
     }
+}
+
+/// Who told the address of a connection's other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AddressBy {
+    /// The system.
+    Socket,
+    /// A trusted proxy: its loopback is not this machine's.
+    ProxyProtocol,
 }
 
 /// What stays with a request over all stages.

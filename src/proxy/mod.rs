@@ -36,6 +36,7 @@ mod door;
 mod exchange;
 mod finish;
 mod frames;
+mod framing;
 pub mod limits;
 mod media;
 mod metrics_page;

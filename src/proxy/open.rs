@@ -6,7 +6,6 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::client_address::is_forwarded;
 use super::exchange::{Answer, Exchange, Screened};
 use super::metrics_page;
 
@@ -23,7 +22,7 @@ pub(super) fn answer(exchange: &mut Exchange, screened: &Screened) -> Option<Ans
             exchange.account.note(|row| row.route = Some("health".into()));
             Some(Answer::json(Bytes::from_static(b"{\"status\":\"ok\"}")))
         }
-        "/metrics" if exchange.client.is_loopback() && !is_forwarded(&parts.headers) && !has_key(parts) => {
+        "/metrics" if exchange.client.is_loopback() && !exchange.peer.forwards(&parts.headers) && !has_key(parts) => {
             exchange.account.note(|row| row.route = Some("metrics".into()));
             Some(metrics_page::answer(exchange))
         }

@@ -13,6 +13,7 @@ use http::uri::Authority;
 
 use super::account::Stage;
 use super::exchange::{Accepted, Exchange, Screened};
+use super::framing::FramedTwice;
 use super::refusal::Refusal;
 
 /// Longest path and query (SECURITY.md §H: own limit, hyper's is 64 KiB).
@@ -45,12 +46,16 @@ pub(super) fn check(exchange: &mut Exchange, accepted: Accepted) -> Result<Scree
     Ok(Screened { parts })
 }
 
-/// RFC 9112 §6.1: a transfer coding that is not understood is 501. Only `chunked` is, alone and once: hyper takes any list that
+/// RFC 9112 §6.3: who tells a length and a coding of a body may mean to smuggle a request. §6.1: a coding that is not understood is
+/// 501. Only `chunked` is, alone and once: hyper takes any list that
 /// ends with it and leaves the rest of the list to whoever reads the body. HTTP/2 has none.
 fn coding(parts: &Parts) -> Result<(), Refusal> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
+        _ if parts.extensions.get::<FramedTwice>().is_some() => {
+            Err(Refusal::bad_request("The head tells both a Content-Length and a Transfer-Encoding; send one."))
+        }
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(Refusal::not_implemented("The only transfer coding that is understood is 'chunked', alone.")),
     }

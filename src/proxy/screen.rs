@@ -3,7 +3,6 @@
 
 use http::request::Parts;
 
-use super::client_address::is_forwarded;
 use super::exchange::{Accepted, Exchange, Screened};
 use super::refusal::Refusal;
 use super::rules;
@@ -18,7 +17,8 @@ pub(super) fn lists(exchange: &mut Exchange, parts: Parts) -> Result<Accepted, R
     let shared = &exchange.peer.worker.shared;
     let (guard, client) = (&shared.guard, exchange.client);
     let on_loopback = client.is_loopback();
-    let forwarded = (on_loopback || guard.exposure().now() == Exposure::Local) && is_forwarded(&parts.headers);
+    let forwarded =
+        (on_loopback || guard.exposure().now() == Exposure::Local) && exchange.peer.forwards(&parts.headers);
     if forwarded && guard.exposure().notice() {
         exchange.went_public("a request came with a forwarding header: something forwards to this proxy");
     }
@@ -110,6 +110,8 @@ impl Exchange {
         event.address = Some(self.client);
         event.key = self.key.as_ref().map(|key| key.record.view.id);
         event.endpoint = self.account.path();
+        event.engine = self.account.engine();
+        event.latency_ms = Some(self.account.milliseconds());
         self.peer.worker.shared.audit.record(event);
     }
 }

@@ -127,7 +127,7 @@ pub struct AuditEvent {
     pub engine: Option<EngineId>,
     /// HTTP status sent.
     pub status: Option<u16>,
-    /// Milliseconds the request took.
+    /// Milliseconds that the request had taken when this happened; its end is in the request log.
     pub latency_ms: Option<u32>,
     /// One line for people; may quote outside text.
     pub details: String,

@@ -141,10 +141,10 @@ impl RuleName {
         }
     }
 
-    /// Whether it scores requests with a valid key too (SPEC §5.4): what no client of the API ever sends.
+    /// Whether it scores requests with a valid key too: traversal, SQL injection and scanners only (SPEC §5.4).
     #[must_use]
     pub const fn holds_for_keys(self) -> bool {
-        matches!(self, Self::SqlInjection | Self::PathTraversal | Self::CodeInjection | Self::ScannerAgent)
+        matches!(self, Self::SqlInjection | Self::PathTraversal | Self::ScannerAgent)
     }
 }
 

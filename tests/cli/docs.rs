@@ -385,20 +385,7 @@ fn links_within_the_repository_lead_somewhere() {
 /// Every attack case of the study that came before the code has a test that names it (`/// Case N`), and a row in the audit.
 #[test]
 fn every_attack_case_has_a_test_that_names_it_and_a_row_in_the_audit() {
-    fn sources(folder: &Path, found: &mut String) {
-        for entry in std::fs::read_dir(folder).expect("lists").map_while(Result::ok) {
-            let path = entry.path();
-            if path.is_dir() {
-                sources(&path, found);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                found.push_str(&std::fs::read_to_string(&path).expect("reads"));
-            }
-        }
-    }
-    let mut text = String::new();
-    for folder in ["src", "tests"] {
-        sources(&root().join(folder), &mut text);
-    }
+    let text: String = sources().into_iter().map(|(_, text)| text).collect();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let named = |number: u32| {
         let names = |line: &str| {
@@ -476,4 +463,58 @@ fn every_test_that_the_audit_of_the_api_names_exists() {
     let found: Vec<bool> = sample.iter().map(|(file, name)| has_test(file, name)).collect();
     assert_eq!(found, [true, false, false], "{sample:?}");
     assert!(!has_test("tests/cli/docs.rs", "named_tests"), "a function is no test");
+}
+
+/// A table of proofs is worth nothing once one of them is gone or has another name.
+#[test]
+fn every_test_that_the_security_audit_names_exists() {
+    let sources = sources();
+    let modules: BTreeSet<&str> =
+        sources.iter().flat_map(|(path, _)| path.iter().filter_map(|part| part.to_str())).map(stem).collect();
+    let functions: BTreeSet<&str> =
+        sources.iter().flat_map(|(_, text)| text.lines()).filter_map(|line| line.split_once("fn ")).map(name).collect();
+    let audit = std::fs::read_to_string(root().join("docs/audit/security.md")).expect("reads");
+    let named: Vec<&str> = audit.split('`').skip(1).step_by(2).filter(|quoted| names_a_test(quoted)).collect();
+    let last = |name: &str| name.rsplit("::").next().unwrap_or_default().to_owned();
+    let gone: Vec<_> = named
+        .iter()
+        .filter(|name| !functions.contains(last(name).as_str()) && !modules.contains(last(name).as_str()))
+        .collect();
+    assert_eq!(gone, Vec::<&&str>::new());
+    assert!(named.len() > 150 && !functions.contains("nobody_wrote_this_one_yet"), "{}", named.len());
+}
+
+/// A path of modules, or a sentence.
+fn names_a_test(quoted: &str) -> bool {
+    quoted.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "_:".contains(letter))
+        && (quoted.contains("::") || quoted.matches('_').count() >= 4)
+}
+
+fn stem(file: &str) -> &str {
+    file.strip_suffix(".rs").unwrap_or(file)
+}
+
+fn name<'a>((_, after): (&str, &'a str)) -> &'a str {
+    let end = after.find(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric()).unwrap_or(after.len());
+    &after[..end]
+}
+
+/// Every source file and every test, by its path.
+fn sources() -> Vec<(PathBuf, String)> {
+    fn read(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).expect("lists").map_while(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                read(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = std::fs::read_to_string(&path).expect("reads");
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for folder in ["src", "tests"] {
+        read(&root().join(folder), &mut found);
+    }
+    found
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use flm::proxy::client_address::{ForwardingHeader, ProxyProtocol, TrustedProxies};
 use flm::proxy::limits::ProxyLimits;
-use flm::types::address::BlockSource;
+use flm::types::address::{BlockSource, ListedNetwork};
 use flm::types::audit::{AuditKind, AuditRow};
-use flm::types::calls::addresses::{ListBlocks, RemoveBlock};
+use flm::types::calls::addresses::{ListBlocks, NetworkList, RemoveBlock};
 use flm::types::calls::audit::ListAudit;
 use flm::types::calls::policy::{SetPolicy, ShowPolicy};
 use flm::types::calls::settings::SetSetting;
@@ -170,6 +170,89 @@ async fn an_endpoint_counts_as_public_once_something_forwards_to_it() {
     let forwarded = models(&proxy.key, "x-forwarded-for: 198.51.100.7\r\n");
     assert_eq!(raw("127.0.0.1", proxy.address(), &forwarded).await, 200);
     assert_eq!(exposure.now(), Exposure::Public);
+}
+
+#[tokio::test]
+async fn an_endpoint_counts_as_public_once_it_is_asked_for_under_a_foreign_name_and_it_is_told() {
+    let proxy = Proxy::start();
+    let exposure = proxy.shared.guard.exposure();
+    assert_eq!(proxy.get("/v1/models").await.status, 200);
+    assert_eq!(exposure.now(), Exposure::Local);
+    let foreign = String::from_utf8(models(&proxy.key, "")).expect("text").replace("127.0.0.1", "llm.example.org");
+    for _ in 0..2 {
+        assert_eq!(raw("127.0.0.1", proxy.address(), foreign.as_bytes()).await, 421);
+    }
+    assert_eq!(exposure.now(), Exposure::Public);
+    let told = proxy.audited.take();
+    let told: Vec<_> = told.iter().filter(|event| event.kind == AuditKind::PolicyChanged).collect();
+    assert_eq!(told.len(), 1, "once: {told:?}");
+    assert!(told[0].details.contains("counts as public from now on: a request named a host"), "{told:?}");
+}
+
+/// A proxy's loopback is not this machine's: what it says of its own neighbours gives them nothing here.
+#[tokio::test]
+async fn loopback_that_a_proxy_tells_of_has_no_privilege() {
+    let networks = vec!["127.0.0.5/32".parse().expect("network")];
+    let trusted_proxies =
+        TrustedProxies { networks, header: ForwardingHeader::None, protocol: ProxyProtocol::Required };
+    let proxy = Proxy::with(ProxyLimits { trusted_proxies, ..ProxyLimits::default() }, KeyLimits::default());
+    proxy.shared.guard.exposure().notice();
+    let trusted = ListedNetwork {
+        network: "127.0.0.1/32".parse().expect("network"),
+        note: String::new(),
+        created: UnixMillis(0),
+    };
+    proxy.shared.guard.load_networks(NetworkList::Trusted, &[trusted]);
+    let through = |bytes: Vec<u8>| [b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n".to_vec(), bytes].concat();
+    let metrics = b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: curl/8\r\nconnection: close\r\n\r\n";
+    assert_eq!(raw("127.0.0.1", proxy.address(), metrics).await, 200, "this machine's own");
+    assert_eq!(raw("127.0.0.5", proxy.address(), &through(metrics.to_vec())).await, 401);
+    for number in 0..5 {
+        let wrong = models(&format!("wrong {number}"), "");
+        assert_eq!(raw("127.0.0.1", proxy.address(), &wrong).await, 401);
+        assert_eq!(raw("127.0.0.5", proxy.address(), &through(wrong)).await, 401);
+    }
+    assert_eq!(raw("127.0.0.5", proxy.address(), &through(models(&proxy.key, ""))).await, 403);
+    assert_eq!(raw("127.0.0.1", proxy.address(), &models(&proxy.key, "")).await, 200, "it stays trusted");
+}
+
+/// SPEC §5.3: where somebody is logged in by SSH no block is for ever, nor where it would hold his network.
+#[tokio::test]
+async fn a_block_for_ever_lasts_a_day_where_somebody_is_logged_in_by_ssh() {
+    for (operator, attacker, network) in [
+        ("203.0.113.7", "203.0.113.7", "203.0.113.7/32"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::bad", "2001:db8:1:2::/64"),
+    ] {
+        let home = OwnHome::at(Clock::system());
+        let session = format!("{operator} 50022 192.0.2.1 22");
+        let variables = [("SSH_CONNECTION", session.as_str()), ("FLM_TRUSTED_PROXIES", "127.0.0.5/32")];
+        let running = home.start_with(&variables).await;
+        let policy = r#"{"failed_authentication":{"steps":[{"failures":1,"block_minutes":null}]}}"#;
+        running.call(SetPolicy { json: policy.into() }).await;
+        for client in [attacker, "198.51.100.8"] {
+            let wrong = models(&format!("wrong of {client}"), &format!("x-forwarded-for: {client}\r\n"));
+            assert_eq!(raw("127.0.0.5", running.address(), &wrong).await, 401);
+            assert_eq!(raw("127.0.0.5", running.address(), &wrong).await, 403, "{client}");
+        }
+        let lasting = async |network: &str| {
+            let page = running.call(ListBlocks { offset: 0, limit: 10 }).await;
+            let block = page.entries.into_iter().find(|entry| entry.network.to_string() == network);
+            let block = block.unwrap_or_else(|| panic!("{network} is blocked"));
+            block.expires.map(|at| at.since(block.created))
+        };
+        // The blocks, and what became of one.
+        let told = audited(&running, AuditKind::BlockAdded, 3).await;
+        let spared = format!("{network} blocked for a day only: somebody is logged in from {operator} by SSH");
+        assert_eq!(told.iter().filter(|row| row.event.details == spared).count(), 1, "{told:?}");
+        assert_eq!(lasting(network).await, Some(Duration::from_hours(24)));
+        assert_eq!(lasting("198.51.100.8/32").await, None);
+        running.end().await;
+        let running = home.start_with(&variables).await;
+        let page = running.call(ListBlocks { offset: 0, limit: 10 }).await;
+        let spared = page.entries.iter().find(|entry| entry.network.to_string() == network).expect("it is kept");
+        assert_eq!(spared.expires, Some(spared.created.plus(Duration::from_hours(24))), "and so it is stored");
+        running.end().await;
+    }
 }
 
 /// Case 15.

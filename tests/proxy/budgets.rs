@@ -1,22 +1,27 @@
 //! Tokens of a day: counted, refused, persistent, and gone at midnight (SPEC §5.7).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use flm::proxy::limits::ProxyLimits;
+use flm::types::audit::AuditKind;
 use flm::types::calendar::LocalDay;
 use flm::types::calls::keys::EditKey;
 use flm::types::calls::usage::ShowUsage;
 use flm::types::clock::{Clock, UnixMillis};
+use flm::types::ids::EngineId;
 use flm::types::key::KeyLimits;
 use flm::types::request::{RequestEnd, TokenSource};
 use flm::types::usage::{UsageBy, UsageReport};
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, Reply, Step};
 use crate::owner::{OwnHome, Running};
+use crate::queue::load;
 use crate::{Answer, Proxy};
 
 /// Noon of some day, so that a test begins well away from a midnight.
@@ -80,6 +85,33 @@ async fn no_more_requests_run_than_there_are_tokens_left() {
     assert_eq!(code(&third), (429, json!("budget_exceeded")), "two running ones are sure to cost the two tokens");
     drop(streams);
     engine.wait_until(|seen| seen.left == 2).await;
+}
+
+/// SPEC §5.7: overshot by what the one request of each slot uses, and by none of those that waited for it.
+#[tokio::test]
+async fn who_waited_for_a_slot_is_refused_when_the_one_before_has_spent_the_rest() {
+    let proxy = Proxy::at(Clock::stepped(noon()), ProxyLimits::default(), limited(5));
+    let go_on = CancellationToken::new();
+    let mut reply = Reply::recorded("llamacpp/b11434/chat");
+    reply.steps.insert(0, Step::Until(go_on.clone()));
+    let engine = FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await;
+    proxy.engine_with_slots("llamacpp", "llamacpp", &engine, NonZeroU32::new(1)).await;
+    let body = chat();
+    let ask = || proxy.post("/v1/chat/completions", &body);
+    let let_on = async {
+        load(&proxy, |load| (load.in_flight, load.queued) == (1, 2)).await;
+        go_on.cancel();
+    };
+    let (one, two, three, ()) = tokio::join!(ask(), ask(), ask(), let_on);
+    let mut told: Vec<_> = [one, two, three].iter().map(|answer| answer.status.as_u16()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [200, 429, 429]);
+    let asked = engine.seen().asked.iter().filter(|asked| asked.path == "/v1/chat/completions").count();
+    assert_eq!(asked, 1, "one request spent more than there was, and no other reached the engine");
+    let refused = proxy.post("/v1/chat/completions", &body).await;
+    assert_eq!(code(&refused), (429, json!("budget_exceeded")));
+    let told = proxy.audited.take().into_iter().rfind(|event| event.kind == AuditKind::RateLimited).expect("told");
+    assert_eq!(told.engine.as_ref().map(EngineId::as_str), Some("llamacpp"), "{told:?}");
 }
 
 #[tokio::test]

@@ -1,21 +1,26 @@
 //! Whose key it is, and what it may do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flm::guard::minted_key::MintedKey;
-use flm::proxy::limits::ProxyLimits;
+use flm::proxy::limits::{ProxyLimits, Revoking};
 use flm::types::address::{BlockEntry, BlockSource, ListedNetwork};
 use flm::types::audit::AuditKind;
 use flm::types::calls::addresses::NetworkList;
-use flm::types::clock::UnixMillis;
-use flm::types::key::{KeyLimits, Right};
+use flm::types::calls::keys::RevokeKey;
+use flm::types::clock::{Clock, UnixMillis};
+use flm::types::key::{KeyLimits, KeyView, Right};
 use flm::types::request::RequestEnd;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
+use crate::blocking::{models, raw};
 use crate::engine_scripts;
 use crate::fake_engine::{FakeEngine, Reply, Step};
+use crate::owner::OwnHome;
 use crate::{Proxy, add_key, rights};
 
 fn with_key(key: &str) -> Request<Full<bytes::Bytes>> {
@@ -53,6 +58,64 @@ async fn wrong_expired_and_revoked_keys_get_the_same_words() {
     let missing = proxy.send(Request::get("/v1/models").body(Full::default()).expect("a request")).await;
     assert_eq!((missing.status.as_u16(), missing.json()["error"]["code"].as_str()), (401, Some("invalid_api_key")));
     assert_eq!(proxy.get("/v1/models").await.status, 200);
+}
+
+/// SPEC §5.3: no key, and one whose secret is right but whose time is over, is 401 and told, and no step towards a block.
+#[tokio::test]
+async fn expired_revoked_and_missing_keys_are_audited_and_no_failures_of_their_address() {
+    let proxy = Proxy::start();
+    proxy.shared.guard.exposure().notice();
+    let (expired_id, expired) = add_key(&proxy.shared, "expired", KeyLimits::default());
+    let (revoked_id, revoked) = add_key(&proxy.shared, "revoked", KeyLimits::default());
+    let change = |id, change: fn(&mut KeyView)| {
+        let mut record = proxy.shared.guard.key(id).expect("a key").record.clone();
+        change(&mut record.view);
+        proxy.shared.guard.put_key(record);
+    };
+    change(expired_id, |view| view.expires = Some(UnixMillis(1)));
+    change(revoked_id, |view| view.revoked = Some(UnixMillis(1)));
+    let nothing = "GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: curl/8\r\nconnection: close\r\n\r\n";
+    let requests = [models(&expired, ""), models(&revoked, ""), nothing.into()];
+    for _ in 0..6 {
+        for bytes in &requests {
+            assert_eq!(raw("127.0.0.2", proxy.address(), bytes).await, 401);
+        }
+    }
+    let (guard, now) = (&proxy.shared.guard, proxy.shared.clock.wall());
+    let from = |text: &str| guard.failures_of(text.parse().expect("an address"), now);
+    assert_eq!(from("127.0.0.2"), 0);
+    assert_eq!(raw("127.0.0.3", proxy.address(), &models("flm_wrong", "")).await, 401);
+    assert_eq!(from("127.0.0.3"), 1, "a wrong one is");
+    let told = proxy.audited.take();
+    for details in ["expired key 'expired'", "revoked key 'revoked'", "no key"] {
+        let rows = told.iter().filter(|event| event.details == details);
+        let rows: Vec<_> = rows.map(|event| (event.kind, event.status)).collect();
+        assert_eq!(rows, [(AuditKind::AuthenticationMissing, Some(401)); 6], "{details}");
+    }
+    assert!(told.iter().all(|event| event.kind != AuditKind::AuthenticationOk), "none was accepted: {told:?}");
+    let failed = told.iter().find(|event| event.kind == AuditKind::AuthenticationFailed).expect("a failure");
+    assert_eq!((failed.address, failed.endpoint.as_deref()), ("127.0.0.3".parse().ok(), Some("/v1/models")));
+    assert!(failed.request_id.is_some() && failed.latency_ms.is_some(), "{failed:?}");
+}
+
+/// SPEC §5.1: from the operator's word to the first refusal, what is stored and audited on the way included.
+#[tokio::test]
+async fn a_revoked_key_is_refused_within_a_tenth_of_a_second() {
+    let home = OwnHome::at(Clock::system());
+    let running = home.start().await;
+    let mut took = Vec::new();
+    for number in 0..5 {
+        let (id, key) = running.key(&format!("key {number}"), KeyLimits::default()).await;
+        assert_eq!(raw("127.0.0.1", running.address(), &models(&key, "")).await, 200);
+        let began = home.clock.monotonic();
+        running.call(RevokeKey { id }).await;
+        assert_eq!(raw("127.0.0.1", running.address(), &models(&key, "")).await, 401, "as soon as it is answered");
+        took.push(home.clock.monotonic() - began);
+    }
+    took.sort();
+    // The middle one: a single write may wait for a disk that is busy with something else.
+    assert!(took[2] < Duration::from_millis(100), "{took:?}");
+    running.end().await;
 }
 
 #[tokio::test]
@@ -186,6 +249,28 @@ async fn revoking_a_key_ends_its_running_stream_and_the_engines_work() {
     engine.wait_until(|seen| seen.left == 1).await;
     proxy.ended(RequestEnd::Cancelled).await;
     assert_eq!(proxy.get("/v1/models").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_stream_outlives_its_key_where_the_setting_says_so() {
+    let limits = ProxyLimits { revoking: Revoking::LetsStreamsEnd, ..ProxyLimits::default() };
+    let proxy = Proxy::with(limits, KeyLimits::default());
+    let go_on = CancellationToken::new();
+    let mut reply = Reply::recorded("llamacpp/b11434/chat_stream");
+    reply.steps.insert(2, Step::Until(go_on.clone()));
+    let engine = FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let chat = json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let response = proxy.open(proxy.request(Method::POST, "/v1/chat/completions", Some(&chat))).await;
+    let mut record = proxy.shared.guard.key(proxy.key_id).expect("a key").record.clone();
+    record.view.revoked = Some(UnixMillis(1));
+    proxy.shared.guard.put_key(record);
+    assert_eq!(proxy.get("/v1/models").await.status, 401, "nothing new");
+    go_on.cancel();
+    let text = http_body_util::BodyExt::collect(response.into_body()).await.expect("an end").to_bytes();
+    let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+    assert!(!text.contains("\"error\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    proxy.ended(RequestEnd::Completed).await;
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ fn said(engine: &FakeEngine) -> Vec<String> {
     chats.map(|asked| asked.json()["messages"][0]["content"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-async fn load(proxy: &Proxy, fits: impl Fn(&EngineLoad) -> bool) -> EngineLoad {
+pub(crate) async fn load(proxy: &Proxy, fits: impl Fn(&EngineLoad) -> bool) -> EngineLoad {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let load = proxy.shared.registry.load();

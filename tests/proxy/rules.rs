@@ -9,6 +9,7 @@ use flm::proxy::limits::ProxyLimits;
 use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::addresses::ListBlocks;
 use flm::types::calls::policy::SetPolicy;
+use flm::types::calls::proxy::Status;
 use flm::types::calls::settings::SetSetting;
 use flm::types::clock::{Clock, UnixMillis};
 use flm::types::key::KeyLimits;
@@ -19,9 +20,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use crate::blocking::{audited, raw};
+use crate::blocking::{audited, models, raw};
 use crate::engine_scripts;
-use crate::fake_engine::{FakeEngine, PATIENCE, Reply};
+use crate::fake_engine::{FakeEngine, PATIENCE, Reply, Step};
 use crate::owner::{OwnHome, Running};
 use crate::{Proxy, no_address_limits};
 
@@ -105,7 +106,7 @@ async fn a_valid_key_scores_only_what_no_client_sends() {
     for (target, more, points) in [
         ("/v1/models?id=1+or+1=1--", "", 20),
         ("/v1/models?f=../../etc/passwd", "", 20),
-        ("/v1/models", "referer: ${jndi:ldap://x/a}\r\n", 10),
+        ("/v1/models", "referer: ${jndi:ldap://x/a}\r\n", 0),
     ] {
         let before = proxy.score("127.0.0.2");
         assert_eq!(raw("127.0.0.2", proxy.address(), &with_key("GET", target, more)).await, 200, "{target}");
@@ -114,7 +115,10 @@ async fn a_valid_key_scores_only_what_no_client_sends() {
     let scanner = with_key("GET", "/v1/models", "").iter().map(|byte| char::from(*byte)).collect::<String>();
     let scanner = scanner.replace("curl/8.9.1", "sqlmap/1.8");
     assert_eq!(raw("127.0.0.2", proxy.address(), scanner.as_bytes()).await, 200);
-    assert_eq!(proxy.score("127.0.0.2"), 60);
+    assert_eq!(proxy.score("127.0.0.2"), 50);
+    let stranger = request("GET", "/v1/models", "referer: ${jndi:ldap://x/a}\r\n");
+    assert_eq!(raw("127.0.0.3", proxy.address(), &stranger).await, 401);
+    assert_eq!(proxy.score("127.0.0.3"), 10, "without a key it scores");
 }
 
 /// Case 20.
@@ -210,6 +214,25 @@ async fn a_head_that_is_held_open_scores_and_an_idle_connection_does_not() {
     };
     tokio::time::timeout(PATIENCE, scored).await.expect("scored");
     assert_eq!(proxy.score("127.0.0.3"), 0);
+}
+
+/// SPEC §5.5: never a response stream, however long it takes and rests.
+#[tokio::test]
+async fn an_answer_that_takes_long_is_nobodys_held_open_request() {
+    let short = Duration::from_millis(40);
+    let limits = ProxyLimits { head: short, body_idle: short, keep_alive_idle: short, ..ProxyLimits::default() };
+    let proxy = at(Clock::system(), limits);
+    let mut reply = Reply::recorded("llamacpp/b11434/chat_stream").after(short * 4);
+    reply.steps.insert(2, Step::Wait(short * 4));
+    let engine = FakeEngine::start(engine_scripts::llamacpp().first(Method::POST, "/v1/chat/completions", reply)).await;
+    proxy.engine("llamacpp", "llamacpp", &engine).await;
+    let body =
+        json!({"model": "flm-tiny", "stream": true, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let more = format!("{}content-type: application/json\r\ncontent-length: {}\r\n", bearer(&proxy.key), body.len());
+    let sent = [request("POST", "/v1/chat/completions", &more), body.into_bytes()].concat();
+    let answer = talk("127.0.0.2", &proxy, &sent).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("data: [DONE]"), "{answer}");
+    assert_eq!(proxy.score("127.0.0.2"), 0);
 }
 
 #[tokio::test]
@@ -324,6 +347,8 @@ async fn what_was_found_stands_in_the_audit_log_with_rule_points_and_score() {
     assert_eq!(severities, [Severity::Low, Severity::Low, Severity::Medium, Severity::Medium, Severity::High]);
     assert!(hits[0].event.details.starts_with("path_traversal: +20, score 100: query: climbs in"), "{hits:?}");
     assert_eq!(hits[0].event.address, Some(address("127.0.0.2")));
+    assert_eq!(hits[0].event.endpoint.as_deref(), Some("/v1/models"));
+    assert!(hits[0].event.request_id.is_some() && hits[0].event.latency_ms.is_some(), "{hits:?}");
     let blocks = audited(&running, AuditKind::BlockAdded, 1).await;
     assert!(blocks[0].event.details.contains("blocked for 60 min: scored by path_traversal"), "{blocks:?}");
     // The trusted are told of, and never blocked.
@@ -376,4 +401,39 @@ async fn an_overload_refuses_new_work_and_what_runs_goes_on() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     proxy.shared.guard.set_overload(None);
     assert_eq!(proxy.get("/v1/models").await.status, 200);
+}
+
+/// SPEC §5.8 from the policy to the client, with a machine that can never have as much free memory as is asked for.
+#[tokio::test]
+async fn too_little_memory_refuses_new_work_says_why_and_a_simulating_rule_only_says_so() {
+    let home = OwnHome::at(Clock::system());
+    let running = home.start().await;
+    let (_, key) = running.key("laptop", KeyLimits::default()).await;
+    let status = async |wanted: u16| {
+        let asking = async {
+            while raw("127.0.0.1", running.address(), &models(&key, "")).await != wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE * 2, asking).await.unwrap_or_else(|_| panic!("it never becomes {wanted}"));
+    };
+    let in_mode = |mode: &str| {
+        let json = json!({"resources": {"mode": mode, "memory_megabytes": 1_048_576, "memory_seconds": 1}});
+        SetPolicy { json: json.to_string() }
+    };
+    running.call(in_mode("simulate")).await;
+    let told = audited(&running, AuditKind::Simulated, 1).await;
+    assert!(told[0].event.details.starts_with("would take no new work: "), "{told:?}");
+    assert_eq!(raw("127.0.0.1", running.address(), &models(&key, "")).await, 200);
+    running.call(in_mode("enforce")).await;
+    status(503).await;
+    let told = audited(&running, AuditKind::ResourceAlert, 2).await;
+    assert!(told[0].event.details.starts_with("no new work is taken: "), "{told:?}");
+    assert_eq!(told[0].event.severity, Severity::High);
+    let overload = running.call(Status {}).await.overload;
+    assert!(matches!(overload, Some(Overload::Memory { .. } | Overload::ControlGroup { .. })), "{overload:?}");
+    running.call(in_mode("off")).await;
+    status(200).await;
+    assert_eq!(running.call(Status {}).await.overload, None);
+    running.end().await;
 }

@@ -48,12 +48,12 @@ async fn given_a_head_that_can_be_read_in_two_ways_then_one_answer_comes_and_the
     let smuggled = format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\n{key}\r\n");
     let (length, size) = (CHAT.len(), format!("{:x}", CHAT.len()));
     let chunks = format!("{size}\r\n{CHAT}\r\n0\r\n\r\n");
-    // What is sent, and with what it may be answered. A head that hyper takes is served once, by its chunks.
+    // What is sent, and with what it may be answered.
     for (name, sent, allowed) in [
         (
             "CL.TE",
             format!("{head}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n{chunks}{smuggled}"),
-            &["200", "400"][..],
+            &["400"][..],
         ),
         (
             "CL.TE, the rest of the length is a request",
@@ -66,7 +66,17 @@ async fn given_a_head_that_can_be_read_in_two_ways_then_one_answer_comes_and_the
         (
             "TE.CL",
             format!("{head}transfer-encoding: chunked\r\ncontent-length: {length}\r\n\r\n{chunks}{smuggled}"),
-            &["200", "400"],
+            &["400"],
+        ),
+        (
+            "a length that is right, and other letters",
+            format!("{head}Content-LENGTH: {}\r\nTransfer-ENCODING: Chunked\r\n\r\n{chunks}", chunks.len()),
+            &["400"],
+        ),
+        (
+            "a length that is none",
+            format!("{head}transfer-encoding: chunked\r\ncontent-length: x\r\n\r\n{chunks}{smuggled}"),
+            &["400"],
         ),
         (
             "two lengths",
@@ -144,6 +154,24 @@ async fn given_a_head_that_can_be_read_in_two_ways_then_one_answer_comes_and_the
     // Two requests that mean to be two are answered as two.
     let two = format!("{smuggled}{}", smuggled.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1));
     assert_eq!(answers(&until_closed(&proxy, two.as_bytes()).await.expect("it closes")), 2);
+}
+
+/// Case 22: in one piece with a request before it, and where a body only looks like such a head.
+#[tokio::test]
+async fn given_a_length_beside_chunks_behind_a_request_that_is_fine_then_only_that_one_is_answered() {
+    let proxy = Proxy::start();
+    let head = format!("HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n", proxy.key);
+    let fine = format!("GET /v1/models {head}\r\n");
+    let post = format!("POST /v1/chat/completions {head}content-type: application/json\r\n");
+    let chunks = format!("{:x}\r\n{CHAT}\r\n0\r\n\r\n", CHAT.len());
+    let both = format!("{post}content-length: {}\r\ntransfer-encoding: chunked\r\n\r\n{chunks}{fine}", CHAT.len());
+    let told = until_closed(&proxy, format!("{fine}{both}").as_bytes()).await.expect("it closes");
+    assert_eq!((told.get(9..12), answers(&told)), (Some("200"), 2), "{told}");
+    assert!(told.contains("HTTP/1.1 400") && told.contains("both a Content-Length and a Transfer-Encoding"), "{told}");
+    let quoted = "{\"model\":\"flm-tiny\",\ncontent-length: 1\ntransfer-encoding: chunked\n";
+    let odd = format!("{post}content-length: {}\r\nconnection: close\r\n\r\n{quoted}", quoted.len());
+    let told = until_closed(&proxy, odd.as_bytes()).await.expect("it closes");
+    assert!(told.starts_with("HTTP/1.1 400") && told.contains("JSON"), "{told}");
 }
 
 /// Case 32: neither side hears of the other's connection.

@@ -20,6 +20,8 @@ mod system;
 mod ufw;
 pub mod watch;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -65,6 +67,13 @@ struct Backend {
     notes: &'static [&'static str],
     /// How it changes the machine; `None` where FLM only shows what to do.
     hands: Option<Hands>,
+}
+
+/// Addresses that have a connection to this machine's SSH server, as far as this process may see; `own` is the session in which
+/// it was started. Reads the system's tables: not for the runtime's threads.
+#[must_use]
+pub fn ssh_peers(own: Option<SshSession>) -> BTreeSet<IpAddr> {
+    sessions::peers(own)
 }
 
 /// Where the records of the firewall's changes are, in a home's data folder.

@@ -20,12 +20,28 @@ const ESTABLISHED: &str = "01";
 /// Sessions that rules are made for; more than anybody keeps open.
 const MOST: usize = 64;
 
+/// Port of SSH servers (RFC 4251 §9.1), for a process that may not look into them.
+const PORT: u16 = 22;
+
 /// Every SSH session of this network namespace, ascending.
 pub(super) fn live() -> Vec<SshSession> {
     let sockets = sockets_of_servers(Path::new("/proc"));
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    let found: BTreeSet<_> = tables.iter().flat_map(|table| sessions(table, &sockets)).collect();
+    let found: BTreeSet<_> =
+        tables().iter().flat_map(|table| sessions(table, |_, socket| sockets.contains(&socket))).collect();
     found.into_iter().take(MOST).collect()
+}
+
+/// Addresses that have a connection to this machine's SSH server, as far as any process sees: what the server's sockets tell
+/// where this one may look at them, else connections to its port. `own` is the session in which this process was started.
+pub(super) fn peers(own: Option<SshSession>) -> BTreeSet<IpAddr> {
+    let sockets = sockets_of_servers(Path::new("/proc"));
+    let is_ssh = |port, socket| port == PORT || own.is_some_and(|own| own.port == port) || sockets.contains(&socket);
+    let found: BTreeSet<_> = tables().iter().flat_map(|table| sessions(table, is_ssh)).map(|seen| seen.from).collect();
+    found.into_iter().chain(own.map(|own| canonical(own.from))).collect()
+}
+
+fn tables() -> [String; 2] {
+    ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default())
 }
 
 fn sockets_of_servers(proc: &Path) -> BTreeSet<u64> {
@@ -46,15 +62,17 @@ fn sockets_of_servers(proc: &Path) -> BTreeSet<u64> {
     sockets
 }
 
-/// The sessions in a table of the kernel (proc(5)): local address, remote address, state, … and the socket's number.
-fn sessions(table: &str, sockets: &BTreeSet<u64>) -> Vec<SshSession> {
+/// The sessions in a table of the kernel (proc(5)): local address, remote address, state, … and the socket's number. Local port
+/// and socket tell whether it is one.
+fn sessions(table: &str, is_ssh: impl Fn(u16, u64) -> bool) -> Vec<SshSession> {
     let session = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (local, remote, state, socket) = (words.get(1)?, words.get(2)?, words.get(3)?, words.get(9)?);
-        if *state != ESTABLISHED || !sockets.contains(&socket.parse().ok()?) {
+        let port = end(local)?.1;
+        if *state != ESTABLISHED || !is_ssh(port, socket.parse().ok()?) {
             return None;
         }
-        Some(SshSession { from: end(remote)?.0, port: end(local)?.1 })
+        Some(SshSession { from: end(remote)?.0, port })
     };
     table.lines().skip(1).filter_map(session).collect()
 }
@@ -92,9 +110,13 @@ mod tests {
     #[test]
     fn sessions_are_those_of_the_servers_sockets_in_both_families() {
         let sockets = BTreeSet::from([100, 101, 103, 104]);
-        let told = |table| -> Vec<String> { sessions(table, &sockets).iter().map(ToString::to_string).collect() };
+        let of_server = |_: u16, socket: u64| sockets.contains(&socket);
+        let told = |table| -> Vec<String> { sessions(table, of_server).iter().map(ToString::to_string).collect() };
         assert_eq!(told(TABLE), ["203.0.113.7 to port 22"]);
         assert_eq!(told(TABLE6), ["203.0.113.9 to port 22", "2001:db8::9 to port 2222"]);
-        assert!(sessions("", &sockets).is_empty() && sessions("sl\nnonsense : 1", &sockets).is_empty());
+        assert!(sessions("", of_server).is_empty() && sessions("sl\nnonsense : 1", of_server).is_empty());
+        // Without a look at the server's sockets, its port tells; one that listens is nobody's.
+        let by_port = sessions(TABLE, |port, _| port == PORT);
+        assert_eq!(by_port, [SshSession { from: "203.0.113.7".parse().expect("an address"), port: 22 }]);
     }
 }
