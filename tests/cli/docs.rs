@@ -382,6 +382,37 @@ fn links_within_the_repository_lead_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// `file.rs::name`, and `::name` for further ones of the same file.
+#[test]
+fn every_test_that_an_audit_names_exists() {
+    let (mut count, mut gone) = (0, Vec::new());
+    for entry in std::fs::read_dir(root().join("docs/audit")).expect("lists").map_while(Result::ok) {
+        let text = std::fs::read_to_string(entry.path()).expect("reads");
+        for line in text.lines() {
+            let mut file = "";
+            for word in line.split('`').skip(1).step_by(2) {
+                let Some((path, name)) = word.split_once("::") else { continue };
+                let is_name =
+                    |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_0123456789".contains(&byte));
+                if !(path.is_empty() || Path::new(path).extension().is_some_and(|ending| ending == "rs"))
+                    || !is_name(name)
+                    || name.is_empty()
+                {
+                    continue;
+                }
+                file = if path.is_empty() { file } else { path };
+                count += 1;
+                let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+                if !source.contains(&format!("fn {name}(")) {
+                    gone.push(format!("{}: {file}::{name}", entry.path().display()));
+                }
+            }
+        }
+    }
+    assert!(count > 100, "only {count} names were found");
+    assert!(gone.is_empty(), "{gone:#?}");
+}
+
 /// Every attack case of the study that came before the code has a test that names it (`/// Case N`), and a row in the audit.
 #[test]
 fn every_attack_case_has_a_test_that_names_it_and_a_row_in_the_audit() {
