@@ -48,6 +48,8 @@ pub(super) enum ModelsCommand {
         model: String,
     },
     /// Have an engine fetch a model; Ctrl-C ends it
+    ///
+    /// The engine fetches it by itself, on its own way to the world: FLM's egress setting does not reach that far.
     #[command(after_help = "Example:\n  flm models pull llama3.2:3b --engine ollama")]
     Pull {
         /// The engine's own name for it

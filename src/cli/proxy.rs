@@ -70,15 +70,36 @@ pub(super) struct CheckArguments {
     /// How clients would reach it
     #[arg(long, default_value = TlsMode::LOCAL_HTTP)]
     mode: String,
-    /// Address to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
-    bind: IpAddr,
-    /// Port to listen on
-    #[arg(long, value_name = "N", default_value_t = ListenerConfig::DEFAULT_PORT)]
-    port: u16,
-    /// Port for TLS [default: the one after --port]
+    /// Address to listen on [default: 127.0.0.1; 0.0.0.0 for https-acme]
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<IpAddr>,
+    /// Port to listen on [default: 8484; 80 for https-acme]
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// Port for TLS [default: the one after --port, 443 after 80]
     #[arg(long, value_name = "N")]
     https_port: Option<u16>,
+}
+
+impl CheckArguments {
+    fn call(self) -> CheckPublish {
+        let Self { mode, bind, port, https_port } = self;
+        let unnamed = [
+            (bind.is_none(), ListenerPart::Bind),
+            (port.is_none(), ListenerPart::Port),
+            (https_port.is_none(), ListenerPart::HttpsPort),
+        ];
+        let unnamed = unnamed.into_iter().filter_map(|(is_unnamed, part)| is_unnamed.then_some(part)).collect();
+        let default = ListenerConfig::default();
+        let config = ListenerConfig {
+            mode: TlsMode(mode),
+            bind: bind.unwrap_or(default.bind),
+            port: port.unwrap_or(default.port),
+            https_port,
+            ..default
+        };
+        CheckPublish { config, unnamed }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -226,10 +247,7 @@ impl ProxyCommand {
         match self {
             Self::Start(arguments) => start(session, &arguments).await,
             Self::Check(arguments) => {
-                let CheckArguments { mode, bind, port, https_port } = arguments;
-                let config =
-                    ListenerConfig { mode: TlsMode(mode), bind, port, https_port, ..ListenerConfig::default() };
-                let report = session.call(CheckPublish { config }).await?;
+                let report = session.call(arguments.call()).await?;
                 Ok(Output::new(&report, checked(&report)))
             }
             Self::Stop { all: true, .. } => {

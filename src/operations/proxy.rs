@@ -196,7 +196,11 @@ async fn stored_profile(context: &Context, running: &[ListenerStatus]) -> Outcom
 }
 
 /// The listener with what the settings, else its mode, say about parts that nobody named.
-fn with_settings(settings: &Settings, mut config: ListenerConfig, parts: &[ListenerPart]) -> Outcome<ListenerConfig> {
+pub(super) fn with_settings(
+    settings: &Settings,
+    mut config: ListenerConfig,
+    parts: &[ListenerPart],
+) -> Outcome<ListenerConfig> {
     let wrong = |why: String| Failure::new(ErrorCode::ProxyInvalidConfig, why).hint("see it with: flm config list");
     if parts.contains(&ListenerPart::Mode) && settings.is_given(table::PROXY_MODE) {
         config.mode = TlsMode(settings.get(table::PROXY_MODE));

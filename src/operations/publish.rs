@@ -6,6 +6,7 @@ use std::net::{IpAddr, TcpListener};
 use super::context::{Context, blocking_panicked};
 use super::policy;
 use super::port_holder::holder_of_port;
+use super::proxy;
 use crate::tls::machine::Machine;
 use crate::tls::modes::{self, Mode, Privacy};
 use crate::types::calls::addresses::NetworkList;
@@ -18,9 +19,10 @@ use crate::types::listener::{Exposure, ListenerConfig};
 /// Looks whether a listener could be started, and what would guard it.
 ///
 /// # Errors
-/// Of the stores. What is in the way of the listener is no error: it is told.
+/// Of the stores, and of settings that are none. What is in the way of the listener is no error: it is told.
 pub async fn check(context: &Context, call: CheckPublish) -> Outcome<PublishReport> {
-    let CheckPublish { config } = call;
+    let CheckPublish { config, unnamed } = call;
+    let config = proxy::with_settings(&context.settings.load(), config, &unnamed)?;
     let mode = modes::find(&config.mode.0);
     let status = context.live.as_ref().map(|live| live.host.status());
     let ours: Vec<u16> = status
@@ -67,8 +69,9 @@ fn info(mode: &Mode) -> ModeInfo {
 /// The ports that such a listener would take, as starting it decides.
 fn wanted_ports(config: &ListenerConfig, mode: Option<&Mode>) -> Vec<(u16, PortPurpose)> {
     let mut ports = vec![(config.port, PortPurpose::Plain)];
-    if mode.is_some_and(|mode| mode.privacy == Privacy::Encrypted) {
-        ports.extend(config.https_port.or(config.port.checked_add(1)).map(|port| (port, PortPurpose::Tls)));
+    if let Some(mode) = mode.filter(|mode| mode.privacy == Privacy::Encrypted) {
+        let tls = config.https_port.or_else(|| mode.usual.https_port(config.port));
+        ports.extend(tls.map(|port| (port, PortPurpose::Tls)));
     }
     ports
 }
@@ -81,7 +84,7 @@ fn finding(bind: IpAddr, port: u16, purpose: PortPurpose, ours: &[u16]) -> PortF
             Ok(_let_go) => PortState::Free,
             Err(error) if error.kind() == ErrorKind::AddrInUse => PortState::Held {
                 by: holder_of_port(port).map(|holder| format!("{} ({})", holder.program, holder.pid)),
-                free: super::proxy::next_free_port(bind, port),
+                free: proxy::next_free_port(bind, port),
             },
             Err(error) if error.kind() == ErrorKind::PermissionDenied => PortState::Forbidden,
             Err(error) => PortState::Unusable { why: error.to_string() },
@@ -128,5 +131,18 @@ mod tests {
         assert_eq!(ports(config(TlsMode::LOCAL_HTTP, Some(9))), [8484]);
         assert_eq!(ports(config(TlsMode::PACKAGED_CA, None)), [8484, 8485]);
         assert_eq!(ports(config(TlsMode::PACKAGED_CA, Some(9443))), [8484, 9443]);
+    }
+
+    #[test]
+    fn the_ports_that_are_looked_at_are_those_that_a_start_takes() {
+        let ports = |mode: &str, port| {
+            let config = ListenerConfig { mode: TlsMode(mode.to_owned()), port, ..ListenerConfig::default() };
+            let mode = modes::find(&config.mode.0);
+            wanted_ports(&config, mode).into_iter().map(|(port, _)| port).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(TlsMode::HTTPS_ACME, 80), [80, 443], "those of the web");
+        assert_eq!(ports(TlsMode::HTTPS_ACME, 8080), [8080, 8081]);
+        assert_eq!(ports(TlsMode::PACKAGED_CA, 80), [80, 81]);
+        assert_eq!(ports(TlsMode::PACKAGED_CA, 0), [0, 0], "a free port beside a free port");
     }
 }

@@ -443,6 +443,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hsts_is_for_https_acme_on_port_443_alone() {
+        let of = |mode: &str, https_port| {
+            hsts_of(&ListenerConfig { mode: TlsMode(mode.to_owned()), https_port, ..ListenerConfig::default() })
+        };
+        assert_eq!(of(TlsMode::HTTPS_ACME, Some(443)), Hsts::BySetting);
+        assert_eq!(of(TlsMode::HTTPS_ACME, Some(8443)), Hsts::Never, "the header speaks about 443 alone");
+        // Their certificates are not trusted by every browser: with the header nobody could get past a warning.
+        for mode in [TlsMode::PACKAGED_CA, TlsMode::DEV_SELFSIGNED, TlsMode::CERTIFICATE_FILES] {
+            assert_eq!(of(mode, Some(443)), Hsts::Never, "{mode}");
+        }
+        assert_eq!(of(TlsMode::LOCAL_HTTP, None), Hsts::Never);
+    }
+
+    #[test]
     fn the_word_to_a_refused_connection_is_a_whole_answer() {
         let text = std::str::from_utf8(OVERLOADED).expect("ASCII");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");

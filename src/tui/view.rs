@@ -179,11 +179,26 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
     let mut out = vec![Segment::new(0, marks)];
     let (sign, word, role) = proxy_signs(state);
     let mut proxy = vec![(format!("{sign} {}", say(word)), role)];
-    let in_clear = state.world.main_listener().is_some_and(|listener| listener.config.insecure_plain_http);
+    let main = state.world.main_listener().map(|listener| listener.config.port);
+    let listeners = state.world.status.iter().flat_map(|status| &status.listeners);
+    let clear: Vec<u16> = listeners
+        .filter(|listener| {
+            listener.config.insecure_plain_http
+                && !matches!(listener.phase, ListenerPhase::Stopped | ListenerPhase::Failed { .. })
+        })
+        .map(|listener| listener.config.port)
+        .collect();
     if let Some(url) = state.world.base_url() {
+        let in_clear = main.is_some_and(|port| clear.contains(&port));
         proxy.push((format!(" {}", escape(url)), if in_clear { Role::Error } else { Role::Header }));
-        if in_clear {
-            proxy.push((format!(" {}", say("header.in_clear")), Role::Error));
+    }
+    match (clear.as_slice(), main) {
+        ([], _) => {}
+        ([only], Some(main)) if *only == main => proxy.push((format!(" {}", say("header.in_clear")), Role::Error)),
+        // An encrypted listener in front must not hide that another one is not.
+        (ports, _) => {
+            let ports: Vec<String> = ports.iter().map(|port| format!(":{port}")).collect();
+            proxy.push((format!(" {} {}", say("header.in_clear"), ports.join(" ")), Role::Error));
         }
     }
     out.push(Segment::new(0, proxy));

@@ -151,9 +151,19 @@ fn a_listener_is_looked_at_before_it_is_started_and_nothing_is_changed() {
     let told = text(&home, &["proxy", "check", "--bind", "0.0.0.0", "--port", &port]);
     assert!(told.contains("in clear") && told.contains("held by") && told.contains("13 enforce"), "{told}");
     assert_eq!(home.owner(), None, "no daemon was started for it");
+    // What nobody names is what a start would take.
+    let ports = |words: &[&str]| {
+        let report = home.answer(&[&["proxy", "check"], words].concat());
+        let ports = report["ports"].as_array().expect("ports").clone();
+        ports.iter().map(|port| port["port"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&["--mode", "https-acme"]), [80, 443], "where the world looks for a web server");
+    assert_eq!(ports(&["--mode", "packaged-ca"]), [8484, 8485]);
     drop(held);
     let url = home.start_proxy();
     let ours = url.rsplit(':').next().expect("a port");
     let report = home.answer(&["proxy", "check", "--port", ours]);
     assert_eq!(report["ports"][0]["state"], "ours");
+    home.answer(&["config", "set", "proxy.port", "9300"]);
+    assert_eq!(ports(&["--mode", "packaged-ca"]), [9300, 9301], "as a setting says");
 }

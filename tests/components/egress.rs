@@ -1,7 +1,7 @@
 //! The way out with real proxies, in network namespaces: microsocks in front of a world that is reachable through it alone,
 //! and tor where there is no world at all.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,7 +12,12 @@ use crate::namespace::Namespace;
 
 /// An engine of the world: lists one model and answers every chat.
 const ENGINE: &str = r#"
-import http.server, json, sys
+import http.server, json, socketserver, sys
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        # Without asking a name server who this machine is.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "engine", 80
 class Engine(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def tell(self, value):
@@ -23,14 +28,15 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
-        self.tell({"object": "list", "data": [{"id": "far-away", "object": "model", "owned_by": "world", "created": 1}]})
+        name = "seen-" + self.client_address[0] if len(sys.argv) > 2 else "far-away"
+        self.tell({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "world", "created": 1}]})
     def do_POST(self):
         asked = self.rfile.read(int(self.headers.get("content-length", 0)))
         said = "a picture" if b"data:image/png;base64," in asked and b"93.184.216.34" not in asked else "from afar"
         self.tell({"id": "c", "object": "chat.completion", "created": 1, "model": "far-away", "choices": [
             {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}})
-http.server.ThreadingHTTPServer(("10.88.0.1", 80), Engine).serve_forever()
+Server((sys.argv[1], 80), Engine).serve_forever()
 "#;
 
 /// A host of pictures in the world: at an address that is public, in a namespace that holds nothing of the public.
@@ -159,7 +165,7 @@ impl World {
         near.run("ip", &["route", "add", "default", "via", "10.77.0.2"]);
         watch(&near);
         far.start("microsocks", &["-i", "10.77.0.2", "-p", "1080", "-u", "ada", "-P", "lovelace"]);
-        far.start(&python(), &["-c", ENGINE]);
+        far.start(&python(), &["-c", ENGINE, "10.88.0.1"]);
         far.start(&python(), &["-c", PICTURES]);
 
         let home = Home::new();
@@ -200,7 +206,7 @@ impl Drop for World {
 #[test]
 #[ignore = "needs root, iproute2, nftables, microsocks and Python: run scripts/install-test-components.sh"]
 fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves() {
-    let world = World::new();
+    let mut world = World::new();
     // Asking an engine, in a connection that is kept.
     let answer = world.ask(None);
     assert_eq!(answer["body"]["choices"][0]["message"]["content"], "from afar", "{answer:#}");
@@ -240,6 +246,22 @@ fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves(
         };
         ["nowhere", "closed"].iter().all(|id| state(id).is_some_and(|state| !state.contains("unchecked")))
     });
+    // One at a private address goes through the proxy as well, unless it is said to be reached straight. The engine tells whom
+    // it sees, and what it says goes back to the proxy.
+    world.near.run("nft", &["insert rule inet watch out ip daddr 10.77.0.2 tcp sport 80 accept"]);
+    world.near.start(&python(), &["-c", ENGINE, "10.77.0.1", "tells"]);
+    let reached = "import socket; socket.create_connection(('10.77.0.1', 80), timeout=2)";
+    wait_until("the engine on the machine is up", PATIENCE, || {
+        let mut command = Command::new(python());
+        command.args(["-c", reached]);
+        world.near.inside(&command).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
+    for (id, more, seen) in [("by-proxy", None, "seen-10.77.0.2"), ("straight", Some("--direct"), "seen-10.77.0.1")] {
+        let add = ["engines", "add", "--kind", "openai", "--id", id, "--url", "http://10.77.0.1"];
+        world.home.answer(&[&add[..], more.as_slice()].concat());
+        wait_until(seen, PATIENCE, || world.home.answer(&["models", "list"]).to_string().contains(seen));
+        world.home.answer(&["engines", "remove", id]);
+    }
     assert_eq!(strays(&world.near), 1, "packets left past the proxy");
 }
 

@@ -303,7 +303,7 @@ impl Place {
 }
 
 #[test]
-#[ignore = "needs binutils: run scripts/install-test-components.sh"]
+#[ignore = "needs binutils and systemd: run scripts/install-test-components.sh"]
 fn the_scripts_install_for_one_person_again_and_again_and_remove_what_they_installed_and_nothing_else() {
     let place = Place::new();
     std::fs::create_dir_all(place.path("home")).expect("a home");
@@ -322,6 +322,13 @@ fn the_scripts_install_for_one_person_again_and_again_and_remove_what_they_insta
     let flm = place.path("home/.local/bin/flm");
     let unit = std::fs::read_to_string(place.path("home/.config/systemd/user/flm.service")).expect("a unit");
     assert!(unit.contains(&format!("ExecStart={} proxy start", flm.display())), "{unit}");
+    let runtime = place.path("run");
+    std::fs::create_dir(&runtime).expect("a folder");
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--user", "--man=no"]).arg(place.path("home/.config/systemd/user/flm.service"));
+    let verified = run(verify.env("XDG_RUNTIME_DIR", runtime));
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && said.is_empty(), "systemd reads it without a word: {said}");
     let page = place.path("home/.local/share/man/man1/flm-proxy-start.1");
     assert!(std::fs::read_to_string(page).expect("a page").contains(".TH"));
 

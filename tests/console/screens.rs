@@ -390,6 +390,30 @@ fn badges_of_the_header() {
     }
 }
 
+/// SPEC §6: red in the header.
+#[test]
+fn a_listener_in_clear_is_red_in_the_header_whatever_stands_in_front_of_it() {
+    let mut status = fixture::status();
+    let mut second = status.listeners[0].clone();
+    second.config.port = 8494;
+    second.config.bind = std::net::Ipv4Addr::UNSPECIFIED.into();
+    second.config.insecure_plain_http = true;
+    status.listeners.push(second);
+    let mut state = busy("en", (100, 30));
+    let header = |state: &mut State| screen_text(&draw(state)).lines().next().map(str::to_owned).expect("a header");
+    assert!(!header(&mut state).contains("IN CLEAR"));
+    fixture::happen(&mut state, LiveEvent::Status(Box::new(status.clone())));
+    let told = header(&mut state);
+    let at = told.find("IN CLEAR :8494").unwrap_or_else(|| panic!("{told}"));
+    let cell = told[..at].chars().count();
+    let shown = &draw(&mut state)[(u16::try_from(cell).expect("fits"), 0)];
+    assert_eq!((shown.symbol(), Some(shown.fg)), ("I", state.theme.style(flm::tui::theme::Role::Error).fg));
+
+    status.listeners[1].phase = ListenerPhase::Stopped;
+    fixture::happen(&mut state, LiveEvent::Status(Box::new(status)));
+    assert!(!header(&mut state).contains("IN CLEAR"), "what does not run tells nothing to anybody");
+}
+
 #[test]
 fn versions_side_by_side_and_a_preview_beside_the_editor() {
     for language in LANGUAGES {

@@ -268,13 +268,52 @@ fn a_certificate_of_the_world_asks_for_its_settings_and_stores_them_before_the_l
 fn a_setting_that_is_refused_is_told_and_stops_the_deeds() {
     let mut state = at_certificate("en", (100, 30));
     type_text(&mut state, "llm.example.org");
-    press(&mut state, "tab tab tab tab right enter enter");
+    press(&mut state, "tab");
+    type_text(&mut state, "ops@example.org");
+    press(&mut state, "tab tab tab right enter enter");
     let asked = calls(press(&mut state, "enter"));
     let [(ticket, Request::SetSetting(call))] = asked.as_slice() else { panic!("{asked:?}") };
     let failure = Failure::new(ErrorCode::ProxyInvalidConfig, "flm.toml decides over acme.domains");
     let more = calls(answer(&mut state, *ticket, Reply::SetSetting(call.clone(), Err(failure))));
     assert!(matches!(more.as_slice(), [(_, Request::ListSettings(_))]), "nothing goes on: {more:?}");
     assert!(screen_text(&draw(&mut state)).contains("flm.toml decides over acme.domains"));
+}
+
+/// As starting does: what is missing is told here, and not when everything else is done.
+#[test]
+fn a_certificate_of_the_world_is_not_asked_for_without_a_mail_address() {
+    let mut state = at_certificate("en", (100, 30));
+    type_text(&mut state, "llm.example.org");
+    press(&mut state, "tab tab tab tab right enter");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("write a mail address") && text.contains("Terms"), "{text}");
+    type_text(&mut state, "ops@example.org");
+    press(&mut state, "enter");
+    assert!(screen_text(&draw(&mut state)).contains("Every rule acts"), "on to the policy");
+}
+
+#[test]
+fn beside_port_80_the_world_looks_for_443() {
+    let mut state = opened("en", (100, 30));
+    press(&mut state, "enter right right tab tab ctrl-u");
+    type_text(&mut state, "8080");
+    assert!(screen_text(&draw(&mut state)).contains("8081"));
+    press(&mut state, "ctrl-u");
+    type_text(&mut state, "80");
+    let (_, call) = asked_to_look(press(&mut state, "enter"));
+    assert_eq!((call.config.port, call.config.https_port), (80, Some(443)));
+}
+
+#[test]
+fn the_forwarding_that_a_router_needs_is_named_before_the_certificate_is_obtained() {
+    let mut state = at_certificate("en", (100, 30));
+    let text = screen_text(&draw(&mut state));
+    for wanted in ["forward port 80 to port 80 of this machine, and 443", "to 443; where port 80", "choose dns-01"] {
+        assert!(text.contains(wanted), "no {wanted} in\n{text}");
+    }
+    press(&mut state, "tab tab tab right");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("forward port 443 to port 443") && !text.contains("forward port 80"), "{text}");
 }
 
 #[test]

@@ -48,20 +48,37 @@ pub(super) async fn obtain(
     replaces: Option<CertificateIdentifier<'static>>,
     progress: &Progress,
 ) -> Result<Issued, AcmeError> {
-    let limit = match &plan.challenge {
+    let (progress, last) = followed(progress);
+    let attempt = Attempt { supply, plan, client, progress: &progress };
+    within(limit(&plan.challenge), &last, attempt.run(replaces)).await
+}
+
+/// How long an attempt may take that proves its domains so.
+fn limit(challenge: &Challenge) -> Duration {
+    match challenge {
         Challenge::Http01 => LIMIT,
         Challenge::Dns01(dns) => LIMIT + dns.propagation,
-    };
+    }
+}
+
+/// The same progress, and the last step that it told.
+fn followed(progress: &Progress) -> (Progress, Arc<Mutex<String>>) {
     let last = Arc::new(Mutex::new("nothing yet".to_owned()));
-    let progress = {
-        let (last, progress) = (last.clone(), progress.clone());
-        Progress::new(move |step| {
-            step.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
-            progress.tell(step);
-        })
-    };
-    let attempt = Attempt { supply, plan, client, progress: &progress };
-    match tokio::time::timeout(limit, attempt.run(replaces)).await {
+    let (noted, progress) = (last.clone(), progress.clone());
+    let followed = Progress::new(move |step| {
+        step.clone_into(&mut noted.lock().unwrap_or_else(PoisonError::into_inner));
+        progress.tell(step);
+    });
+    (followed, last)
+}
+
+/// Ends an attempt at its limit, and says what it was at then.
+async fn within<T>(
+    limit: Duration,
+    last: &Mutex<String>,
+    attempt: impl Future<Output = Result<T, AcmeError>>,
+) -> Result<T, AcmeError> {
+    match tokio::time::timeout(limit, attempt).await {
         Ok(outcome) => outcome,
         Err(_elapsed) => {
             let step = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -270,4 +287,55 @@ async fn set_ready(order: &mut Order, wanted: &ChallengeType) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::net::egress::Egress;
+    use crate::telemetry::tasks::Tasks;
+    use crate::tls::acme::plan::{Surroundings, tests::settings};
+    use crate::types::clock::Clock;
+
+    fn challenge(pairs: &[(&str, &str)]) -> Challenge {
+        let whole = [("acme.domains", "a.example"), ("acme.contact", "ops@a.example"), ("acme.agree_tos", "true")];
+        let around = Surroundings {
+            variable: &|_: &str| None,
+            egress: Egress::direct(),
+            tasks: Tasks::new(),
+            clock: Clock::system(),
+        };
+        Plan::read(&settings(&[&whole[..], pairs].concat()), &around).expect("a plan").challenge
+    }
+
+    /// Time is the test's own: it moves on when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_has_ninety_seconds_and_then_says_what_it_was_at() {
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let progress = {
+            let heard = heard.clone();
+            Progress::new(move |step| heard.lock().expect("not poisoned").push(step.to_owned()))
+        };
+        let (progress, last) = followed(&progress);
+        let hangs = async {
+            progress.tell("asking for the certificate");
+            std::future::pending::<Result<(), AcmeError>>().await
+        };
+        let begin = Instant::now();
+        let error = within(limit(&challenge(&[])), &last, hangs).await.expect_err("it hangs");
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_secs(90) && took < Duration::from_secs(91), "{took:?}");
+        assert!(error.to_string().contains("within 90 s; the last step was: asking for the certificate"), "{error}");
+        assert_eq!(*heard.lock().expect("not poisoned"), ["asking for the certificate"], "told as it came");
+        assert!(error.hint().contains("tried again by itself"), "{}", error.hint());
+    }
+
+    #[test]
+    fn a_txt_record_has_its_own_time_to_appear() {
+        let by_hook =
+            [("acme.challenge", "dns-01"), ("acme.dns.command", "/bin/true"), ("acme.dns.propagation_timeout", "150s")];
+        assert_eq!(limit(&challenge(&by_hook)), Duration::from_secs(90 + 150));
+    }
 }

@@ -104,6 +104,7 @@ impl Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::listener::TlsMode;
 
     #[test]
     fn clear_modes_suit_loopback_only() {
@@ -116,5 +117,20 @@ mod tests {
             assert_eq!(mode.certify.is_some(), mode.privacy == Privacy::Encrypted, "{}", mode.name);
         }
         assert!(find("packaged").is_none());
+    }
+
+    #[test]
+    fn only_https_acme_listens_to_the_world_on_the_ports_of_the_web() {
+        for mode in MODES {
+            let usual = (mode.usual.bind().to_string(), mode.usual.port(), mode.usual.https_port(mode.usual.port()));
+            let expected = if mode.name == TlsMode::HTTPS_ACME {
+                ("0.0.0.0".to_owned(), 80, Some(443))
+            } else {
+                ("127.0.0.1".to_owned(), 8484, Some(8485))
+            };
+            assert_eq!(usual, expected, "{}", mode.name);
+        }
+        assert_eq!(Usual::World.https_port(8080), Some(8081), "behind a router that forwards");
+        assert_eq!((Usual::World.https_port(0), Usual::Home.https_port(u16::MAX)), (Some(0), None));
     }
 }

@@ -290,7 +290,7 @@ impl Wizard {
     /// Looks at the listener as it is described; what cannot be read yet is looked at as the default.
     fn look(&mut self, state: &mut State) {
         let config = self.config(state).unwrap_or_default();
-        self.checking = Some(state.read(CheckPublish { config }));
+        self.checking = Some(state.read(CheckPublish { config, unnamed: Vec::new() }));
     }
 
     fn mark_faults(&mut self, faults: Faults) {
@@ -350,7 +350,11 @@ impl Wizard {
         if number == Some(MODE) {
             self.usual_ports();
         }
-        let beside = self.way[PORT].get().parse::<u16>().ok().and_then(|port| port.checked_add(1));
+        let beside = match self.way[PORT].get().parse::<u16>() {
+            Ok(80) if self.is_acme() => Some(443),
+            Ok(port) => port.checked_add(1),
+            Err(_) => None,
+        };
         if let (Some(PORT), Some(port), Edited::No) = (number, beside, self.way[HTTPS_PORT].edited) {
             self.way[HTTPS_PORT].value = Value::Text(LineInput::with(&port.to_string()));
         }

@@ -131,8 +131,8 @@ pub(super) fn faults(words: &Words, fields: &[Field]) -> Faults {
             URL => is_wrong("acme.directory", value, Need::Given).then_some("obtain.url_rule"),
             TERMS => (value != "true").then_some("obtain.terms_rule"),
             _ => SETTINGS.iter().find(|(field, ..)| *field == number).and_then(|(_, key, rule)| {
-                // Nobody has to be reached by mail, and a file may hold the secret.
-                let need = if matches!(number, CONTACT | SECRET) { Need::Optional } else { Need::Given };
+                // A file may hold the secret.
+                let need = if number == SECRET { Need::Optional } else { Need::Given };
                 is_wrong(key, value, need).then_some(*rule)
             }),
         };
@@ -175,6 +175,12 @@ pub(super) fn changes(state: &State, fields: &[Field]) -> Vec<(&'static str, Str
     };
     wanted.retain(|(key, value)| in_force(key).as_ref() != Some(value));
     wanted
+}
+
+/// What a router in front of this machine has to let through to the ports of the listener.
+pub(super) fn way_in(words: &Words, fields: &[Field], port: u16, https_port: u16) -> String {
+    let key = if fields[CHALLENGE].get() == "dns-01" { "obtain.router_dns" } else { "obtain.router" };
+    words.fill(key, &[("port", &port.to_string()), ("https_port", &https_port.to_string())])
 }
 
 /// What the certificate will be for and from where, for the summary.

@@ -13,7 +13,7 @@ use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::publish::{PortPurpose, PublishReport, WirePrivacy};
-use crate::types::listener::{Exposure, ListenerStatus, TlsMode};
+use crate::types::listener::{Exposure, ListenerConfig, ListenerStatus, TlsMode};
 use crate::types::policy::{Mode, RuleName};
 use crate::types::text::escape;
 
@@ -120,7 +120,15 @@ impl Wizard {
                 })
                 .into_owned(),
         };
-        y += painter.paragraph(below(area, y), &about, Role::Popup) + 1;
+        y += painter.paragraph(below(area, y), &about, Role::Popup);
+        // Here, and not when all is done: without the forwarding there will be no certificate.
+        if let (Page::Certificate, Ok(ListenerConfig { port, https_port: Some(https_port), .. })) =
+            (self.page, self.config(state))
+        {
+            let way_in = wizard_acme::way_in(&state.words, &self.acme, port, https_port);
+            y += painter.paragraph(below(area, y), &way_in, Role::Popup);
+        }
+        y += 1;
         if let (Page::Policy, Some(Ok(report))) = (self.page, &self.report) {
             draw_findings(painter, below(area, y), &guards(state, report));
         }

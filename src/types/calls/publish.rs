@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::call;
-use crate::types::listener::{Exposure, ListenerConfig};
+use crate::types::listener::{Exposure, ListenerConfig, ListenerPart};
 use crate::types::policy::SecurityPolicy;
 
 /// Looks whether a listener could be started as it is described, and what would guard it. Changes nothing: ports are
@@ -15,6 +15,9 @@ use crate::types::policy::SecurityPolicy;
 pub struct CheckPublish {
     /// The listener.
     pub config: ListenerConfig,
+    /// Parts of it that nobody named: settings decide them, else its mode, as when it is started.
+    #[serde(default)]
+    pub unnamed: Vec<ListenerPart>,
 }
 call!(CheckPublish, "proxy/check", Reads, PublishReport);
 
