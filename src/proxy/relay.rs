@@ -181,8 +181,10 @@ async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) 
     let mut trace = Trace::default();
     let result = first_that_serves(&order, &mut trace, take_whole).await;
     trace.note(&mut exchange.account);
-    let WholeAnswer { document, media_type, usage } = result?;
+    let WholeAnswer { document, media_type, usage, in_flight } = result?;
     exchange.account.tokens(usage);
+    // Whoever waits for the slot is asked whether the budget is spent (SPEC §5.7): not before it says so.
+    drop(in_flight);
     let body = client.whole(document).map_err(|fault| unreadable(trace.engine(), &fault.to_string()))?;
     Ok(Answer::Document { status: StatusCode::OK, content_type: media_type, body })
 }
@@ -419,6 +421,8 @@ struct WholeAnswer {
     document: Bytes,
     media_type: &'static str,
     usage: TokenUsage,
+    /// Its place at the engine, until its tokens are counted.
+    in_flight: InFlight,
 }
 
 /// Reads a whole answer.
@@ -460,7 +464,7 @@ async fn take_whole(order: &Order, trace: &mut Trace, accepted: Accepted200) -> 
     }
     let whole = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
     let document = reader.whole(whole)?;
-    Ok(WholeAnswer { document, media_type: reader.media_type(), usage: usage(reader.as_ref()) })
+    Ok(WholeAnswer { document, media_type: reader.media_type(), usage: usage(reader.as_ref()), in_flight })
 }
 
 /// A sound that has begun to come.
