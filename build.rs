@@ -38,21 +38,15 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 const ORDERED_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Passes the order of functions to the linker of release programs, if it is one that takes it: lld does, which is this
-/// toolchain's own for that target; others are left alone (ADR 21).
+/// toolchain's own for that target, and GNU ld; others are left alone (ADR 21).
 fn order_functions(root: &Path, out: &Path) -> io::Result<()> {
-    let order = root.join("link/function-order.txt");
-    println!("cargo:rerun-if-changed=link/function-order.txt");
+    let order = root.join("link/function-order.ld");
+    println!("cargo:rerun-if-changed=link/function-order.ld");
     let is = |name: &str, wanted: &str| env::var(name).is_ok_and(|value| value == wanted);
     if !is("PROFILE", "release") || !is("TARGET", ORDERED_TARGET) || !is("HOST", ORDERED_TARGET) {
         return Ok(());
     }
-    let words = [
-        "-Xlinker".to_owned(),
-        format!("--symbol-ordering-file={}", order.display()),
-        "-Xlinker".to_owned(),
-        // Names of an older state of the code are passed over.
-        "--no-warn-symbol-ordering".to_owned(),
-    ];
+    let words = ["-T".to_owned(), order.display().to_string()];
     let probe = out.join("probe.rs");
     write(&probe, "fn main() {}")?;
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));

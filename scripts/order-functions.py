@@ -1,19 +1,32 @@
 #!/usr/bin/env python3
-"""Writes link/function-order.txt: the functions that every request runs, which build.rs has the linker put side by side (ADR 21).
+"""Writes link/function-order.ld: the functions that every request runs, which build.rs has the linker put side by side (ADR 21).
 
   scripts/order-functions.py [--flm PROGRAM --bench PROGRAM]
 
 Builds `flm` with its symbols and the proxy bench, runs `flm` under valgrind's callgrind in front of the bench's fake engine, and asks
 it for whole and streamed answers over loopback. Needs valgrind (Debian: `apt install valgrind`) and x86_64 Linux. Run it before a
-release and when the way of a request has changed much; a name that is no more is passed over by the linker.
+release and when the way of a request has changed much. The file holds no hashes of compilers and versions, so that it stays true as
+long as functions keep their names; a name that is no more is passed over by the linker.
 """
 import argparse, collections, json, os, pathlib, re, signal, socket, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ORDER = ROOT / "link" / "function-order.txt"
+ORDER = ROOT / "link" / "function-order.ld"
 # Requests of each kind that are counted, after some that warm up: what runs for less than half of either is no part of the way.
 COUNTED, WARMING = 200, 50
 PATIENCE = 120
+# A name without its hash may stand for as many functions; those of more, such as conversions of any type to any other, are left out.
+NAMESAKES = 12
+HEAD = """/* Written by scripts/order-functions.py (ADR 21): what every request runs, in one place of the program. */
+SECTIONS
+{
+  .text.ordered :
+  {
+"""
+TAIL = """  }
+}
+INSERT BEFORE .text;
+"""
 
 
 def built(kind, *arguments):
@@ -112,6 +125,11 @@ def often_run(counts):
     return [re.sub(r"'\d+$", "", name) for name, count in most.items() if name and count >= COUNTED // 2]
 
 
+def without_hash(name):
+    """A mangled name with a star for its hash, and for what link-time optimisation puts behind."""
+    return re.sub(r"17h[0-9a-f]{16}E.*$", "17h*", name)
+
+
 def main():
     """Builds, counts and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,9 +142,11 @@ def main():
         counted = profile(flm, bench, home)
     symbols = subprocess.run(["nm", flm], stdout=subprocess.PIPE, check=True, text=True).stdout
     own = {line.split()[-1] for line in symbols.splitlines() if re.search(r" [tTwW] ", line)}
-    ordered = list(dict.fromkeys(name for counts in counted for name in often_run(counts) if name in own))
-    ORDER.write_text("\n".join(ordered) + "\n")
-    print(f"{ORDER.relative_to(ROOT)}: {len(ordered)} functions")
+    namesakes = collections.Counter(map(without_hash, own))
+    names = dict.fromkeys(without_hash(name) for counts in counted for name in often_run(counts) if name in own)
+    ordered = [name for name in names if name.endswith("*") and namesakes[name] <= NAMESAKES]
+    ORDER.write_text(HEAD + "".join(f"    *(.text.{name})\n" for name in ordered) + TAIL)
+    print(f"{ORDER.relative_to(ROOT)}: {len(ordered)} names of {sum(namesakes[name] for name in ordered)} functions")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ use tokio::sync::{Notify, oneshot};
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::audit::AuditHealth;
 
-/// Events that may wait; about 4 MB of memory when every one carries a long path.
-pub(super) const CAPACITY: usize = 8_192;
+/// Events that may wait: a fifth of a second of the 20,000 a second that the writer must bear, and about 2 MB of memory when every
+/// one carries a long path.
+pub(super) const CAPACITY: usize = 4_096;
 
 /// An event that waits for the writer.
 #[derive(Debug)]

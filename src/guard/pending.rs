@@ -10,7 +10,7 @@ use crate::types::address::BlockEntry;
 use crate::types::clock::UnixMillis;
 
 /// Networks whose failures may wait to be stored. Beyond it a failure counts in memory only; a block is never let go.
-const WAITING_FAILURES: usize = 16_384;
+const WAITING_FAILURES: usize = 8_192;
 
 /// What must be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use super::gcra::{Gcra, Rate, RateDecision};
 use crate::types::address::counting_prefix;
 use crate::types::policy::{BurstPolicy, Mode, SecurityPolicy};
 
-/// Addresses that are remembered; the least used are forgotten first. Half of what SECURITY.md §F measured, 7.8 MiB: an address
-/// that does not come again within a minute has nothing to be remembered for.
-const REMEMBERED: usize = 32_768;
+/// Addresses that are remembered; the least used are forgotten first. A quarter of what SECURITY.md §F measured at 7.8 MiB: an address
+/// that does not come again within a minute has nothing to be remembered for, and a million attackers may take 20 MB in all.
+const REMEMBERED: usize = 16_384;
 
 /// What is counted for one address.
 #[derive(Debug, Default)]

@@ -10,9 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::types::request::{Progress, RequestEnd, RequestRow};
 
-/// Rows that may wait for the disk: some 6 MB of them. At the 5,000 requests a second that a console may be shown (SPEC §9)
-/// the disk may stand still for more than a second and a half before any is shed.
-pub const ROWS_FOR_THE_DISK: usize = 8192;
+/// Rows that may wait for the disk: some 2 MB of them. At a thousand requests a second the disk may stand still for four seconds
+/// before any is shed.
+pub const ROWS_FOR_THE_DISK: usize = 4096;
 /// Rows of one batch, which is one page of the log: what is encoded at once.
 const BATCH: usize = 1024;
 
