@@ -15,8 +15,9 @@ ORDER = ROOT / "link" / "function-order.ld"
 # Requests of each kind that are counted, after some that warm up: what runs for less than half of either is no part of the way.
 COUNTED, WARMING = 200, 50
 PATIENCE = 120
-# A name without its hash may stand for as many functions; those of more, such as conversions of any type to any other, are left out.
-NAMESAKES = 12
+# A name without its hash stands for namesakes too: the same function for other types. All of them may be so many times as large as
+# those that run, or so many bytes.
+LARGER, SMALL = 2.5, 1024
 HEAD = """/* Written by scripts/order-functions.py (ADR 21): what every request runs, in one place of the program. */
 SECTIONS
 {
@@ -103,26 +104,19 @@ def profile(flm, bench, home):
         engine.wait()
 
 
-def often_run(counts):
-    """The functions of which some line ran for at least half of the requests, in the order in which callgrind tells them."""
-    names, most = {}, collections.Counter()
-    current, of_a_call = None, False
+def often_called(counts):
+    """The functions that were called for at least half of the requests, in the order in which callgrind tells them."""
+    names, calls, called = {}, collections.Counter(), None
     for line in counts.splitlines():
-        if match := re.match(r"(c?)fn=(\(\d+\))(?: (.*))?$", line):
-            called, number, name = match.groups()
+        if match := re.match(r"c?fn=(\(\d+\))(?: (.*))?$", line):
+            number, name = match.groups()
             if name:
-                names[number] = name
-            if not called:
-                current = names[number]
+                # Recursion has callgrind put a number behind a name.
+                names[number] = re.sub(r"'\d+$", "", name)
+            called = names[number]
         elif line.startswith("calls="):
-            of_a_call = True
-        elif re.match(r"[+\-*\d]", line):
-            # What a call costs in all is no count of the caller's own line.
-            if not of_a_call:
-                most[current] = max(most[current], int(line.split()[1]))
-            of_a_call = False
-    # Recursion has callgrind put a number behind a name.
-    return [re.sub(r"'\d+$", "", name) for name, count in most.items() if name and count >= COUNTED // 2]
+            calls[called] += int(line[6:].split()[0])
+    return [name for name, count in calls.items() if count >= COUNTED // 2]
 
 
 def without_hash(name):
@@ -140,13 +134,18 @@ def main():
     bench = options.bench or built("bench", "bench", "--no-run", "--bench", "proxy")
     with tempfile.TemporaryDirectory(prefix="flm-order-") as home:
         counted = profile(flm, bench, home)
-    symbols = subprocess.run(["nm", flm], stdout=subprocess.PIPE, check=True, text=True).stdout
-    own = {line.split()[-1] for line in symbols.splitlines() if re.search(r" [tTwW] ", line)}
-    namesakes = collections.Counter(map(without_hash, own))
-    names = dict.fromkeys(without_hash(name) for counts in counted for name in often_run(counts) if name in own)
-    ordered = [name for name in names if name.endswith("*") and namesakes[name] <= NAMESAKES]
+    symbols = subprocess.run(["nm", "--print-size", flm], stdout=subprocess.PIPE, check=True, text=True).stdout
+    sizes = {fields[3]: int(fields[1], 16) for fields in map(str.split, symbols.splitlines()) if len(fields) == 4}
+    whole, run = collections.Counter(), collections.Counter()
+    for name, size in sizes.items():
+        whole[without_hash(name)] += size
+    for name in dict.fromkeys(name for counts in counted for name in often_called(counts)):
+        if name in sizes and without_hash(name) != name:
+            run[without_hash(name)] += sizes[name]
+    ordered = [name for name, size in run.items() if whole[name] <= max(LARGER * size, SMALL)]
     ORDER.write_text(HEAD + "".join(f"    *(.text.{name})\n" for name in ordered) + TAIL)
-    print(f"{ORDER.relative_to(ROOT)}: {len(ordered)} names of {sum(namesakes[name] for name in ordered)} functions")
+    total = sum(whole[name] for name in ordered) // 1024
+    print(f"{ORDER.relative_to(ROOT)}: {len(ordered)} of {len(run)} names, {total} KiB")
 
 
 if __name__ == "__main__":
