@@ -5,8 +5,8 @@
 
 Builds `flm` with its symbols and the proxy bench, runs `flm` under valgrind's callgrind in front of the bench's fake engine, and asks
 it for whole and streamed answers over loopback. Needs valgrind (Debian: `apt install valgrind`) and x86_64 Linux. Run it before a
-release and when the way of a request has changed much. The file holds no hashes of compilers and versions, so that it stays true as
-long as functions keep their names; a name that is no more is passed over by the linker.
+release and when the way of a request has changed much. Each function stands there by its whole name, and most of them once more without the
+hash of compiler and dependencies, so that the file stays of use; a name that is no more is passed over by the linker.
 """
 import argparse, collections, json, os, pathlib, re, signal, socket, subprocess, sys, tempfile, time
 
@@ -139,13 +139,14 @@ def main():
     whole, run = collections.Counter(), collections.Counter()
     for name, size in sizes.items():
         whole[without_hash(name)] += size
-    for name in dict.fromkeys(name for counts in counted for name in often_called(counts)):
-        if name in sizes and without_hash(name) != name:
-            run[without_hash(name)] += sizes[name]
-    ordered = [name for name, size in run.items() if whole[name] <= max(LARGER * size, SMALL)]
-    ORDER.write_text(HEAD + "".join(f"    *(.text.{name})\n" for name in ordered) + TAIL)
-    total = sum(whole[name] for name in ordered) // 1024
-    print(f"{ORDER.relative_to(ROOT)}: {len(ordered)} of {len(run)} names, {total} KiB")
+    called = [name for name in dict.fromkeys(name for counts in counted for name in often_called(counts)) if name in sizes]
+    for name in called:
+        run[without_hash(name)] += sizes[name]
+    starred = [name for name, size in run.items() if name.endswith("*") and whole[name] <= max(LARGER * size, SMALL)]
+    # Exactly those that run come first; the stars find what they are called in another build.
+    ORDER.write_text(HEAD + "".join(f"    *(.text.{name})\n" for name in called + starred) + TAIL)
+    total = sum(sizes[name] for name in called) // 1024
+    print(f"{ORDER.relative_to(ROOT)}: {len(called)} functions of {total} KiB, {len(starred)} names without hashes")
 
 
 if __name__ == "__main__":

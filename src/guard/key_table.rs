@@ -4,9 +4,10 @@
 //! process knows. Revoking replaces the entry, so the next check refuses it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -26,6 +27,8 @@ use crate::types::key::{KeyRecord, KeyView};
 /// Presented keys whose check is remembered, right and wrong ones. A flood of wrong keys that got as far as an
 /// Argon2 run can only push others back to one more run.
 const REMEMBERED: usize = 8192;
+/// How soon an accepted key is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Counts of one key that outlive edits.
 #[derive(Debug, Default)]
@@ -38,8 +41,23 @@ pub struct KeyCounts {
     pub ended: CancellationToken,
     /// Last use, milliseconds since the epoch; 0 is none since it was last written back.
     last_used: AtomicI64,
+    /// From where its use was last told to the audit log, and when.
+    told: Mutex<Option<(IpAddr, UnixMillis)>>,
     /// Tokens of the local day.
     pub tokens: TokenDay,
+}
+
+impl KeyCounts {
+    /// Notes that the key was accepted on a connection; answers whether that is a row of the audit log (SPEC §5.9): not when the last
+    /// one from the same client is less than [`TOLD_AGAIN`] old, or programs that connect for each request would fill it.
+    pub fn tells_use(&self, client: IpAddr, now: UnixMillis) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = told.is_none_or(|(last, at)| last != client || now.since(at) >= TOLD_AGAIN);
+        if is_news {
+            *told = Some((client, now));
+        }
+        is_news
+    }
 }
 
 /// A key as requests use it. Replaced whole by every edit.

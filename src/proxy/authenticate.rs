@@ -71,7 +71,9 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
         }
     };
     exchange.key = Some(key.clone());
-    if exchange.peer.authenticates(key.record.view.id, exchange.client) || first_use {
+    let is_news = exchange.peer.authenticates(key.record.view.id, exchange.client)
+        && key.counts.tells_use(exchange.client, exchange.at);
+    if is_news || first_use {
         let often = if first_use { ", for the first time since the start" } else { "" };
         let details = format!("key '{}'{often}", key.label);
         exchange.audit(AuditKind::AuthenticationOk, Severity::Low, http::StatusCode::OK, details);

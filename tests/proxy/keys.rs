@@ -357,18 +357,30 @@ async fn a_key_that_comes_for_the_first_time_on_many_connections_at_once_is_chec
     assert_eq!(told, [200; 60]);
     let accepted = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk);
     let (first, later): (Vec<_>, Vec<_>) = accepted.partition(|event| event.details.contains("first time"));
-    assert_eq!((first.len(), later.len()), (1, 59), "one run, and one row of each connection");
+    // The other worker may tell of it before the one that ran Argon2 does.
+    assert!(first.len() == 1 && later.len() <= 1, "one run, and no row of each connection: {later:?}");
 }
 
-/// An audit row for each connection and key (SPEC §5.9); what follows on it is in the request log.
+/// An audit row for each connection and key (SPEC §5.9), but not more than one a minute from the same client: what comes between is in
+/// the request log.
 #[tokio::test]
-async fn a_key_is_audited_once_on_each_connection_and_again_when_another_comes_in_between() {
-    let proxy = Proxy::start();
+async fn an_accepted_key_is_audited_when_it_connects_and_at_most_once_a_minute_from_one_client() {
+    let clock = Clock::stepped(UnixMillis(1_800_000_000_000));
+    let proxy = Proxy::at(clock.clone(), ProxyLimits::default(), KeyLimits::default());
     let (other, other_key) = add_key(&proxy.shared, "other", KeyLimits::default());
+    let accepted = || {
+        let events = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk);
+        events.map(|event| event.key.expect("a key") == other).collect::<Vec<_>>()
+    };
     for key in [&proxy.key, &proxy.key, &other_key, &proxy.key] {
         assert_eq!(proxy.send(with_key(key)).await.status, 200);
     }
-    let accepted = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::AuthenticationOk);
-    let keys: Vec<_> = accepted.map(|event| event.key.expect("a key") == other).collect();
-    assert_eq!(keys, [false, true, false]);
+    assert_eq!(accepted(), [false, true]);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(proxy.send(with_key(&proxy.key)).await.status, 200);
+    assert_eq!(accepted(), [] as [bool; 0], "the same connection goes on");
+    let again = crate::blocking::raw("127.0.0.1", proxy.address(), &crate::blocking::models(&proxy.key, "")).await;
+    assert_eq!((again, accepted()), (200, vec![false]));
+    let elsewhere = crate::blocking::raw("127.0.0.8", proxy.address(), &crate::blocking::models(&proxy.key, "")).await;
+    assert_eq!((elsewhere, accepted()), (200, vec![false]));
 }
