@@ -49,7 +49,7 @@ pub struct KeyCounts {
 
 impl KeyCounts {
     /// Notes that the key was accepted on a connection; answers whether that is a row of the audit log (SPEC §5.9): not when the last
-    /// one from the same client is less than [`TOLD_AGAIN`] old, or programs that connect for each request would fill it.
+    /// one from the same client is less than a minute old, or programs that connect for each request would fill it.
     pub fn tells_use(&self, client: IpAddr, now: UnixMillis) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = told.is_none_or(|(last, at)| last != client || now.since(at) >= TOLD_AGAIN);
