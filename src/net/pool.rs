@@ -121,7 +121,8 @@ struct Lane {
 /// A connection that idles. Its time is counted by those who look after it: a request asks no clock.
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    /// Boxed: it goes from hand to hand, and would be copied by each.
+    connection: Box<Connection>,
     /// How often it was looked at since it began to idle.
     sweeps: u32,
 }
@@ -132,7 +133,7 @@ impl Lane {
     }
 
     /// An idle connection that can be used.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<Box<Connection>> {
         let mut idle = self.idle();
         while let Some(Idle { mut connection, .. }) = idle.pop() {
             if connection.rest() {
@@ -222,7 +223,7 @@ impl Shared {
         lane
     }
 
-    fn give_back(self: &Arc<Self>, lane: &Lane, connection: Connection) {
+    fn give_back(self: &Arc<Self>, lane: &Lane, connection: Box<Connection>) {
         if !connection.is_reusable() {
             return;
         }
@@ -263,7 +264,7 @@ impl Shared {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect(&self, upstream: &Upstream) -> Result<Connection, SendError> {
+    async fn connect(&self, upstream: &Upstream) -> Result<Box<Connection>, SendError> {
         let failed = |reason: String| SendError::Connect { upstream: upstream.address(), reason };
         let (patience, tries) = match self.egress.allowance(&upstream.host, upstream.reach) {
             Duration::ZERO => (self.config.connect_timeout, CONNECT_TRIES),
@@ -272,7 +273,7 @@ impl Shared {
         };
         for _ in 0..tries {
             match tokio::time::timeout(patience, connect::dial(&self.egress, upstream, &self.trust)).await {
-                Ok(Ok(stream)) => return Ok(Connection::new(stream)),
+                Ok(Ok(stream)) => return Ok(Box::new(Connection::new(stream))),
                 Ok(Err(error)) => return Err(failed(error.to_string())),
                 Err(_elapsed) => {}
             }
@@ -284,7 +285,7 @@ impl Shared {
 /// A connection on loan to a body.
 #[derive(Debug)]
 struct Lease {
-    connection: Connection,
+    connection: Box<Connection>,
     lane: Arc<Lane>,
     shared: Arc<Shared>,
 }

@@ -31,7 +31,7 @@ pub(super) async fn read(
     routed: Routed,
     inference: Inference,
     incoming: Incoming,
-) -> Result<Parsed, Refusal> {
+) -> Result<Box<Parsed>, Refusal> {
     let facts = inference.route.facts();
     let limit = match facts.takes {
         Takes::Json(_) => exchange.limits.json_body_bytes,
@@ -64,7 +64,8 @@ pub(super) async fn read(
             Takes::Form(_) => Media::of_form(files),
             Takes::Json(_) => media::check(exchange, inference.dialect, inference.route, &body)?,
         };
-        Parsed { key: routed.key, inference, body, media, extras: None, model, delivery, client: ClientWriter::OpenAi }
+        let client = ClientWriter::OpenAi;
+        Box::new(Parsed { key: routed.key, inference, body, media, extras: None, model, delivery, client })
     };
     exchange.account.note(|row| {
         row.model = Some(if parsed.model.len() <= 256 { parsed.model.clone() } else { cut(&parsed.model, 256).into() });
@@ -121,7 +122,7 @@ fn from_translated(
     mut inference: Inference,
     translated: Translated,
     model: Arc<str>,
-) -> Result<Parsed, Refusal> {
+) -> Result<Box<Parsed>, Refusal> {
     if !translated.dropped.is_empty() {
         let fields = cut(&translated.dropped.join(", "), 500);
         tracing::warn!(route = inference.name, fields = %escape(&fields), "fields that no engine here has a word for were dropped");
@@ -136,7 +137,7 @@ fn from_translated(
     let media = media::check(exchange, inference.dialect, inference.route, &body)?;
     // The usage that comes with the chunks is what the client's own events tell.
     let delivery = if translated.streams { Delivery::Stream { usage_wanted: true } } else { Delivery::Whole };
-    Ok(Parsed {
+    Ok(Box::new(Parsed {
         key: routed.key,
         inference,
         body,
@@ -145,7 +146,7 @@ fn from_translated(
         model,
         delivery,
         client: translated.client,
-    })
+    }))
 }
 
 /// Checks what every engine refuses, so that no engine is troubled.

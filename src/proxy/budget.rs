@@ -14,7 +14,7 @@ use crate::types::clock::UnixMillis;
 
 /// Takes a place in the key's budget for this request; the account gives it back.
 pub(super) fn reserve(exchange: &mut Exchange, resolved: Resolved) -> Result<Resolved, Refusal> {
-    hold(exchange, &resolved.key)?;
+    hold(exchange, &resolved.parsed.key)?;
     Ok(resolved)
 }
 

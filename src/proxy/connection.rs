@@ -179,11 +179,19 @@ async fn run(
     let announced = proxies.protocol == ProxyProtocol::Required && proxies.trusts(address.ip());
     let beginning = async {
         let client = if announced { proxy_protocol::read(&mut stream).await? } else { None };
-        io::Result::Ok((client, first_bytes(&stream).await?))
+        let protocol = match door.as_ref() {
+            // Without a look, which costs a call: the handshake tells.
+            Door::Encrypted { .. } => {
+                stream.readable().await?;
+                Application::Http1
+            }
+            Door::Clear | Door::Signpost { .. } => protocol(&stream).await?,
+        };
+        io::Result::Ok((client, protocol))
     };
     // A listener that stops does not wait for somebody who has said nothing.
-    let (client, first) = tokio::select! {
-        first = tokio::time::timeout(limits.first_byte, beginning) => first??,
+    let (client, protocol) = tokio::select! {
+        began = tokio::time::timeout(limits.first_byte, beginning) => began??,
         () = draining.cancelled() => return Ok(()),
     };
     // A proxy that is trusted holds nothing open by itself: whoever does stands behind it.
@@ -205,11 +213,9 @@ async fn run(
             (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
         };
     }
-    // HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from every client that means it.
-    if &first == b"PRI " {
-        Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await
-    } else {
-        http1(stream, peer, culprit, &limits, draining).await
+    match protocol {
+        Application::Http2 => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
+        Application::Http1 => http1(stream, peer, culprit, &limits, draining).await,
     }
 }
 
@@ -334,11 +340,12 @@ where
     Ok(ended?)
 }
 
-/// Looks at the first bytes without taking them.
-async fn first_bytes(stream: &TcpStream) -> io::Result<[u8; 4]> {
+/// Looks at the first bytes without taking them. HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from
+/// every client that means it.
+async fn protocol(stream: &TcpStream) -> io::Result<Application> {
     let mut first = [0; 4];
     stream.peek(&mut first).await?;
-    Ok(first)
+    Ok(if &first == b"PRI " { Application::Http2 } else { Application::Http1 })
 }
 
 /// Runs a connection; when the listener stops, lets it finish what it has begun.

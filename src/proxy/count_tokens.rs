@@ -24,12 +24,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Answers with `{"input_tokens": n}`.
 pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> Result<Answer, Refusal> {
     // The prompt that the real request would get is part of what it costs.
-    resolved.inference.name = "messages";
+    resolved.parsed.inference.name = "messages";
     relay::inject_prompt(exchange, &mut resolved)?;
     let (tokens, by) = if let Some(tokens) = by_engine(exchange, &resolved).await {
         (tokens, "engine")
     } else {
-        let chat: Value = serde_json::from_slice(resolved.body.bytes()).unwrap_or_default();
+        let chat: Value = serde_json::from_slice(resolved.parsed.body.bytes()).unwrap_or_default();
         (token_estimate::prompt_tokens(&chat), "estimate")
     };
     exchange.headers.push((COUNTED_BY, HeaderValue::from_static(by)));
@@ -44,7 +44,7 @@ async fn by_engine(exchange: &Exchange, resolved: &Resolved) -> Option<u64> {
         let _in_flight = InFlight::on(engine.clone());
         let session =
             Session { pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline: DEADLINE };
-        match engine.adapter.count_tokens(session, &resolved.body, candidate.model()).await {
+        match engine.adapter.count_tokens(session, &resolved.parsed.body, candidate.model()).await {
             Ok(Some(tokens)) => return Some(tokens),
             Ok(None) => {}
             Err(error) => {

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::account::Account;
 use super::client_address::is_forwarded;
@@ -114,10 +113,10 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Begins the account of a request.
-    pub(super) fn open(peer: Arc<Peer>, request: &Request<Incoming>) -> Self {
+    pub(super) fn open(peer: Arc<Peer>, request: &Parts) -> Box<Self> {
         let shared = &peer.worker.shared;
         let limits = shared.limits.load_full();
-        let client = limits.trusted_proxies.client(peer.address, request.headers());
+        let client = limits.trusted_proxies.client(peer.address, &request.headers);
         let id = RequestId::from_random(fastrand::u128(..));
         let at = shared.clock.wall();
         let row = RequestRow {
@@ -126,8 +125,8 @@ impl Exchange {
             client,
             key: None,
             key_label: None,
-            method: method_name(request.method()),
-            path: path(request.uri().path()),
+            method: method_name(&request.method),
+            path: path(request.uri.path()),
             route: None,
             model: None,
             engine: None,
@@ -140,15 +139,15 @@ impl Exchange {
             stages: StageTimes::default(),
             progress: Progress::Running,
             user_agent: request
-                .headers()
+                .headers
                 .get(http::header::USER_AGENT)
                 .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
-            trace: trace::begin(limits.traces, request.headers()),
+            trace: trace::begin(limits.traces, &request.headers),
         };
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
-        let allowed_origin = cors::allowed_origin(request.headers(), &limits);
-        let errors = ErrorShape::of_path(request.uri().path());
-        Self {
+        let allowed_origin = cors::allowed_origin(&request.headers, &limits);
+        let errors = ErrorShape::of_path(request.uri.path());
+        Box::new(Self {
             limits,
             client,
             standing: Standing::Ordinary,
@@ -160,10 +159,10 @@ impl Exchange {
             key: None,
             errors,
             watch: Watch::default(),
-            version: request.version(),
+            version: request.version,
             headers: Vec::new(),
             peer,
-        }
+        })
     }
 
     /// The connection ends with the answer. HTTP/2 has no word for that, and nothing to fear from a head either.
@@ -193,19 +192,20 @@ fn method_name(method: &Method) -> Cow<'static, str> {
 /// The address may come in.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) parts: Parts,
+    /// Boxed, here and further on: what goes from stage to stage would be copied by each.
+    pub(super) parts: Box<Parts>,
 }
 
 /// The address is not too fast; host, path and headers make sense.
 #[derive(Debug)]
 pub(super) struct Screened {
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
 }
 
 /// The key is right and not too fast.
 #[derive(Debug)]
 pub(super) struct Authenticated {
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) key: Arc<KeyEntry>,
     /// Requests of the key that run now, this included.
     pub(super) running: u32,
@@ -238,25 +238,16 @@ pub(super) struct Parsed {
 
 /// Engines that can serve it, in order.
 pub(super) struct Resolved {
-    pub(super) key: Arc<KeyEntry>,
-    pub(super) inference: Inference,
-    pub(super) body: JsonBody,
-    /// Files and images beside it or in it.
-    pub(super) media: Media,
-    /// What the client's dialect says beyond the body.
-    pub(super) extras: Option<Box<Extras>>,
-    pub(super) model: Arc<str>,
-    pub(super) delivery: Delivery,
+    pub(super) parsed: Box<Parsed>,
     pub(super) candidates: Vec<Candidate>,
     /// What it continues, when several engines could serve it.
     pub(super) conversation: Option<Conversation>,
-    pub(super) client: ClientWriter,
 }
 
 impl Resolved {
     /// Whether an Ollama client only wants the model in memory, and no engine that may be asked takes that as a request.
     pub(super) fn only_loads(&self) -> bool {
-        let native = self.extras.as_ref().and_then(|extras| extras.ollama.as_ref());
+        let native = self.parsed.extras.as_ref().and_then(|extras| extras.ollama.as_ref());
         let by_request = |candidate: &Candidate| candidate.engine.adapter.info().empty_requests == EmptyRequests::Load;
         native.is_some_and(|native| native.work == Work::Load) && !self.candidates.iter().any(by_request)
     }

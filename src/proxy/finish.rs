@@ -55,13 +55,13 @@ static OF_KEYS: LazyLock<HeaderMap> = LazyLock::new(|| {
 });
 
 /// Turns an answer into a response and ends the account, or hands it to the stream.
-pub(super) fn answered(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+pub(super) fn answered(mut exchange: Box<Exchange>, answer: Answer) -> Response<AnswerBody> {
     rules::settle(&mut exchange, Sender::Stranger);
     let receiver = exchange.sender();
     respond(exchange, answer).map(|body| body.for_sender(receiver))
 }
 
-fn respond(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+fn respond(mut exchange: Box<Exchange>, answer: Answer) -> Response<AnswerBody> {
     let response = match answer {
         Answer::Document { status, content_type, body } => {
             exchange.account.note(|row| {
@@ -116,7 +116,7 @@ fn respond(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
 }
 
 /// Turns a refusal into a response and ends the account.
-pub(super) fn refused(mut exchange: Exchange, refusal: &Refusal) -> Response<AnswerBody> {
+pub(super) fn refused(mut exchange: Box<Exchange>, refusal: &Refusal) -> Response<AnswerBody> {
     rules::settle(&mut exchange, Sender::Stranger);
     let document = refusal.document(exchange.errors, &exchange.id);
     exchange.account.note(|row| row.bytes_out = document.len() as u64);

@@ -107,7 +107,7 @@ fn with_images(body: &JsonBody, messages: &str, remote: &[RemoteImage], images: 
 
 /// Fetches the images that the request names, if any, and puts them into it.
 pub(super) async fn fetch(exchange: &Exchange, resolved: Resolved) -> Result<Resolved, Refusal> {
-    if resolved.media.remote.is_empty() {
+    if resolved.parsed.media.remote.is_empty() {
         return Ok(resolved);
     }
     // Boxed: it is rare, and every request would carry its state else.
@@ -115,8 +115,9 @@ pub(super) async fn fetch(exchange: &Exchange, resolved: Resolved) -> Result<Res
 }
 
 async fn fetch_all(exchange: &Exchange, mut resolved: Resolved) -> Result<Resolved, Refusal> {
-    let remote = std::mem::take(&mut resolved.media.remote);
-    let Some(messages) = resolved.body.raw("messages") else { return Ok(resolved) };
+    let parsed = resolved.parsed.as_mut();
+    let remote = std::mem::take(&mut parsed.media.remote);
+    let Some(messages) = parsed.body.raw("messages") else { return Ok(resolved) };
     let limits = &exchange.limits;
     let fetcher = &exchange.peer.worker.shared.fetcher;
     let deadline = tokio::time::Instant::now() + limits.fetch_timeout;
@@ -136,9 +137,9 @@ async fn fetch_all(exchange: &Exchange, mut resolved: Resolved) -> Result<Resolv
     let images: Vec<(MediaKind, Bytes)> = stream::iter(fetches).buffered(FETCHED_AT_ONCE).try_collect().await?;
     // In base64 they are a third larger; what an engine gets obeys the limit of every body.
     let total: usize = images.iter().map(|(_, bytes)| bytes.len().div_ceil(3) * 4).sum();
-    if total + resolved.body.bytes().len() > limits.json_body_bytes {
+    if total + parsed.body.bytes().len() > limits.json_body_bytes {
         return Err(Refusal::too_large(limits.json_body_bytes));
     }
-    resolved.body = with_images(&resolved.body, messages, &remote, &images);
+    parsed.body = with_images(&parsed.body, messages, &remote, &images);
     Ok(resolved)
 }

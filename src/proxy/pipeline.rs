@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
 
 use super::answer::AnswerBody;
@@ -20,16 +21,16 @@ use crate::wire::client::ClientDialect;
 
 /// Serves one request. Dropping the future notes that the client went away and drops the engine's work.
 pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::Response<AnswerBody> {
-    let mut exchange = Exchange::open(peer, &request);
-    match answer(&mut exchange, request).await {
+    let (parts, incoming) = request.into_parts();
+    let parts = Box::new(parts);
+    let mut exchange = Exchange::open(peer, &parts);
+    match answer(&mut exchange, parts, incoming).await {
         Ok(answer) => finish::answered(exchange, answer),
         Err(refusal) => finish::refused(exchange, &refusal),
     }
 }
 
-async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Refusal> {
-    let (parts, incoming) = request.into_parts();
-
+async fn answer(exchange: &mut Exchange, parts: Box<Parts>, incoming: Incoming) -> Result<Answer, Refusal> {
     if let Some(challenge) = door::challenge(exchange, &parts) {
         return Ok(challenge);
     }

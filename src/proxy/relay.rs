@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::Stage;
 use super::budget;
-use super::exchange::{Answer, Exchange, Resolved};
+use super::exchange::{Answer, Exchange, Parsed, Resolved};
 use super::limits::{AbsentModels, Revoking};
 use super::passed::Passed;
 use super::prompt::{self, PromptVariables};
@@ -70,7 +70,7 @@ impl Order {
 
     /// On whose behalf.
     pub(super) fn key(&self) -> &KeyEntry {
-        &self.resolved.key
+        &self.resolved.parsed.key
     }
 }
 
@@ -130,8 +130,8 @@ impl Trace {
 /// Answers a resolved request.
 pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> Result<Answer, Refusal> {
     inject_prompt(exchange, &mut resolved)?;
-    let delivery = resolved.delivery;
-    let client = std::mem::take(&mut resolved.client);
+    let delivery = resolved.parsed.delivery;
+    let client = std::mem::take(&mut resolved.parsed.client);
     let order = Order {
         worker: exchange.peer.worker.clone(),
         resolved,
@@ -203,7 +203,7 @@ async fn sound(exchange: &mut Exchange, order: Order) -> Result<Answer, Refusal>
 /// What ends an answer when its key is revoked.
 fn revoked(exchange: &Exchange, order: &Order) -> CancellationToken {
     match exchange.limits.revoking {
-        Revoking::EndsStreams => order.resolved.key.counts.ended.clone(),
+        Revoking::EndsStreams => order.resolved.parsed.key.counts.ended.clone(),
         Revoking::LetsStreamsEnd => CancellationToken::new(),
     }
 }
@@ -295,7 +295,7 @@ async fn first_that_serves<T>(
 
 /// Sends the request to one engine and waits for a head with status 200.
 async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slot) -> Result<Accepted200, Miss> {
-    let Resolved { inference, media, extras, delivery, .. } = &order.resolved;
+    let Parsed { key, inference, media, extras, delivery, .. } = order.resolved.parsed.as_ref();
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
     let body = with_profile(order, candidate)?;
@@ -316,7 +316,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
             _ => Miss::Final(error.into()),
         })?;
     let in_flight = InFlight::in_slot(engine.clone(), slot, candidate.target.residency.use_it());
-    budget::still_open(&order.resolved.key, || shared.clock.wall()).map_err(Miss::Final)?;
+    budget::still_open(key, || shared.clock.wall()).map_err(Miss::Final)?;
     if order.absent_models == AbsentModels::AreLoaded && candidate.target.residency.is_absent() {
         // Boxed: it is rare, and every stream would carry its state else.
         Box::pin(load(order, candidate)).await?;
@@ -574,17 +574,18 @@ async fn begin_stream(order: &Order, trace: &mut Trace, accepted: Accepted200) -
 pub(super) fn inject_prompt(exchange: &Exchange, resolved: &mut Resolved) -> Result<(), Refusal> {
     let shared = &exchange.peer.worker.shared;
     let prompts = shared.prompts.load();
-    let view = &resolved.key.record.view;
-    let Some(template) = prompts.find(resolved.inference.name, view.id) else { return Ok(()) };
-    let variables = PromptVariables { now: shared.clock.wall(), model: &resolved.model, key_label: &view.label };
-    let edit = prompt::injection(&resolved.body, &prompt::render(template, variables))?;
-    resolved.body = resolved.body.with(&[edit]);
+    let parsed = &mut resolved.parsed;
+    let view = &parsed.key.record.view;
+    let Some(template) = prompts.find(parsed.inference.name, view.id) else { return Ok(()) };
+    let variables = PromptVariables { now: shared.clock.wall(), model: &parsed.model, key_label: &view.label };
+    let edit = prompt::injection(&parsed.body, &prompt::render(template, variables))?;
+    parsed.body = parsed.body.with(&[edit]);
     Ok(())
 }
 
 /// The body with the profile that the candidate's model has, if any (SPEC §8.2).
 fn with_profile<'a>(order: &'a Order, candidate: &Candidate) -> Result<Cow<'a, JsonBody>, Miss> {
-    let Resolved { inference, body, .. } = &order.resolved;
+    let Parsed { inference, body, .. } = order.resolved.parsed.as_ref();
     let engine = &candidate.engine;
     let profiles = order.worker.shared.profiles.load();
     match profiles.find(&engine.record.id, candidate.model()) {

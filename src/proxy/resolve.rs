@@ -19,14 +19,14 @@ use crate::wire::client::ClientDialect;
 use crate::wire::json_body::JsonBody;
 
 /// Resolves the model's name.
-pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved, Refusal> {
-    let Parsed { key, inference, body, media, mut extras, model, delivery, client } = parsed;
+pub(super) fn model(exchange: &mut Exchange, mut parsed: Box<Parsed>) -> Result<Resolved, Refusal> {
+    let Parsed { key, inference, body, media, extras, model, .. } = parsed.as_mut();
     let registry = &exchange.peer.worker.shared.registry;
-    let shown = || escape(&cut(&model, 200)).into_owned();
+    let shown = || escape(&cut(model, 200)).into_owned();
     let globs = &key.record.view.limits.models;
     let found = match inference.dialect {
-        ClientDialect::Ollama(_) => as_ollama_names(registry, &model, globs),
-        _ => registry.resolve(&model, &|named| may_use(globs, named)),
+        ClientDialect::Ollama(_) => as_ollama_names(registry, model, globs),
+        _ => registry.resolve(model, &|named| may_use(globs, named)),
     };
     let mut candidates = match found {
         Resolution::Candidates(candidates) => candidates,
@@ -40,7 +40,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
         }
         Resolution::Unknown { near } => {
             let exists =
-                !globs.is_empty() && !matches!(registry.resolve(&model, &|_named| true), Resolution::Unknown { .. });
+                !globs.is_empty() && !matches!(registry.resolve(model, &|_named| true), Resolution::Unknown { .. });
             if !exists {
                 return Err(Refusal::model_not_found(&shown(), &near));
             }
@@ -56,7 +56,7 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
             return Err(Refusal::unsupported_modalities(&shown(), title));
         }
     }
-    if let Some(extras) = &mut extras
+    if let Some(extras) = extras
         && extras.thinking.is_some()
         && !candidates.iter().all(|candidate| candidate.target.capabilities.contains(&Capability::Reasoning))
     {
@@ -67,13 +67,13 @@ pub(super) fn model(exchange: &mut Exchange, parsed: Parsed) -> Result<Resolved,
     let conversation = match exchange.limits.affinity {
         Affine::Prefers => {
             let affinity = &exchange.peer.worker.shared.affinity;
-            prefer_warm(affinity, key.record.view.id, &model, &body, &mut candidates)
+            prefer_warm(affinity, key.record.view.id, model, body, &mut candidates)
         }
         Affine::Ignores => None,
     };
     exchange.account.note(|row| row.engine = candidates.first().map(|first| first.engine.record.id.clone()));
     exchange.account.mark(Stage::Resolved);
-    Ok(Resolved { key, inference, body, media, extras, model, delivery, candidates, conversation, client })
+    Ok(Resolved { parsed, candidates, conversation })
 }
 
 /// Resolves a name as Ollama's clients write it: the tag `latest` goes without saying, on either side.

@@ -13,7 +13,7 @@ use crate::types::listener::Exposure;
 use crate::types::policy::Mode;
 
 /// Admits or refuses an address.
-pub(super) fn lists(exchange: &mut Exchange, parts: Parts) -> Result<Accepted, Refusal> {
+pub(super) fn lists(exchange: &mut Exchange, parts: Box<Parts>) -> Result<Accepted, Refusal> {
     let shared = &exchange.peer.worker.shared;
     let (guard, client) = (&shared.guard, exchange.client);
     let on_loopback = client.is_loopback();

@@ -17,7 +17,7 @@ use flm::types::clock::{Clock, UnixMillis};
 use flm::types::key::KeyLimits;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, NamedGroup, RootCertStore, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, NamedGroup, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -140,6 +140,10 @@ where
     tokio::time::timeout(PATIENCE, whole).await.expect("in time")
 }
 
+/// What a client of either version gets that knows all suites, in whatever order.
+const CHEAPEST: [CipherSuite; 2] =
+    [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+
 const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 #[tokio::test]
@@ -148,6 +152,8 @@ async fn both_versions_and_protocols_are_spoken_and_the_exchange_resists_quantum
     for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
         let mut stream = encrypted.connect("127.0.0.1", &[b"http/1.1"], versions).await.expect("a handshake");
         assert_eq!(stream.get_ref().1.protocol_version(), Some(versions[0].version));
+        let suite = stream.get_ref().1.negotiated_cipher_suite().expect("a suite").suite();
+        assert!(CHEAPEST.contains(&suite), "the client puts AES-256 first, and gets {suite:?}");
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         assert!(ask(&mut stream, HEALTH).await.starts_with("HTTP/1.1 200"));
     }
