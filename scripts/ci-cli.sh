@@ -148,7 +148,10 @@ answers security ip-blocklist add + 203.0.113.7 --for 2h --reason smoke >/dev/nu
 reads security ip-blocklist list +
 answers security ip-blocklist unblock + 203.0.113.7 >/dev/null
 answers security ip-blocklist add + 203.0.113.0/24 --for 2h --reason smoke >/dev/null
+note security ip-blocklist export
+"$flm" security ip-blocklist export >"$work/blocks.txt" || fail "security ip-blocklist export" "failed"
 answers security ip-blocklist clear + >/dev/null
+answers security ip-blocklist import + "$work/blocks.txt" >/dev/null
 answers security ip-allowlist add + 127.0.0.0/8 >/dev/null
 reads security ip-allowlist list +
 answers security ip-allowlist remove + 127.0.0.0/8 >/dev/null
