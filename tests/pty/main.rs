@@ -202,6 +202,17 @@ fn a_terminal_that_goes_away_ends_the_console_and_leaves_a_stream_untouched() {
 }
 
 #[test]
+fn a_terminal_that_goes_away_takes_the_proxy_along_where_that_is_set() {
+    let home = Home::in_use();
+    home.answer(&["config", "set", "console.on_hangup", "stop"]);
+    let mut console = open_console(&home, 100, 30);
+    console.wait_for("Running http://", PATIENCE);
+    signal(console.pid(), Signal::HUP);
+    console.wait_until_ended(PATIENCE);
+    wait_until("the proxy has ended", PATIENCE, || home.owner().is_none());
+}
+
+#[test]
 fn ctrl_z_gives_the_terminal_back_and_leaves_a_stream_untouched() {
     let mut streaming = Streaming::begin(|home| {
         // A shell with job control, as people have it; it says when it has the terminal again.
