@@ -207,6 +207,13 @@ fn published() -> Value {
                 "required": ["error"],
                 "additionalProperties": false,
             },
+            {
+                "description": "A line on the way of what takes long; the last line is the result.",
+                "type": "object",
+                "properties": { "progress": true },
+                "required": ["progress"],
+                "additionalProperties": false,
+            },
         ],
         "commands": commands(),
         "answers": answers,
