@@ -148,7 +148,10 @@ answers security ip-blocklist add + 203.0.113.7 --for 2h --reason smoke >/dev/nu
 reads security ip-blocklist list +
 answers security ip-blocklist unblock + 203.0.113.7 >/dev/null
 answers security ip-blocklist add + 203.0.113.0/24 --for 2h --reason smoke >/dev/null
+note security ip-blocklist export
+"$flm" security ip-blocklist export >"$work/blocks.txt" || fail "security ip-blocklist export" "failed"
 answers security ip-blocklist clear + >/dev/null
+answers security ip-blocklist import + "$work/blocks.txt" >/dev/null
 answers security ip-allowlist add + 127.0.0.0/8 >/dev/null
 reads security ip-allowlist list +
 answers security ip-allowlist remove + 127.0.0.0/8 >/dev/null
@@ -166,6 +169,19 @@ printf '{}' >"$work/policy.json"
 answers security policy validate + --json "$work/policy.json" >/dev/null
 answers security policy set + --json "$work/policy.json" >/dev/null
 refuses POLICY_INVALID 1 security policy validate + --json "$work/profile.json"
+reads alerts list +
+note alerts add command
+"$flm" alerts add command --id smoke -- /bin/true >/dev/null || fail "alerts add command" "failed"
+answers alerts add terminal + --id bell >/dev/null
+answers alerts add ntfy + --id phone --topic flm-4f9c2a71b0e8 >/dev/null
+answers alerts add webhook + --id ops --url https://alerts.example.org/flm >/dev/null
+answers alerts edit + ops --off >/dev/null
+answers alerts test + smoke >/dev/null
+reads alerts deliveries +
+reads alerts inbox +
+answers alerts read + --all >/dev/null
+for channel in bell ops phone smoke; do answers alerts remove + "$channel" >/dev/null; done
+answers security audit-logs archive + --before 90d >/dev/null
 answers security ca init + >/dev/null
 reads security ca show +
 answers security ca issue + --name localhost --output "$work" >/dev/null
@@ -179,6 +195,19 @@ note logs requests
 "$flm" logs requests --format jsonl >"$work/requests.jsonl"
 reads security replay + "$work/requests.jsonl"
 reads firewall preview + --backend nftables
+reads firewall status +
+reads expose-check +
+reads check +
+reads logs +
+reads logs captures +
+answers logs captures clear + >/dev/null
+reads security events +
+reads security lock-status +
+reads security certificate status +
+reads proxy check + --port 0
+reads security backup list +
+answers security backup create + --output "$work/backups" >/dev/null
+answers man + --output "$work/man" >/dev/null
 python3 scripts/make_legacy_sample.py "$work/legacy"
 reads migrate legacy plan + --source "$work/legacy"
 answers migrate legacy convert + --source "$work/legacy" --tmp "$work/converted" >/dev/null

@@ -98,7 +98,11 @@ pub(super) struct AuditFilter {
 /// Parses a value by its name in JSON.
 pub(super) fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     let name = text.to_ascii_lowercase().replace('-', "_");
-    serde_json::from_value(serde_json::Value::String(name)).map_err(|error| error.to_string())
+    serde_json::from_value(serde_json::Value::String(name)).map_err(|error| {
+        let text = error.to_string();
+        let known = text.split_once("expected one of ").map(|(_, known)| known.replace('`', ""));
+        known.map_or(text, |known| format!("write one of {known}"))
+    })
 }
 
 impl AuditCommand {
@@ -186,9 +190,13 @@ async fn follow(session: &Session, filter: &AuditFilter, limit: u32) -> Outcome<
     };
     let listed = operator.call(filter.call(limit)).await?;
     let mut read = tell(&listed.iter().rev().collect::<Vec<_>>())?;
-    while read.is_continue()
-        && let Some(line) = events.next().await
-    {
+    let mut gone = std::pin::pin!(output::reader_gone());
+    while read.is_continue() {
+        let line = tokio::select! {
+            () = &mut gone => return Ok(Output::nothing()),
+            line = events.next() => line,
+        };
+        let Some(line) = line else { break };
         read = match &line {
             LiveLine::Snapshot { snapshot, dropped } if *dropped > 0 => {
                 tell(&snapshot.audit.iter().rev().collect::<Vec<_>>())?

@@ -160,6 +160,7 @@ impl LogsArguments {
             if !self.follow {
                 return Ok(Output::new(&page.lines, page.lines.iter().map(text).collect::<Vec<_>>().join("\n")));
             }
+            let mut gone = std::pin::pin!(output::reader_gone());
             loop {
                 for line in page.lines.iter().filter(|line| self.shows(line)) {
                     if output::item(session.format, line, &text(line))?.is_break() {
@@ -168,7 +169,10 @@ impl LogsArguments {
                 }
                 let full = page.lines.len() >= 1000;
                 if !full {
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::select! {
+                        () = &mut gone => return Ok(Output::nothing()),
+                        () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    }
                 }
                 page = operator.call(ReadLogs { since: None, after: Some(page.next), limit: 1000 }).await?;
             }

@@ -10,6 +10,8 @@ use clap::ValueEnum;
 use clap::builder::StyledStr;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::style::{self, Tone};
@@ -159,6 +161,16 @@ pub(super) fn item(format: Format, data: &impl Serialize, text: &str) -> Outcome
     }
 }
 
+/// Ends when nobody reads standard output any more, although there is nothing to tell; never where it is no pipe.
+pub(super) async fn reader_gone() {
+    // Opened anew, so that it is not the pipe of all who write into it that no longer waits for room (proc(5)).
+    match pipe::OpenOptions::new().open_sender("/proc/self/fd/1") {
+        Ok(stdout) if stdout.ready(Interest::ERROR).await.is_ok() => {}
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {}
+        _ => std::future::pending().await,
+    }
+}
+
 /// A reader that has gone, such as `head`, is no fault of the command.
 fn is_reader_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
@@ -225,9 +237,11 @@ fn styled(rendered: &StyledStr, colour: bool) -> String {
     if colour && text == rendered.to_string() { rendered.ansi().to_string() } else { text }
 }
 
-/// The same without styles, with what could steer a terminal made visible.
+/// The same without styles, with what could steer a terminal made visible, and what Rust says of numbers in words of people.
 fn plain(rendered: &StyledStr) -> String {
-    rendered.to_string().split('\n').map(escape).collect::<Vec<_>>().join("\n")
+    let text = rendered.to_string().split('\n').map(escape).collect::<Vec<_>>().join("\n");
+    text.replace("invalid digit found in string", "write a whole number")
+        .replace("invalid float literal", "write a number")
 }
 
 /// The completions of a shell.

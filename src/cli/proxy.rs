@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::acme::{self, AcmeArguments};
+use super::audit_logs::name;
 use super::output::{self, Format, Output, ProgressLine};
 use super::session::{self, Session, unlocked};
 use super::table::{Table, facts, time};
@@ -450,6 +451,7 @@ fn describe(status: &ProxyStatus) -> String {
         ("runs as", format!("{owner}, process {}", status.pid)),
         ("since", time(status.started)),
         ("home", status.home.clone()),
+        ("guarded as", name(&status.exposure)),
         ("egress", egress(&status.egress)),
         (
             "simulated rules",

@@ -1,22 +1,24 @@
 //! `flm security`: address lists; the rest is in files of its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
 use ipnet::IpNet;
 
-use super::audit_logs::{AuditCommand, AuditFilter};
+use super::audit_logs::{AuditCommand, AuditFilter, name};
 use super::authority::AuthorityCommand;
 use super::backup::{self, BackupCommand, RekeyTo};
 use super::certificate::CertificateCommand;
 use super::output::Output;
 use super::policy::PolicyCommand;
+use super::prompts;
 use super::session::Session;
 use super::span;
 use super::table::{Table, or_dash, time};
-use crate::types::address::{BlockEntry, ListedNetwork, parse_network};
+use crate::types::address::{BlockEntry, ListedNetwork, parse_blocks, parse_network, write_blocks};
 use crate::types::calls::addresses::{
-    AddBlock, AddNetwork, ClearBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
+    AddBlock, AddNetwork, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
 };
 use crate::types::calls::replay::{ReplayReport, ReplayRequests, SecurityCounts, SecurityStats};
 use crate::types::clock::Clock;
@@ -52,7 +54,7 @@ pub(super) enum SecurityCommand {
     Replay {
         /// One JSON object a line, as flm logs requests --format jsonl writes it
         #[arg(value_name = "FILE")]
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
     /// The chained log of security events
     #[command(subcommand, after_help = "Example:\n  flm security audit-logs verify")]
@@ -111,6 +113,21 @@ pub(super) enum BlocklistCommand {
     /// Lift all blocks
     #[command(after_help = "Example:\n  flm security ip-blocklist clear")]
     Clear,
+    /// Block every network of a file, such as a published list; what is blocked already stays as it is
+    #[command(
+        after_help = "Examples:\n  flm security ip-blocklist import drop.txt --for 7d\n  curl -s https://lists.example.org/drop.txt | flm security ip-blocklist import -\n\nOne address or CIDR block a line; what stands behind # or ; is the reason."
+    )]
+    Import {
+        /// The file, or - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How long [default: until it is lifted]
+        #[arg(long = "for", value_name = "SPAN", value_parser = span::parse)]
+        duration: Option<Duration>,
+    },
+    /// Print all blocks as import takes them, without the time that is left
+    #[command(after_help = "Example:\n  flm security ip-blocklist export > blocks.txt")]
+    Export,
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,17 +190,7 @@ impl BlocklistCommand {
     async fn run(self, session: &Session) -> Outcome<Output> {
         match self {
             Self::List => {
-                let mut entries = Vec::new();
-                loop {
-                    let offset = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-                    let page = session.call(ListBlocks { offset, limit: PAGE }).await?;
-                    let (total, got) = (page.total, page.entries.len());
-                    entries.extend(page.entries);
-                    // A list that shrinks meanwhile ends with an empty page.
-                    if got == 0 || entries.len() as u64 >= total {
-                        break;
-                    }
-                }
+                let entries = all(session).await?;
                 Ok(Output::new(&entries, blocks(&entries)))
             }
             Self::Add { network, duration, reason } => {
@@ -202,8 +209,37 @@ impl BlocklistCommand {
                 let lifted = session.call(ClearBlocks {}).await?;
                 Ok(Output::new(&serde_json::json!({ "lifted": lifted }), format!("{lifted} blocks lifted")))
             }
+            Self::Import { file, duration } => {
+                let networks = parse_blocks(&prompts::read(&file, "the list")?)?;
+                let read = networks.len();
+                let blocked = session.call(ImportBlocks { networks, duration }).await?;
+                let text = format!("{blocked} of {read} networks are new and blocked");
+                Ok(Output::new(&serde_json::json!({ "read": read, "blocked": blocked }), text))
+            }
+            Self::Export => Ok(Output::document(write_blocks(&all(session).await?))),
         }
     }
+}
+
+/// The whole block list, which comes in pages.
+async fn all(session: &Session) -> Outcome<Vec<BlockEntry>> {
+    let operator = session.operator().await?;
+    let mut entries = Vec::new();
+    let outcome = loop {
+        let offset = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let page = match operator.call(ListBlocks { offset, limit: PAGE }).await {
+            Ok(page) => page,
+            Err(failure) => break Err(failure),
+        };
+        let (total, got) = (page.total, page.entries.len());
+        entries.extend(page.entries);
+        // A list that shrinks meanwhile ends with an empty page.
+        if got == 0 || entries.len() as u64 >= total {
+            break Ok(entries);
+        }
+    };
+    operator.close().await;
+    outcome
 }
 
 impl NetworksCommand {
@@ -289,9 +325,4 @@ fn networks(entries: &[ListedNetwork], list: NetworkList) -> String {
         NetworkList::Allow => "the list is empty: everyone may connect",
         NetworkList::Trusted => "the list is empty: everyone may be blocked automatically",
     })
-}
-
-/// The name under which a value is written in JSON.
-fn name(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

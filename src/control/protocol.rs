@@ -106,9 +106,10 @@ fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::NotFound | ErrorCode::EngineNotFound => StatusCode::NOT_FOUND,
         ErrorCode::ReadOnly => StatusCode::FORBIDDEN,
-        ErrorCode::InvalidArgument | ErrorCode::ProxyInvalidConfig | ErrorCode::PolicyInvalid => {
-            StatusCode::BAD_REQUEST
-        }
+        ErrorCode::InvalidArgument
+        | ErrorCode::ProxyInvalidConfig
+        | ErrorCode::ConfigNotSet
+        | ErrorCode::PolicyInvalid => StatusCode::BAD_REQUEST,
         ErrorCode::ProxyAlreadyRunning | ErrorCode::ProxyPortInUse => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

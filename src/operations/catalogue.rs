@@ -82,6 +82,10 @@ pub enum Run {
     Long(fn(Arc<Context>, Bytes, mpsc::Sender<Bytes>) -> Running),
 }
 
+/// Writes the shape of an answer.
+#[cfg(test)]
+pub(super) type Shape = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
+
 /// Writes [`OPERATIONS`]: each call with the function that runs it.
 macro_rules! operations {
     (
@@ -110,6 +114,13 @@ macro_rules! operations {
                 })),
             },
         )*];
+
+        /// The name of each operation, and the shape of what it answers.
+        #[cfg(test)]
+        pub(super) static ANSWERS: &[(&str, Shape)] = &[
+            $((<$call as Call>::NAME, |generator| generator.subschema_for::<<$call as Call>::Output>()),)*
+            $((<$long as Call>::NAME, |generator| generator.subschema_for::<<$long as Call>::Output>()),)*
+        ];
     };
 }
 

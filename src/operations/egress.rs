@@ -21,7 +21,8 @@ const TOR_ENDPOINT: (&str, u16) = ("127.0.0.1", 9050);
 /// The way out that the settings describe. Reads the password's file: call it off the runtime.
 ///
 /// # Errors
-/// `PROXY_INVALID_CONFIG` for what does not fit together, `IO_ERROR` for a password file that cannot be read.
+/// `CONFIG_NOT_SET` without an endpoint, `PROXY_INVALID_CONFIG` for what does not fit together, `IO_ERROR` for a password file
+/// that cannot be read.
 pub(super) fn build(settings: &Settings, variable: impl Fn(&str) -> Option<String>, clock: &Clock) -> Outcome<Egress> {
     let mode = match settings.get(table::EGRESS_MODE) {
         "tor" => EgressMode::Tor,
@@ -33,7 +34,8 @@ pub(super) fn build(settings: &Settings, variable: impl Fn(&str) -> Option<Strin
         (Some(endpoint), _) => endpoint,
         (None, EgressMode::Tor) => TOR_ENDPOINT,
         (None, _) => {
-            return Err(wrong("egress.mode is socks5, but nothing says where that proxy listens")
+            let why = "egress.mode is socks5, but nothing says where that proxy listens";
+            return Err(Failure::new(ErrorCode::ConfigNotSet, why)
                 .hint("name it: flm proxy start --egress-mode socks5 --socks5-endpoint 127.0.0.1:1080"));
         }
     };
@@ -146,6 +148,7 @@ mod tests {
         let other = built(&[("egress.mode", "socks5"), ("egress.socks5_endpoint", "[::1]:1080")]).expect("socks5");
         assert_eq!(other.status().endpoint.as_deref(), Some("[::1]:1080"));
         let failure = built(&[("egress.mode", "socks5")]).expect_err("where?");
+        assert_eq!(failure.code, ErrorCode::ConfigNotSet);
         assert!(failure.hint.expect("a hint").contains("--socks5-endpoint"));
     }
 

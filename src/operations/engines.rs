@@ -18,6 +18,7 @@ use crate::types::engine::{
 };
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::ids::EngineId;
+use crate::types::listener::ListenerConfig;
 use crate::types::text::escape;
 
 /// Looks for engines on this machine and registers what answers. A detection that is young enough is answered from
@@ -298,7 +299,10 @@ fn is_loopback(host: &str) -> bool {
 /// Where FLM itself listens: never taken for an engine, since that would be a loop.
 fn own_addresses(context: &Context) -> Vec<SocketAddr> {
     let Some(live) = &context.live else { return Vec::new() };
-    live.host.status().listeners.iter().map(|l| SocketAddr::new(l.config.bind, l.config.port)).collect()
+    let listeners = live.host.status().listeners;
+    let ports = |config: &ListenerConfig| [Some(config.port), config.https_port].into_iter().flatten();
+    let places = listeners.iter().flat_map(|l| ports(&l.config).map(move |port| SocketAddr::new(l.config.bind, port)));
+    places.collect()
 }
 
 /// Refuses an engine that would be FLM itself.

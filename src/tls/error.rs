@@ -39,6 +39,14 @@ pub enum TlsError {
         /// What to type.
         hint: String,
     },
+    /// What was given does not fit the mode, or two settings do not fit each other.
+    #[error("{message}")]
+    Unfit {
+        /// What and why.
+        message: String,
+        /// What to type.
+        hint: String,
+    },
     /// The certificate authority does not allow any of the names that this machine has.
     #[error("the certificate authority of this home allows none of this machine's names and addresses")]
     NothingAllowed,
@@ -148,7 +156,8 @@ impl From<TlsError> for Failure {
             TlsError::Storage(error) => error.into(),
             TlsError::Acme(error) => error.into(),
             TlsError::NotMade(_) | TlsError::Setup(_) => failed("the log says more; please report it".to_owned()),
-            TlsError::Incomplete { hint, .. } => Self::new(ErrorCode::ProxyInvalidConfig, message).hint(hint),
+            TlsError::Incomplete { hint, .. } => Self::new(ErrorCode::ConfigNotSet, message).hint(hint),
+            TlsError::Unfit { hint, .. } => Self::new(ErrorCode::ProxyInvalidConfig, message).hint(hint),
             TlsError::NothingAllowed => {
                 failed("make a new one that allows them: flm security ca init --replace".to_owned())
             }

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
+use super::failure::{ErrorCode, Failure, Outcome};
+use super::text::escape;
 
 /// Azure's host agent, which answers on a public address (Azure documentation, "What is IP address 168.63.129.16").
 const AZURE_AGENT: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
@@ -159,6 +161,45 @@ pub struct BlockEntry {
     pub expires: Option<UnixMillis>,
 }
 
+/// The block list as a text: one network a line, the reason behind `#`. How long a block still holds is not in it.
+#[must_use]
+pub fn write_blocks(entries: &[BlockEntry]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        text.push_str(&entry.network.to_string());
+        if !entry.reason.is_empty() {
+            text.push_str("  # ");
+            text.push_str(&escape(&entry.reason));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The networks of such a text, or of a list that others publish (some write `;` for `#`), each with its reason.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` with the first line that holds no network, and for a text without any.
+pub fn parse_blocks(text: &str) -> Outcome<Vec<(IpNet, String)>> {
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let (network, reason) = line.split_once(['#', ';']).unwrap_or((line, ""));
+        let network = network.trim();
+        if network.is_empty() {
+            continue;
+        }
+        let network = parse_network(network).map_err(|error| {
+            Failure::new(ErrorCode::InvalidArgument, format!("line {number}: {error}"))
+                .hint("write one address or CIDR block in a line, and what is no network behind #")
+        })?;
+        found.push((network, reason.trim().to_owned()));
+    }
+    if found.is_empty() {
+        return Err(Failure::new(ErrorCode::InvalidArgument, "there is no network in the file"));
+    }
+    Ok(found)
+}
+
 /// One entry of the allow list or the trusted list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ListedNetwork {
@@ -299,5 +340,29 @@ mod tests {
         assert_eq!(parse_network("10.1.2.3/8").expect("parses").to_string(), "10.0.0.0/8");
         assert_eq!(parse_network(" ::1 ").expect("parses").to_string(), "::1/128");
         assert!(parse_network("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn what_was_exported_is_imported_again_and_a_wrong_line_is_named() {
+        let entry = |network: &str, reason: &str| BlockEntry {
+            network: parse_network(network).expect("parses"),
+            reason: reason.to_owned(),
+            source: BlockSource::Manual,
+            failures: 0,
+            created: UnixMillis(0),
+            expires: None,
+        };
+        let entries =
+            [entry("203.0.113.7", "5 wrong keys"), entry("2001:db8::/32", ""), entry("198.51.100.0/24", "a\nb")];
+        let text = write_blocks(&entries);
+        let back = parse_blocks(&text).expect("reads");
+        let wanted: Vec<_> = entries.iter().map(|entry| (entry.network, escape(&entry.reason).into_owned())).collect();
+        assert_eq!(back, wanted);
+        let published = parse_blocks("203.0.113.0/24 ; SBL1\n; the end\n").expect("reads");
+        assert_eq!(published[0].1, "SBL1");
+        assert_eq!(parse_blocks("# a list\n\n10.0.0.1 # x # y\n").expect("reads").len(), 1);
+        let failure = parse_blocks("10.0.0.1\nnowhere\n").expect_err("a wrong line");
+        assert!(failure.message.starts_with("line 2: "), "{}", failure.message);
+        assert!(parse_blocks("# nothing\n").is_err());
     }
 }

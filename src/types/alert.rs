@@ -13,7 +13,7 @@ use super::ids::InvalidId;
 use super::secret::Secret;
 
 /// The operator's name for an alert channel: 1 to 32 of `a-z 0-9 . _ -`, starting with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ChannelId(Arc<str>);
 
@@ -62,7 +62,7 @@ impl fmt::Display for ChannelId {
 }
 
 /// Whether a channel's host may be in a private network or on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PrivateHosts {
     /// Only hosts of the public internet.
@@ -126,7 +126,7 @@ impl AlertTarget {
 }
 
 /// The kind of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AlertKind {
     /// A signed POST.
@@ -156,7 +156,7 @@ impl AlertKind {
 }
 
 /// Whether a channel is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelState {
     /// It is.
@@ -167,7 +167,7 @@ pub enum ChannelState {
 }
 
 /// Which events a channel tells, and how often.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
 pub struct AlertRules {
     /// The least severity.
@@ -176,6 +176,7 @@ pub struct AlertRules {
     pub kinds: Vec<AuditKind>,
     /// After an alert, equal events (same kind and severity) of this span become one alert at its end.
     #[serde(with = "seconds")]
+    #[schemars(with = "u64")]
     pub group: Duration,
     /// Most alerts in an hour; what is beyond waits and becomes one.
     pub per_hour: u32,
@@ -233,7 +234,7 @@ pub struct AlertChannel {
 }
 
 /// A channel as it is shown: without secrets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChannelView {
     /// Its name.
     pub id: ChannelId,
@@ -255,7 +256,7 @@ pub struct ChannelView {
 }
 
 /// What became of an alert.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DeliveryView {
     /// Its number.
     pub number: u64,
@@ -303,7 +304,7 @@ pub struct InboxAlert {
 }
 
 /// The newest alerts of the inbox.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Inbox {
     /// How many are unread, whether they are among `alerts` or not.
     pub unread: u64,

@@ -15,7 +15,7 @@ pub enum ErrorCode {
     EngineNotFound,
     /// The engine could not be reached.
     EngineNetworkError,
-    /// The engine answered something that it should not.
+    /// The engine refused, or answered something that it should not.
     EngineApiError,
     /// The engine did not answer in time.
     EngineTimeout,
@@ -31,7 +31,7 @@ pub enum ErrorCode {
     ProxyInvalidConfig,
     /// The security policy is wrong.
     PolicyInvalid,
-    /// The setting has no value.
+    /// A setting that is needed has no value.
     ConfigNotSet,
     /// Nothing has that name.
     NotFound,

@@ -112,7 +112,7 @@ pub enum FirewallDone {
 }
 
 /// How the rules of the machine compare with those saved before a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Exactness {
     /// They are the same, byte for byte (counters left out).
@@ -122,7 +122,7 @@ pub enum Exactness {
 }
 
 /// Why rules were taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TakenBackCause {
     /// Nobody confirmed them in time.
@@ -136,7 +136,7 @@ pub enum TakenBackCause {
 }
 
 /// How far a change is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum FirewallPhase {
     /// In force, and taken back at that time unless confirmed.
@@ -171,7 +171,7 @@ pub enum FirewallPhase {
 }
 
 /// How long confirmed rules last by themselves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lasting {
     /// Until the machine starts again.
@@ -182,7 +182,7 @@ pub enum Lasting {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallRecord {
     /// Tells changes apart.
     pub id: String,
@@ -203,7 +203,7 @@ pub struct FirewallRecord {
 }
 
 /// Whether a process counts down to the taking back of a pending change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Watch {
     /// One does.
@@ -213,7 +213,7 @@ pub enum Watch {
 }
 
 /// A line of the firewall's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallLogLine {
     /// When.
     pub at: UnixMillis,
@@ -224,7 +224,7 @@ pub struct FirewallLogLine {
 }
 
 /// What FLM did to the firewall of this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FirewallStatus {
     /// The last change.
     pub last: Option<FirewallRecord>,

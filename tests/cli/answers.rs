@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::fake_engine::{FakeEngine, Reply, Script};
-use crate::home::Home;
+use crate::home::{Home, schema};
 use crate::run;
 
 /// The story. `{…}` is put in: the engine's URL, the key's id, the folder of files. A line that begins with `!` must fail.
@@ -75,6 +75,11 @@ security ip-blocklist list
 security ip-blocklist unblock 203.0.113.7
 !security ip-blocklist unblock 203.0.113.7
 security ip-blocklist add 2001:db8::/32 --reason story
+security ip-blocklist export
+security ip-blocklist clear
+security ip-blocklist import {files}/blocks.txt --for 1h
+!security ip-blocklist import {files}/one.txt
+security ip-blocklist export
 security ip-blocklist clear
 security ip-allowlist list
 security ip-allowlist add 127.0.0.0/8
@@ -140,6 +145,7 @@ fn told(engine: &FakeEngine, format: &str) -> String {
         ("one.txt", "Answer in one sentence."),
         ("two.txt", "Answer in two sentences."),
         ("empty.jsonl", ""),
+        ("blocks.txt", "# a list\n203.0.113.0/24  # scanners\n2001:db8:1::1 ; SBL1\n"),
     ] {
         std::fs::create_dir_all(&files).expect("a folder");
         std::fs::write(files.join(name), text).expect("writes");
@@ -157,7 +163,10 @@ fn told(engine: &FakeEngine, format: &str) -> String {
         let ended = run(&home, &words);
         assert_eq!(ended.code != 0, fails, "flm {line}: {}{}", ended.out, ended.err);
         let answer = match serde_json::from_str::<Value>(&ended.out) {
-            Ok(answer) if format == "json" => format!("{:#}\n", shortened(answer)),
+            Ok(answer) if format == "json" && answer.is_object() => {
+                schema::check(&words, &answer);
+                format!("{:#}\n", shortened(answer))
+            }
             _ => ended.out + &ended.err,
         };
         let answer = answer.replace(home.path().to_str().expect("UTF-8"), "[home]").replace(id, "[key]");

@@ -1,11 +1,13 @@
 //! Runs the code blocks of the documents (docs/documentation-policy.md): each document in a home of its own, block after
 //! block, with an engine that answers and a receiver of alerts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use flm::types::audit::{AuditKind, Severity};
+use flm::types::failure::ErrorCode;
 use portable_pty::CommandBuilder;
 use serde_json::{Value, json};
 
@@ -424,6 +426,83 @@ fn every_test_that_an_audit_names_exists() {
     }
     assert!(gone.is_empty(), "{gone:#?}");
     assert!(count > 600 && !functions.contains("nobody_wrote_this_one_yet"), "{count}");
+}
+
+/// A panel that asks for what nobody tells stays empty, and a rule never fires. The document tells all that the page has
+/// (`tests/proxy/metrics.rs`).
+#[test]
+fn dashboard_and_alert_rules_name_only_metrics_labels_and_kinds_that_there_are() {
+    let document = std::fs::read_to_string(root().join("docs/monitoring.md")).expect("reads");
+    let told: BTreeMap<&str, BTreeSet<&str>> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .filter(|(series, _)| series.starts_with("flm_"))
+        .map(|(series, _)| series.split_once('{').unwrap_or((series, "")))
+        .map(|(name, labels)| (name, labels.trim_end_matches('}').split(',').collect()))
+        .collect();
+    let mut asked = BTreeSet::new();
+    for file in ["assets/monitoring/flm-dashboard.json", "assets/monitoring/flm-alerts.yml"] {
+        let text = std::fs::read_to_string(root().join(file)).expect("reads");
+        for (at, _) in text.match_indices("flm_") {
+            let name = &text[at..][..text[at..].find(|c: char| c != '_' && !c.is_ascii_lowercase()).expect("an end")];
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            let labels = told.get(family).unwrap_or_else(|| panic!("{file}: nothing tells {name}"));
+            asked.insert(family.to_owned());
+            let Some(selector) = text[at + name.len()..].strip_prefix('{') else { continue };
+            for wanted in selector.split('}').next().unwrap_or_default().split(',') {
+                let (label, value) = wanted.split_once('=').unwrap_or_else(|| panic!("{file}: {name}: {wanted}"));
+                assert!(label == "instance" || labels.contains(label), "{file}: {name} has no label {label}");
+                let value = value.trim_matches(['"', '\\']);
+                let known = match label {
+                    "kind" if family == "flm_audit_events_total" => is_a::<AuditKind>(value),
+                    "severity" => is_a::<Severity>(value),
+                    _ => true,
+                };
+                assert!(known, "{file}: {name} never has {label} {value}");
+            }
+        }
+        let labels: BTreeSet<&str> = told.values().flatten().copied().chain(["instance", "le"]).collect();
+        for by in text.split(" by (").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(by.split(", ").all(|label| labels.contains(label)), "{file}: by ({by})");
+        }
+    }
+    assert!(asked.len() > 20, "the scan found only {asked:?}");
+}
+
+fn is_a<T: serde::de::DeserializeOwned>(name: &str) -> bool {
+    serde_json::from_value::<T>(name.into()).is_ok()
+}
+
+#[test]
+fn the_glossary_is_in_order_whole_and_in_the_consoles_words() {
+    let glossary = std::fs::read_to_string(root().join("docs/glossary.md")).expect("reads");
+    let console = std::fs::read_to_string(root().join("i18n/ja.yml")).expect("reads");
+    let rows = glossary.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let rows: Vec<Vec<&str>> = rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
+    assert!(rows.len() > 50, "{}", rows.len());
+    for row in &rows {
+        assert!(row.len() == 4 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        let in_brackets = row[1].starts_with('（');
+        assert!(in_brackets != console.contains(row[1]), "{row:?}: the console says otherwise");
+    }
+    let words: Vec<String> = rows.iter().map(|row| row[0].to_lowercase()).collect();
+    assert!(words.is_sorted(), "not in the order of the alphabet");
+}
+
+#[test]
+fn the_document_for_scripts_tells_every_error_code_and_what_it_ends_with() {
+    let document = std::fs::read_to_string(root().join("docs/scripting.md")).expect("reads");
+    let told: BTreeSet<(&str, &str)> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(code, rest)| (code, rest.split(' ').next().unwrap_or_default()))
+        .collect();
+    let published: Value = serde_json::from_str(include_str!("../../docs/schemas/commands.json")).expect("JSON");
+    let codes = published["$defs"]["ErrorCode"]["oneOf"].as_array().expect("all codes");
+    let codes = codes.iter().filter_map(|code| code["const"].as_str());
+    let status = |code: &str| serde_json::from_value::<ErrorCode>(code.into()).expect("a code").exit_status();
+    let wanted: BTreeSet<_> = codes.map(|code| (code, if status(code) == 1 { "1" } else { "2" })).collect();
+    assert_eq!(told, wanted);
 }
 
 /// A path of files or modules to a function, or a name as long as a sentence.

@@ -1,5 +1,7 @@
 //! What firewalls would be told: every backend, as a person reads it (SPEC §2, §11).
 
+use serde_json::json;
+
 use crate::home::Home;
 use crate::{run, text};
 
@@ -29,6 +31,21 @@ fn an_empty_allow_list_lets_everyone_in_and_says_so() {
 }
 
 #[test]
+fn the_port_for_tls_is_guarded_as_the_plain_one_is_while_the_proxy_runs_and_after_it() {
+    let home = Home::new();
+    let ports = || home.answer(&["firewall", "preview", "--backend", "nftables"])["plan"]["ports"].clone();
+    home.answer(&["config", "set", "proxy.port", "9000"]);
+    assert_eq!(ports(), json!([9000]), "where the proxy would start");
+    home.answer(&["proxy", "start", "--mode", "packaged-ca", "--port", "0", "--https-port", "0"]);
+    let config = home.answer(&["proxy", "status"])["listeners"][0]["config"].clone();
+    let mut both = [config["port"].as_u64().expect("a port"), config["https_port"].as_u64().expect("a port")];
+    both.sort_unstable();
+    assert_eq!(ports(), json!(both));
+    home.end_owner();
+    assert_eq!(ports(), json!(both));
+}
+
+#[test]
 fn a_backend_of_another_system_is_refused() {
     let home = Home::new();
     let ended = run(&home, &["firewall", "preview", "--os", "macos", "--backend", "ufw"]);
@@ -54,16 +71,4 @@ fn the_privileged_step_takes_nothing_but_an_order() {
     assert_eq!(ended.code, 1);
     assert!(ended.out.contains("cannot be read"), "{}", ended.out);
     assert_eq!(run(&home, &["__firewall-watch"]).code, 1, "a watchdog without an order watches over nothing");
-}
-
-#[test]
-fn man_pages_are_made_of_the_help() {
-    let home = Home::new();
-    let page = text(&home, &["man"]);
-    assert!(page.contains(".TH flm 1") && page.contains("firewall"), "{page}");
-    let folder = home.path().join("man");
-    home.answer(&["man", "--output", folder.to_str().expect("UTF-8")]);
-    let page = std::fs::read_to_string(folder.join("flm-firewall-apply.1")).expect("a page of each command");
-    assert!(page.contains("taken back after 60 seconds"), "{page}");
-    assert!(!folder.join("flm-__firewall-step.1").exists());
 }

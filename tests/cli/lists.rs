@@ -116,6 +116,12 @@ fn bad_engines_are_refused_with_what_would_be_right() {
     let pasted = add("openai", "http://127.0.0.1:1", &["--api-key-env", "sk-123-secret"]);
     assert_eq!(pasted.error()["code"], "INVALID_ARGUMENT");
     assert!(!pasted.out.contains("sk-123"), "a pasted key is not repeated: {}", pasted.out);
+    home.answer(&["proxy", "start", "--mode", "dev-selfsigned", "--port", "0", "--https-port", "0"]);
+    let listening = home.answer(&["proxy", "status"])["listeners"][0]["config"].clone();
+    for port in ["port", "https_port"] {
+        let itself = add("openai", &format!("https://localhost:{}", listening[port]), &[]);
+        assert!(itself.out.contains("FLM's own"), "{port}: {}", itself.out);
+    }
 }
 
 #[test]

@@ -140,3 +140,16 @@ fn prometheus_scrapes_flm_loads_the_rules_and_answers_the_dashboard() {
         }
     }
 }
+
+/// With `tests/fixtures/alert-rules.yml`, which says when.
+#[test]
+#[ignore = "needs Prometheus: run scripts/install-test-components.sh"]
+fn each_alert_rule_fires_after_its_time_and_not_before() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/alert-rules.yml");
+    promtool(&["test", "rules", cases]);
+    let (rules, cases) = (std::fs::read_to_string(RULES), std::fs::read_to_string(cases).expect("reads"));
+    let rules = rules.expect("reads");
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(cases.contains(&format!("alertname=\"{alert}\"")), "no case makes {alert} fire");
+    }
+}

@@ -125,6 +125,29 @@ fn leaving_the_proxy_running_leaves_it_running() {
     assert!(home.owner().is_some());
 }
 
+/// SPEC §1.1: real requests through the whole pipeline, in a home of its own.
+#[test]
+fn the_demo_serves_clients_good_and_hostile_and_leaves_nothing_behind() {
+    let home = Home::new();
+    let temporary = tempfile::tempdir().expect("a folder");
+    let count = |folder: &std::path::Path| std::fs::read_dir(folder).expect("lists").count();
+    let mut command = home.console_command(&["--demo", "--demo-seed", "7"]);
+    command.env("TMPDIR", temporary.path());
+    let mut console = Terminal::start(command, 100, 30);
+    console.wait_for("DEMO", PATIENCE);
+    console.send("3");
+    console.wait_until("what is served and what is refused", PATIENCE * 2, |screen| {
+        let text = screen.text();
+        text.contains("chat.completions") && text.contains(" 200 ") && text.contains(" 404 ")
+    });
+    assert_eq!(count(temporary.path()), 1, "its home");
+    console.send("q");
+    console.wait_for("Stop and quit", PATIENCE);
+    console.send("s");
+    assert_eq!(console.wait_until_ended(PATIENCE).exit_code(), 0);
+    assert_eq!((count(temporary.path()), count(home.path())), (0, 0), "its own home and the person's");
+}
+
 #[test]
 fn a_terminal_that_is_too_small_says_so_and_recovers() {
     let home = Home::in_use();
@@ -176,6 +199,17 @@ fn a_terminal_that_goes_away_ends_the_console_and_leaves_a_stream_untouched() {
     streaming.console.wait_until_ended(PATIENCE);
     assert!(streaming.home.owner().is_some());
     streaming.end();
+}
+
+#[test]
+fn a_terminal_that_goes_away_takes_the_proxy_along_where_that_is_set() {
+    let home = Home::in_use();
+    home.answer(&["config", "set", "console.on_hangup", "stop"]);
+    let mut console = open_console(&home, 100, 30);
+    console.wait_for("Running http://", PATIENCE);
+    signal(console.pid(), Signal::HUP);
+    console.wait_until_ended(PATIENCE);
+    wait_until("the proxy has ended", PATIENCE, || home.owner().is_none());
 }
 
 #[test]

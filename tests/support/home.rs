@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::terminal::Terminal;
 
 #[path = "schema.rs"]
-mod schema;
+pub(crate) mod schema;
 
 /// How long a program may take for what is done at once: far more than it needs, since machines are shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

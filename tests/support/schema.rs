@@ -5,53 +5,6 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 
-/// The operation whose answer a command prints. A command that is not named prints a shape of its own.
-const COMMANDS: &[(&str, &str)] = &[
-    ("aliases list", "aliases/list"),
-    ("aliases remove", "aliases/remove"),
-    ("aliases set", "aliases/set"),
-    ("api prompts history", "prompts/history"),
-    ("api prompts list", "prompts/list"),
-    ("api prompts set", "prompts/set"),
-    ("api prompts show", "prompts/show"),
-    ("api-keys create", "keys/create"),
-    ("api-keys edit", "keys/edit"),
-    ("api-keys list", "keys/list"),
-    ("api-keys revoke", "keys/revoke"),
-    ("api-keys rotate", "keys/rotate"),
-    ("api-keys show", "keys/show"),
-    ("bench", "bench/run"),
-    ("config get", "settings/show"),
-    ("config list", "settings/list"),
-    ("config path", "settings/paths"),
-    ("config set", "settings/set"),
-    ("doctor", "doctor/report"),
-    ("engines add", "engines/add"),
-    ("engines detect", "engines/detect"),
-    ("engines health", "engines/health"),
-    ("engines list", "engines/list"),
-    ("firewall preview", "firewall/preview"),
-    ("logs capture", "captures/show"),
-    ("logs captures", "captures/list"),
-    ("logs captures clear", "captures/clear"),
-    ("logs requests", "requests/list"),
-    ("migrate legacy apply", "legacy/apply"),
-    ("migrate legacy convert", "legacy/convert"),
-    ("migrate legacy plan", "legacy/plan"),
-    ("model-profiles list", "profiles/list"),
-    ("model-profiles save", "profiles/save"),
-    ("models list", "models/list"),
-    ("proxy reload", "proxy/reload"),
-    ("proxy start", "proxy/start"),
-    ("proxy status", "proxy/status"),
-    ("security audit-logs verify", "audit/verify"),
-    ("security ca init", "authority/init"),
-    ("security ca show", "authority/show"),
-    ("security policy set", "policy/set"),
-    ("security policy show", "policy/show"),
-    ("usage", "usage/show"),
-];
-
 fn published() -> &'static Value {
     static PUBLISHED: OnceLock<Value> = OnceLock::new();
     PUBLISHED.get_or_init(|| {
@@ -68,17 +21,17 @@ pub(crate) fn check(arguments: &[&str], answer: &Value) {
     if let Err(fault) = fits(&whole, answer, "the answer") {
         panic!("flm {arguments:?}: {fault}");
     }
+    let Some(data) = answer.get("data") else { return };
     let words = arguments.join(" ");
     // The longest name that the command line begins with.
-    let named = COMMANDS.iter().filter(|(command, _)| {
-        words.strip_prefix(command).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    let named = published["commands"].as_object().into_iter().flatten().filter(|(command, _)| {
+        words.strip_prefix(command.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     });
-    let Some((_, operation)) = named.max_by_key(|(command, _)| command.len()) else { return };
-    // A leak's answer tells more than the key.
-    let operation = if arguments.contains(&"--ban-addresses") { "keys/leak" } else { operation };
-    let schema = published["answers"].get(operation).unwrap_or_else(|| panic!("{operation} is not published"));
-    if let Err(fault) = fits(schema, &answer["data"], "data") {
-        panic!("flm {arguments:?} answers another shape than {operation}: {fault}");
+    let (command, schema) = named
+        .max_by_key(|(command, _)| command.len())
+        .unwrap_or_else(|| panic!("what flm {words} answers is not published"));
+    if let Err(fault) = fits(schema, data, "data") {
+        panic!("flm {words} answers another shape than is published for {command}: {fault}");
     }
 }
 
@@ -109,13 +62,13 @@ fn keyword_fits(
         | "default"
         | "format"
         | "answers"
+        | "commands"
         | "$defs"
         | "examples"
         | "unevaluatedProperties" => Ok(()),
         "$ref" => {
-            let name = rule.as_str().and_then(|path| path.strip_prefix("#/$defs/")).ok_or("a reference elsewhere")?;
-            let name = name.replace("~1", "/").replace("~0", "~");
-            fits(&published()["$defs"][name], value, place)
+            let target = rule.as_str().and_then(|path| published().pointer(path.strip_prefix('#')?));
+            fits(target.ok_or_else(|| format!("{place}: {rule} leads nowhere"))?, value, place)
         }
         "type" => {
             let names: Vec<&str> = match rule {

@@ -234,12 +234,15 @@ pub async fn note(context: &Context, call: RecordFirewall) -> Outcome<FirewallSt
 /// `NOT_FOUND` for an unknown system or backend, or when this machine has none of those that FLM knows.
 pub async fn preview(context: &Context, call: PreviewFirewall) -> Outcome<FirewallPreview> {
     let backend = choose(&call).await?;
-    let mut ports: Vec<u16> = match &context.live {
-        Some(live) => live.host.status().listeners.iter().map(|listener| listener.config.port).collect(),
-        None => context.stores.config.listeners().await?.iter().map(|listener| listener.port).collect(),
+    let listeners: Vec<ListenerConfig> = match &context.live {
+        Some(live) => live.host.status().listeners.into_iter().map(|listener| listener.config).collect(),
+        None => context.stores.config.listeners().await?,
     };
+    let mut ports: Vec<u16> =
+        listeners.iter().flat_map(|listener| [Some(listener.port), listener.https_port]).flatten().collect();
     if ports.is_empty() {
-        ports.push(ListenerConfig::DEFAULT_PORT);
+        let port = context.settings.load().get(table::PROXY_PORT);
+        ports.push(u16::try_from(port).unwrap_or(ListenerConfig::DEFAULT_PORT));
     }
     ports.sort_unstable();
     ports.dedup();

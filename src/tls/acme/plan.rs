@@ -149,7 +149,7 @@ impl Plan {
             _ => STAGING.to_owned(),
         };
         if !directory.starts_with("https://") {
-            return Err(incomplete(
+            return Err(unfit(
                 "acme.directory begins with http://, and the protocol runs over https only (RFC 8555 §6.1)",
                 "correct it: flm config set acme.directory https://…",
             ));
@@ -159,7 +159,7 @@ impl Plan {
             _ => Challenge::Http01,
         };
         if let (Challenge::Http01, Some(wildcard)) = (&challenge, domains.iter().find(|one| one.starts_with("*."))) {
-            return Err(incomplete(
+            return Err(unfit(
                 format!("{wildcard} is a wildcard, which no directory checks by http-01 (RFC 8555 §7.1.3)"),
                 "have it checked by DNS: --acme-challenge dns-01, and set acme.dns.provider",
             ));
@@ -193,7 +193,7 @@ fn trust(path: &str) -> Result<Trust, TlsError> {
     }
     let pem = files::read_limited(Path::new(path), LARGEST_FILE)?;
     Trust::roots(&pem).map_err(|error| {
-        incomplete(
+        unfit(
             format!("acme.ca_file names {}, which holds no root certificates: {error}", escape(path)),
             "give a file of PEM blocks BEGIN CERTIFICATE",
         )
@@ -208,10 +208,7 @@ fn binding(settings: &Settings, around: &Surroundings<'_>) -> Result<Option<Bind
         (false, Some(secret)) => {
             let text = secret.expose().trim_end_matches('=');
             let key = base64ct::Base64UrlUnpadded::decode_vec(text).map_err(|_| {
-                incomplete(
-                    "the HMAC key of the external account is not in base64url",
-                    "give it as the directory shows it",
-                )
+                unfit("the HMAC key of the external account is not in base64url", "give it as the directory shows it")
             })?;
             Ok(Some(Binding { key_id, key: zeroize::Zeroizing::new(key) }))
         }
@@ -242,7 +239,7 @@ fn dns_01(settings: &Settings, around: &Surroundings<'_>) -> Result<Dns01, TlsEr
                 "hmac-sha512" => Algorithm::HmacSha512,
                 _ => Algorithm::HmacSha256,
             };
-            let key = Key::new(&user, algorithm, &secret).map_err(|error| incomplete(error.to_string(), SECRET))?;
+            let key = Key::new(&user, algorithm, &secret).map_err(|error| unfit(error.to_string(), SECRET))?;
             Arc::new(Rfc2136 { dns: DnsClient::new(around.egress.clone()), server, key, clock: around.clock.clone() })
         }
         "acme-dns" => {
@@ -301,7 +298,7 @@ fn secret(
             )
         }),
         ("", path) => read_secret(Path::new(path)).map(Some),
-        (_, _) => Err(incomplete(
+        (_, _) => Err(unfit(
             format!("{variable} and {file} are both set"),
             format!("keep one of them: flm config set {variable} \"\""),
         )),
@@ -327,6 +324,10 @@ fn read_secret(path: &Path) -> Result<Secret, TlsError> {
 
 fn incomplete(message: impl Into<String>, hint: impl Into<String>) -> TlsError {
     TlsError::Incomplete { message: message.into(), hint: hint.into() }
+}
+
+fn unfit(message: impl Into<String>, hint: impl Into<String>) -> TlsError {
+    TlsError::Unfit { message: message.into(), hint: hint.into() }
 }
 
 /// The name of the record that proves a domain (RFC 8555 §8.4); a wildcard is proved by the name below it.
@@ -367,7 +368,7 @@ pub(super) mod tests {
         for (left_out, says) in [("acme.domains", "a domain"), ("acme.contact", "mail"), ("acme.agree_tos", "terms")] {
             let empty = if left_out == "acme.agree_tos" { "false" } else { "" };
             let failure = read(&[(left_out, empty)]).expect_err(left_out);
-            assert_eq!(failure.code, ErrorCode::ProxyInvalidConfig);
+            assert_eq!(failure.code, ErrorCode::ConfigNotSet);
             assert!(failure.message.contains(says), "{}", failure.message);
             assert!(failure.hint.expect("a hint").contains("--acme-agree-tos"));
         }

@@ -30,7 +30,7 @@ pub struct AddAlertChannel {
 call!(AddAlertChannel, "alerts/add", Changes, ChannelSettled);
 
 /// A channel that was added or changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChannelSettled {
     /// The channel.
     pub view: ChannelView,

@@ -66,7 +66,7 @@ impl fmt::Display for BackupStage {
 }
 
 /// Why a backup was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupReason {
     /// The operator asked for it.
@@ -97,7 +97,7 @@ impl fmt::Display for BackupReason {
 }
 
 /// What a backup says of itself: `manifest.json`, sealed under the key of `security.db`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackupManifest {
     /// Form of the backup.
     pub format: u32,
@@ -120,7 +120,7 @@ pub struct BackupManifest {
 }
 
 /// A database in a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackedUpDatabase {
     /// Version of its schema.
     pub schema: u32,
@@ -131,7 +131,7 @@ pub struct BackedUpDatabase {
 }
 
 /// What a backup tells of the key that opens it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackedUpKey {
     /// Tells keys apart.
     pub fingerprint: String,
@@ -144,7 +144,7 @@ pub struct BackedUpKey {
 }
 
 /// A backup as it lies on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackupView {
     /// Its folder.
     pub path: String,
@@ -155,7 +155,7 @@ pub struct BackupView {
 }
 
 /// The backups of a home.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct BackupListing {
     /// Where they are.
     pub folder: String,
@@ -188,7 +188,7 @@ pub enum NewKey {
 }
 
 /// What restoring a backup did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RestoredBackup {
     /// The backup.
     pub path: String,
@@ -205,7 +205,7 @@ pub struct RestoredBackup {
 }
 
 /// What a change of the key did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Rekeyed {
     /// Where the key comes from now.
     pub source: KeySource,
@@ -220,7 +220,7 @@ pub struct Rekeyed {
 }
 
 /// Where the key of `security.db` comes from (SPEC §5.12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySource {
     /// A systemd credential that holds the key.
@@ -245,7 +245,7 @@ impl fmt::Display for KeySource {
 }
 
 /// Whether `security.db` is open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LockState {
     /// A proxy has it open.
@@ -267,7 +267,7 @@ pub enum LockState {
 }
 
 /// A file or folder with secrets, and who may use it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GuardedFile {
     /// Where.
     pub path: String,
@@ -278,7 +278,7 @@ pub struct GuardedFile {
 }
 
 /// What `flm security lock-status` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LockStatus {
     /// The database.
     pub database: String,

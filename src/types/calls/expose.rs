@@ -16,7 +16,7 @@ pub struct ExposeCheck {}
 call!(ExposeCheck, "expose/check", Reads, ExposeReport);
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ExposeReport {
     /// The addresses of this machine that were asked.
     pub addresses: Vec<LocalAddress>,
@@ -29,7 +29,7 @@ pub struct ExposeReport {
 }
 
 /// An address of this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LocalAddress {
     /// The address.
     pub address: IpAddr,
@@ -38,7 +38,7 @@ pub struct LocalAddress {
 }
 
 /// Who can reach an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressReach {
     /// This machine.
@@ -50,7 +50,7 @@ pub enum AddressReach {
 }
 
 /// What answers on a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Service {
     /// A listener of FLM.
@@ -67,7 +67,7 @@ pub enum Service {
 }
 
 /// Whether an answer takes a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyNeed {
     /// It answers everybody.
@@ -79,7 +79,7 @@ pub enum KeyNeed {
 }
 
 /// A port on which something answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PortSeen {
     /// The port.
     pub port: u16,
@@ -93,7 +93,7 @@ pub struct PortSeen {
 }
 
 /// That a port answers at an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct AnswerSeen {
     /// At this address.
     #[serde(flatten)]
@@ -103,7 +103,7 @@ pub struct AnswerSeen {
 }
 
 /// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// An engine serves everybody who reaches the address.
@@ -119,7 +119,7 @@ pub enum Problem {
 }
 
 /// Something that should be mended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ExposeFinding {
     /// How bad it is.
     pub severity: Severity,

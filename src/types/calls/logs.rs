@@ -18,7 +18,7 @@ pub struct ReadLogs {
 call!(ReadLogs, "logs/read", Reads, LogPage);
 
 /// A place in the log. It stays right over rotation: when the day ends, reading goes on in the next file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LogPlace {
     /// Name of the file; empty is before all of them.
     pub file: String,
@@ -27,7 +27,7 @@ pub struct LogPlace {
 }
 
 /// Lines of the log.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LogPage {
     /// One JSON object per line, as they are in the file.
     pub lines: Vec<serde_json::Value>,

@@ -22,7 +22,7 @@ pub struct CheckPublish {
 call!(CheckPublish, "proxy/check", Reads, PublishReport);
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PublishReport {
     /// How far the endpoint is reached now.
     pub exposure: Exposure,
@@ -45,7 +45,7 @@ pub struct PublishReport {
 }
 
 /// A way to reach the proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ModeInfo {
     /// As it is written in settings and on the command line.
     pub name: String,
@@ -56,7 +56,7 @@ pub struct ModeInfo {
 }
 
 /// Whether keys and prompts can be read on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WirePrivacy {
     /// Encrypted, or never leaves this machine.
@@ -66,7 +66,7 @@ pub enum WirePrivacy {
 }
 
 /// What was found about a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PortFinding {
     /// Which one.
     pub port: u16,
@@ -78,7 +78,7 @@ pub struct PortFinding {
 }
 
 /// What a port is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PortPurpose {
     /// Plain HTTP: everything in modes in clear, the way to TLS in the others.
@@ -88,7 +88,7 @@ pub enum PortPurpose {
 }
 
 /// Whether a port can be had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum PortState {
     /// It can.
