@@ -1,5 +1,5 @@
-//! Lists the built-in themes for `tui::theme`, tells cargo when languages or themes change, and has the linker put what every
-//! request runs side by side.
+//! Lists the built-in themes for `tui::theme` and the languages for `types::language`, tells cargo when either change, and has
+//! the linker put what every request runs side by side.
 //!
 //! Adding a theme is adding a file to `themes/`; adding a language is adding one to `i18n/`. `rust-i18n` itself
 //! watches only `locales/`, so the folder is named here.
@@ -14,12 +14,8 @@ fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=themes");
     let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
-    let mut names: Vec<String> = fs::read_dir(Path::new(&root).join("themes"))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_owned()))
-        .collect();
-    names.sort();
     let mut list = String::from("&[\n");
-    for name in names {
+    for name in names(&Path::new(&root).join("themes"), ".toml")? {
         println!("cargo:rerun-if-changed=themes/{name}.toml");
         list.push_str(&format!(
             "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/themes/{name}.toml\"))),\n"
@@ -27,7 +23,19 @@ fn main() -> io::Result<()> {
     }
     list.push(']');
     write(&Path::new(&out).join("themes.rs"), &list)?;
+    let mut choices = vec!["auto".to_owned()];
+    choices.extend(names(&Path::new(&root).join("i18n"), ".yml")?);
+    write(&Path::new(&out).join("languages.rs"), &format!("&{choices:?}"))?;
     order_functions(Path::new(&root), Path::new(&out))
+}
+
+/// The files of a folder that end in `suffix`, sorted and without it.
+fn names(folder: &Path, suffix: &str) -> io::Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(suffix)?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -578,7 +578,7 @@ fn no_test_or_bench_file_is_forgotten() {
 }
 
 #[test]
-fn both_languages_have_the_same_keys() {
+fn all_languages_have_the_same_keys() {
     let languages = files(&repository().join("i18n"), "yml");
     let names: Vec<_> = languages.iter().filter_map(|file| file.file_stem()?.to_str()).collect();
     assert!(names.contains(&"en") && names.contains(&"ja"), "English and Japanese are complete (SPEC §9.9): {names:?}");
@@ -586,6 +586,26 @@ fn both_languages_have_the_same_keys() {
     for (name, own) in names.iter().zip(&keys) {
         let missing: Vec<_> = keys[0].symmetric_difference(own).collect();
         assert!(missing.is_empty(), "{name}.yml and {}.yml differ in {missing:?}", names[0]);
+    }
+}
+
+/// One more language is one more file: what is built names none but the one that all fall back to.
+#[test]
+fn no_source_names_a_language() {
+    let mut sources = files(&repository().join("src"), "rs");
+    sources.push(repository().join("build.rs"));
+    for language in files(&repository().join("i18n"), "yml") {
+        let code = language.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        let named = |file: &PathBuf| {
+            let text = read(file);
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+            product.contains(&format!("\"{code}\"")) || product.contains(&format!("{code}.yml"))
+        };
+        let places: Vec<_> = sources.iter().filter(|file| named(file)).collect();
+        match code {
+            "en" => assert_eq!(places.len(), 2, "types::language and rust_i18n's own fallback: {places:?}"),
+            _ => assert!(places.is_empty(), "{code} is named in {places:?}"),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use clap::{Args, Parser};
 use super::arguments::HomeArguments;
 use crate::control::request::{Appearance, ConsoleRequest, Home, OwnerChoice};
 use crate::types::calls::Permission;
+use crate::types::language;
 
 /// The seed of a demo that names none.
 const DEFAULT_SEED: u64 = 1;
@@ -37,8 +38,8 @@ pub(super) struct ConsoleArguments {
     /// Show everything, change nothing
     #[arg(long)]
     read_only: bool,
-    /// en or ja [default: the system's]
-    #[arg(long, value_name = "LANGUAGE")]
+    /// Language to speak, such as en [default: the system's]
+    #[arg(long, value_name = "LANGUAGE", value_parser = spoken)]
     language: Option<String>,
     /// Colour theme
     #[arg(long, value_name = "NAME")]
@@ -49,6 +50,12 @@ pub(super) struct ConsoleArguments {
     /// Leave the mouse to the terminal
     #[arg(long)]
     no_mouse: bool,
+}
+
+/// A language that there is a file for, or `auto`.
+fn spoken(wanted: &str) -> Result<String, String> {
+    let known = language::CHOICES.contains(&wanted) || language::spoken(wanted).is_some();
+    known.then(|| wanted.to_owned()).ok_or_else(|| format!("it must be one of {}", language::CHOICES.join(", ")))
 }
 
 /// What the arguments ask for.

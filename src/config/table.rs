@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::kinds::{Kind, Rule, Value};
 use crate::types::calls::settings::ReloadClass;
+use crate::types::language;
 
 /// What the table says about one setting.
 #[derive(Debug)]
@@ -283,7 +284,7 @@ settings! {
     /// Largest image, decoded: in a request, in a form, or fetched.
     MEDIA_IMAGE_LIMIT: u64 = "media.image_limit", size(8 * MIB, KIB, 1_024 * MIB), "", Live;
     /// Language of the console: auto takes the system's, else English.
-    PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", &["auto", "en", "ja"]), "", Live;
+    PREFERRED_LANGUAGE: &'static str = "preferred_language", choice("auto", language::CHOICES), "", Live;
     /// Names under which the proxy may be called besides its own names and addresses.
     PROXY_ALLOWED_HOSTS: Vec<String> = "proxy.allowed_hosts", Kind::List { rule: Rule::Host }, "", Live;
     /// Address to listen on when the proxy is started without naming one.
@@ -391,7 +392,12 @@ mod tests {
                 ReloadClass::Live => "at once",
                 ReloadClass::Restart => "restart",
             };
-            let (key, doc, rule) = (definition.key, definition.doc(), definition.kind.rule());
+            let (key, doc) = (definition.key, definition.doc());
+            // A language that comes as one file touches no document.
+            let rule = match definition.kind {
+                Kind::Choice { words: language::CHOICES, .. } => "auto, or a language of the folder `i18n`".to_owned(),
+                _ => definition.kind.rule(),
+            };
             writeln!(rows, "| `{key}` | {default} | {reload} | {doc} | {rule} |").expect("writes");
         }
         rows

@@ -79,7 +79,7 @@ pub enum OwnerChoice {
 /// What the command line says about a console's looks; `None` leaves it to the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Appearance {
-    /// `en` or `ja`.
+    /// Its code, such as `en`.
     pub language: Option<String>,
     /// Name of a theme.
     pub theme: Option<String>,

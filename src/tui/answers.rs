@@ -16,13 +16,14 @@ use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::update::read_store;
 use crate::tui::{tab_models, tab_prompts, tab_security};
+use crate::types::address::short;
 use crate::types::calls::addresses::{AddBlock, AddNetwork, NetworkList};
 use crate::types::calls::alerts::ChannelSettled;
 use crate::types::calls::comparisons::ListComparisons;
 use crate::types::calls::models::PullModel;
 use crate::types::calls::profiles::SaveProfile;
 use crate::types::calls::prompts::SetPrompt;
-use crate::types::engine::{DetectionReport, EngineState};
+use crate::types::engine::{DetectedEngine, DetectionReport, EngineState};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::key::KeyView;
 use crate::types::listener::{ListenerConfig, ListenerStatus};
@@ -112,7 +113,7 @@ pub fn take(state: &mut State, answer: Answer) {
         }
         Reply::EditKey(_, Ok(key)) => capture_switched(state, &key),
         Reply::AddBlock(_, Ok(entry)) => {
-            done(state, "toast.blocked", &[("network", &entry.network.to_string())]);
+            done(state, "toast.blocked", &[("network", &short(entry.network))]);
             read_store(state, Noun::Blocklist);
         }
         Reply::ImportBlocks(_, Ok(count)) => {
@@ -124,7 +125,7 @@ pub fn take(state: &mut State, answer: Answer) {
             read_store(state, Noun::Blocklist);
         }
         Reply::AddNetwork(call, Ok(_)) => {
-            done(state, "toast.network_added", &[("network", &call.network.to_string())]);
+            done(state, "toast.network_added", &[("network", &short(call.network))]);
             read_store(state, noun(call.list));
         }
         Reply::SaveProfile(_, Ok(profile)) => {
@@ -156,7 +157,7 @@ fn taken_away(state: &mut State, reply: Reply) -> Option<Reply> {
                 duration: left,
                 reason: entry.reason.clone(),
             });
-            removed(state, "toast.unblocked", &[("network", &entry.network.to_string())], back);
+            removed(state, "toast.unblocked", &[("network", &short(entry.network))], back);
             read_store(state, Noun::Blocklist);
         }
         Reply::RemoveNetwork(call, Ok(())) => {
@@ -164,7 +165,7 @@ fn taken_away(state: &mut State, reply: Reply) -> Option<Reply> {
                 state.world.networks(call.list).value.iter().flatten().find(|entry| entry.network == call.network);
             let note = known.map(|entry| entry.note.clone()).unwrap_or_default();
             let back = AddNetwork { list: call.list, network: call.network, note };
-            removed(state, "toast.network_removed", &[("network", &call.network.to_string())], Some(back));
+            removed(state, "toast.network_removed", &[("network", &short(call.network))], Some(back));
             read_store(state, noun(call.list));
         }
         Reply::DeleteProfile(_, Ok(profile)) => {
@@ -396,6 +397,10 @@ fn detected(state: &mut State, ticket: Ticket, outcome: Outcome<DetectionReport>
     let took = text::millis(f64::from(report.took_ms));
     let mut lines = vec![(state.words.fill("detect.summary", &[("count", &count), ("took", &took)]), Role::Popup)];
     lines.push((String::new(), Role::Popup));
+    let place = |engine: &DetectedEngine| {
+        escape(engine.url.as_deref().or(engine.binary.as_deref()).unwrap_or_default()).into_owned()
+    };
+    let places = report.engines.iter().map(|engine| text::width(&place(engine))).max().unwrap_or(0);
     for engine in &report.engines {
         let (sign, role) = match engine.state {
             EngineState::RunningHealthy { .. } => (state.symbols().ok, Role::Ok),
@@ -403,9 +408,8 @@ fn detected(state: &mut State, ticket: Ticket, outcome: Outcome<DetectionReport>
             EngineState::RunningDegraded { .. } | EngineState::Unchecked => (state.symbols().warn, Role::Warn),
             EngineState::ErrorNetwork { .. } | EngineState::ErrorApi { .. } => (state.symbols().error, Role::Error),
         };
-        let place = engine.url.as_deref().or(engine.binary.as_deref()).unwrap_or_default();
-        let version = engine.version.as_deref().unwrap_or_default();
-        let line = format!("{sign} {:<10} {place}  {version}  ({})", engine.kind, engine.evidence);
+        let version = engine.version.as_deref().unwrap_or(state.symbols().off);
+        let line = format!("{sign} {:<10} {:<places$}  {version}  ({})", engine.kind, place(engine), engine.evidence);
         lines.push((escape(&line).into_owned(), role));
     }
     if report.engines.is_empty() {

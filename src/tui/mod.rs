@@ -41,6 +41,7 @@ use crate::tui::widgets::symbols::{CharacterSet, Motion};
 use crate::types::clock::Clock;
 use crate::types::failure::{ErrorCode, Failure, Outcome};
 use crate::types::firewall::SshSession;
+use crate::types::language;
 
 pub mod action;
 pub mod answers;
@@ -187,7 +188,7 @@ impl ConsoleOptions {
         // While a program asks for the mouse, GNU screen (4.9) keeps Esc back until the next key and hands both on as one.
         let multiplexer = Multiplexer::detect(&variable);
         Self {
-            language: sys_locale::get_locale().unwrap_or_else(|| text::FALLBACK_LANGUAGE.to_owned()),
+            language: sys_locale::get_locale().unwrap_or_else(|| language::FALLBACK.to_owned()),
             theme: theme::DEFAULT_THEME.to_owned(),
             user_themes: BTreeMap::new(),
             theme_folder: None,

@@ -5,7 +5,6 @@
 //! cut inside a grapheme or measure by bytes.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,15 +16,14 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::types::clock::UnixMillis;
+use crate::types::language;
 use crate::types::text::escape;
-
-/// The language that every key falls back to.
-pub const FALLBACK_LANGUAGE: &str = "en";
 
 /// Speaks one language in one time zone. Cloned freely.
 #[derive(Debug, Clone)]
 pub struct Words {
-    language: Arc<str>,
+    language: &'static str,
+    plural: Plural,
     zone: TimeZone,
 }
 
@@ -33,13 +31,14 @@ impl Words {
     /// Speaks the given language where its file exists, its parent (`ja` for `ja-JP`) or English otherwise.
     #[must_use]
     pub fn new(language: &str, zone: TimeZone) -> Self {
-        Self { language: best_language(language).into(), zone }
+        let language = language::spoken(language).unwrap_or(language::FALLBACK);
+        Self { language, plural: Plural::named(&t!("language.plural", locale = language)), zone }
     }
 
     /// The language code, such as `ja`.
     #[must_use]
-    pub fn language(&self) -> &str {
-        &self.language
+    pub fn language(&self) -> &'static str {
+        self.language
     }
 
     /// The same zone in another language.
@@ -51,13 +50,13 @@ impl Words {
     /// The text of a key; a missing key falls back to English and then to the key itself.
     #[must_use]
     pub fn say(&self, key: &'static str) -> Cow<'static, str> {
-        t!(key, locale = &*self.language)
+        t!(key, locale = self.language)
     }
 
     /// The text of a key with its placeholders filled in. Values are inserted as they are: escape outside text.
     #[must_use]
     pub fn fill(&self, key: &'static str, values: &[(&str, &str)]) -> String {
-        fill(&self.say(key), values)
+        fill(&self.say(key), self.plural, values)
     }
 
     /// Local time of day, `14:03:59`.
@@ -89,45 +88,79 @@ impl Words {
     }
 }
 
-/// The codes of all languages that have a file, sorted.
-#[must_use]
-pub fn languages() -> Vec<String> {
-    let mut all: Vec<String> = rust_i18n::available_locales!().into_iter().map(Cow::into_owned).collect();
-    all.sort();
-    all
-}
-
 /// A language's name in that language.
 #[must_use]
 pub fn language_name(code: &str) -> String {
     t!("language.name", locale = code).into_owned()
 }
 
-/// The language to speak when someone asks for `wanted`, such as `ja-JP` or `ja_JP.UTF-8`.
-#[must_use]
-pub fn best_language(wanted: &str) -> String {
-    let all = languages();
-    let whole = wanted.split('.').next().unwrap_or_default().replace('_', "-");
-    let parent = whole.split('-').next().unwrap_or_default().to_ascii_lowercase();
-    all.iter()
-        .find(|code| code.eq_ignore_ascii_case(&whole))
-        .or_else(|| all.iter().find(|code| **code == parent))
-        .cloned()
-        .unwrap_or_else(|| FALLBACK_LANGUAGE.to_owned())
+/// Which of the forms of a word goes with a count; a language's file names it as `language.plural` (rules: Unicode CLDR).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plural {
+    /// One form for all, as in Japanese.
+    Same,
+    /// One for 1, one for the rest, as in English.
+    One,
+    /// One for 0 and 1, one for the rest, as in French.
+    ZeroOne,
+    /// One for 1, 21, 31, …, one for 2 to 4, 22 to 24, …, one for the rest, as in Russian.
+    Slavic,
 }
 
-/// Fills `%{name}` placeholders in one pass, so that a value that looks like a placeholder stays a value.
+impl Plural {
+    /// The one of this name; a name that nobody knows is that of English, whose words are spoken then.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match name {
+            "same" => Self::Same,
+            "zero-one" => Self::ZeroOne,
+            "slavic" => Self::Slavic,
+            _ => Self::One,
+        }
+    }
+
+    /// How many forms there are.
+    #[must_use]
+    pub fn forms(self) -> usize {
+        match self {
+            Self::Same => 1,
+            Self::One | Self::ZeroOne => 2,
+            Self::Slavic => 3,
+        }
+    }
+
+    /// The form for a count; what is no whole number, such as `12.3k`, has the last one.
+    fn form(self, count: &str) -> usize {
+        let Ok(count) = count.replace(',', "").parse::<u64>() else { return self.forms() - 1 };
+        match (self, count % 10, count % 100) {
+            (Self::Same, ..) => 0,
+            (Self::One, ..) => usize::from(count != 1),
+            (Self::ZeroOne, ..) => usize::from(count > 1),
+            (Self::Slavic, 1, tens) if tens != 11 => 0,
+            (Self::Slavic, 2..=4, tens) if !(12..=14).contains(&tens) => 1,
+            (Self::Slavic, ..) => 2,
+        }
+    }
+}
+
+/// Fills `%{name}` placeholders in one pass, so that a value that looks like a placeholder stays a value. `%{name?one|more}`
+/// is the form that goes with the value of that name.
 #[must_use]
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub fn fill(template: &str, plural: Plural, values: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(template.len() + 16);
     let mut rest = template;
     while let Some(start) = rest.find("%{") {
         let Some(length) = rest[start..].find('}') else { break };
-        let name = &rest[start + 2..start + length];
+        let inside = &rest[start + 2..start + length];
+        let (name, forms) = inside.split_once('?').map_or((inside, None), |(name, forms)| (name, Some(forms)));
         out.push_str(&rest[..start]);
-        match values.iter().find(|(known, _)| *known == name) {
-            Some((_, value)) => out.push_str(value),
-            None => out.push_str(&rest[start..=start + length]),
+        match (values.iter().find(|(known, _)| *known == name), forms) {
+            (Some((_, value)), None) => out.push_str(value),
+            (Some((_, value)), Some(forms)) => {
+                let chosen = forms.split('|').nth(plural.form(value));
+                out.push_str(chosen.or_else(|| forms.split('|').next_back()).unwrap_or_default());
+            }
+            (None, _) => out.push_str(&rest[start..=start + length]),
         }
         rest = &rest[start + length + 1..];
     }
@@ -378,26 +411,33 @@ mod tests {
 
     #[test]
     fn a_value_that_looks_like_a_placeholder_is_not_filled_again() {
-        assert_eq!(fill("%{a} and %{b}", &[("a", "%{b}"), ("b", "x")]), "%{b} and x");
-        assert_eq!(fill("100%{", &[]), "100%{");
+        assert_eq!(fill("%{a} and %{b}", Plural::One, &[("a", "%{b}"), ("b", "x")]), "%{b} and x");
+        assert_eq!(fill("100%{", Plural::One, &[]), "100%{");
+    }
+
+    #[test]
+    fn a_word_has_the_form_that_goes_with_its_count() {
+        let forms = |plural, template: &str, counts: [&str; 8]| {
+            counts.map(|count| fill(template, plural, &[("n", count)])).join(" ")
+        };
+        let counts = ["0", "1", "2", "5", "11", "21", "1,001", "1.0k"];
+        assert_eq!(forms(Plural::Same, "%{n?a}", counts), "a a a a a a a a");
+        assert_eq!(forms(Plural::One, "%{n?a|b}", counts), "b a b b b b b b");
+        assert_eq!(forms(Plural::ZeroOne, "%{n?a|b}", counts), "a a b b b b b b");
+        assert_eq!(forms(Plural::Slavic, "%{n?a|b|c}", counts), "c a b c c a a c");
+        assert_eq!(fill("%{n} %{n?egg|eggs}", Plural::One, &[("n", "1")]), "1 egg");
+        assert_eq!(fill("%{n?egg}", Plural::One, &[("n", "2")]), "egg", "a form that is missing is the last one");
     }
 
     /// SPEC §9.9: the chosen language, then English, then the key; whole files are compared in tests/console/words.rs.
     #[test]
     fn a_text_that_no_language_has_is_its_key() {
-        for language in languages() {
-            let words = Words::new(&language, TimeZone::UTC);
+        for language in language::LANGUAGES {
+            let words = Words::new(language, TimeZone::UTC);
             assert_eq!(words.say("nobody.says_this"), "nobody.says_this", "{language}");
             assert_ne!(words.say("tab.engines"), "tab.engines", "{language}");
         }
         assert_eq!(Words::new("ja", TimeZone::UTC).say("tab.engines"), "エンジン");
-        assert_eq!(Words::new("fr", TimeZone::UTC).say("tab.engines"), "Engines");
-    }
-
-    #[test]
-    fn territories_and_unknown_languages_find_a_file() {
-        assert_eq!(best_language("ja_JP.UTF-8"), "ja");
-        assert_eq!(best_language("EN-gb"), "en");
-        assert_eq!(best_language("tlh"), "en");
+        assert_eq!(Words::new("tlh", TimeZone::UTC).say("tab.engines"), "Engines");
     }
 }

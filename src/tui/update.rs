@@ -15,7 +15,6 @@ use crate::tui::tab_blocklist::transfer;
 use crate::tui::tab_proxy::{View, list, usage};
 use crate::tui::tab_security::overview;
 use crate::tui::tabs::Tab;
-use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::theme::ThemeShelf;
 use crate::tui::world::{Link, Touched};
@@ -39,8 +38,6 @@ use crate::types::text::escape;
 /// Blocks read for the Blocklist tab: one full page (SPEC §2 caps a page at 1000).
 const BLOCKS_PAGE: u32 = 1000;
 
-/// Columns of the box that says why a home only reads; it fits 80.
-const READ_ONLY_WIDTH: usize = 68;
 /// Captured exchanges whose requests are marked.
 const CAPTURES_PAGE: u32 = 1000;
 /// Alerts read for the inbox.
@@ -498,11 +495,7 @@ fn tell_read_only(state: &mut State, why: &str) {
     for key in ["read_only.serves", "read_only.refuses", "read_only.space", "read_only.version", "read_only.restore"] {
         lines.push((state.words.say(key).into_owned(), Role::Popup));
     }
-    let lines = lines
-        .into_iter()
-        .flat_map(|(line, role)| text::wrap(&line, READ_ONLY_WIDTH).into_iter().map(move |line| (line, role)));
-    let notice = Notice::new("read_only.title", lines.collect());
-    overlays::open(state, Overlay::Notice(notice));
+    overlays::open(state, Overlay::Notice(Notice::new("read_only.title", lines)));
 }
 
 /// Gives the mouse to the console or to the terminal.

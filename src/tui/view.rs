@@ -206,7 +206,10 @@ fn segments(state: &State, painter: &Painter<'_>) -> Vec<Segment> {
         return out;
     }
     let traffic = &state.world.traffic;
-    let label = |value: String, key| vec![(value, Role::Header), (format!(" {}", say(key)), Role::Muted)];
+    let label = |value: String, key| {
+        let words = format!(" {}", painter.words.fill(key, &[("count", &value)]));
+        vec![(value, Role::Header), (words, Role::Muted)]
+    };
     let unread = state.world.unread();
     let mut alerts = label(text::count(unread), "header.alerts");
     if unread > 0 {

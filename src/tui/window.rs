@@ -71,6 +71,18 @@ pub enum Standing {
     Stays,
 }
 
+impl Standing {
+    /// What a list does whose flow is this, and whose selection stays at what is newest or does not.
+    #[must_use]
+    pub fn of(flow: Flow, follows: bool) -> Self {
+        match flow {
+            Flow::Paused => Self::Paused,
+            Flow::Runs if follows => Self::Follows,
+            Flow::Runs => Self::Stays,
+        }
+    }
+}
+
 /// Which page is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {

@@ -36,6 +36,12 @@ pub fn single(network: IpNet) -> Option<IpAddr> {
     (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
 }
 
+/// A network as people write it: a single address without its /32 or /128.
+#[must_use]
+pub fn short(network: IpNet) -> String {
+    single(network).map_or_else(|| network.to_string(), |address| address.to_string())
+}
+
 /// Whether an address is of the operator's own networks, or this machine: private (RFC 1918, RFC 4193), shared by a provider
 /// or an overlay network (RFC 6598), link-local, loopback, or unspecified, which connects to this machine (ip(7)).
 ///

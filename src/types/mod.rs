@@ -25,6 +25,7 @@ pub mod firewall;
 pub mod gpu;
 pub mod ids;
 pub mod key;
+pub mod language;
 pub mod line_diff;
 pub mod listener;
 pub mod live;

@@ -22,7 +22,7 @@ use flm::types::order::Place;
 use flm::types::secret::Secret;
 
 use crate::fixture::{NOW, answer, audit_row, busy, calls, draw, happen, press, screen_text, type_text};
-use crate::screens::{LANGUAGES, SIZES, check, named};
+use crate::screens::{LANGUAGES, SIZES, check, everywhere, named};
 
 fn alert(number: u64, kind: AuditKind, severity: Severity, details: &str) -> InboxAlert {
     InboxAlert {
@@ -122,6 +122,20 @@ fn inbox_and_channels() {
 }
 
 #[test]
+fn no_channel_and_a_question_before_one_is_removed() {
+    everywhere("alerts_channels_empty", |language, size| {
+        let mut state = busy(language, size);
+        press(&mut state, "! tab");
+        state
+    });
+    everywhere("alerts_remove", |language, size| {
+        let mut state = open(language, size);
+        press(&mut state, "tab j x");
+        state
+    });
+}
+
+#[test]
 fn the_forms_of_channels() {
     for language in LANGUAGES {
         for size in SIZES {
@@ -143,7 +157,7 @@ fn an_alert_is_counted_told_and_called_for_until_it_is_read() {
     let [Effect::Notify(notification)] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!(notification.message.as_deref(), Some("FLM: 57 × Suspicious request"));
     assert_eq!(notification.bell, Bell::Rings);
-    assert!(screen_text(&draw(&mut state)).contains("1 alerts"));
+    assert!(screen_text(&draw(&mut state)).contains("1 alert"));
     // The same alert read with the inbox is no second one.
     let read = Inbox { unread: 1, alerts: vec![alert(9, AuditKind::RuleHit, Severity::High, "x")] };
     for (ticket, request) in calls(happen(&mut state, LiveEvent::Changed(Noun::Alerts))) {
@@ -194,9 +208,9 @@ fn enter_goes_to_the_event_also_when_it_is_older_than_what_is_kept() {
     assert_eq!(state.world.audit.front().map(|row| row.sequence), Some(400), "what is kept stays");
 }
 
-#[test]
-fn a_channel_is_added_with_its_secret_shown_once() {
-    let mut state = open("en", (80, 24));
+/// A console that shows the secret of a channel that was added.
+fn secret(language: &str, size: (u16, u16)) -> State {
+    let mut state = open(language, size);
     press(&mut state, "tab a enter");
     press(&mut state, "tab");
     type_text(&mut state, "https://alerts.example.org/flm?key=hunter2");
@@ -206,7 +220,13 @@ fn a_channel_is_added_with_its_secret_shown_once() {
     let view = channel("webhook", AlertKind::Webhook, "https://alerts.example.org/…");
     let settled = ChannelSettled { view, secret: Some(Secret::new("whsec_0123456789abcdef".to_owned())) };
     answer(&mut state, *ticket, Reply::AddAlertChannel(call.clone(), Ok(settled)));
-    check("alerts_secret_en", &mut state);
+    state
+}
+
+#[test]
+fn a_channel_is_added_with_its_secret_shown_once() {
+    everywhere("alerts_secret", secret);
+    let mut state = secret("en", (80, 24));
     let effects = press(&mut state, "y");
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Copy(text) if text == "whsec_0123456789abcdef")));
     press(&mut state, "enter");
@@ -277,11 +297,11 @@ fn what_is_exposed_is_told_with_its_mend() {
         }],
         elsewhere: Vec::new(),
     };
-    for language in LANGUAGES {
-        let mut state = busy(language, (120, 40));
+    everywhere("expose", |language, size| {
+        let mut state = busy(language, size);
         let asked = calls(update(&mut state, Action::Run(Command::ExposeCheck)));
         let [(ticket, Request::ExposeCheck(call))] = asked.as_slice() else { panic!("{asked:?}") };
         answer(&mut state, *ticket, Reply::ExposeCheck(call.clone(), Ok(report.clone())));
-        check(&format!("expose_{language}"), &mut state);
-    }
+        state
+    });
 }

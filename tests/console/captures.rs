@@ -19,7 +19,7 @@ use flm::types::request::RequestRow;
 
 use crate::chat::whole;
 use crate::fixture::{self, NOW, answer, busy, calls, draw, happen, press, screen_text, type_text};
-use crate::screens::{LANGUAGES, SIZES, check};
+use crate::screens::{LANGUAGES, SIZES, check, everywhere, named};
 
 const ASKED: &str = "{\"model\":\"llama3.1:8b\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},\
     {\"role\":\"user\",\"content\":\"Why is the sky \u{202e}blue? 'quoted' なぜ空は青いの？\"}],\n\t\"stream\":true}";
@@ -112,6 +112,18 @@ fn a_body_that_is_no_text_or_very_long_says_so() {
 }
 
 #[test]
+fn a_body_that_is_empty_or_no_text_says_so_at_every_size() {
+    for (name, kept) in [("body_binary", Kept::Binary), ("body_empty", Kept::Whole)] {
+        everywhere(name, |language, size| {
+            let (mut state, mut capture) = captured(language, size, kept);
+            capture.request_text.clear();
+            fetch(&mut state, "b", &capture);
+            state
+        });
+    }
+}
+
+#[test]
 fn a_request_that_was_not_captured_says_so_and_copies_and_asks_as_before() {
     let (mut state, _) = captured("en", (120, 40), Kept::Whole);
     press(&mut state, "j j j");
@@ -146,10 +158,11 @@ fn curl_gets_the_real_body_as_one_safe_word() {
 
 #[test]
 fn another_model_is_asked_exactly_the_same_and_answers_in_the_chat_tester() {
-    for language in LANGUAGES {
-        let (mut state, capture) = captured(language, (120, 40), Kept::Whole);
+    let pictures = LANGUAGES.iter().flat_map(|language| SIZES.map(|size| (language, size)));
+    for (language, size) in pictures {
+        let (mut state, capture) = captured(language, size, Kept::Whole);
         fetch(&mut state, "R", &capture);
-        check(&format!("capture_replay_picker_{language}"), &mut state);
+        check(&named("capture_replay_picker", language, size), &mut state);
         type_text(&mut state, "qwen");
         let asked = calls(press(&mut state, "enter")).pop();
         let Some((ticket, Request::ReplayCapture(call))) = asked else { panic!("{asked:?}") };
@@ -157,7 +170,7 @@ fn another_model_is_asked_exactly_the_same_and_answers_in_the_chat_tester() {
         assert_eq!((state.models.view, state.models.chat.turns.len()), (View::Chat, 1));
         answer(&mut state, ticket, Reply::ReplayCapture(call, Ok(whole("qwen3:14b", "Scattering.", 120.0, 900.0, 9))));
         assert!(matches!(state.models.chat.turns[0].end, TurnEnd::Whole(_)));
-        check(&format!("capture_replay_{language}"), &mut state);
+        check(&named("capture_replay", language, size), &mut state);
     }
 }
 
@@ -182,12 +195,13 @@ fn a_replay_that_fails_or_is_asked_twice_is_told() {
 
 #[test]
 fn a_key_is_captured_for_at_most_a_day_and_the_mark_goes_when_it_is_over() {
-    for language in LANGUAGES {
-        let mut state = busy(language, (80, 24));
+    let pictures = LANGUAGES.iter().flat_map(|language| SIZES.map(|size| (language, size)));
+    for (language, size) in pictures {
+        let mut state = busy(language, size);
         let mark = state.words.say("header.capturing").into_owned();
         assert!(!screen_text(&draw(&mut state)).contains(&mark));
         press(&mut state, "3 v c");
-        check(&format!("capture_form_{language}"), &mut state);
+        check(&named("capture_form", language, size), &mut state);
         type_text(&mut state, "00");
         assert!(calls(press(&mut state, "enter")).is_empty(), "1h00 is no span");
         press(&mut state, "esc c");
@@ -202,7 +216,7 @@ fn a_key_is_captured_for_at_most_a_day_and_the_mark_goes_when_it_is_over() {
         state.toasts.clear();
         assert!(screen_text(&draw(&mut state)).contains(&mark), "{}", screen_text(&draw(&mut state)));
         press(&mut state, "enter");
-        check(&format!("capture_key_{language}"), &mut state);
+        check(&named("capture_key", language, size), &mut state);
         press(&mut state, "esc c");
         let Some((_, Request::EditKey(call))) = calls(press(&mut state, "enter")).pop() else { panic!("asks") };
         assert_eq!(call.capture, Some(CaptureSwitch::Off), "the second time it ends");
@@ -216,9 +230,13 @@ fn a_key_is_captured_for_at_most_a_day_and_the_mark_goes_when_it_is_over() {
 
 #[test]
 fn everything_captured_is_deleted_after_a_question() {
-    let (mut state, _) = captured("en", (80, 24), Kept::Whole);
-    update(&mut state, Action::Run(Command::ClearCaptures));
-    check("capture_clear_en", &mut state);
+    let asking = |language: &str, size| {
+        let (mut state, _) = captured(language, size, Kept::Whole);
+        update(&mut state, Action::Run(Command::ClearCaptures));
+        state
+    };
+    everywhere("capture_clear", asking);
+    let mut state = asking("en", (80, 24));
     let asked = calls(press(&mut state, "y")).pop();
     let Some((ticket, Request::ClearCaptures(call))) = asked else { panic!("{asked:?}") };
     assert_eq!(call.key, None);

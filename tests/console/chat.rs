@@ -266,6 +266,8 @@ fn the_screens_of_the_chat() {
             check(&name("pick_model"), &mut state);
             press(&mut state, "esc f4");
             check(&name("form_chat"), &mut state);
+            press(&mut state, "esc f8");
+            check(&name("confirm_new_chat"), &mut state);
         }
     }
 }

@@ -284,6 +284,8 @@ fn the_screens_of_the_comparison() {
                 answer(&mut state, ticket, Reply::ListComparisons(call, Ok(entries())));
             }
             check(&name("comparisons_saved"), &mut state);
+            press(&mut state, "x");
+            check(&name("confirm_comparison"), &mut state);
         }
     }
 }

@@ -113,6 +113,7 @@ fn every_state_of_the_firewall_is_readable() {
             ("untouched", FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, None),
             ("pending", pending(), None),
             ("in_force", told(Some(FirewallPhase::InForce { since: NOW }), Watch::Unwatched), Some("b")),
+            ("log_empty", FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, Some("l")),
             ("log", told(Some(back.clone()), Watch::Unwatched), Some("l")),
         ] {
             for size in SIZES {

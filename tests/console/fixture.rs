@@ -23,7 +23,8 @@ use flm::types::calls::requests::{NumberedRequest, RequestPage};
 use flm::types::calls::settings::{SettingSource, SettingView};
 use flm::types::clock::UnixMillis;
 use flm::types::engine::{
-    Capability, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView, HealthPoint, ModelView,
+    Capability, DetectedEngine, DetectionReport, EngineKind, EngineOrigin, EngineRecord, EngineState, EngineView,
+    HealthPoint, ModelView,
 };
 use flm::types::gpu::GpuView;
 use flm::types::ids::{CanonicalModel, EngineId, KeyId, RequestId};
@@ -517,6 +518,26 @@ pub(crate) fn engines() -> Vec<EngineView> {
             ..engine("vllm", "vllm", 8000, refused, Some("0.11.0"), vec![0; 20])
         },
     ]
+}
+
+/// What a detection found: the first of these.
+pub(crate) fn detection(count: usize) -> DetectionReport {
+    let found = |kind: &'static str, url: Option<&str>, state, evidence: &str| DetectedEngine {
+        kind: EngineKind::named(kind),
+        url: url.map(str::to_owned),
+        binary: url.is_none().then(|| "/usr/local/bin/llama-server".to_owned()),
+        version: url.map(|_| "0.12.6".to_owned()),
+        state,
+        models: 3,
+        evidence: evidence.to_owned(),
+    };
+    let mut engines = vec![
+        found("ollama", Some("http://127.0.0.1:11434"), EngineState::RunningHealthy { latency_ms: 8 }, "port 11434"),
+        found("vllm", Some("http://127.0.0.1:8000"), EngineState::RunningHealthy { latency_ms: 4 }, "process 4242"),
+        found("llamacpp", None, EngineState::InstalledOnly, "program in PATH"),
+    ];
+    engines.truncate(count);
+    DetectionReport { engines, at: NOW, took_ms: 312, cached: false }
 }
 
 fn model(engine: &str, name: &str, size: Option<u64>, loaded: Option<bool>) -> ModelView {

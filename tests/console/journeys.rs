@@ -13,6 +13,7 @@ use flm::types::audit::{AuditKind, Severity};
 use flm::types::calls::addresses::NetworkList;
 use flm::types::calls::proxy::StartListener;
 use flm::types::failure::{ErrorCode, Failure};
+use flm::types::language::LANGUAGES;
 use flm::types::listener::{ListenerConfig, OwnerKind, ProxyStatus};
 use flm::types::live::{LiveEvent, LiveLine, LiveSnapshot, Noun};
 use flm::types::prompt::PromptView;
@@ -21,6 +22,7 @@ use crate::fixture::{
     NOW, answer, attach, audit_row, busy, calls, console, created_key, draw, empty, happen, press, request,
     screen_text, snapshot, status, type_text, versions,
 };
+use crate::screens::everywhere;
 
 #[test]
 fn a_first_start_detects_starts_the_proxy_and_makes_a_key() {
@@ -67,10 +69,15 @@ fn attaching_again_reads_again_and_takes_no_first_steps() {
 
 #[test]
 fn a_taken_port_offers_the_free_one() {
-    let mut state = busy("en", (80, 24));
-    let call = StartListener { config: Some(ListenerConfig::default()), unnamed: Vec::new() };
-    let failure = Failure::new(ErrorCode::ProxyPortInUse, "port 8484 is held by python3 (pid 17)").suggest("8487");
-    answer(&mut state, flm::tui::effect::Ticket(77), Reply::StartListener(call, Err(failure)));
+    let refused = |language: &str, size| {
+        let mut state = busy(language, size);
+        let call = StartListener { config: Some(ListenerConfig::default()), unnamed: Vec::new() };
+        let failure = Failure::new(ErrorCode::ProxyPortInUse, "port 8484 is held by python3 (pid 17)").suggest("8487");
+        answer(&mut state, flm::tui::effect::Ticket(77), Reply::StartListener(call, Err(failure)));
+        state
+    };
+    everywhere("form_port", refused);
+    let mut state = refused("en", (80, 24));
     let text = screen_text(&draw(&mut state));
     assert!(text.contains("held by python3") && text.contains("8487"), "{text}");
     let asked = calls(press(&mut state, "enter"));
@@ -86,6 +93,9 @@ fn a_form_says_what_is_wrong_while_it_is_typed_and_keeps_what_was_typed_when_it_
     press(&mut state, "a tab ctrl-u");
     type_text(&mut state, "Bad Name");
     assert!(screen_text(&draw(&mut state)).contains("use 1 to 64 of a-z"));
+    press(&mut state, "shift-tab shift-tab");
+    assert!(screen_text(&draw(&mut state)).contains("use 1 to 64 of a-z"), "on a button, too");
+    press(&mut state, "tab tab");
     assert!(calls(press(&mut state, "enter")).is_empty(), "a faulty form is not sent");
     press(&mut state, "ctrl-u");
     type_text(&mut state, "mine");
@@ -253,14 +263,43 @@ fn quitting_an_owner_that_was_never_reached_does_not_ask() {
 #[test]
 fn settings_switch_language_and_theme_at_once_and_store_them() {
     let mut state = busy("en", (80, 24));
-    let asked = calls(press(&mut state, "f2 right"));
-    assert!(
-        matches!(asked.as_slice(), [(_, Request::SetSetting(call))] if call.key == "preferred_language" && call.value == "ja")
-    );
-    assert!(screen_text(&draw(&mut state)).contains("設定"));
+    press(&mut state, "f2");
+    for (shown, next) in LANGUAGES.iter().zip(LANGUAGES.iter().skip(1)) {
+        assert_eq!(state.words.language(), *shown);
+        let asked = calls(press(&mut state, "right"));
+        let [(_, Request::SetSetting(call))] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_eq!((call.key.as_str(), call.value.as_str()), ("preferred_language", *next));
+        assert!(screen_text(&draw(&mut state)).contains(&*state.words.say("settings.title")));
+    }
     let asked = calls(press(&mut state, "down right"));
     assert!(matches!(asked.as_slice(), [(_, Request::SetSetting(call))] if call.key == "console.theme"));
     assert_ne!(state.theme.name, "dark");
+}
+
+#[test]
+fn a_prompt_that_was_never_saved_is_seen_and_edited_on_when_the_editor_was_left() {
+    let mut state = empty("en", (80, 24));
+    press(&mut state, "6 a enter");
+    type_text(&mut state, "Half a thought");
+    press(&mut state, "esc 1 6");
+    let text = screen_text(&draw(&mut state));
+    assert!(text.contains("Half a thought") && text.contains("chat.completions *"), "{text}");
+    press(&mut state, "e");
+    type_text(&mut state, ", and the rest");
+    assert!(screen_text(&draw(&mut state)).contains("Half a thought, and the rest"));
+}
+
+#[test]
+fn on_a_small_screen_a_whole_request_shows_its_path_and_the_rules_that_it_met() {
+    let mut state = busy("en", (80, 24));
+    let mut row = audit_row(401, AuditKind::RuleHit, Severity::High, "path_climbing +40: /v1/../../etc");
+    row.event.request_id = Some(state.world.requests[1].id);
+    happen(&mut state, LiveEvent::Audit(Box::new(row)));
+    press(&mut state, "3 j enter");
+    let text = screen_text(&draw(&mut state));
+    for wanted in ["POST /v1/chat/completions ", "412 + 128 (96 cached)", "first token", "path_climbing +40"] {
+        assert!(text.contains(wanted), "no {wanted} in\n{text}");
+    }
 }
 
 #[test]

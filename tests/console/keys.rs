@@ -3,10 +3,11 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use flm::tui::action::{Action, COMMANDS, Safety, Wheel};
 use flm::tui::effect::Effect;
-use flm::tui::text::{Words, languages};
+use flm::tui::text::Words;
 use flm::tui::update::update;
 use flm::tui::{ConsoleAccess, event};
 use flm::types::calls::Access;
+use flm::types::language::LANGUAGES;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
@@ -14,8 +15,8 @@ use crate::fixture::{busy, draw, empty};
 
 #[test]
 fn every_command_has_words_in_every_language() {
-    for language in languages() {
-        let words = Words::new(&language, TimeZone::UTC);
+    for language in LANGUAGES {
+        let words = Words::new(language, TimeZone::UTC);
         for row in COMMANDS {
             assert_ne!(words.say(row.text), row.text, "{language}: {}", row.name);
             assert_ne!(words.say(row.context.title()), row.context.title());

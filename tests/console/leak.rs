@@ -8,7 +8,7 @@ use flm::types::key::KeyView;
 use flm::types::live::LiveSnapshot;
 
 use crate::fixture::{self, NOW, busy, calls, console, draw, press, screen_text};
-use crate::screens::{LANGUAGES, SIZES, check};
+use crate::screens::{LANGUAGES, SIZES, check, named};
 
 fn report(key: KeyView) -> LeakReport {
     let address = |network: &str, requests, left_out| LeakAddress {
@@ -83,8 +83,9 @@ fn a_look_that_fails_is_told_and_opens_nothing() {
 
 #[test]
 fn a_home_that_only_reads_says_so_with_the_way_out_and_still_serves() {
-    for language in LANGUAGES {
-        let mut state = console(language, (80, 24));
+    let pictures = LANGUAGES.iter().flat_map(|language| SIZES.map(|size| (language, size)));
+    for (language, size) in pictures {
+        let mut state = console(language, size);
         let whole = fixture::snapshot();
         let mut status = whole.status.clone();
         let why =
@@ -100,7 +101,7 @@ fn a_home_that_only_reads_says_so_with_the_way_out_and_still_serves() {
             "existing keys are served"
         );
         assert!(!asked.iter().any(|(_, request)| matches!(request, Request::EnsureFirstKey(_))));
-        check(&format!("read_only_home_{language}"), &mut state);
+        check(&named("read_only_home", language, size), &mut state);
         press(&mut state, "enter");
         assert!(state.overlays.is_empty());
         let header = screen_text(&draw(&mut state));

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use flm::tui::text::Plural;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -25,15 +27,21 @@ fn read(path: &Path) -> BTreeMap<String, String> {
     found
 }
 
-fn languages() -> BTreeMap<String, BTreeMap<String, String>> {
+pub(crate) fn languages() -> BTreeMap<String, BTreeMap<String, String>> {
     let files = std::fs::read_dir(root().join("i18n")).expect("lists").filter_map(Result::ok);
     files
         .map(|file| (file.path().file_stem().expect("name").to_string_lossy().into_owned(), read(&file.path())))
         .collect()
 }
 
-fn placeholders(text: &str) -> BTreeSet<String> {
-    text.split("%{").skip(1).map(|rest| rest.split('}').next().unwrap_or_default().to_owned()).collect()
+/// What stands between `%{` and `}`.
+fn inside(text: &str) -> impl Iterator<Item = &str> {
+    text.split("%{").skip(1).map(|rest| rest.split('}').next().unwrap_or_default())
+}
+
+/// The values that are put in; words that only follow a count are not among them.
+fn placeholders(text: &str) -> BTreeSet<&str> {
+    inside(text).filter(|name| !name.contains('?')).collect()
 }
 
 fn sources(folder: &Path, into: &mut String) {
@@ -89,8 +97,30 @@ fn values_are_given_for_every_placeholder() {
     let mut text = String::new();
     sources(&root().join("src/tui"), &mut text);
     for (key, words) in &english {
-        for name in placeholders(words) {
+        for name in inside(words).map(|inside| inside.split('?').next().unwrap_or_default()) {
             assert!(text.contains(&format!("(\"{name}\", ")), "{key}: %{{{name}}} is never filled");
+        }
+    }
+}
+
+#[test]
+fn words_follow_the_count_that_they_stand_behind() {
+    for (language, words) in languages() {
+        let plural = Plural::named(&words["language.plural"]);
+        for (key, text) in &words {
+            for (name, forms) in inside(text).filter_map(|inside| inside.split_once('?')) {
+                assert_eq!(forms.split('|').count(), plural.forms(), "{language}: {key}: {name}?{forms}");
+            }
+        }
+    }
+    // "1 streams": a plural behind a count is one of two forms.
+    let english = &languages()["en"];
+    let names = english.values().flat_map(|text| inside(text));
+    let counts: BTreeSet<&str> = names.filter_map(|inside| Some(inside.split_once('?')?.0)).collect();
+    for (key, text) in english {
+        for (name, rest) in text.split("%{").skip(1).filter_map(|rest| rest.split_once("} ")) {
+            let word: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
+            assert!(!counts.contains(name) || !word.ends_with('s'), "{key}: {name} {word}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::{Engine, MODEL};
 use crate::home::{Home, PATIENCE, wait_until};
-use crate::{legacy, open_console};
+use crate::{legacy, open_console, running_console};
 
 /// Empties the field that is written in.
 const EMPTY_FIELD: &str = "\x15";
@@ -49,10 +49,7 @@ fn an_engine_that_moved_is_edited_and_what_it_offers_is_known_at_once_and_after_
 #[test]
 fn a_file_is_imported_into_the_block_list_and_a_wrong_line_of_it_is_named() {
     let write = |folder: &Path, text: &str| std::fs::write(folder.join("list.txt"), text).expect("writes");
-    let home = Home::in_use();
-    home.start_proxy();
-    let console = open_console(&home, 110, 30);
-    console.wait_for("Running http://", PATIENCE);
+    let (home, console) = running_console(110, 30);
     console.send("5");
     console.wait_for("No address is blocked.", PATIENCE);
     console.send("i");
@@ -88,10 +85,7 @@ fn a_file_is_imported_into_the_block_list_and_a_wrong_line_of_it_is_named() {
 
 #[test]
 fn the_old_program_is_moved_in_from_the_palette() {
-    let home = Home::in_use();
-    home.start_proxy();
-    let console = open_console(&home, 110, 40);
-    console.wait_for("Running http://", PATIENCE);
+    let (home, console) = running_console(110, 40);
     console.send(":move-in\r");
     console.wait_for("config.json and its database", PATIENCE);
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/legacy");
@@ -108,12 +102,9 @@ fn the_old_program_is_moved_in_from_the_palette() {
 
 #[test]
 fn moving_in_is_cancelled_while_keys_are_hashed_and_nothing_was_changed() {
-    let home = Home::in_use();
-    home.start_proxy();
+    let (home, console) = running_console(110, 40);
     let source = home.path().join("old");
     legacy::of_many_keys(&source);
-    let console = open_console(&home, 110, 40);
-    console.wait_for("Running http://", PATIENCE);
     console.send(":move-in\r");
     console.wait_for("config.json and its database", PATIENCE);
     console.send("old\r");

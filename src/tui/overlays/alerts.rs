@@ -271,11 +271,11 @@ impl Alerts {
         let say = |key| state.words.say(key);
         let columns = [
             Column::text(say("alerts.channel"), Width::Share { min: 8, weight: 1 }, 0),
-            Column::text(say("alerts.kind"), Width::Exact(14), 2),
+            Column::text(say("alerts.kind"), Width::Exact(10), 2),
             Column::text(say("alerts.goes_to"), Width::Share { min: 14, weight: 3 }, 1),
             Column::text(say("column.severity"), Width::Exact(8), 0),
             Column::number(say("alerts.waiting"), 7, 4),
-            Column::text(say("alerts.last"), Width::Share { min: 12, weight: 3 }, 3),
+            Column::text(say("alerts.last"), Width::Share { min: 17, weight: 3 }, 3),
         ];
         let selected = Some(self.channel.min(channels.len() - 1));
         let table = Table {

@@ -89,6 +89,12 @@ impl Field {
         Self { label, hint, value: Value::Text(LineInput::with(text)), edited: Edited::No, fault: None, pin: None }
     }
 
+    /// What is wrong with it, once it was changed by hand.
+    #[must_use]
+    pub fn told(&self) -> Option<&str> {
+        self.fault.as_deref().filter(|_| self.edited == Edited::Yes)
+    }
+
     /// The field with a pin.
     #[must_use]
     pub fn with_pin(mut self, pin: Pin) -> Self {
@@ -339,10 +345,13 @@ impl Form {
             notes.extend(
                 text::wrap(&escape(hint), inner).into_iter().filter(|l| !l.is_empty()).map(|l| (l, Role::Muted)),
             );
-        } else if let Some(field) = self.fields.get(self.focus) {
-            let note = match &field.fault {
-                Some(fault) if field.edited == Edited::Yes => (fault.clone(), Role::Error),
-                _ => (painter.say(field.hint).into_owned(), Role::Muted),
+        } else if let Some(field) =
+            self.fields.get(self.focus).or_else(|| self.fields.iter().find(|f| f.told().is_some()))
+        {
+            // On a button stands what is wrong elsewhere.
+            let note = match field.told() {
+                Some(fault) => (fault.to_owned(), Role::Error),
+                None => (painter.say(field.hint).into_owned(), Role::Muted),
             };
             notes.extend(text::wrap(&note.0, inner).into_iter().map(|line| (line, note.1)));
         }
@@ -406,7 +415,7 @@ pub fn draw_field(
             painter.outside(place, &shown, if focused { Role::Accent } else { Role::Popup });
         }
     }
-    if field.fault.is_some() && field.edited == Edited::Yes {
+    if field.told().is_some() {
         painter.right(line, painter.symbols.error, Role::Error);
     }
     painter.hit(line, Target::OverlayRow(number));

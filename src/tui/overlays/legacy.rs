@@ -7,15 +7,11 @@ use crate::tui::overlays::forms::{Faults, FormKind, fault};
 use crate::tui::overlays::notice::{Deed, Notice};
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::state::State;
-use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::types::calls::legacy::{
     ApplyLegacy, Confirmation, LegacyFate, LegacyItem, LegacyKind, LegacyReport, LegacyWork, PlanLegacy,
 };
 use crate::types::text::escape;
-
-/// Columns of a line; its box fits 80.
-const WIDTH: usize = 72;
 
 /// Every fate in the order in which they are told, with its word and colour.
 const FATES: [(LegacyFate, &str, Role); 6] = [
@@ -49,7 +45,7 @@ pub fn planned(state: &mut State, report: &LegacyReport) {
     let moves = report.items.iter().any(|item| item.fate == LegacyFate::Moves);
     let mut lines = vec![(escape(&report.source).into_owned(), Role::Title)];
     let explained = say(if moves { "legacy.plan" } else { "legacy.nothing" });
-    lines.extend(text::wrap(&explained, WIDTH).into_iter().map(|line| (line, Role::Popup)));
+    lines.push((explained, Role::Popup));
     lines.extend(told(state, &report.items));
     let notice = Notice::new("legacy.title", lines);
     let call = ApplyLegacy { source: report.source.clone(), tmp: None, confirmation: Confirmation::Given };
@@ -63,11 +59,10 @@ pub fn applied(state: &mut State, report: &LegacyReport) {
     let say = |key| state.words.say(key).into_owned();
     let mut lines = vec![(escape(&report.source).into_owned(), Role::Title)];
     let explained = say(if report.backup.is_some() { "legacy.done" } else { "legacy.whole" });
-    lines.extend(text::wrap(&explained, WIDTH).into_iter().map(|line| (line, Role::Popup)));
+    lines.push((explained, Role::Popup));
     for (key, path) in [("legacy.backup", &report.backup), ("legacy.log", &report.log)] {
         if let Some(path) = path {
-            let line = state.words.fill(key, &[("path", &escape(path))]);
-            lines.extend(text::wrap(&line, WIDTH).into_iter().map(|line| (line, Role::Accent)));
+            lines.push((state.words.fill(key, &[("path", &escape(path))]), Role::Accent));
         }
     }
     lines.extend(told(state, &report.items));
@@ -100,9 +95,7 @@ fn told(state: &State, items: &[LegacyItem]) -> Vec<(String, Role)> {
                 Some(kind) => format!("{} {}: {}", state.words.say(kind), escape(&item.name), escape(&item.detail)),
                 None => format!("{}: {}", escape(&item.name), escape(&item.detail)),
             };
-            for line in text::wrap(&line, WIDTH - 2) {
-                lines.push((format!("  {line}"), Role::Popup));
-            }
+            lines.push((format!("  {line}"), Role::Popup));
         }
     }
     lines

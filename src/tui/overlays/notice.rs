@@ -41,10 +41,16 @@ pub struct Deed {
 }
 
 impl Notice {
-    /// A notice; the title is a key.
+    /// A notice; the title is a key. What is longer than a line goes on below it, with the same indent.
     #[must_use]
-    pub fn new(title: &'static str, lines: Vec<(String, Role)>) -> Self {
-        Self { title, lines, scrolled: 0, deed: None, focus: 0 }
+    pub fn new(title: &'static str, lines: impl IntoIterator<Item = (String, Role)>) -> Self {
+        let lines = lines.into_iter().flat_map(|(line, role)| {
+            let text = line.trim_start();
+            let indent = " ".repeat(line.len() - text.len());
+            let parts = text::wrap(text, TEXT_WIDTH.saturating_sub(indent.len()));
+            parts.into_iter().map(move |part| (format!("{indent}{part}"), role))
+        });
+        Self { title, lines: lines.collect(), scrolled: 0, deed: None, focus: 0 }
     }
 
     /// The same with something that may be done about it.
@@ -57,8 +63,7 @@ impl Notice {
     /// A text that somebody wants whole, made safe and wrapped, with a hint above it.
     #[must_use]
     pub fn of_text(title: &'static str, text: &str, hint: &str) -> Self {
-        let mut lines: Vec<_> = text::wrap(hint, TEXT_WIDTH).into_iter().map(|line| (line, Role::Muted)).collect();
-        lines.push((String::new(), Role::Popup));
+        let mut lines = vec![(hint.to_owned(), Role::Muted), (String::new(), Role::Popup)];
         lines.extend(text::outside_lines(text, TEXT_WIDTH).into_iter().map(|line| (line, Role::Popup)));
         Self::new(title, lines)
     }

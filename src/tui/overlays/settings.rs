@@ -17,6 +17,7 @@ use crate::tui::update::use_mouse;
 use crate::tui::widgets::painter::{Painter, below, cells, row};
 use crate::tui::widgets::popup;
 use crate::types::calls::settings::{SetSetting, SettingSource, SettingView};
+use crate::types::language;
 use crate::types::text::escape;
 
 /// Frames per second on offer, within what the settings table allows.
@@ -80,7 +81,7 @@ impl Settings {
     fn change(&self, state: &mut State, step: Step) {
         let value = match self.focus {
             0 => {
-                let language = neighbour(&text::languages(), state.words.language(), step);
+                let language = neighbour(&owned(language::LANGUAGES), state.words.language(), step);
                 state.words = state.words.in_language(&language);
                 language
             }
@@ -174,8 +175,11 @@ fn stored<'a>(state: &'a State, key: &str) -> &'a str {
 }
 
 fn stored_neighbour(state: &State, key: &str, all: &[&str], step: Step) -> String {
-    let all: Vec<String> = all.iter().map(|&value| value.to_owned()).collect();
-    neighbour(&all, stored(state, key), step)
+    neighbour(&owned(all), stored(state, key), step)
+}
+
+fn owned(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&value| value.to_owned()).collect()
 }
 
 /// Where the value comes from (SPEC §1.4).

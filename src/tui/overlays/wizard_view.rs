@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use ratatui::layout::Rect;
 
-use crate::tui::overlays::form::{self, Edited, spinner};
+use crate::tui::overlays::form::{self, spinner};
 use crate::tui::overlays::wizard::{self, Deed, DeedState, Page, Stance, Wizard, port_words};
 use crate::tui::overlays::wizard_acme;
 use crate::tui::state::State;
@@ -103,9 +103,9 @@ impl Wizard {
         }
         let mut y = cells(shown.len()) + 1;
         if let Some(field) = shown.get(self.focus).and_then(|number| fields.get(*number)) {
-            let (note, role) = match &field.fault {
-                Some(fault) if field.edited == Edited::Yes => (fault.clone(), Role::Error),
-                _ => (painter.say(field.hint).into_owned(), Role::Muted),
+            let (note, role) = match field.told() {
+                Some(fault) => (fault.to_owned(), Role::Error),
+                None => (painter.say(field.hint).into_owned(), Role::Muted),
             };
             y += painter.paragraph(below(area, y), &note, role) + 1;
         }

@@ -10,7 +10,7 @@ use crate::tui::overlays::{self, Overlay, forms};
 use crate::tui::state::{Detail, State};
 use crate::tui::tabs::Tab;
 use crate::tui::widgets::cursor::Cursor;
-use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::types::address::{BlockEntry, ListedNetwork, short};
 use crate::types::calls::addresses::{AddBlock, ClearBlocks, NetworkList, RemoveBlock, RemoveNetwork};
 
 pub mod transfer;
@@ -201,7 +201,7 @@ pub fn run(state: &mut State, command: Command) {
 /// Asks whether a block is to be lifted.
 #[must_use]
 pub fn unblock(state: &State, network: IpNet) -> Confirm {
-    let body = state.words.fill("blocklist.unblock_body", &[("network", &network.to_string())]);
+    let body = state.words.fill("blocklist.unblock_body", &[("network", &short(network))]);
     Confirm::new("blocklist.unblock_title", body, "button.unblock", Then::call(RemoveBlock { network }))
 }
 
@@ -217,7 +217,7 @@ fn ask_to_remove(state: &mut State) {
     let last_allowed =
         list == NetworkList::Allow && state.world.allowed.value.as_ref().is_some_and(|all| all.len() == 1);
     let body = if last_allowed { "blocklist.remove_last_body" } else { "blocklist.remove_body" };
-    let body = state.words.fill(body, &[("network", &network.to_string())]);
+    let body = state.words.fill(body, &[("network", &short(network))]);
     let then = Then::call(RemoveNetwork { list, network });
     overlays::open(state, Overlay::Confirm(Confirm::new("blocklist.remove_title", body, "button.remove", then)));
 }
@@ -231,7 +231,7 @@ fn copy(state: &mut State) {
         }
     };
     if let Some(network) = network {
-        state.copy(network.to_string(), &network.to_string());
+        state.copy(short(network), &short(network));
     }
 }
 

@@ -7,10 +7,10 @@ use crate::tui::state::State;
 use crate::tui::tab_blocklist::{self, View};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title};
-use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
+use crate::tui::view::{empty, panel_title, views_panel};
+use crate::tui::widgets::painter::{Emphasis, Painter};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
-use crate::types::address::{BlockEntry, BlockSource, ListedNetwork};
+use crate::types::address::{BlockEntry, BlockSource, ListedNetwork, short};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::text::escape;
 
@@ -65,27 +65,10 @@ fn note_failure(painter: &mut Painter<'_>, area: Rect, failure: Option<&str>) {
 }
 
 fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
-    let titles: Vec<_> = View::ALL.iter().map(|view| painter.say(view.title())).collect();
-    let bar = format!(" {} ", painter.symbols.bar);
-    let mut parts = Vec::new();
-    for (number, (view, title)) in View::ALL.iter().zip(&titles).enumerate() {
-        if number > 0 {
-            parts.push((bar.as_str(), Role::Border));
-        }
-        let role = if *view == state.blocklist.view { Role::Title } else { Role::Faint };
-        parts.push((title.as_ref(), role));
-    }
-    let title = panel_title(state, state.blocklist.view.title(), shown, all);
-    let [_, count, filter] = title.parts();
-    parts.extend([(" ", Role::Text), count, filter]);
-    let inside = painter.panel_with(area, &parts, Emphasis::Focused);
-    let mut x = area.x + 2;
-    for (number, title) in titles.iter().enumerate() {
-        let width = cells(text::width(title));
-        painter.hit(Rect { x, width, ..row(area, 0) }, Target::View(number));
-        x += width + 3;
-    }
-    inside
+    let names = View::ALL.map(View::title);
+    let front = View::ALL.iter().position(|view| *view == state.blocklist.view).unwrap_or(0);
+    let title = panel_title(state, names[front], shown, all);
+    views_panel(painter, area, &names, front, Some(&title), Emphasis::Focused)
 }
 
 fn source(source: BlockSource) -> &'static str {
@@ -112,7 +95,7 @@ fn draw_blocks(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Bl
     table::draw(painter, area, &table, |index, column| {
         let entry = rows[index];
         match column {
-            0 => Cell::new(network(entry.network), Role::Text),
+            0 => Cell::new(short(entry.network), Role::Text),
             1 => match entry.expires {
                 Some(expires) => Cell::new(text::span(expires.since(state.now)), Role::Warn),
                 None => Cell::new(state.words.say("blocklist.permanent"), Role::Error),
@@ -137,14 +120,9 @@ fn draw_networks(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&
     table::draw(painter, area, &table, |index, column| {
         let entry = rows[index];
         match column {
-            0 => Cell::new(network(entry.network), Role::Text),
+            0 => Cell::new(short(entry.network), Role::Text),
             1 => Cell::new(state.words.date_time(entry.created), Role::Muted),
             _ => Cell::outside(&entry.note, Role::Text),
         }
     });
-}
-
-/// A single address without its /32 or /128.
-fn network(network: ipnet::IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }

@@ -266,7 +266,8 @@ fn open(state: &mut State) {
             state.prompts.history = None;
         }
         None => {
-            if let Some(api_id) = selected_id(state) {
+            let unlisted = || state.prompts.draft.as_ref().map(|draft| draft.api_id.clone());
+            if let Some(api_id) = selected_id(state).or_else(unlisted) {
                 edit(state, &api_id);
             }
         }

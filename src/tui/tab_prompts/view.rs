@@ -52,6 +52,11 @@ fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let title = panel_title(state, "tab.prompts", rows.len(), all);
     let emphasis = Emphasis::when(state.prompts.focus == EditorFocus::List);
     let inside = painter.panel_with(area, &title.parts(), emphasis);
+    let draft = state.prompts.draft.as_ref().filter(|draft| draft.is_changed());
+    // One that was never saved has no row.
+    if let Some(draft) = draft.filter(|draft| !rows.iter().any(|prompt| prompt.api_id == draft.api_id)) {
+        painter.foot_note(area, &escape(&format!("{} *", draft.api_id)), Role::Warn);
+    }
     if let Some(failure) = &state.world.prompts.failure {
         painter.foot_note(area, &escape(&failure.message), Role::Error);
     }
@@ -66,7 +71,6 @@ fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
         Column::text(say("column.changed"), Width::Exact(16), 2),
     ];
     let selected = tab_prompts::selected(state, &rows);
-    let draft = state.prompts.draft.as_ref().filter(|draft| draft.is_changed());
     let table = Table { list: ListId::Prompts, columns: &columns, rows: rows.len(), selected, target: Target::Row };
     table::draw(painter, inside, &table, |index, column| {
         let prompt = rows[index];
@@ -118,18 +122,19 @@ fn draw_history(state: &State, painter: &mut Painter<'_>, area: Rect, history: &
 }
 
 fn draw_text(state: &State, painter: &mut Painter<'_>, area: Rect) {
-    let prompt = tab_prompts::shown_version(state);
-    let title = prompt.map_or_else(
-        || painter.say("prompts.text").into_owned(),
-        |prompt| escape(&format!("{} v{}", prompt.api_id, prompt.version)).into_owned(),
-    );
-    let inside = inset(painter.panel(area, &title, Emphasis::Resting), 1);
-    let Some(prompt) = prompt else {
-        let about = painter.say("prompts.about").into_owned();
-        painter.message(inside, &[(about, Role::Muted)]);
-        return;
+    let draft = state.prompts.draft.as_ref().filter(|draft| draft.is_changed());
+    let (title, text) = match (tab_prompts::shown_version(state), draft) {
+        (Some(prompt), _) => (format!("{} v{}", prompt.api_id, prompt.version), prompt.text.clone()),
+        (None, Some(draft)) => (format!("{} *", draft.api_id), draft.text()),
+        (None, None) => {
+            let inside = inset(painter.panel(area, &painter.say("prompts.text"), Emphasis::Resting), 1);
+            let about = painter.say("prompts.about").into_owned();
+            painter.message(inside, &[(about, Role::Muted)]);
+            return;
+        }
     };
-    draw_lines(painter, inside, &prompt.text);
+    let inside = inset(painter.panel(area, &escape(&title), Emphasis::Resting), 1);
+    draw_lines(painter, inside, &text);
 }
 
 /// Side by side where there is room, else one above the other.

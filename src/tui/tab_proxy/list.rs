@@ -103,11 +103,7 @@ impl Requests {
     /// What it does while requests come.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.flow {
-            Flow::Paused => Standing::Paused,
-            Flow::Runs if self.follows() => Standing::Follows,
-            Flow::Runs => Standing::Stays,
-        }
+        Standing::of(self.flow, self.follows())
     }
 
     /// What the list is sorted by, and which way.

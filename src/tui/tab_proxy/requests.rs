@@ -102,6 +102,9 @@ fn end(progress: Progress) -> (&'static str, Role) {
     }
 }
 
+/// Rows of the title and of all stages.
+const STAGE_ROWS: u16 = 9;
+
 /// Draws the details of a request.
 pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request: &RequestRow) {
     let inside = painter.panel(area, request.id.as_str(), Emphasis::when(state.detail == Detail::Open));
@@ -147,10 +150,12 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
     if let Some(captured) = captured {
         pairs.insert(1, ("request.captured", captured, Role::Accent));
     }
-    // A blank row, the title and eight stages stand below, then the rules.
-    let used = painter.pairs(inside, inside.height.saturating_sub(13), &pairs);
-    let stages = draw_stages(painter, below(inside, used + 1), request);
-    draw_rules(state, painter, below(inside, used + stages + 2), request);
+    // The stages stand below, then the rules.
+    let used = painter.pairs(inside, inside.height.saturating_sub(STAGE_ROWS + 4), &pairs);
+    // Blank rows go first where there is no room for a rule.
+    let gap = u16::from(inside.height >= used + STAGE_ROWS + 5);
+    let stages = draw_stages(painter, below(inside, used + gap), request);
+    draw_rules(state, painter, below(inside, used + stages + 2 * gap), request);
 }
 
 /// Draws which security events the request caused, as far as they are kept here.

@@ -70,11 +70,7 @@ impl SecurityTab {
     /// What it does while events come.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match self.flow {
-            Flow::Paused => Standing::Paused,
-            Flow::Runs if self.follows() => Standing::Follows,
-            Flow::Runs => Standing::Stays,
-        }
+        Standing::of(self.flow, self.follows())
     }
 
     /// What is held of the list.

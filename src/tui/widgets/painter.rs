@@ -223,16 +223,24 @@ impl Painter<'_> {
     /// Draws labels with their values below each other, or in two columns where `rows` are too few for them;
     /// answers the rows used.
     pub fn pairs(&mut self, area: Rect, rows: u16, pairs: &[(&'static str, String, Role)]) -> u16 {
-        let labels = pairs.iter().map(|(key, ..)| text::width(&self.say(key))).max().unwrap_or(0);
         let columns = if pairs.len() > usize::from(rows) && area.width >= 70 { 2 } else { 1 };
         let used = pairs.len().div_ceil(columns);
-        let width = area.width / cells(columns);
-        for (number, (key, value, role)) in pairs.iter().enumerate() {
-            let label = self.say(key);
-            let x = area.x + cells(number / used.max(1)) * width;
-            let place =
-                Rect { x, width: width.saturating_sub(cells(columns) - 1), ..row(area, cells(number % used.max(1))) };
-            self.pair(place, &label, cells(labels), value, *role);
+        let (width, gap) = (area.width / cells(columns), cells(columns) - 1);
+        let widest = |pairs: &[(&'static str, String, Role)]| {
+            pairs.iter().map(|(key, ..)| text::width(&self.words.say(key))).max().unwrap_or(0)
+        };
+        // The values stand below each other all over, unless one would be cut for it.
+        let common = widest(pairs);
+        let room = usize::from(width.saturating_sub(gap)).saturating_sub(common + 1);
+        let all_fit = pairs.iter().all(|(_, value, _)| text::width(value) <= room);
+        let labels: Vec<usize> =
+            pairs.chunks(used.max(1)).map(|pairs| if all_fit { common } else { widest(pairs) }).collect();
+        for ((column, pairs), labels) in (0..).zip(pairs.chunks(used.max(1))).zip(labels) {
+            let column = Rect { x: area.x + column * width, width: width.saturating_sub(gap), ..area };
+            for (y, (key, value, role)) in (0..).zip(pairs) {
+                let label = self.say(key);
+                self.pair(row(column, y), &label, cells(labels), value, *role);
+            }
         }
         cells(used)
     }
