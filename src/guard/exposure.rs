@@ -137,9 +137,10 @@ mod tests {
     fn what_the_operator_says_holds() {
         let state = Arc::new(ExposureState::default());
         state.set(ExposureSetting::Local, true);
-        let _wide = state.listening(address("::"));
+        let wide = state.listening(address("::"));
         assert!(!state.notice());
         assert_eq!(state.now(), Exposure::Local);
+        drop(wide);
         state.set(ExposureSetting::Public, false);
         assert_eq!(state.now(), Exposure::Public);
     }

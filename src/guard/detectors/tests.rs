@@ -231,6 +231,26 @@ fn attacks_of_the_half_that_no_rule_was_written_from_are_seen() {
     }
 }
 
+/// The rates above do not notice when one rule sees less and another one makes up for it. Here every change of what is said of an
+/// attack shows, by its line in attacks.jsonl; what is written is what was found, not what ought to be.
+#[test]
+fn what_is_said_of_each_attack_is_what_was_said_before() {
+    let mut verdicts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (number, row) in (1..).zip(lines(ATTACKS)) {
+        let said = |finding: &Finding| {
+            let shape = finding.evidence.split_once(" \"").map_or(&*finding.evidence, |(shape, _)| shape);
+            format!("{} {}", finding.rule, shape.trim_end_matches(" in"))
+        };
+        let said: Vec<_> = Sample::of(&row).findings().iter().map(said).collect();
+        let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+        verdicts.entry(said).or_default().push(number.to_string());
+    }
+    let told: Vec<_> = verdicts.iter().map(|(said, rows)| format!("{said}\n  {}\n", rows.join(" "))).collect();
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("verdicts", told.concat());
+    });
+}
+
 /// Case 19.
 #[test]
 fn benign_traffic_is_not_scored_and_never_blocked() {
