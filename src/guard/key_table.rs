@@ -380,7 +380,8 @@ mod tests {
         let table = KeyTable::new([7; 32]);
         let (id, _) = written(1);
         let limits = |requests_per_minute, burst| KeyLimits { requests_per_minute, burst, ..KeyLimits::default() };
-        let with = |limits| KeyRecord { view: KeyView::unused(id, "test", "abcd", limits, UnixMillis(0)), ..record(id) };
+        let with =
+            |limits| KeyRecord { view: KeyView::unused(id, "test", "abcd", limits, UnixMillis(0)), ..record(id) };
         table.load(vec![with(limits(60, 3))]);
         let before = table.entry(id).expect("entry");
         assert_eq!(before.rate, Rate { per_minute: 60, burst: 3 });

@@ -582,7 +582,9 @@ mod tests {
         }
         // Hits of a rule that simulates are scored, and block nobody.
         let guard = public(r#"{"rules":{"sql_injection":{"mode":"simulate"}}}"#);
-        assert!((0..5).all(|_| guard.score(address("2001:db8::7"), Standing::Ordinary, finding(), NOW).block.is_none()));
+        assert!(
+            (0..5).all(|_| guard.score(address("2001:db8::7"), Standing::Ordinary, finding(), NOW).block.is_none())
+        );
     }
 
     #[test]

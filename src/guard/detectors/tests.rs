@@ -257,7 +257,9 @@ fn what_is_said_of_each_attack_is_what_was_said_before() {
 fn shapes_and_their_near_misses_are_told_apart_as_before() {
     let mut changed = Vec::new();
     for line in include_str!("../../../tests/fixtures/guard/shapes.tsv").lines() {
-        let [place, wanted, text] = line.splitn(3, '\t').collect::<Vec<_>>()[..] else { panic!("three fields: {line}") };
+        let [place, wanted, text] = line.splitn(3, '\t').collect::<Vec<_>>()[..] else {
+            panic!("three fields: {line}")
+        };
         let (place, name) = match place {
             "path" => (head::Place::Path, ""),
             "whole" => (head::Place::Query, ""),
