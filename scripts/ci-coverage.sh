@@ -46,15 +46,16 @@ void __llvm_profile_set_filename(const char *);
 __attribute__((constructor)) static void place(void) { __llvm_profile_set_filename("$work/profiles/%8m.profraw"); }
 PLACE
 cc -c -o "$work/place.o" "$work/place.c"
+# Not sh: dash drops CARGO_BIN_EXE_flm-tui, which is no name of a variable to it.
 cat >"$work/rustc" <<WRAPPER
-#!/bin/sh
+#!/usr/bin/env bash
 exec "\$@" -C instrument-coverage -C debuginfo=0 -C link-arg=$work/place.o
 WRAPPER
 chmod +x "$work/rustc"
 export RUSTC_WORKSPACE_WRAPPER=$work/rustc CARGO_TERM_COLOR=never INSTA_UPDATE=no
 unset LLVM_PROFILE_FILE
 
-cargo test --locked --no-run --message-format=json >"$work/built.json"
+cargo test --locked --no-run --message-format=json-render-diagnostics >"$work/built.json"
 cargo test --locked --no-fail-fast >"$work/tests.log" 2>&1 || grep -E '^test .* FAILED$' "$work/tests.log" || tail -n 20 "$work/tests.log"
 "$profdata" merge --sparse --failure-mode=all -o "$work/all.profdata" "$work"/profiles/*.profraw
 mapfile -t programs < <(python3 - "$work/built.json" <<'PYTHON'
