@@ -144,4 +144,13 @@ mod tests {
         state.set(ExposureSetting::Public, false);
         assert_eq!(state.now(), Exposure::Public);
     }
+
+    #[test]
+    fn a_sign_at_a_public_endpoint_is_no_news_and_is_remembered() {
+        let state = Arc::new(ExposureState::default());
+        let wide = state.listening(address("0.0.0.0"));
+        assert!(!state.notice());
+        drop(wide);
+        assert_eq!(state.now(), Exposure::Public);
+    }
 }

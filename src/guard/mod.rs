@@ -703,4 +703,25 @@ mod tests {
         fail(&guard, "203.0.113.9", Standing::Ordinary, 1);
         assert!(changed.as_mut().enable());
     }
+
+    /// What lands in a log when somebody prints one: how many there are, never which keys.
+    #[test]
+    fn what_is_printed_of_the_guard_counts_and_names_no_key() {
+        let guard = Arc::new(public("{}"));
+        guard.put_blocks(&[manual("192.0.2.0/24", None)]);
+        fail(&guard, "203.0.113.9", Standing::Ordinary, 1);
+        guard.score(address("203.0.113.9"), Standing::Ordinary, vec![Finding::new(RuleName::Honeypot, "x")], NOW);
+        let printed = format!("{guard:?}");
+        assert!(
+            printed.contains("BlockList { blocks: 1, .. }") && printed.contains("KeyTable { keys: 0, .. }"),
+            "{printed}"
+        );
+        assert_eq!(format!("{:?}", guard.failures), "Failures { networks: 1, .. }");
+        assert_eq!(format!("{:?}", guard.suspects), "Suspects { addresses: 1, .. }");
+        assert_eq!(format!("{:?}", guard.rates), "AddressRates { remembered: 0, .. }");
+        let drawn = key_text::write(&mut || 9);
+        let minted = minted_key::MintedKey::new(&guard, drawn.clone(), "flm chat", NOW);
+        let printed = format!("{minted:?}");
+        assert!(printed.starts_with("MintedKey { id: ") && !printed.contains(&drawn.1.expose()[4..]), "{printed}");
+    }
 }
