@@ -35,21 +35,27 @@ tool() {
 profdata=$(tool llvm-profdata)
 cov=$(tool llvm-cov)
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir "$work/profiles"
-# Tests empty the environment of what they start, so where counters go is built in; %m has processes of one program share a file.
-printf 'char __llvm_profile_filename[] = "%s/profiles/%%8m.profraw";\n' "$work" >"$work/place.c"
+# Beside what is built with it: a path of its own each time would have cargo build all of FLM anew.
+work=$(realpath "${CARGO_TARGET_DIR:-target}")/coverage
+rm -rf "$work/profiles"
+mkdir -p "$work/profiles"
+trap 'rm -rf "$work/profiles" "$work/all.profdata"' EXIT
+# Tests empty the environment of what they start, so where counters go is built in; %m has processes of one program share files.
+cat >"$work/place.c" <<PLACE
+void __llvm_profile_set_filename(const char *);
+__attribute__((constructor)) static void place(void) { __llvm_profile_set_filename("$work/profiles/%8m.profraw"); }
+PLACE
 cc -c -o "$work/place.o" "$work/place.c"
+# Not sh: dash drops CARGO_BIN_EXE_flm-tui, which is no name of a variable to it.
 cat >"$work/rustc" <<WRAPPER
-#!/bin/sh
-exec "\$@" -C instrument-coverage -C link-arg=$work/place.o
+#!/usr/bin/env bash
+exec "\$@" -C instrument-coverage -C debuginfo=0 -C link-arg=$work/place.o
 WRAPPER
 chmod +x "$work/rustc"
 export RUSTC_WORKSPACE_WRAPPER=$work/rustc CARGO_TERM_COLOR=never INSTA_UPDATE=no
 unset LLVM_PROFILE_FILE
 
-cargo test --locked --no-run --message-format=json >"$work/built.json"
+cargo test --locked --no-run --message-format=json-render-diagnostics >"$work/built.json"
 cargo test --locked --no-fail-fast >"$work/tests.log" 2>&1 || grep -E '^test .* FAILED$' "$work/tests.log" || tail -n 20 "$work/tests.log"
 "$profdata" merge --sparse --failure-mode=all -o "$work/all.profdata" "$work"/profiles/*.profraw
 mapfile -t programs < <(python3 - "$work/built.json" <<'PYTHON'

@@ -154,4 +154,16 @@ mod tests {
         assert_eq!(block.network.to_string(), "192.0.2.0/24");
         assert_eq!(at(&lists, "2001:db8::1", Standing::Trusted), AddressVerdict::Allowed);
     }
+
+    #[test]
+    fn an_allow_list_of_one_family_keeps_the_other_out() {
+        for (own, inside, outside) in
+            [("192.168.0.0/16", "192.168.3.4", "2001:db8::1"), ("2001:db8::/32", "2001:db8::1", "192.168.3.4")]
+        {
+            let lists = AddressLists::default();
+            lists.load_networks(NetworkList::Allow, &[listed(own)]);
+            assert_eq!(at(&lists, inside, Standing::Ordinary), AddressVerdict::Allowed);
+            assert_eq!(at(&lists, outside, Standing::Ordinary), AddressVerdict::NotAllowed);
+        }
+    }
 }

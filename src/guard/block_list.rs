@@ -581,6 +581,31 @@ mod tests {
         assert!(list.is_empty() && list.page(0, 10, UnixMillis(0)).entries.is_empty());
     }
 
+    #[test]
+    fn everything_that_is_known_of_a_block_comes_back() {
+        let list = BlockList::default();
+        let networks = ["192.0.2.0/24", "10.0.0.0/8", "2001:db8::/32", "2000::/3"];
+        for (created, (network, source)) in (0_i64..).zip(networks.into_iter().zip(SOURCES)) {
+            let failures = u32::try_from(created).expect("small");
+            let entry = BlockEntry { created: UnixMillis(created), source, failures, ..block(network, None) };
+            list.put(&entry);
+            assert_eq!(list.exact(entry.network), Some(entry.clone()));
+            assert_eq!(list.page(0, 1, UnixMillis(0)).entries, [entry.clone()]);
+            let found = list.find(entry.network.addr(), UnixMillis(0)).expect("found");
+            assert_eq!((found.network, found.source, found.expires), (entry.network, source, None));
+            let by_operator = list.find_by_operator(entry.network.addr(), UnixMillis(0));
+            assert_eq!(by_operator.is_some(), matches!(source, BlockSource::Manual | BlockSource::Import), "{network}");
+        }
+        assert_eq!(list.exact("192.0.2.0/25".parse().expect("network")), None);
+        assert_eq!(list.exact("198.51.100.0/24".parse().expect("network")), None);
+        let ended = block("10.0.0.0/8", Some(5));
+        list.put(&BlockEntry { source: BlockSource::Manual, ..ended.clone() });
+        assert_eq!(list.len(), 4, "replaced");
+        for (now, held) in [(4, true), (5, false)] {
+            assert_eq!(list.find_by_operator("10.1.1.1".parse().expect("address"), UnixMillis(now)).is_some(), held);
+        }
+    }
+
     /// Networks that lie close to one another, so that they nest and collide.
     fn network() -> impl Strategy<Value = IpNet> {
         let v4 = (any::<[bool; 4]>(), any::<u8>(), 0_u8..=32).prop_map(|(bits, low, length)| {

@@ -137,10 +137,20 @@ mod tests {
     fn what_the_operator_says_holds() {
         let state = Arc::new(ExposureState::default());
         state.set(ExposureSetting::Local, true);
-        let _wide = state.listening(address("::"));
+        let wide = state.listening(address("::"));
         assert!(!state.notice());
         assert_eq!(state.now(), Exposure::Local);
+        drop(wide);
         state.set(ExposureSetting::Public, false);
+        assert_eq!(state.now(), Exposure::Public);
+    }
+
+    #[test]
+    fn a_sign_at_a_public_endpoint_is_no_news_and_is_remembered() {
+        let state = Arc::new(ExposureState::default());
+        let wide = state.listening(address("0.0.0.0"));
+        assert!(!state.notice());
+        drop(wide);
         assert_eq!(state.now(), Exposure::Public);
     }
 }

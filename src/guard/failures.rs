@@ -304,4 +304,38 @@ mod tests {
         }
         assert!(failures.records.len() <= REMEMBERED);
     }
+
+    #[test]
+    fn failures_are_told_for_as_long_as_they_count() {
+        let (failures, policy) = (Failures::default(), FailedAuthentication::default());
+        fail(&failures, "203.0.113.5", 4, 0);
+        let address: IpAddr = "203.0.113.5".parse().expect("address");
+        let day = 24 * 60 * MINUTE;
+        assert_eq!([day - 1, day].map(|now| failures.of(&policy, address, UnixMillis(now))), [4, 0]);
+        assert_eq!(failures.of(&policy, "203.0.113.6".parse().expect("address"), UnixMillis(0)), 0);
+    }
+
+    #[test]
+    fn failures_of_a_clock_that_was_days_ahead_are_forgotten() {
+        let failures = Failures::default();
+        let day = 24 * 60 * MINUTE;
+        fail(&failures, "203.0.113.5", 4, 10 * day);
+        assert_eq!(steps(&fail(&failures, "203.0.113.5", 5, 9 * day - 1)).len(), 1, "five, and not nine");
+        let failures = Failures::default();
+        fail(&failures, "203.0.113.5", 4, 10 * day);
+        assert_eq!(fail(&failures, "203.0.113.5", 1, 9 * day).len(), 1, "one that was set back by a day keeps them");
+    }
+
+    #[test]
+    fn the_oldest_of_64_wrong_keys_is_forgotten_first() {
+        let (failures, policy) = (Failures::default(), FailedAuthentication::default());
+        let counts = |number: usize| {
+            let address = "203.0.113.5".parse().expect("address");
+            failures.count(&policy, address, &format!("old {number}"), false, UnixMillis(0)) != Failed::SameKey
+        };
+        assert!((0..RECENT_KEYS).all(counts));
+        assert!(!(0..RECENT_KEYS).any(counts));
+        assert!(counts(RECENT_KEYS) && counts(0), "the first gave its place to the 65th");
+        assert!(!counts(RECENT_KEYS) && !counts(2));
+    }
 }

@@ -128,4 +128,22 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(matches!(gcra.take(rate, origin, clock.monotonic()), RateDecision::Allowed { .. }));
     }
+
+    #[test]
+    fn what_is_left_and_how_long_to_wait_is_told_to_the_nanosecond() {
+        let gcra = Gcra::default();
+        let origin = Clock::stepped(UnixMillis(0)).monotonic();
+        let rate = Rate { per_minute: 60, burst: 3 };
+        let at = |millis| gcra.take(rate, origin, origin + Duration::from_millis(millis));
+        let seconds = |millis| Duration::from_millis(millis);
+        assert_eq!(at(0), RateDecision::Allowed { remaining: 2, reset: seconds(1000) });
+        assert_eq!(at(0), RateDecision::Allowed { remaining: 1, reset: seconds(2000) });
+        assert_eq!(at(250), RateDecision::Allowed { remaining: 0, reset: seconds(2750) });
+        assert_eq!(at(250), RateDecision::Limited { retry_after: seconds(750), reset: seconds(2750) });
+        assert_eq!(at(1000), RateDecision::Allowed { remaining: 0, reset: seconds(3000) });
+        let one = Gcra::default();
+        let none_at_once = Rate { per_minute: 60, burst: 0 };
+        assert!(matches!(one.take(none_at_once, origin, origin), RateDecision::Allowed { remaining: 0, .. }));
+        assert!(matches!(one.take(none_at_once, origin, origin), RateDecision::Limited { .. }));
+    }
 }

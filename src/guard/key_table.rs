@@ -365,6 +365,43 @@ mod tests {
     }
 
     #[test]
+    fn an_accepted_key_is_told_once_a_minute_from_each_client() {
+        let counts = KeyCounts::default();
+        let tells = |client: &str, at| counts.tells_use(client.parse().expect("an address"), UnixMillis(at));
+        assert!(tells("192.0.2.1", 0));
+        assert!(!tells("192.0.2.1", 59_999));
+        assert!(tells("192.0.2.1", 60_000));
+        assert!(tells("192.0.2.2", 60_001), "another client");
+        assert!(!tells("192.0.2.2", 60_002));
+    }
+
+    #[test]
+    fn counts_outlive_an_edit_and_not_the_key() {
+        let table = KeyTable::new([7; 32]);
+        let (id, _) = written(1);
+        let limits = |requests_per_minute, burst| KeyLimits { requests_per_minute, burst, ..KeyLimits::default() };
+        let with =
+            |limits| KeyRecord { view: KeyView::unused(id, "test", "abcd", limits, UnixMillis(0)), ..record(id) };
+        table.load(vec![with(limits(60, 3))]);
+        let before = table.entry(id).expect("entry");
+        assert_eq!(before.rate, Rate { per_minute: 60, burst: 3 });
+        table.load(vec![with(limits(30, 2))]);
+        let after = table.entry(id).expect("entry");
+        assert_eq!(after.rate, Rate { per_minute: 30, burst: 2 });
+        assert!(Arc::ptr_eq(&before.counts, &after.counts));
+        table.load(vec![record(written(2).0)]);
+        assert!(table.entry(id).is_none());
+    }
+
+    #[test]
+    fn rates_count_from_the_first_request() {
+        let table = KeyTable::new([7; 32]);
+        let first = crate::types::clock::Clock::stepped(UnixMillis(0)).monotonic();
+        assert_eq!(table.origin(first), first);
+        assert_eq!(table.origin(first + Duration::from_secs(1)), first);
+    }
+
+    #[test]
     fn revoking_ends_streams() {
         let table = KeyTable::new([7; 32]);
         let (id, _) = written(1);

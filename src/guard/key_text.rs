@@ -191,4 +191,37 @@ mod tests {
             assert_eq!(parse(text), KeyText::Damaged);
         }
     }
+
+    /// A checksum is no secret: whoever makes one for a text of another form gains nothing.
+    #[test]
+    fn a_right_checksum_does_not_make_a_key_of_another_form() {
+        let secret = "s".repeat(SECRET);
+        let parsed =
+            |body: &str| matches!(parse(&format!("{body}{}", write_checksum_for_tests(body))), KeyText::Parsed(_));
+        assert!(parsed(&format!("flm_Ab12Cd34_{secret}")));
+        for body in [
+            format!("flm_Ab12Cd34x{secret}"),
+            format!("flm_Ab12-d34_{secret}"),
+            format!("flm_Ab12Cd34_-{}", &secret[1..]),
+            format!("flm_Ab12Cd34_{secret}s"),
+            format!("flm_Ab12Cd34_{}", &secret[1..]),
+        ] {
+            assert!(!parsed(&body), "{body}");
+        }
+    }
+
+    #[test]
+    fn every_character_of_a_key_is_as_likely_as_every_other() {
+        // Bytes that would favour some are drawn again.
+        let mut bytes = [248, 255, 61, 62, 123, 0, 247].into_iter().chain(std::iter::repeat(10));
+        let (id, key) = write(&mut || bytes.next().unwrap_or(0));
+        assert_eq!(id.as_str(), "z0z0zAAA");
+        assert!(key.expose().starts_with("flm_z0z0zAAA_AAAA"));
+    }
+
+    #[test]
+    fn a_foreign_key_needs_ten_different_characters() {
+        assert!(foreign_id(&"0123456789".repeat(3)).is_some());
+        assert_eq!(foreign_id(&"012345678".repeat(3)), None);
+    }
 }

@@ -485,4 +485,243 @@ mod tests {
             assert!(matches!(verdict, AddressVerdict::Blocked(_)), "{blocked}: {verdict:?}");
         }
     }
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn public(policy: &str) -> Guard {
+        let guard = Guard::new(SecurityPolicy::parse(policy).expect("a policy"), [7; 32]);
+        guard.exposure().notice();
+        guard
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn manual(network: &str, expires: Option<UnixMillis>) -> BlockEntry {
+        BlockEntry {
+            network: network.parse().expect("a network"),
+            reason: "by hand".to_owned(),
+            source: BlockSource::Manual,
+            failures: 0,
+            created: NOW,
+            expires,
+        }
+    }
+
+    /// Fails so often, each time with another key; what the last one came to.
+    fn fail(guard: &Guard, from: &str, standing: Standing, times: u32) -> FailureVerdict {
+        let mut last = FailureVerdict::NotCounted;
+        for number in 0..times {
+            last = guard.failed(address(from), standing, &format!("wrong {number}"), NOW);
+        }
+        last
+    }
+
+    #[test]
+    fn wrong_keys_count_where_the_rule_acts_and_block_where_it_is_enforced() {
+        let local = Guard::new(SecurityPolicy::default(), [7; 32]);
+        assert!(!local.is_public());
+        assert_eq!(fail(&local, "203.0.113.9", Standing::Ordinary, 9), FailureVerdict::NotCounted);
+        let off = public(r#"{"failed_authentication":{"mode":"off"}}"#);
+        assert!(off.is_public());
+        assert_eq!(fail(&off, "203.0.113.9", Standing::Ordinary, 9), FailureVerdict::NotCounted);
+        assert_eq!(fail(&public("{}"), "203.0.113.9", Standing::Trusted, 9), FailureVerdict::NotCounted);
+        for (mode, acts) in [("simulate", false), ("enforce", true)] {
+            let guard = public(&format!(r#"{{"failed_authentication":{{"mode":"{mode}"}}}}"#));
+            let FailureVerdict::Counted { failures, blocks, .. } = fail(&guard, "203.0.113.9", Standing::Ordinary, 5)
+            else {
+                panic!("it counts")
+            };
+            let [block] = &blocks[..] else { panic!("one block: {blocks:?}") };
+            assert_eq!((failures, block.failures, &*block.reason), (5, 5, "5 wrong keys"));
+            assert_eq!(block.expires, Some(NOW.plus(Duration::from_secs(1800))));
+            assert_eq!(guard.failures_of(address("203.0.113.9"), NOW), 5);
+            assert_eq!(guard.block(block.network, NOW).is_some(), acts, "{mode}");
+            let pending = guard.take_pending();
+            assert_eq!((pending.blocks.len(), pending.failures.len()), (usize::from(acts), 1), "{mode}");
+            assert_eq!(guard.take_pending(), PendingChanges::default(), "told once");
+        }
+    }
+
+    #[test]
+    fn an_automatic_block_shortens_none_that_is_there() {
+        let wanted = NOW.plus(Duration::from_secs(1800));
+        for (expires, stays) in
+            [(None, true), (Some(wanted.0 + 1), true), (Some(wanted.0), true), (Some(wanted.0 - 1), false)]
+        {
+            let guard = public("{}");
+            guard.put_blocks(&[manual("203.0.113.9/32", expires.map(UnixMillis))]);
+            fail(&guard, "203.0.113.9", Standing::Ordinary, 5);
+            let block = guard.block(network_of(address("203.0.113.9")), NOW).expect("a block");
+            assert_eq!(block.source == BlockSource::Manual, stays, "{expires:?}");
+            assert_eq!(guard.take_pending().blocks.is_empty(), stays, "{expires:?}");
+        }
+    }
+
+    #[test]
+    fn a_score_blocks_its_network_unless_the_address_is_trusted() {
+        let finding = || vec![Finding::new(RuleName::SqlInjection, "query: condition")];
+        for (standing, blocked) in [(Standing::Ordinary, true), (Standing::Trusted, false)] {
+            let guard = public("{}");
+            let from = address("2001:db8::7");
+            fail(&guard, "2001:db8::7", Standing::Ordinary, 2);
+            for number in 1..5 {
+                assert_eq!(guard.score(from, standing, finding(), NOW).block, None);
+                assert_eq!(guard.score_of(from, NOW), number * 20);
+            }
+            let block = guard.score(from, standing, finding(), NOW).block;
+            assert_eq!(block.is_some(), blocked, "{standing:?}");
+            if let Some(block) = block {
+                assert_eq!((block.network.to_string(), block.failures), ("2001:db8::/64".to_owned(), 2));
+                assert_eq!((&*block.reason, block.source), ("scored by sql_injection", BlockSource::Score));
+                assert_eq!(guard.take_pending().blocks, [block]);
+            }
+            let verdict = guard.address(from, Standing::Ordinary, NOW);
+            assert_eq!(matches!(verdict, AddressVerdict::Blocked(_)), blocked, "{standing:?}");
+        }
+        // Hits of a rule that simulates are scored, and block nobody.
+        let guard = public(r#"{"rules":{"sql_injection":{"mode":"simulate"}}}"#);
+        assert!(
+            (0..5).all(|_| guard.score(address("2001:db8::7"), Standing::Ordinary, finding(), NOW).block.is_none())
+        );
+    }
+
+    #[test]
+    fn what_was_stored_is_in_force_after_a_start() {
+        let guard = public("{}");
+        let (from, network) = (address("203.0.113.9"), network_of(address("203.0.113.9")));
+        guard.restore_failures(vec![(network, vec![NOW; 4])]);
+        assert_eq!(guard.failures_of(from, NOW), 4);
+
+        let mut byte = 0_u8;
+        let (id, key) = key_text::write(&mut || {
+            byte = byte.wrapping_mul(5).wrapping_add(17);
+            byte
+        });
+        let limits = crate::types::key::KeyLimits { requests_per_minute: 60, burst: 1, ..Default::default() };
+        let view = crate::types::key::KeyView::unused(id, "test", "abcd", limits, NOW);
+        let record = KeyRecord { view, hash: "hash".into() };
+        guard.load_keys(vec![record.clone()]);
+        guard.restore_tokens(id, 70, NOW);
+        let entry = guard.key(id).expect("the key");
+        assert_eq!((entry.counts.tokens.state(NOW).spent, &*entry.label), (70, "test"));
+        assert!(!guard.is_known_key(key.expose(), NOW), "not before its hash was compared");
+        assert!(matches!(guard.check_key(key.expose(), NOW), KeyCheck::NeedsHash { .. }));
+        guard.settle_key(key.expose(), id, HashOutcome::Matches, NOW);
+        assert!(guard.is_known_key(key.expose(), NOW));
+        assert_eq!(guard.take_used_keys(), [(id, NOW)]);
+        let at = crate::types::clock::Clock::stepped(NOW).monotonic();
+        assert!(matches!(guard.key_rate(&entry, at), RateDecision::Allowed { .. }));
+        assert!(matches!(guard.key_rate(&entry, at), RateDecision::Limited { .. }), "its own rate");
+        guard.load_keys(Vec::new());
+        assert!(guard.key(id).is_none());
+        guard.put_key(record);
+        assert!(guard.key(id).is_some());
+
+        let end = NOW.plus(Duration::from_secs(1));
+        guard.load_blocks(vec![manual("192.0.2.0/24", Some(end)), manual("198.51.100.0/24", None)]);
+        let (short, lasting) = (manual("192.0.2.0/24", None).network, manual("198.51.100.0/24", None).network);
+        assert!(guard.block(short, NOW).is_some() && guard.block(short, end).is_none(), "until its end");
+        let page = guard.blocks(0, 10, NOW);
+        assert_eq!((page.total, page.entries.len()), (2, 2));
+        let (lifted, next) = guard.expire(NOW);
+        assert_eq!((lifted.len(), next), (0, Some(end)));
+        let (lifted, next) = guard.expire(end);
+        assert_eq!((lifted[0].network, lifted.len(), next), (short, 1, None));
+        assert_eq!(guard.remove_block(lasting).map(|block| block.network), Some(lasting));
+        assert_eq!(guard.clear_blocks(), 0);
+
+        let listed = |network: &str| ListedNetwork {
+            network: network.parse().expect("a network"),
+            note: String::new(),
+            created: NOW,
+        };
+        guard.load_networks(NetworkList::Trusted, &[listed("203.0.113.0/24")]);
+        assert!(guard.trusted(from) && !guard.trusted(address("192.0.2.1")));
+        guard.load_networks(NetworkList::Allow, &[listed("203.0.113.0/24")]);
+        assert_eq!(guard.address(from, Standing::Ordinary, NOW), AddressVerdict::Allowed);
+        assert_eq!(guard.address(address("192.0.2.1"), Standing::Ordinary, NOW), AddressVerdict::NotAllowed);
+    }
+
+    #[test]
+    fn a_lifted_block_is_not_stored_after_all() {
+        let guard = public("{}");
+        fail(&guard, "203.0.113.9", Standing::Ordinary, 5);
+        guard.remove_block(network_of(address("203.0.113.9")));
+        assert_eq!(guard.take_pending().blocks, []);
+        fail(&guard, "192.0.2.1", Standing::Ordinary, 5);
+        assert_eq!(guard.clear_blocks(), 1);
+        assert_eq!(guard.take_pending().blocks, []);
+    }
+
+    #[test]
+    fn only_the_same_block_without_an_end_is_given_one() {
+        let end = Some(NOW.plus(LONGEST_FOR_OWN));
+        let mut other = manual("203.0.113.9/32", None);
+        other.created = UnixMillis(1);
+        let known_end = Some(NOW.plus(Duration::from_secs(1)));
+        for (known, shortened) in
+            [(manual("203.0.113.9/32", None), true), (other, false), (manual("203.0.113.9/32", known_end), false)]
+        {
+            let guard = public("{}");
+            guard.put_blocks(&[known]);
+            let entry = manual("203.0.113.9/32", end);
+            guard.shorten(&entry);
+            assert_eq!(guard.block(entry.network, NOW).expect("a block").expires == end, shortened);
+        }
+        let guard = public("{}");
+        guard.shorten(&manual("203.0.113.9/32", end));
+        assert_eq!(guard.blocks(0, 1, NOW).total, 0, "one that was lifted does not come back");
+    }
+
+    #[test]
+    fn what_is_set_is_what_is_told() {
+        let guard = public("{}");
+        guard.set_policy(SecurityPolicy::parse(r#"{"address_rate":{"per_minute":7}}"#).expect("a policy"));
+        assert_eq!(guard.policy().address_rate.per_minute.get(), 7);
+        assert_eq!(guard.overload(), None);
+        guard.set_overload(Some(Overload::Processor { percent: 97 }));
+        assert_eq!(guard.overload(), Some(Overload::Processor { percent: 97 }));
+        let policy = SecurityPolicy::default().rules.unknown_endpoint;
+        let count = |_| guard.count(&policy, RuleName::UnknownEndpoint, address("192.0.2.1"), b"/x", NOW);
+        assert_eq!((0..5).filter_map(count).collect::<Vec<_>>(), [5]);
+    }
+
+    #[test]
+    fn whoever_must_wait_is_told_whole_seconds_from_one_to_120() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (119_001, 120), (900_000, 120)] {
+            assert_eq!(retry_after_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
+    }
+
+    #[test]
+    fn whoever_stores_is_woken_by_what_there_is_to_store() {
+        let guard = public("{}");
+        let mut changed = Box::pin(guard.pending_changed().notified());
+        assert!(!changed.as_mut().enable());
+        fail(&guard, "203.0.113.9", Standing::Ordinary, 1);
+        assert!(changed.as_mut().enable());
+    }
+
+    /// What lands in a log when somebody prints one: how many there are, never which keys.
+    #[test]
+    fn what_is_printed_of_the_guard_counts_and_names_no_key() {
+        let guard = Arc::new(public("{}"));
+        guard.put_blocks(&[manual("192.0.2.0/24", None)]);
+        fail(&guard, "203.0.113.9", Standing::Ordinary, 1);
+        guard.score(address("203.0.113.9"), Standing::Ordinary, vec![Finding::new(RuleName::Honeypot, "x")], NOW);
+        let printed = format!("{guard:?}");
+        assert!(
+            printed.contains("BlockList { blocks: 1, .. }") && printed.contains("KeyTable { keys: 0, .. }"),
+            "{printed}"
+        );
+        assert_eq!(format!("{:?}", guard.failures), "Failures { networks: 1, .. }");
+        assert_eq!(format!("{:?}", guard.suspects), "Suspects { addresses: 1, .. }");
+        assert_eq!(format!("{:?}", guard.rates), "AddressRates { remembered: 0, .. }");
+        let drawn = key_text::write(&mut || 9);
+        let minted = minted_key::MintedKey::new(&guard, drawn.clone(), "flm chat", NOW);
+        let printed = format!("{minted:?}");
+        assert!(printed.starts_with("MintedKey { id: ") && !printed.contains(&drawn.1.expose()[4..]), "{printed}");
+    }
 }

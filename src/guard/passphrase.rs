@@ -204,4 +204,21 @@ mod tests {
         assert_eq!(unseal(&changed, "correct horse"), Err(PassphraseFault::Wrong));
         assert_eq!(unseal("nothing", "x"), Err(PassphraseFault::Damaged));
     }
+
+    /// RFC 9106 §4, second recommendation, and how much more than it a text may ask for.
+    #[test]
+    fn a_new_text_asks_for_what_the_rfc_recommends_and_bounds_hold_to_the_number() {
+        let salt = "03".repeat(16);
+        assert_eq!(Stretching::new([3; 16]).to_string(), format!("flm-passphrase-1:65536:3:1:{salt}"));
+        for (numbers, fits) in [
+            ("1048576:64:16", true),
+            ("1048577:64:16", false),
+            ("1048576:65:16", false),
+            ("1048576:64:17", false),
+            ("0:1:1", false),
+            ("x:1:1", false),
+        ] {
+            assert_eq!(format!("flm-passphrase-1:{numbers}:{salt}").parse::<Stretching>().is_ok(), fits, "{numbers}");
+        }
+    }
 }

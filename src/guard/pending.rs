@@ -72,3 +72,23 @@ impl Pending {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_that_wait_are_bounded_and_the_newest_of_a_network_counts() {
+        let pending = Pending::default();
+        let network = |number: u32| IpNet::from(std::net::IpAddr::V4(number.into()));
+        let most = u32::try_from(WAITING_FAILURES).expect("a number");
+        for number in 0..most + 10 {
+            pending.failures(network(number), vec![UnixMillis(1)]);
+        }
+        pending.failures(network(0), vec![UnixMillis(2)]);
+        let taken = pending.take();
+        assert_eq!(taken.failures.len(), WAITING_FAILURES);
+        assert!(taken.failures.contains(&(network(0), vec![UnixMillis(2)])), "one that waits is replaced");
+        assert_eq!(pending.take(), PendingChanges::default());
+    }
+}

@@ -180,4 +180,28 @@ mod tests {
         }
         assert!(rates.counts.len() <= REMEMBERED);
     }
+
+    #[test]
+    fn what_is_off_limits_nobody() {
+        let now = start();
+        let off = policy(
+            r#"{"address_rate":{"mode":"off"},"address_in_flight":{"mode":"off","most":1},
+                "rules":{"request_burst":{"mode":"off","in_second":1}}}"#,
+        );
+        let rates = AddressRates::default();
+        let arrivals: Vec<_> = (0..5).map(|_| rates.arrive(&off, "192.0.2.1".parse().expect("address"), now)).collect();
+        for arrival in &arrivals {
+            assert_eq!(arrival.rate, RateDecision::Unlimited);
+            assert!(arrival.place.is_some() && !arrival.burst);
+        }
+    }
+
+    #[test]
+    fn a_span_is_counted_from_one_whatever_was_counted_before() {
+        let window = AtomicU64::new(0);
+        assert_eq!([7, 7, 7, 8, 8, 7].map(|span| count_in(&window, span)), [1, 2, 3, 1, 2, 1]);
+        window.store(9 << 32 | u64::from(u32::MAX), Ordering::Relaxed);
+        assert_eq!(count_in(&window, 9), u32::MAX, "and never runs over");
+        assert_eq!(count_in(&window, 10), 1);
+    }
 }

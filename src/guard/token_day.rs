@@ -140,4 +140,14 @@ mod tests {
         assert!(counts.reserve(11, now).is_some(), "a higher limit counts at once");
         assert!(counts.reserve(10, LocalDay::of(now).end).is_some(), "the next day");
     }
+
+    #[test]
+    fn a_clock_that_was_set_back_by_a_day_begins_a_new_one() {
+        let day = LocalDay::of(UnixMillis(1_800_000_000_000));
+        for (before, spent) in [(SET_BACK - Duration::from_millis(1), 10), (SET_BACK, 0)] {
+            let tokens = TokenDay::default();
+            tokens.spend(10, day.start);
+            assert_eq!(tokens.state(day.start.minus(before)).spent, spent, "{before:?}");
+        }
+    }
 }

@@ -341,6 +341,140 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_encoding_is_left_and_what_is_one_ends_where_it_ends() {
+        for (form, wanted) in [
+            ("%4", "%4"),
+            ("%", "%"),
+            ("%zz", "%zz"),
+            ("%4x", "%4x"),
+            ("%41b", "ab"),
+            ("%u0041b", "ab"),
+            ("%U0041b", "ab"),
+            ("%u004", "%u004"),
+            ("%ud800x", "%ud800x"),
+            ("%u65e5x", "日x"),
+            ("a+b", "a b"),
+            ("&lt;b", "<b"),
+            ("&LT;b", "<b"),
+            ("&ltb", "&ltb"),
+            ("&#60b", "<b"),
+            ("&#60;b", "<b"),
+            ("&#x3c;g", "<g"),
+            ("&#X3Cg", "<g"),
+            ("&#xg", "&#xg"),
+            ("&#;", "&#;"),
+            ("&#x110000;", "&#x110000;"),
+            ("&#0000060;", "<"),
+            ("&#000000060;", "\u{6}0;"),
+            ("a&b", "a&b"),
+            ("&amp;lt;", "<"),
+            (r"\x3cb", "<b"),
+            (r"\X3Cb", "<b"),
+            (r"\x3", r"\x3"),
+            (r"\u003cb", "<b"),
+            (r"\U003Cb", "<b"),
+            (r"\u003", r"\u003"),
+            (r"\ud800", r"\ud800"),
+            (r"a\b", r"a\b"),
+        ] {
+            let views = Views::of(form.as_bytes(), Plus::Blank);
+            assert_eq!(views.final_text().replace('\0', "NUL"), wanted, "{form}");
+        }
+        assert_eq!(Views::of(b"a+b", Plus::Plus).final_text(), "a+b");
+        let five = Views::of(b"%25252525252541", Plus::Plus);
+        assert_eq!((five.each().next(), five.final_text()), (Some("%252525252541"), "%2541"), "so deep and no deeper");
+    }
+
+    /// RFC 3629 §3 on the left, what lenient decoders make of the rest.
+    #[test]
+    fn overlong_and_broken_utf8_is_read_as_lenient_decoders_do() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"a\xC0\xAFb", "a/b"),
+            (b"\xC1\x81", "a"),
+            (b"\xC0/x", "/x"),
+            (b"\xC0~x", "~x"),
+            (b"\xC0 x", " x"),
+            (b"\xC0\x7Fx", "?\u{7f}x"),
+            (b"\xC0\x1Fx", "?\u{1f}x"),
+            (b"x\xC0", "x?"),
+            (b"x\xC0\x80y", "xy"),
+            (b"\xE0\x80\xAFx", "/x"),
+            (b"\xE0\x81\x81x", "ax"),
+            (b"\xE0\x82\x80x", "\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"\xE0\x80xy", "y"),
+            (b"\xF0\x80\x80\xAFx", "/x"),
+            (b"\xF0\x80\x81\x81x", "ax"),
+            (b"\xF0\x80\x82\x80x", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"\xF0\x81\x80\x80x", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"\xF8\x80\x80\x80\xAFx", "/x"),
+            (b"\xF8\x81\x80\x80\xAFx", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"\xF8\x80\x81\x80\xAFx", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"\xFC\x80\x80\x80\x80\xAFx", "/x"),
+            (b"\xFC\x80\x80\x81\x80\xAFx", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}x"),
+            (b"a\0b", "ab"),
+            ("é日😀x".as_bytes(), "é日😀x"),
+            (b"\xE6\x97x", "\u{fffd}x"),
+            (b"x\xE6\x97", "x\u{fffd}"),
+            (b"\x80x", "\u{fffd}x"),
+        ];
+        for (bytes, wanted) in cases {
+            assert_eq!(Views::of(bytes, Plus::Plus).final_text(), *wanted, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn letters_that_look_like_signs_become_them() {
+        for (letters, sign) in [
+            ("\u{ff0e}", "."),
+            ("\u{ff01}", "!"),
+            ("\u{ff5e}", "~"),
+            ("\u{2215}\u{2044}\u{29f8}", "/"),
+            ("\u{2216}\u{29f5}\u{fe68}", "\\"),
+            ("\u{2024}\u{fe52}", "."),
+            ("\u{2018}\u{2019}\u{02b9}\u{02bc}\u{2032}", "'"),
+            ("\u{a0}\u{3000}\u{2000}\u{200a}", " "),
+            ("\u{560d}", "\r"),
+            ("\u{560a}", "\n"),
+            ("\u{fe64}\u{2039}", "<"),
+            ("\u{fe65}\u{203a}", ">"),
+            ("\u{ff5f}", "\u{ff5f}"),
+            ("\u{200b}", "\u{200b}"),
+        ] {
+            for letter in letters.chars() {
+                assert_eq!(Views::of(letter.to_string().as_bytes(), Plus::Plus).final_text(), sign, "{letter:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_looked_at_from_both_ends() {
+        let whole = "a".repeat(LONGEST / 2) + &"b".repeat(LONGEST / 2);
+        assert_eq!(Views::of(whole.as_bytes(), Plus::Plus).final_text(), whole);
+        let longer = "a".repeat(LONGEST / 2) + "x" + &"b".repeat(LONGEST / 2);
+        let wanted = longer.replace('x', " ");
+        assert_eq!(Views::of(longer.as_bytes(), Plus::Plus).final_text(), wanted);
+    }
+
+    #[test]
+    fn both_alphabets_of_base64_are_read_and_nothing_shorter_than_twelve() {
+        let hidden = |text: &str| Views::of(text.as_bytes(), Plus::Plus).hidden;
+        let lines = |text: &str| Some(text.to_owned());
+        assert_eq!(hidden("YWJjZGVmZ2hp"), lines("abcdefghi"));
+        assert_eq!(hidden("YWJjZGVmZ2g"), None, "eleven");
+        assert_eq!(hidden("YWJjZGVmZ2hpag=="), lines("abcdefghij"));
+        assert_eq!(hidden("YWJjZGVmZ2hpag%3D%3D"), lines("abcdefghij"));
+        assert_eq!(hidden("YWJjZGVmZ2hpams="), lines("abcdefghijk"));
+        assert_eq!(hidden("YWJjZGVmZ2hpams%3D"), lines("abcdefghijk"));
+        assert_eq!(hidden("fn5+Pz8/fn5+Pz8/"), lines("~~~???~~~???"));
+        assert_eq!(hidden("fn5-Pz8_fn5-Pz8_"), lines("~~~???~~~???"));
+        assert_eq!(hidden("CQoJCgkKICB+fiAg"), lines("\t\n\t\n\t\n  ~~  "));
+        assert_eq!(hidden("f39/f39/f39/f39/"), None, "DEL is no text");
+        assert_eq!(hidden("DQ0NDQ0NDQ0NDQ0N"), None);
+        assert_eq!(hidden("MDEyMzQ1Njc4OTAx"), lines("012345678901"));
+        assert_eq!(hidden("YWJj ZGVmZ2hpamts"), None);
+    }
+
+    #[test]
     fn ordinary_text_has_one_view() {
         let views = Views::of("日本語 and más".as_bytes(), Plus::Plus);
         assert_eq!(views.each().collect::<Vec<_>>(), ["日本語 and más"]);

@@ -225,6 +225,72 @@ mod tests {
         );
     }
 
+    #[test]
+    fn every_kind_of_token_ends_where_it_ends() {
+        use Token::{Comment, Number, Sign, Text, Variable, Word};
+        let cases: &[(&str, &[Token<'_>])] = &[
+            ("1.5e3x", &[Number, Word("x")]),
+            ("1ex", &[Number, Word("ex")]),
+            ("1e0union", &[Number, Word("union")]),
+            ("0x1fg", &[Number, Word("g")]),
+            ("0b1", &[Number]),
+            ("1x1f", &[Number, Word("x1f")]),
+            (".5", &[Number]),
+            (".a", &[Sign("."), Word("a")]),
+            ("a_$1 b", &[Word("a_$1"), Word("b")]),
+            ("n'x'", &[Word("n"), Text("x")]),
+            ("'a\\'b'c", &[Text("a\\'b"), Word("c")]),
+            ("\"a'b\"", &[Text("a'b")]),
+            ("'open", &[Text("open")]),
+            ("'", &[Text("")]),
+            ("'\\", &[Text("\\")]),
+            ("`a b`c", &[Word("a b"), Word("c")]),
+            ("[a b]c", &[Word("a b"), Word("c")]),
+            ("`a", &[Word("a")]),
+            ("@a @@b @", &[Variable("a"), Variable("b"), Variable("")]),
+            ("--x", &[Comment("x")]),
+            ("a--x\nb", &[Word("a"), Word("b")]),
+            ("#x", &[Comment("x")]),
+            ("a#x\nb", &[Word("a"), Word("b")]),
+            ("- -", &[Sign("-"), Sign("-")]),
+            ("a/*x", &[Word("a"), Comment("x")]),
+            ("a/*x*/b", &[Word("a"), Word("b")]),
+            ("/*!123a*/b", &[Word("a"), Word("b")]),
+            ("/x", &[Sign("/"), Word("x")]),
+            ("*x", &[Sign("*"), Word("x")]),
+            ("<=>a", &[Sign("<=>"), Word("a")]),
+            ("<=a", &[Sign("<="), Word("a")]),
+            ("<>!=!<!>>=>><<", &["<>", "!=", "!<", "!>", ">=", ">>", "<<"].map(Sign)),
+            (
+                "a:=b::c==d||e&&f",
+                &[
+                    Word("a"),
+                    Sign(":="),
+                    Word("b"),
+                    Sign("::"),
+                    Word("c"),
+                    Sign("=="),
+                    Word("d"),
+                    Sign("||"),
+                    Word("e"),
+                    Sign("&&"),
+                    Word("f"),
+                ],
+            ),
+            ("=<|&~!%^", &["=", "<", "|", "&", "~", "!", "%", "^"].map(Sign)),
+            ("(),;{}?\\]+", &["(", ")", ",", ";", "{", "}", "?", "\\", "]", "+"].map(Sign)),
+            ("é \u{1}x", &[Word("é"), Word("x")]),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(tokens(text, Landing::Bare).expect("lands"), *wanted, "{text:?}");
+        }
+        assert_eq!(tokens(&"1 ".repeat(MOST + 1), Landing::Bare).expect("lands").len(), MOST);
+        let quoted = tokens("a\"b' or c", Landing::Quoted(b'"'));
+        assert_eq!(quoted, None, "an apostrophe's word");
+        let quoted = tokens("a\" b", Landing::Quoted(b'"')).expect("lands");
+        assert_eq!(quoted, [Text("a"), Word("b")]);
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_it_panic_or_run_for_ever(text in "\\PC{0,60}|['\"/*#()=a-z0-9 -]{0,60}") {

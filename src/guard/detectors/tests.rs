@@ -231,6 +231,175 @@ fn attacks_of_the_half_that_no_rule_was_written_from_are_seen() {
     }
 }
 
+/// The rates above do not notice when one rule sees less and another one makes up for it. Here every change of what is said of an
+/// attack shows, by its line in attacks.jsonl; what is written is what was found, not what ought to be.
+#[test]
+fn what_is_said_of_each_attack_is_what_was_said_before() {
+    let mut verdicts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (number, row) in (1..).zip(lines(ATTACKS)) {
+        let said = |finding: &Finding| {
+            let shape = finding.evidence.split_once(" \"").map_or(&*finding.evidence, |(shape, _)| shape);
+            format!("{} {}", finding.rule, shape.trim_end_matches(" in"))
+        };
+        let said: Vec<_> = Sample::of(&row).findings().iter().map(said).collect();
+        let said = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+        verdicts.entry(said).or_default().push(number.to_string());
+    }
+    let told: Vec<_> = verdicts.iter().map(|(said, rows)| format!("{said}\n  {}\n", rows.join(" "))).collect();
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("verdicts", told.concat());
+    });
+}
+
+/// Small texts on both sides of every condition: where it stands, what is seen in it, the text. A name after `=` is that of the
+/// parameter. As above, what is written is what was found: a line that changes is a decision.
+#[test]
+fn shapes_and_their_near_misses_are_told_apart_as_before() {
+    let mut changed = Vec::new();
+    for line in include_str!("../../../tests/fixtures/guard/shapes.tsv").lines() {
+        let [place, wanted, text] = line.splitn(3, '\t').collect::<Vec<_>>()[..] else {
+            panic!("three fields: {line}")
+        };
+        let (place, name) = match place {
+            "path" => (head::Place::Path, ""),
+            "whole" => (head::Place::Query, ""),
+            "query" => (head::Place::Parameter, ""),
+            "agent" => (head::Place::Header(&USER_AGENT), ""),
+            "origin" => (head::Place::Header(&http::header::ORIGIN), ""),
+            "referer" => (head::Place::Header(&http::header::REFERER), ""),
+            "type" => (head::Place::Header(&http::header::CONTENT_TYPE), ""),
+            "header" => (head::Place::Header(&http::header::FROM), ""),
+            named => (head::Place::Parameter, named.strip_prefix('=').expect("a place")),
+        };
+        let views = decode::Views::of(text.as_bytes(), decode::Plus::Plus);
+        let piece = Piece { place, views, name: name.to_owned() };
+        let looks = [sql_injection::look, path_traversal::look, code_injection::look];
+        let seen: Vec<_> = looks.iter().filter_map(|look| look(&piece)).collect();
+        let seen = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
+        if seen != wanted {
+            changed.push(format!("{seen} instead of {wanted}: {text}"));
+        }
+    }
+    assert!(changed.is_empty(), "{changed:#?}");
+}
+
+#[test]
+fn what_is_quoted_is_cut_and_ends_where_a_key_begins() {
+    let text = "é".repeat(QUOTED);
+    assert_eq!(quoted(&text), text);
+    assert_eq!(quoted(&format!("{text}x")), format!("{text}…"));
+    assert_eq!(quoted("a flm_Ab12Cd34_secret b"), "a flm_…");
+    assert_eq!(quoted("a\u{1b}b"), "a\\x1bb");
+}
+
+/// What an ordinary client never has is what makes a part of a head worth a look.
+#[test]
+fn only_parts_with_something_in_them_are_looked_at() {
+    let places = |sample: &Sample| {
+        let head = Head { method: &sample.method, uri: &sample.uri, headers: &sample.headers, body_limit: 1 };
+        head::pieces(&head).iter().map(|piece| format!("{} {}", piece.place.title(), piece.name)).collect::<Vec<_>>()
+    };
+    let targets: &[(&str, &[&str])] = &[
+        ("/v1/models", &[]),
+        ("/a;b", &["path "]),
+        ("/a..b", &["path "]),
+        ("/a.b-c", &[]),
+        ("/a--b", &["path "]),
+        ("/a/*", &["path "]),
+        ("/a*", &["path "]),
+        ("/f(x)", &["path "]),
+        ("/etc/x", &["path "]),
+        ("/x?a=b&c=d", &[]),
+        ("/x?a", &[]),
+        ("/x?a'", &["query ", "query "]),
+        ("/x?a&b", &["query "]),
+        ("/x?a=b&&c=d", &["query "]),
+        ("/x?a=b&lt=d", &["query "]),
+        ("/x?A=b'", &["query a"]),
+        ("/x?a'=b", &["query a'"]),
+        ("/x?a=b+c", &["query a"]),
+        ("/x?cmd=b", &["query cmd"]),
+        ("/x?Command=b", &["query command"]),
+        ("/x?a=0123456789abcde", &[]),
+        ("/x?a=0123456789abcdef", &["query a"]),
+        ("/x?a=0123456789abcde=", &["query a"]),
+        ("/x?a=0123456789abcd_f", &[]),
+    ];
+    for (target, wanted) in targets {
+        assert_eq!(places(&Sample::get(target)), *wanted, "{target}");
+    }
+    let long = |length: usize| places(&Sample::get(&format!("/x?a={}", "Q".repeat(length)))).len();
+    assert_eq!((long(511), long(512)), (1, 0), "too long for base64");
+    let headers: &[(&str, &str, &[&str])] = &[
+        ("x-a", "plain words", &[]),
+        ("x-a", "a;b", &["header x-a "]),
+        ("x-a", "a\"b", &["header x-a "]),
+        ("x-a", "a--b", &["header x-a "]),
+        ("accept", "text/*;q=0.5, */*", &[]),
+        ("accept", "a--b", &[]),
+        ("accept", "a'b", &["header accept "]),
+        ("sec-ch-ua", "\"x\";v=\"1\"", &[]),
+        ("user-agent", "x/1 (a; b)", &[]),
+        ("user-agent", "x/1 (a (b; c); d)", &[]),
+        ("user-agent", "x/1 (a); b", &["header user-agent "]),
+        ("user-agent", "x/1 ); (a; b)", &["header user-agent "]),
+        ("user-agent", "x/1 a[b]", &["header user-agent "]),
+        ("cookie", "a=1; b=[x]&(y)", &[]),
+        ("cookie", "a=1; B='x'; c=2", &["cookie b"]),
+        ("cookie", "'x'", &["cookie "]),
+        ("api-key", "'x'", &[]),
+    ];
+    for (name, value, wanted) in headers {
+        assert_eq!(places(&Sample::with("/", name, value.as_bytes())), *wanted, "{name}: {value}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_off_sees_nothing_and_sets_no_trap() {
+    let policy = |text: &str| SecurityPolicy::parse(text).expect("a policy");
+    let sample = Sample::get("/.env?q='+or+1=1--");
+    let rules = |policy: &SecurityPolicy| {
+        let head = Head { method: &sample.method, uri: &sample.uri, headers: &sample.headers, body_limit: 1 };
+        look(policy, &head).into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(&SecurityPolicy::default()), [RuleName::SqlInjection, RuleName::Honeypot]);
+    let off = policy(r#"{"rules":{"sql_injection":{"mode":"off"}}}"#);
+    assert_eq!(rules(&off), [RuleName::Honeypot], "a trap scores as a trap, once");
+    let off = policy(r#"{"rules":{"honeypot":{"mode":"off"}}}"#);
+    assert!(trap(&off, "/.env").is_none());
+    assert_eq!(rules(&off), [RuleName::SqlInjection, RuleName::PathTraversal]);
+}
+
+#[test]
+fn a_trap_of_the_operator_answers_what_its_ending_promises() {
+    let policy = SecurityPolicy::parse(r#"{"honeypot_paths":["/api/keys","/Backup/","/x.json","/x.env","/x.xml"]}"#);
+    let policy = policy.expect("a policy");
+    let told = |path: &str| match trap(&policy, path) {
+        Some(Trap::Page(page)) => Some((page.status, page.content_type)),
+        Some(Trap::Probe) => Some((404, "")),
+        None => None,
+    };
+    for (path, wanted) in [
+        ("/api/keys", Some((200, "application/json"))),
+        ("/api/keys/7", Some((200, "application/json"))),
+        ("/api/keysx", None),
+        ("/BACKUP/a", Some((200, "text/html; charset=UTF-8"))),
+        ("/backup/a.txt", Some((200, "text/plain; charset=utf-8"))),
+        ("/x.json", Some((200, "application/json"))),
+        ("/x.env", Some((200, "text/plain; charset=utf-8"))),
+        ("/x.xml", Some((200, "application/xml"))),
+        ("/wp-admin", Some((302, "text/html; charset=UTF-8"))),
+        ("/wp-content", Some((404, ""))),
+        ("/a.php", Some((404, ""))),
+        ("/.well-known/a.php", None),
+        ("/v1/a.php", None),
+        ("/engine/a.php", None),
+        ("/", None),
+    ] {
+        assert_eq!(told(path), wanted, "{path}");
+    }
+}
+
 /// Case 19.
 #[test]
 fn benign_traffic_is_not_scored_and_never_blocked() {
