@@ -97,7 +97,7 @@ pub(super) struct LimitArguments {
     /// Models that it may use: canonical names, with * for any characters
     #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
     models: Option<Vec<String>>,
-    /// Paths that it may use, with *
+    /// Paths that it may use, such as /v1/chat/completions, with * for any characters
     #[arg(long, value_name = "GLOB", num_args = 1.., value_delimiter = ',')]
     routes: Option<Vec<String>>,
     /// What it may do

@@ -54,6 +54,12 @@ pub struct BinarySeen {
     pub path: String,
 }
 
+/// Whether an address is one of this machine's: only such can be bound to; nothing is sent.
+#[must_use]
+pub fn is_of_this_machine(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
 impl EngineProcessController {
     /// This machine, now. Blocks for some milliseconds: call it off the runtime.
     #[must_use]
@@ -80,8 +86,7 @@ impl EngineProcessController {
             .pointers()
             .into_iter()
             .filter_map(|pointer| pointer.host.parse::<IpAddr>().ok())
-            // Only an address of this machine can be bound to; nothing is sent.
-            .filter(|address| UdpSocket::bind((*address, 0)).is_ok())
+            .filter(|address| is_of_this_machine(*address))
             .collect();
         controller
     }
@@ -437,6 +442,12 @@ mod tests {
         let controller = shared_by_threads(EngineProcessController::look(Vec::new()));
         assert!(controller.default_ports);
         assert!(controller.variables.iter().any(|(name, _)| name == "PATH"));
+    }
+
+    #[test]
+    fn addresses_of_this_machine_are_told_from_others() {
+        let is_own = |address: &str| is_of_this_machine(address.parse().expect("an address"));
+        assert!(is_own("127.0.0.1") && !is_own("203.0.113.1") && !is_own("2001:db8::1"));
     }
 
     #[cfg(unix)]

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use super::context::{Context, blocking_panicked};
 use crate::config::table;
 use crate::engines::detection::{EngineProcessController, detect as look_around, suggest_id};
+use crate::engines::process_controller::is_of_this_machine;
 use crate::engines::registry::{ADAPTERS, adapter};
 use crate::net::upstream::Upstream;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
@@ -307,9 +308,10 @@ fn own_addresses(context: &Context) -> Vec<SocketAddr> {
 
 /// Refuses an engine that would be FLM itself.
 pub(super) fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
-    let own = own_addresses(context).into_iter().any(|address| {
-        address.port() == upstream.port
-            && (is_loopback(&upstream.host) || upstream.host.parse::<IpAddr>().is_ok_and(|ip| ip == address.ip()))
+    let host: Option<IpAddr> = upstream.host.parse().ok();
+    let own = own_addresses(context).into_iter().any(|own| {
+        let reached = |ip| ip == own.ip() || own.ip().is_unspecified() && is_of_this_machine(ip);
+        own.port() == upstream.port && (is_loopback(&upstream.host) || host.is_some_and(reached))
     });
     if !own {
         return Ok(());

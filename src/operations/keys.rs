@@ -356,6 +356,13 @@ fn check_limits(limits: &KeyLimits) -> Outcome<()> {
             );
         }
     }
+    // It would be a key that may do nothing.
+    if let Some(bad) = limits.routes.iter().find(|glob| !glob.starts_with(['/', '*'])) {
+        return wrong(
+            format!("{:?} matches no route: a route is a path", escape(bad)),
+            "write paths, such as /v1/chat/completions or /v1/*",
+        );
+    }
     Ok(())
 }
 

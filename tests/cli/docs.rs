@@ -384,6 +384,28 @@ fn links_within_the_repository_lead_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
+/// A row behind an empty line, or with a cell too few, is not shown as one.
+#[test]
+fn every_table_of_every_document_is_whole() {
+    let cells = |row: &str| row.replace("\\|", "").matches('|').count();
+    let mut broken = Vec::new();
+    for document in documents::all() {
+        let text = std::fs::read_to_string(root().join(&document)).expect("reads");
+        // Code has no tables.
+        let text: String = text.split("```").step_by(2).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        for at in 1..lines.len() {
+            let (before, row) = (lines[at - 1], lines[at]);
+            let begins = row.starts_with('|') && !before.starts_with('|');
+            let rule = lines.get(at + 1).is_some_and(|next| next.starts_with("|---"));
+            if begins && !rule || row.starts_with('|') && !begins && cells(row) != cells(before) {
+                broken.push(format!("{document}: {row}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
 /// Every attack case of the study that came before the code has a test that names it (`/// Case N`), and a row in the audit.
 #[test]
 fn every_attack_case_has_a_test_that_names_it_and_a_row_in_the_audit() {

@@ -52,6 +52,15 @@ fn rotating_keeps_label_and_limits_and_revokes_the_old_key() {
 }
 
 #[test]
+fn a_route_is_a_path_and_what_could_never_match_one_is_refused() {
+    let home = Home::new();
+    let refused = run(&home, &["api-keys", "create", "--label", "x", "--routes", "chat.completions"]);
+    assert_eq!((refused.code, refused.error()["code"].as_str()), (1, Some("INVALID_ARGUMENT")), "{}", refused.out);
+    assert!(refused.out.contains("/v1/chat/completions"), "{}", refused.out);
+    home.answer(&["api-keys", "create", "--label", "x", "--routes", "/v1/chat/*", "*/models"]);
+}
+
+#[test]
 fn editing_changes_only_what_is_named() {
     let home = Home::new();
     let key = home.answer(&["api-keys", "create", "--label", "a", "--rpm", "7", "--rights", "infer,metrics"]);

@@ -116,11 +116,24 @@ fn bad_engines_are_refused_with_what_would_be_right() {
     let pasted = add("openai", "http://127.0.0.1:1", &["--api-key-env", "sk-123-secret"]);
     assert_eq!(pasted.error()["code"], "INVALID_ARGUMENT");
     assert!(!pasted.out.contains("sk-123"), "a pasted key is not repeated: {}", pasted.out);
-    home.answer(&["proxy", "start", "--mode", "dev-selfsigned", "--port", "0", "--https-port", "0"]);
-    let listening = home.answer(&["proxy", "status"])["listeners"][0]["config"].clone();
-    for port in ["port", "https_port"] {
-        let itself = add("openai", &format!("https://localhost:{}", listening[port]), &[]);
-        assert!(itself.out.contains("FLM's own"), "{port}: {}", itself.out);
+    home.answer(&[
+        "proxy",
+        "start",
+        "--mode",
+        "dev-selfsigned",
+        "--bind",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--https-port",
+        "0",
+    ]);
+    let listener = home.answer(&["proxy", "status"])["listeners"][0].clone();
+    let ports = ["port", "https_port"].map(|port| format!("http://localhost:{}", listener["config"][port]));
+    let places = listener["addresses"].as_array().expect("where it is reached").iter().filter_map(|url| url.as_str());
+    let numbers = places.filter(|url| url["https://".len()..].starts_with(|letter: char| letter.is_ascii_digit()));
+    for url in numbers.map(str::to_owned).chain(ports) {
+        assert!(add("openai", &url, &[]).out.contains("FLM's own"), "{url}");
     }
 }
 
