@@ -105,6 +105,13 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
+/// What is wrong with a TOML text, in one line: the place and the reason.
+#[must_use]
+pub fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
+    format!("line {line}, column {column}: {}", error.message().trim().replace('\n', ", "))
+}
+
 /// Line and column from 1; the column counts characters.
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);

@@ -10,6 +10,7 @@ use std::fmt;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde::Deserialize;
 
+use crate::config::settings::toml_fault;
 use crate::tui::action::{COMMANDS, Command, Context};
 
 /// A key with its modifiers, in one spelling: letters carry their shift in the letter itself.
@@ -191,7 +192,7 @@ impl KeyMap {
     /// On wrong TOML, unknown contexts, commands and keys, and on a key with two commands in one context.
     pub fn with_file(text: &str) -> Result<Self, KeyMapError> {
         let file: BTreeMap<String, BTreeMap<String, OneOrMany>> =
-            toml::from_str(text).map_err(|error| KeyMapError::Syntax(error.to_string().trim().to_owned()))?;
+            toml::from_str(text).map_err(|error| KeyMapError::Syntax(toml_fault(text, &error)))?;
         let mut map = Self::default();
         for (context, commands) in file {
             for (command, keys) in commands {
@@ -297,7 +298,7 @@ mod tests {
             ("[global]\nhlep = \"a\"", "keymap.toml: [global] has no command \"hlep\""),
             ("[global]\nhelp = \"hyper-a\"", "no such key"),
             ("[engines]\nadd-engine = \"d\"", "d in [engines] is both detect-engines and add-engine"),
-            ("[global", "keymap.toml: "),
+            ("[global", "keymap.toml: line 1, column 8: "),
         ] {
             let error = KeyMap::with_file(text).expect_err(text).to_string();
             assert!(error.contains(expected), "{error}");

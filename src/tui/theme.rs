@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use ratatui::style::{Color, Modifier, Style};
 use serde::Deserialize;
 
+use crate::config::settings::toml_fault;
+
 /// The built-in themes as name and TOML text; `build.rs` lists the folder `themes/`.
 pub static BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/themes.rs"));
 
@@ -217,8 +219,7 @@ fn built_in(name: &str) -> Option<&'static str> {
 }
 
 fn parse_file(name: &str, text: &str) -> Result<ThemeFile, ThemeError> {
-    toml::from_str(text)
-        .map_err(|error| ThemeError::Syntax { name: name.to_owned(), reason: error.to_string().trim().to_owned() })
+    toml::from_str(text).map_err(|error| ThemeError::Syntax { name: name.to_owned(), reason: toml_fault(text, &error) })
 }
 
 fn parse_roles(name: &str, text: &str) -> Result<BTreeMap<&'static str, Style>, ThemeError> {
@@ -467,6 +468,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_faulty_file_is_told_in_one_line_with_its_place() {
+        let shelf = ThemeShelf::new([("mine".to_owned(), "title = \"Mine\"\nnonsense =\n".to_owned())].into());
+        let fault = shelf.load("mine", Depth::True).expect_err("faulty").to_string();
+        assert!(fault.starts_with("theme \"mine\": line 2, column ") && !fault.contains('\n'), "{fault}");
     }
 
     #[test]

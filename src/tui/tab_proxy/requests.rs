@@ -112,7 +112,6 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
     let off = painter.symbols.off.to_owned();
     let out = |text: Option<&str>| escape(text.unwrap_or(&off)).into_owned();
     let (word, role) = end(request.progress);
-    let code = request.error_code.as_deref().map(|code| format!(" {}", escape(code))).unwrap_or_default();
     let key = match (&request.key_label, request.key) {
         (Some(label), Some(id)) => format!("{} ({id})", escape(label)),
         _ => off.clone(),
@@ -131,7 +130,7 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
         format!("{}: {} / {}", state.keymap.first(Command::ShowBodies), sizes[0], sizes[1])
     });
     let mut pairs = vec![
-        ("column.status", format!("{} {}{code}", request.status, painter.say(word)), role),
+        ("column.status", format!("{} {}", request.status, painter.say(word)), role),
         ("column.time", painter.words.exact(request.at), Role::Text),
         ("request.line", escape(&format!("{} {}", request.method, request.path)).into_owned(), Role::Text),
         ("column.model", out(request.model.as_deref()), Role::Text),
@@ -147,6 +146,9 @@ pub fn draw_detail(state: &State, painter: &mut Painter<'_>, area: Rect, request
             Role::Text,
         ),
     ];
+    if let Some(code) = &request.error_code {
+        pairs.insert(1, ("request.error", escape(code).into_owned(), role));
+    }
     if let Some(captured) = captured {
         pairs.insert(1, ("request.captured", captured, Role::Accent));
     }
