@@ -9,7 +9,7 @@ only room that it needs; cargo-mutants (`cargo install --locked cargo-mutants`) 
 guard's own tests. Without --sample all mutants are tried; with it, N of them, drawn by the seed; --names tries those that a file
 names, such as missed.txt of a run before. Prints the score, the share of viable mutants that were caught (a test that never ends
 counts as caught), and lists the survivors; ends with 1 when the score is below the floor (85). Survivors are explained in
-docs/audit/mutants.md. A mutant takes about five seconds of processor time.
+docs/audit/tests.md. A mutant takes about five seconds of processor time.
 """
 import argparse, fnmatch, json, os, pathlib, random, re, shutil, subprocess, sys, tempfile, tomllib
 
@@ -103,7 +103,7 @@ def main():
         output.mkdir(parents=True, exist_ok=True)
         arguments = ["--output", str(output), "--jobs", str(options.jobs), "--timeout", "180", "--no-times", "--colors", "never"]
         # A constant that never ends is an error of rustc's, unless lints are capped.
-        arguments += ["--cap-lints=false"]
+        arguments += ["--cap-lints=false", "--shuffle"]
         for name in chosen:
             arguments += ["--re", f"^{re.escape(name)}$"]
         # How long comparisons take, a machine with other work cannot tell: such a test would seem to catch what it does not.

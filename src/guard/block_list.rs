@@ -590,7 +590,7 @@ mod tests {
             let entry = BlockEntry { created: UnixMillis(created), source, failures, ..block(network, None) };
             list.put(&entry);
             assert_eq!(list.exact(entry.network), Some(entry.clone()));
-            assert_eq!(list.page(0, 1, UnixMillis(0)).entries, [entry.clone()]);
+            assert_eq!(list.page(0, 1, UnixMillis(0)).entries, std::slice::from_ref(&entry));
             let found = list.find(entry.network.addr(), UnixMillis(0)).expect("found");
             assert_eq!((found.network, found.source, found.expires), (entry.network, source, None));
             let by_operator = list.find_by_operator(entry.network.addr(), UnixMillis(0));
