@@ -191,7 +191,7 @@ async fn run(
     let told = if announced { AddressBy::ProxyProtocol } else { AddressBy::Socket };
     let address = client.unwrap_or_else(|| canonical(address.ip()));
     let culprit = own_doing.then_some(address);
-    let peer = Arc::new(Peer::new(worker, address, told, door));
+    let peer = Peer::new(worker, address, told, door, draining.clone());
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
         // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
         // held open keeps its task's memory.
@@ -218,7 +218,7 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// Serves HTTP/2; what the other side does wrong on the way is held against `culprit`.
 async fn http2<S>(
     stream: S,
-    peer: Arc<Peer>,
+    peer: Peer,
     culprit: Option<IpAddr>,
     limits: &ProxyLimits,
     tasks: Tasks,
@@ -229,6 +229,7 @@ where
 {
     let (shared, activity) = (peer.worker.shared.clone(), Arc::new(Activity::new()));
     let (observed, ending) = (Arc::new(Observed::default()), draining.child_token());
+    let peer = Arc::new(peer.over_http2(ending.clone()));
     let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
     let watch = FramesInTime::new(limits, activity.clone(), rest, observed.clone(), ending.clone());
     let service = service_fn(move |request| {
@@ -291,7 +292,7 @@ impl Drop for Answering {
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
 async fn http1<S>(
     stream: S,
-    peer: Arc<Peer>,
+    peer: Peer,
     culprit: Option<IpAddr>,
     limits: &ProxyLimits,
     draining: &CancellationToken,
@@ -299,7 +300,7 @@ async fn http1<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
+    let (activity, peer) = (Arc::new(Activity::new()), Arc::new(peer));
     let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
     let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
     let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits, rest), limits.keep_alive_idle);

@@ -168,6 +168,8 @@ fn requests(page: &mut Page, sums: &Sums, by_route: &[RouteCounts]) {
     page.counter("flm_requests_refused_total", "Requests refused by a stage.", sums.refused);
     let help = "Requests refused by block list or allow list.";
     page.counter("flm_requests_refused_by_address_total", help, sums.refused_by_address);
+    let help = "Refusals that waited for their turn, as they do in a flood.";
+    page.counter("flm_refusals_delayed_total", help, sums.delayed);
     page.counter("flm_connections_refused_total", "Connections refused by limits.", sums.refused_connections);
     page.counter("flm_clients_left_total", "Requests whose client went away.", sums.client_left);
     let mut family = page.family("flm_tokens_total", "counter", "Tokens, by direction.");

@@ -12,8 +12,9 @@ use super::answer::AnswerBody;
 use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
+use super::rules::Sender;
 use super::{
-    authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open,
+    authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open, pace,
     passthrough, relay, resolve, route, rules, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
@@ -22,8 +23,20 @@ use crate::wire::client::ClientDialect;
 pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::Response<AnswerBody> {
     let mut exchange = Exchange::open(peer, &request);
     match answer(&mut exchange, request).await {
-        Ok(answer) => finish::answered(exchange, answer),
-        Err(refusal) => finish::refused(exchange, &refusal),
+        Ok(answer) if !exchange.is_trapped() => finish::answered(exchange, answer),
+        Err(refusal) if exchange.sender() == Sender::KeyHolder => finish::refused(exchange, &refusal),
+        refused => {
+            let turn = pace::turn(&mut exchange);
+            // Recorded before it waits: a client that leaves meanwhile was refused all the same.
+            let response = match refused {
+                Ok(trap) => finish::answered(exchange, trap),
+                Err(refusal) => finish::refused(exchange, &refusal),
+            };
+            match turn {
+                Some(turn) => Box::pin(turn.wait(response)).await,
+                None => response,
+            }
+        }
     }
 }
 

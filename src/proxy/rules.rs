@@ -34,6 +34,8 @@ pub(super) struct Watch {
     unknown_route: bool,
     /// A key came with it that was verified before and is valid.
     known_key: bool,
+    /// Its answer is that of a trap.
+    trapped: bool,
 }
 
 /// Whose request it turned out to be.
@@ -49,6 +51,11 @@ impl Exchange {
     /// Whose request it turned out to be.
     pub(super) fn sender(&self) -> Sender {
         if self.key.is_some() { Sender::KeyHolder } else { Sender::Stranger }
+    }
+
+    /// Whether what it gets is the answer of a trap. Nothing remembers that once the request was scored.
+    pub(super) fn is_trapped(&self) -> bool {
+        self.watch.trapped
     }
 }
 
@@ -78,7 +85,7 @@ pub(super) fn look(exchange: &mut Exchange, accepted: &Accepted) -> Option<Answe
     }
     match detectors::trap(&policy, parts.uri.path()) {
         Some(Trap::Page(page)) => {
-            watch.unknown_route = false;
+            (watch.unknown_route, watch.trapped) = (false, true);
             exchange.account.note(|row| row.route = Some("honeypot".into()));
             Some(trapped(page))
         }
