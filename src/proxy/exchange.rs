@@ -55,7 +55,8 @@ pub(super) struct Peer {
     pub(super) draining: CancellationToken,
     /// Ends it after what runs on it, over HTTP/2: HTTP/1.1 says that in a header.
     ending: Option<CancellationToken>,
-    /// The key that was last accepted on it, and of whom: its further requests are in the request log alone.
+    /// The key that was last accepted on it, and of whom. Spares its further requests the lock of the key, which is shared by all
+    /// workers; whether an accepted key is told is decided there ([`KeyCounts::tells_use`](crate::guard::key_table::KeyCounts::tells_use)).
     accepted: Mutex<Option<(KeyId, IpAddr)>>,
 }
 

@@ -39,6 +39,7 @@ struct Told {
     public: bool,
     /// Exported and dropped.
     traces: (u64, u64),
+    captures_lost: u64,
 }
 
 /// Writes the page.
@@ -68,6 +69,7 @@ pub(super) fn answer(exchange: &Exchange) -> Answer {
         overloaded: shared.guard.overload().is_some(),
         public: shared.guard.is_public(),
         traces: shared.metrics.traces().sums(),
+        captures_lost: shared.captures.lost(),
     });
     Answer::Document {
         status: StatusCode::OK,
@@ -265,6 +267,8 @@ fn guard(page: &mut Page, told: &Told) {
     page.counter("flm_traces_exported_total", "Traces that the collector of traces took.", exported);
     let help = "Traces that were dropped: the queue was full, or the collector did not take them.";
     page.counter("flm_traces_dropped_total", help, dropped);
+    let help = "Captured exchanges that were lost because the disk was slow.";
+    page.counter("flm_captures_lost_total", help, told.captures_lost);
     page.gauge("flm_exposure_public", "1 when the endpoint is guarded as one that strangers reach.", public);
 }
 

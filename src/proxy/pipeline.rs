@@ -14,8 +14,8 @@ use super::refusal::Refusal;
 use super::route::Endpoint;
 use super::rules::Sender;
 use super::{
-    authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open, pace,
-    passthrough, relay, resolve, route, rules, sanity, screen,
+    authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open,
+    pace, passthrough, relay, resolve, route, rules, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
 
@@ -62,10 +62,10 @@ async fn answer(exchange: &mut Exchange, request: Request<Incoming>) -> Result<A
         return Ok(public);
     }
     let screened = screen::overload(exchange, screened)?;
-    let authenticated = match authenticate::check(exchange, screened).await {
-        Ok(authenticated) => authenticated,
+    let authenticated = match authenticate::check(exchange, &screened).await {
+        Ok(known) => known.with(screened),
         Err(refusal) => {
-            Box::pin(rules::refused_body(exchange, incoming)).await;
+            Box::pin(rules::refused_body(exchange, &screened, incoming)).await;
             return Err(refusal);
         }
     };
