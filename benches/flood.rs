@@ -5,9 +5,10 @@
 //! client that is no trusted address chats over one connection, while wrong keys come
 //!
 //! - from 200 loopback addresses, 1,000 a second, until each of them is blocked and after it;
-//! - from 200 others, as fast as four threads can;
+//! - from 200 others, as fast as they are answered over 400 connections;
 //! - from 200 others, a thousand that name a key's public id and have a right checksum, which costs an Argon2 run each;
-//! - from a million addresses that a trusted proxy names, as fast as four connections can, a million times.
+//! - from a million addresses that a trusted proxy names, as fast as they are answered over 400 connections, a million times. That
+//!   takes some four minutes on two cores: refusals leave each worker at a pace (ADR 22).
 //!
 //! The attackers' threads run only when nothing else wants a core, since real ones would not use this machine's. Bounded: some
 //! seven minutes at most, loopback only. Figures: docs/benchmarks.md.
@@ -44,8 +45,12 @@ pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Addresses that attack in each part, 127.0.P.1 and on.
 const ATTACKERS: u8 = 200;
-/// Threads that attack, each from its share of the addresses: as many as a small machine can bear beside the daemon.
-const THREADS: u8 = 4;
+/// Connections of those that attack at a pace of their own, each from its share of the addresses.
+const FEW: u16 = 4;
+/// Connections of those that send as fast as they are answered: two of each address.
+const MANY: u16 = 400;
+/// Stack of a thread that attacks.
+const STACK: usize = 128 << 10;
 /// Wrong keys per second of the paced part (SECURITY.md, case 3).
 const PER_SECOND: u32 = 1000;
 /// The good client asks this often, so that it measures latency and not throughput.
@@ -110,9 +115,11 @@ fn measure(sizes: &Sizes) -> ExitCode {
         for round in 0..sizes.rounds {
             quiet.add(good(&daemon, sizes.span, None));
             let net = 1 + round + if paced { 0 } else { 50 };
-            let part = flooded(&daemon, name, Some(sizes.span), |thread, over, sent| {
-                let pace = paced.then(|| Duration::from_secs(1) * u32::from(THREADS) / PER_SECOND);
-                from_loopback(daemon.port, net, thread, (over, sent), pace, u64::MAX, &mut unknown_key);
+            let connections = if paced { FEW } else { MANY };
+            let part = flooded(&daemon, name, connections, Some(sizes.span), |thread, over, sent| {
+                let pace = paced.then(|| Duration::from_secs(1) * u32::from(FEW) / PER_SECOND);
+                let share = Share { net, thread, of: connections, pace, most: u64::MAX };
+                from_loopback(daemon.port, &share, (over, sent), &mut unknown_key);
             });
             match &mut whole {
                 None => whole = Some(part),
@@ -122,12 +129,13 @@ fn measure(sizes: &Sizes) -> ExitCode {
         parts.extend(whole);
     }
     let id = &daemon.key[4..12];
-    parts.push(flooded(&daemon, "1,000 keys whose id exists", Some(PATIENCE), |thread, over, sent| {
+    parts.push(flooded(&daemon, "1,000 keys whose id exists", FEW, Some(PATIENCE), |thread, over, sent| {
         let mut key = |number: u64| known_id(id, number);
-        let share = 1000 / u64::from(THREADS);
-        from_loopback(daemon.port, 101, thread, (over, sent), None, share, &mut key);
+        let share = Share { net: 101, thread, of: FEW, pace: None, most: 1000 / u64::from(FEW) };
+        from_loopback(daemon.port, &share, (over, sent), &mut key);
     }));
-    parts.push(flooded(&daemon, "a million addresses behind a proxy", Some(MILLION_AT_MOST), |thread, over, sent| {
+    let million = "a million addresses behind a proxy";
+    parts.push(flooded(&daemon, million, MANY, Some(MILLION_AT_MOST), |thread, over, sent| {
         named(daemon.port, thread, sizes.named, over, sent);
     }));
     report(sizes, &quiet, &parts)
@@ -167,7 +175,8 @@ fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> ExitCode {
 }
 
 /// Has this thread use only the processor's time that nobody else wants (`SCHED_IDLE`, sched(7)): who attacks does not sit on the
-/// attacked machine. A low priority alone is not enough: such a thread still keeps a core for its whole slice of 3 ms.
+/// attacked machine. A low priority alone is not enough: such a thread still keeps a core for its whole slice of 3 ms. Threads that
+/// it starts are like it (pthread_attr_setinheritsched(3)).
 fn step_aside() {
     let thread = std::fs::read_link("/proc/thread-self").expect("Linux");
     let number = thread.file_name().expect("a thread's number");
@@ -179,21 +188,28 @@ fn step_aside() {
 fn flooded(
     daemon: &Daemon,
     name: &str,
+    connections: u16,
     span: Option<Duration>,
-    attack: impl Fn(u8, &AtomicBool, &AtomicU64) + Sync,
+    attack: impl Fn(u16, &AtomicBool, &AtomicU64) + Sync,
 ) -> Part {
-    let (over, sent, at_work) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(u64::from(THREADS)));
+    let (over, sent, at_work) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(u64::from(connections)));
     let before = daemon.resident();
     let began = Instant::now();
     std::thread::scope(|threads| {
-        for thread in 0..THREADS {
-            let (over, sent, at_work, attack) = (&over, &sent, &at_work, &attack);
-            threads.spawn(move || {
-                step_aside();
-                attack(thread, over, sent);
-                at_work.fetch_sub(1, Ordering::Relaxed);
+        threads.spawn(|| {
+            step_aside();
+            std::thread::scope(|attackers| {
+                for thread in 0..connections {
+                    let (over, sent, at_work, attack) = (&over, &sent, &at_work, &attack);
+                    let attacker = move || {
+                        attack(thread, over, sent);
+                        at_work.fetch_sub(1, Ordering::Relaxed);
+                    };
+                    let builder = std::thread::Builder::new().stack_size(STACK);
+                    builder.spawn_scoped(attackers, attacker).expect("a thread");
+                }
             });
-        }
+        });
         let watcher = threads.spawn(|| {
             let mut most = before;
             while !over.load(Ordering::Relaxed) {
@@ -280,20 +296,32 @@ fn good(daemon: &Daemon, span: Duration, at_work: Option<&AtomicU64>) -> Good {
     good
 }
 
-/// Wrong keys from 200 addresses, one after the other, four over each connection.
-fn from_loopback(
-    port: u16,
+/// What one thread of an attack does.
+struct Share {
+    /// Its addresses are of 127.0.N.0.
     net: u8,
-    thread: u8,
-    (over, sent): (&AtomicBool, &AtomicU64),
+    /// Which of how many threads it is.
+    thread: u16,
+    of: u16,
+    /// Time from one wrong key to the next, if not as fast as it is answered.
     pace: Option<Duration>,
     most: u64,
+}
+
+/// Wrong keys from the thread's share of 200 addresses, one after the other, four over each connection.
+fn from_loopback(
+    port: u16,
+    share: &Share,
+    (over, sent): (&AtomicBool, &AtomicU64),
     key: &mut dyn FnMut(u64) -> String,
 ) {
-    let mut number = u64::from(net) << 40 | u64::from(thread) << 32;
+    let Share { net, thread, of, pace, most } = *share;
+    let mut number = u64::from(net) << 40 | u64::from(thread) << 24;
     let mut own = 0;
     let began = Instant::now();
-    for address in (1..=ATTACKERS).filter(|address| address % THREADS == thread).cycle() {
+    let shares = of.min(ATTACKERS.into());
+    let own_addresses = (1..=ATTACKERS).filter(|address| u16::from(*address) % shares == thread % shares);
+    for address in own_addresses.cycle() {
         if over.load(Ordering::Relaxed) {
             return;
         }
@@ -318,7 +346,7 @@ fn from_loopback(
 }
 
 /// Wrong keys, each from an address that nobody has seen before, half of them IPv6 of a /48 of their own.
-fn named(port: u16, thread: u8, in_all: u64, over: &AtomicBool, sent: &AtomicU64) {
+fn named(port: u16, thread: u16, in_all: u64, over: &AtomicBool, sent: &AtomicU64) {
     let mut connection = None;
     let mut number = u64::from(thread);
     while number < in_all && !over.load(Ordering::Relaxed) {
@@ -337,7 +365,7 @@ fn named(port: u16, thread: u8, in_all: u64, over: &AtomicBool, sent: &AtomicU64
             continue;
         }
         sent.fetch_add(1, Ordering::Relaxed);
-        number += u64::from(THREADS);
+        number += u64::from(MANY);
     }
 }
 

@@ -24,9 +24,11 @@ use crate::types::clock::UnixMillis;
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyRecord, KeyView};
 
-/// Presented keys whose check is remembered, right and wrong ones. A flood of wrong keys that got as far as an
-/// Argon2 run can only push others back to one more run.
-const REMEMBERED: usize = 8192;
+/// Right keys whose check is remembered.
+const RIGHT_KEYS: usize = 8192;
+/// Wrong ones that got as far as an Argon2 run. Apart from the others: a flood of them can only push each other back to one more
+/// run, never a right key.
+const WRONG_KEYS: usize = 4096;
 /// How soon an accepted key is told again.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,8 @@ pub struct KeyCounts {
 
 impl KeyCounts {
     /// Notes that the key was accepted on a connection; answers whether that is a row of the audit log (SPEC §5.9): not when the last
-    /// one from the same client is less than a minute old, or programs that connect for each request would fill it.
+    /// one from the same client is less than a minute old, or programs that connect for each request would fill it. The one lock of
+    /// a key that requests take: connections remember what they accepted and ask for the first only.
     pub fn tells_use(&self, client: IpAddr, now: UnixMillis) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = told.is_none_or(|(last, at)| last != client || now.since(at) >= TOLD_AGAIN);
@@ -95,11 +98,11 @@ pub enum KeyCheck {
     },
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Against which version of which key it was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Remembered {
     id: KeyId,
     generation: u64,
-    outcome: HashOutcome,
 }
 
 /// A key that lives in memory only.
@@ -115,7 +118,8 @@ pub struct KeyTable {
     entries: ArcSwap<HashMap<KeyId, Arc<KeyEntry>>>,
     /// Keys that were never stored, by the id in their text: gone when whoever minted them lets go.
     minted: ArcSwap<HashMap<KeyId, Minted>>,
-    checked: Cache<[u8; 32], Remembered>,
+    right: Cache<[u8; 32], Remembered>,
+    wrong: Cache<[u8; 32], Remembered>,
     /// HMAC state with the process key already in it.
     keyed: Hmac<Sha256>,
     generations: AtomicU64,
@@ -135,7 +139,8 @@ impl KeyTable {
         Self {
             entries: ArcSwap::from_pointee(HashMap::new()),
             minted: ArcSwap::from_pointee(HashMap::new()),
-            checked: Cache::new(REMEMBERED),
+            right: Cache::new(RIGHT_KEYS),
+            wrong: Cache::new(WRONG_KEYS),
             keyed: Hmac::new(&block.into()),
             generations: AtomicU64::new(0),
             origin: OnceLock::new(),
@@ -154,11 +159,13 @@ impl KeyTable {
             },
         };
         let Some(entry) = self.entry(id) else { return self.check_minted(id, presented) };
-        match self.checked.get(&self.tag(presented)) {
-            Some(known) if known.id == id && known.generation == entry.generation => {
-                conclude(entry, known.outcome, now)
-            }
-            _ => KeyCheck::NeedsHash { id, phc: entry },
+        let (tag, this) = (self.tag(presented), Remembered { id, generation: entry.generation });
+        if self.right.get(&tag) == Some(this) {
+            conclude(entry, HashOutcome::Matches, now)
+        } else if self.wrong.get(&tag) == Some(this) {
+            KeyCheck::Wrong
+        } else {
+            KeyCheck::NeedsHash { id, phc: entry }
         }
     }
 
@@ -166,7 +173,11 @@ impl KeyTable {
     pub fn settle(&self, presented: &str, id: KeyId, outcome: HashOutcome, now: UnixMillis) -> KeyCheck {
         // Read again: the key may have been revoked during the run.
         let Some(entry) = self.entry(id) else { return KeyCheck::Wrong };
-        self.checked.insert(self.tag(presented), Remembered { id, generation: entry.generation, outcome });
+        let checked = match outcome {
+            HashOutcome::Matches => &self.right,
+            HashOutcome::Differs => &self.wrong,
+        };
+        checked.insert(self.tag(presented), Remembered { id, generation: entry.generation });
         conclude(entry, outcome, now)
     }
 
@@ -399,6 +410,21 @@ mod tests {
         let first = crate::types::clock::Clock::stepped(UnixMillis(0)).monotonic();
         assert_eq!(table.origin(first), first);
         assert_eq!(table.origin(first + Duration::from_secs(1)), first);
+    }
+
+    #[test]
+    fn a_flood_of_wrong_secrets_of_a_known_id_costs_no_right_key_another_hash() {
+        let table = KeyTable::new([7; 32]);
+        let (id, key) = written(1);
+        table.put(record(id));
+        // It is first used while the flood is on: what was there before a cache is full is not what is pushed out.
+        for number in 0..40_000 {
+            if number == 20_000 {
+                table.settle(key.expose(), id, HashOutcome::Matches, UnixMillis(1));
+            }
+            table.settle(&format!("wrong {number}"), id, HashOutcome::Differs, UnixMillis(1));
+        }
+        assert!(matches!(table.check(key.expose(), UnixMillis(2)), KeyCheck::Known(_)));
     }
 
     #[test]

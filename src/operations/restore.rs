@@ -358,7 +358,7 @@ mod tests {
     use crate::operations::backup::tests::{TestHome, add_key, back_up};
     use crate::operations::keys;
     use crate::types::calls::backup::CreateBackup;
-    use crate::types::calls::keys::RevokeKey;
+    use crate::types::calls::keys::{CaptureSwitch, EditKey, RevokeKey, ShowKey};
     use crate::types::secret::Secret;
 
     const PASSPHRASE: &str = "correct horse battery";
@@ -396,6 +396,22 @@ mod tests {
         };
         assert!(replaced.opens().expect("reads"));
         assert!(!home.paths.security_db.with_extension("db.restore").exists());
+    }
+
+    #[tokio::test]
+    async fn a_capture_that_ran_when_the_backup_was_made_does_not_go_on() {
+        let home = TestHome::new();
+        let context = home.open().await;
+        let id = add_key(&context, "one").await;
+        let capture = Some(CaptureSwitch::For(std::time::Duration::from_hours(24)));
+        keys::edit(&context, EditKey { id, label: None, limits: None, expires: None, capture }).await.expect("edits");
+        let backup = back_up(&context, CreateBackup::default()).await.expect("backs up").path;
+        context.close().await;
+        restore_into(&home, of(&backup)).await.expect("restores");
+        let context = home.open().await;
+        let key = keys::show(&context, ShowKey { id }).await.expect("shows");
+        assert_eq!(key.capture_until, None);
+        context.close().await;
     }
 
     #[tokio::test]

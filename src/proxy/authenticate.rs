@@ -10,7 +10,7 @@ use super::exchange::{Authenticated, Exchange, Screened};
 use super::refusal::Refusal;
 use super::rules::{self, Sender};
 use crate::guard::gcra::RateDecision;
-use crate::guard::key_table::KeyCheck;
+use crate::guard::key_table::{KeyCheck, KeyEntry};
 use crate::guard::key_text::PREFIX;
 use crate::guard::{FailureVerdict, HashOutcome, key_hash, retry_after_seconds};
 use crate::telemetry::hashing::HashingError;
@@ -18,8 +18,21 @@ use crate::types::address::BlockEntry;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::policy::Mode;
 
+/// A key that is right and in force.
+pub(super) struct Known {
+    key: Arc<KeyEntry>,
+    running: u32,
+}
+
+impl Known {
+    /// The request that it came with.
+    pub(super) fn with(self, screened: Screened) -> Authenticated {
+        Authenticated { parts: screened.parts, key: self.key, running: self.running }
+    }
+}
+
 /// Finds the key and checks it.
-pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result<Authenticated, Refusal> {
+pub(super) async fn check(exchange: &mut Exchange, screened: &Screened) -> Result<Known, Refusal> {
     if screened.parts.uri.query().is_some_and(|query| query.contains(PREFIX)) {
         // It already stands in every log on the way: say so instead of accepting it (SECURITY.md, attack case 7).
         let refusal = Refusal::bad_request("Do not put an API key into the URL; send it as a header, and rotate it.");
@@ -81,7 +94,7 @@ pub(super) async fn check(exchange: &mut Exchange, screened: Screened) -> Result
     // Before anything waits for an engine: a client that leaves does not take its score along.
     rules::settle(exchange, Sender::KeyHolder);
     let running = exchange.account.belongs_to(&key);
-    Ok(Authenticated { parts: screened.parts, key, running })
+    Ok(Known { key, running })
 }
 
 /// Counts the request against its key: how fast, and how many at once (SPEC §5.7).

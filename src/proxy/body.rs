@@ -184,7 +184,7 @@ fn is_too_slow(received: usize, spent: Duration, idle: Duration) -> bool {
 
 /// The client held its upload open past the limit: it is told, and it counts (SPEC §5.5), over HTTP/2 as over HTTP/1.1.
 fn held_open(exchange: &Exchange) -> Refusal {
-    rules::connection(&exchange.peer.worker.shared, exchange.client, Misdeed::BodyHeldOpen);
+    rules::connection(&exchange.peer.worker.shared, exchange.client, exchange.standing, Misdeed::BodyHeldOpen);
     Refusal::body_timeout()
 }
 

@@ -30,9 +30,11 @@ use super::framing::{FramedTwice, HeadLines};
 use super::limits::ProxyLimits;
 use super::rules::{self, Misdeed};
 use super::service::Open;
+use super::shared::ProxyShared;
 use super::watched::{TooMuch, Watch, Watched};
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
+use crate::guard::Standing;
 use crate::telemetry::tasks::{Tasks, until_cancelled};
 use crate::tls::resolver::Application;
 use crate::types::address::canonical;
@@ -198,8 +200,8 @@ async fn run(
     let own_doing = announced || !proxies.trusts(address.ip());
     let told = if announced { AddressBy::ProxyProtocol } else { AddressBy::Socket };
     let address = client.unwrap_or_else(|| canonical(address.ip()));
-    let culprit = own_doing.then_some(address);
-    let peer = Arc::new(Peer::new(worker, address, told, door));
+    let culprit = own_doing.then_some(Culprit { address, told });
+    let peer = Peer::new(worker, address, told, door, draining.clone());
     if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
         // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
         // held open keeps its task's memory.
@@ -219,13 +221,29 @@ async fn run(
     }
 }
 
+/// Who did what a connection did wrong.
+#[derive(Debug, Clone, Copy)]
+struct Culprit {
+    address: IpAddr,
+    told: AddressBy,
+}
+
+fn hold_against(shared: &ProxyShared, culprit: Option<Culprit>, misdeed: Option<Misdeed>) {
+    let (Some(Culprit { address, told }), Some(misdeed)) = (culprit, misdeed) else { return };
+    // A proxy's loopback has no privilege here (SPEC §5, head).
+    let is_foreign = told == AddressBy::ProxyProtocol && address.is_loopback();
+    let is_trusted = !is_foreign && shared.guard.trusted(address);
+    let standing = if is_trusted { Standing::Trusted } else { Standing::Ordinary };
+    rules::connection(shared, address, standing, misdeed);
+}
+
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Serves HTTP/2; what the other side does wrong on the way is held against `culprit`.
 async fn http2<S>(
     stream: S,
-    peer: Arc<Peer>,
-    culprit: Option<IpAddr>,
+    peer: Peer,
+    culprit: Option<Culprit>,
     limits: &ProxyLimits,
     tasks: Tasks,
     draining: &CancellationToken,
@@ -235,6 +253,7 @@ where
 {
     let (shared, activity) = (peer.worker.shared.clone(), Arc::new(Activity::new()));
     let (observed, ending) = (Arc::new(Observed::default()), draining.child_token());
+    let peer = Arc::new(peer.over_http2(ending.clone()));
     let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
     let watch = FramesInTime::new(limits, activity.clone(), rest, observed.clone(), ending.clone());
     let service = service_fn(move |request| {
@@ -261,9 +280,7 @@ where
         Conduct::Flood => Some(Misdeed::Flood),
         Conduct::Fair => ended.as_ref().err().filter(|error| h2_was_flooded(error)).map(|_| Misdeed::Flood),
     };
-    if let (Some(client), Some(misdeed)) = (culprit, misdeed) {
-        rules::connection(&shared, client, misdeed);
-    }
+    hold_against(&shared, culprit, misdeed);
     Ok(ended?)
 }
 
@@ -297,15 +314,15 @@ impl Drop for Answering {
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
 async fn http1<S>(
     stream: S,
-    peer: Arc<Peer>,
-    culprit: Option<IpAddr>,
+    peer: Peer,
+    culprit: Option<Culprit>,
     limits: &ProxyLimits,
     draining: &CancellationToken,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
+    let (activity, peer) = (Arc::new(Activity::new()), Arc::new(peer));
     let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
     let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
     let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits, rest), limits.keep_alive_idle);
@@ -334,9 +351,7 @@ where
         Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
         Ok(()) | Err(_) => None,
     };
-    if let (Some(client), Some(misdeed)) = (culprit, misdeed) {
-        rules::connection(&shared, client, misdeed);
-    }
+    hold_against(&shared, culprit, misdeed);
     Ok(ended?)
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
 use super::client_address::is_forwarded;
@@ -49,14 +50,30 @@ pub(super) struct Peer {
     pub(super) told: AddressBy,
     /// What is spoken on the port that it came to.
     pub(super) door: Arc<Door>,
-    /// The key that was last accepted on it, and of whom: its further requests are in the request log alone.
+    /// Fires when its listener stops.
+    pub(super) draining: CancellationToken,
+    /// Ends it after what runs on it, over HTTP/2: HTTP/1.1 says that in a header.
+    ending: Option<CancellationToken>,
+    /// The key that was last accepted on it, and of whom. Spares its further requests the lock of the key, which is shared by all
+    /// workers; whether an accepted key is told is decided there ([`KeyCounts::tells_use`](crate::guard::key_table::KeyCounts::tells_use)).
     accepted: Mutex<Option<(KeyId, IpAddr)>>,
 }
 
 impl Peer {
     /// A connection on which no key has been presented.
-    pub(super) fn new(worker: Arc<Worker>, address: IpAddr, told: AddressBy, door: Arc<Door>) -> Self {
-        Self { worker, address, told, door, accepted: Mutex::new(None) }
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        address: IpAddr,
+        told: AddressBy,
+        door: Arc<Door>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { worker, address, told, door, draining, ending: None, accepted: Mutex::new(None) }
+    }
+
+    /// The same over HTTP/2, whose connection ends when `ending` fires.
+    pub(super) fn over_http2(self, ending: CancellationToken) -> Self {
+        Self { ending: Some(ending), ..self }
     }
 
     /// Whether the connection, or a header of a request on it, says that somebody forwards: then loopback means nothing
@@ -105,8 +122,6 @@ pub(super) struct Exchange {
     pub(super) errors: ErrorShape,
     /// What rules found and is not scored yet.
     pub(super) watch: Watch,
-    /// Version of HTTP that it came in.
-    version: Version,
     /// Headers that the answer gets beside those of every answer.
     pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
 }
@@ -159,16 +174,16 @@ impl Exchange {
             key: None,
             errors,
             watch: Watch::default(),
-            version: request.version,
             headers: Vec::new(),
             peer,
         })
     }
 
-    /// The connection ends with the answer. HTTP/2 has no word for that, and nothing to fear from a head either.
+    /// The connection ends with the answer, over HTTP/2 with the last of those that run.
     pub(super) fn ends_connection(&mut self) {
-        if self.version < Version::HTTP_2 {
-            self.headers.push((CONNECTION, HeaderValue::from_static("close")));
+        match &self.peer.ending {
+            Some(ending) => ending.cancel(),
+            None => self.headers.push((CONNECTION, HeaderValue::from_static("close"))),
         }
     }
 }

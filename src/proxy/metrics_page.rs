@@ -39,6 +39,7 @@ struct Told {
     public: bool,
     /// Exported and dropped.
     traces: (u64, u64),
+    captures_lost: u64,
 }
 
 /// Writes the page.
@@ -68,6 +69,7 @@ pub(super) fn answer(exchange: &Exchange) -> Answer {
         overloaded: shared.guard.overload().is_some(),
         public: shared.guard.is_public(),
         traces: shared.metrics.traces().sums(),
+        captures_lost: shared.captures.lost(),
     });
     Answer::Document {
         status: StatusCode::OK,
@@ -168,6 +170,8 @@ fn requests(page: &mut Page, sums: &Sums, by_route: &[RouteCounts]) {
     page.counter("flm_requests_refused_total", "Requests refused by a stage.", sums.refused);
     let help = "Requests refused by block list or allow list.";
     page.counter("flm_requests_refused_by_address_total", help, sums.refused_by_address);
+    let help = "Refusals that waited for their turn, as they do in a flood.";
+    page.counter("flm_refusals_delayed_total", help, sums.delayed);
     page.counter("flm_connections_refused_total", "Connections refused by limits.", sums.refused_connections);
     page.counter("flm_clients_left_total", "Requests whose client went away.", sums.client_left);
     let mut family = page.family("flm_tokens_total", "counter", "Tokens, by direction.");
@@ -263,6 +267,8 @@ fn guard(page: &mut Page, told: &Told) {
     page.counter("flm_traces_exported_total", "Traces that the collector of traces took.", exported);
     let help = "Traces that were dropped: the queue was full, or the collector did not take them.";
     page.counter("flm_traces_dropped_total", help, dropped);
+    let help = "Captured exchanges that were lost because the disk was slow.";
+    page.counter("flm_captures_lost_total", help, told.captures_lost);
     page.gauge("flm_exposure_public", "1 when the endpoint is guarded as one that strangers reach.", public);
 }
 

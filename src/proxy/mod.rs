@@ -20,6 +20,7 @@
 //! | `relay`, `prompt`, `profile`, `stream` | injection, engine, translation |
 //! | `count_tokens` | the same for a prompt that is only counted |
 //! | `passthrough`, `passed` | an engine's own API, as the engine answers it |
+//! | `pace` | refusals of strangers wait for their turn in a flood |
 //! | `finish`, `refusal`, `account`, `trace` | headers, errors, accounting, traces |
 
 mod account;
@@ -43,6 +44,7 @@ mod metrics_page;
 mod model_list;
 mod ollama_api;
 mod open;
+mod pace;
 mod passed;
 mod passthrough;
 mod pipeline;

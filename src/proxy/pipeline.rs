@@ -13,9 +13,10 @@ use super::answer::AnswerBody;
 use super::exchange::{Answer, Exchange, Peer};
 use super::refusal::Refusal;
 use super::route::Endpoint;
+use super::rules::Sender;
 use super::{
     authenticate, body, budget, cors, count_tokens, door, finish, media, metrics_page, model_list, ollama_api, open,
-    passthrough, relay, resolve, route, rules, sanity, screen,
+    pace, passthrough, relay, resolve, route, rules, sanity, screen,
 };
 use crate::wire::client::ClientDialect;
 
@@ -25,8 +26,20 @@ pub(super) async fn serve(peer: Arc<Peer>, request: Request<Incoming>) -> http::
     let parts = Box::new(parts);
     let mut exchange = Exchange::open(peer, &parts);
     match answer(&mut exchange, parts, incoming).await {
-        Ok(answer) => finish::answered(exchange, answer),
-        Err(refusal) => finish::refused(exchange, &refusal),
+        Ok(answer) if !exchange.is_trapped() => finish::answered(exchange, answer),
+        Err(refusal) if exchange.sender() == Sender::KeyHolder => finish::refused(exchange, &refusal),
+        refused => {
+            let turn = pace::turn(&mut exchange);
+            // Recorded before it waits: a client that leaves meanwhile was refused all the same.
+            let response = match refused {
+                Ok(trap) => finish::answered(exchange, trap),
+                Err(refusal) => finish::refused(exchange, &refusal),
+            };
+            match turn {
+                Some(turn) => Box::pin(turn.wait(response)).await,
+                None => response,
+            }
+        }
     }
 }
 
@@ -50,10 +63,10 @@ async fn answer(exchange: &mut Exchange, parts: Box<Parts>, incoming: Incoming) 
         return Ok(public);
     }
     let screened = screen::overload(exchange, screened)?;
-    let authenticated = match authenticate::check(exchange, screened).await {
-        Ok(authenticated) => authenticated,
+    let authenticated = match authenticate::check(exchange, &screened).await {
+        Ok(known) => known.with(screened),
         Err(refusal) => {
-            Box::pin(rules::refused_body(exchange, incoming)).await;
+            Box::pin(rules::refused_body(exchange, &screened, incoming)).await;
             return Err(refusal);
         }
     };

@@ -37,6 +37,7 @@ use crate::engines::slots::Slot;
 use crate::guard::key_table::KeyEntry;
 use crate::net::message::Fields;
 use crate::net::pool::{Answered, Repeat, SendError, UpstreamBody};
+use crate::types::audit::AuditEvent;
 use crate::types::ids::EngineId;
 use crate::types::request::{TokenSource, TokenUsage};
 use crate::types::text::escape;
@@ -60,6 +61,8 @@ pub(super) struct Order {
     absent_models: AbsentModels,
     /// What each engine is told of the request's trace.
     trace_fields: Vec<(HeaderName, HeaderValue)>,
+    /// What is told if the key's budget is spent when its turn comes.
+    pub(super) spent: Option<Box<AuditEvent>>,
 }
 
 impl Order {
@@ -134,6 +137,7 @@ pub(super) async fn answer(exchange: &mut Exchange, mut resolved: Resolved) -> R
     let client = std::mem::take(&mut resolved.parsed.client);
     let order = Order {
         worker: exchange.peer.worker.clone(),
+        spent: budget::spent_meanwhile(exchange, &resolved.parsed.key),
         resolved,
         first_byte: exchange.limits.engine_first_byte,
         gap: exchange.limits.engine_gap,
@@ -295,7 +299,7 @@ async fn first_that_serves<T>(
 
 /// Sends the request to one engine and waits for a head with status 200.
 async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slot) -> Result<Accepted200, Miss> {
-    let Parsed { key, inference, media, extras, delivery, .. } = order.resolved.parsed.as_ref();
+    let Parsed { inference, media, extras, delivery, .. } = order.resolved.parsed.as_ref();
     let engine = &candidate.engine;
     let shared = &order.worker.shared;
     let body = with_profile(order, candidate)?;
@@ -316,7 +320,7 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
             _ => Miss::Final(error.into()),
         })?;
     let in_flight = InFlight::in_slot(engine.clone(), slot, candidate.target.residency.use_it());
-    budget::still_open(key, || shared.clock.wall()).map_err(Miss::Final)?;
+    budget::still_open(order, &engine.record.id).map_err(Miss::Final)?;
     if order.absent_models == AbsentModels::AreLoaded && candidate.target.residency.is_absent() {
         // Boxed: it is rare, and every stream would carry its state else.
         Box::pin(load(order, candidate)).await?;

@@ -7,12 +7,12 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{HeaderValue, LOCATION};
+use http::header::{EXPECT, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::exchange::{Accepted, Answer, Exchange};
+use super::exchange::{Accepted, Answer, Exchange, Screened};
 use super::shared::ProxyShared;
 use super::{authenticate, route};
 use crate::guard::Standing;
@@ -34,6 +34,8 @@ pub(super) struct Watch {
     unknown_route: bool,
     /// A key came with it that was verified before and is valid.
     known_key: bool,
+    /// Its answer is that of a trap.
+    trapped: bool,
 }
 
 /// Whose request it turned out to be.
@@ -49,6 +51,11 @@ impl Exchange {
     /// Whose request it turned out to be.
     pub(super) fn sender(&self) -> Sender {
         if self.key.is_some() { Sender::KeyHolder } else { Sender::Stranger }
+    }
+
+    /// Whether what it gets is the answer of a trap. Nothing remembers that once the request was scored.
+    pub(super) fn is_trapped(&self) -> bool {
+        self.watch.trapped
     }
 }
 
@@ -78,7 +85,7 @@ pub(super) fn look(exchange: &mut Exchange, accepted: &Accepted) -> Option<Answe
     }
     match detectors::trap(&policy, parts.uri.path()) {
         Some(Trap::Page(page)) => {
-            watch.unknown_route = false;
+            (watch.unknown_route, watch.trapped) = (false, true);
             exchange.account.note(|row| row.route = Some("honeypot".into()));
             Some(trapped(page))
         }
@@ -117,7 +124,11 @@ pub(super) fn burst(exchange: &mut Exchange, headers: &HeaderMap) {
 }
 
 /// Counts the body of a request that is refused for want of a key: what came with its head, and waits for nothing more.
-pub(super) async fn refused_body(exchange: &mut Exchange, mut incoming: Incoming) {
+pub(super) async fn refused_body(exchange: &mut Exchange, screened: &Screened, mut incoming: Incoming) {
+    // To ask for a body is to say 100, send it (RFC 9110 §10.1.1), and it is not wanted.
+    if screened.parts.headers.contains_key(EXPECT) {
+        return;
+    }
     let shared = exchange.peer.worker.shared.clone();
     let policy = shared.guard.policy();
     let rule = &policy.rules.repeated_body;
@@ -189,7 +200,7 @@ pub(super) enum Misdeed {
 }
 
 /// Scores a connection. `client` must be the client's own address, never a proxy's.
-pub(super) fn connection(shared: &ProxyShared, client: IpAddr, misdeed: Misdeed) {
+pub(super) fn connection(shared: &ProxyShared, client: IpAddr, standing: Standing, misdeed: Misdeed) {
     let guard = &shared.guard;
     if !guard.is_public() {
         return;
@@ -200,7 +211,6 @@ pub(super) fn connection(shared: &ProxyShared, client: IpAddr, misdeed: Misdeed)
         Misdeed::Flood => vec![Finding::new(RuleName::RequestBurst, "more frames of HTTP/2 than a client sends")],
         Misdeed::RefusedHead => unknown_route(shared, client, "(no valid head)"),
     };
-    let standing = if guard.trusted(client) { Standing::Trusted } else { Standing::Ordinary };
     score(shared, client, standing, findings, |mut event| {
         event.address = Some(client);
         shared.audit.record(event);

@@ -105,13 +105,18 @@ impl Exchange {
     }
 
     /// Records a security event with what is known of this request.
-    pub(super) fn record(&self, mut event: AuditEvent) {
+    pub(super) fn record(&self, event: AuditEvent) {
+        self.peer.worker.shared.audit.record(self.of_request(event));
+    }
+
+    /// A security event with what is known of this request.
+    pub(super) fn of_request(&self, mut event: AuditEvent) -> AuditEvent {
         event.request_id = Some(self.id);
         event.address = Some(self.client);
         event.key = self.key.as_ref().map(|key| key.record.view.id);
         event.endpoint = self.account.path();
         event.engine = self.account.engine();
         event.latency_ms = Some(self.account.milliseconds());
-        self.peer.worker.shared.audit.record(event);
+        event
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Incoming};
+use super::pace::Pace;
 use super::shared::ProxyShared;
 use crate::net::pool::{Pool, PoolConfig};
 use crate::telemetry::metrics::Shard;
@@ -22,6 +23,8 @@ pub(super) struct Worker {
     pub(super) pool: Pool,
     pub(super) shard: Arc<Shard>,
     pub(super) tasks: Tasks,
+    /// How fast refusals leave it.
+    pub(super) pace: Pace,
 }
 
 impl std::fmt::Debug for Worker {
@@ -93,7 +96,8 @@ impl WorkerRun {
     pub async fn run(mut self) {
         let tasks = Tasks::new();
         let pool = Pool::new(PoolConfig::default(), self.shared.egress.clone(), tasks.clone());
-        let worker = Arc::new(Worker { shared: self.shared, pool, shard: self.shard, tasks: tasks.clone() });
+        let pace = Pace::new(self.shared.clock.monotonic());
+        let worker = Arc::new(Worker { shared: self.shared, pool, shard: self.shard, tasks: tasks.clone(), pace });
         loop {
             let incoming = tokio::select! {
                 incoming = self.connections.recv() => incoming,

@@ -322,7 +322,8 @@ impl DatabaseFile<'_> {
         Ok(rows.into_iter().filter_map(|(id, at)| Some((KeyId::parse(&id).ok()?, at))).collect())
     }
 
-    /// Prepares a finished copy of `security.db` to take the place of another; answers how many keys it revoked.
+    /// Prepares a finished copy of `security.db` to take the place of another: no key of it is captured any more, and those that are
+    /// revoked stay so; answers how many keys it revoked.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -349,6 +350,10 @@ impl DatabaseFile<'_> {
                      WHERE newest > 0",
                     [key.as_slice()],
                 )?;
+            }
+            if has_column(&transaction, "api_keys", "capture_until")? {
+                // What somebody set going then is not meant to go on now.
+                transaction.execute("UPDATE api_keys SET capture_until = NULL", [])?;
             }
             let mut revoked = 0;
             for (id, at) in &adoption.revoked {
@@ -385,6 +390,11 @@ fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?1", [name], |row| {
         row.get(0)
     })
+}
+
+fn has_column(connection: &Connection, table: &str, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) > 0 FROM pragma_table_info(?1) WHERE name = ?2";
+    connection.query_row(sql, [table, name], |row| row.get(0))
 }
 
 fn number_of(rows: usize) -> u64 {

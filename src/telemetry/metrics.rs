@@ -80,6 +80,7 @@ struct Totals {
     by_class: [AtomicU64; 6],
     refused: AtomicU64,
     refused_by_address: AtomicU64,
+    delayed: AtomicU64,
     client_left: AtomicU64,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
@@ -130,6 +131,8 @@ pub struct Sums {
     pub refused: u64,
     /// Requests that block list or allow list refused.
     pub refused_by_address: u64,
+    /// Refusals that waited for their turn, as they do in a flood.
+    pub delayed: u64,
     /// Connections refused by limits before a request was read.
     pub refused_connections: u64,
     /// Requests whose client went away.
@@ -296,6 +299,11 @@ impl Shard {
         self.totals.tokens_seen.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Counts a refusal that waits for its turn.
+    pub fn refusal_delayed(&self) {
+        self.totals.delayed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes a row: one that runs is shown, one that ended is shown and counted.
     pub fn row(&self, row: RequestRow, refused_by_address: bool) {
         if let Progress::Ended { end, took_us } = row.progress {
@@ -373,6 +381,7 @@ impl Shard {
         }
         sums.refused += totals.refused.load(Ordering::Relaxed);
         sums.refused_by_address += totals.refused_by_address.load(Ordering::Relaxed);
+        sums.delayed += totals.delayed.load(Ordering::Relaxed);
         sums.client_left += totals.client_left.load(Ordering::Relaxed);
         sums.prompt_tokens += totals.prompt_tokens.load(Ordering::Relaxed);
         sums.completion_tokens += totals.completion_tokens.load(Ordering::Relaxed);

@@ -55,9 +55,14 @@ impl RequestLane {
         let shed = rows.len().saturating_sub(self.room.available_permits());
         if shed > 0 {
             let refused = |row: &RequestRow| matches!(row.progress, Progress::Ended { end: RequestEnd::Refused, .. });
-            rows.sort_by_key(refused);
-            rows.truncate(rows.len() - shed);
-            rows.sort_by_key(|row| row.at);
+            let (room, in_all) = (rows.len() - shed, rows.iter().filter(|row| refused(row)).count());
+            // The oldest that were refused stay, in their places.
+            let mut nth = 0;
+            rows.retain(|row| {
+                nth += usize::from(refused(row));
+                !refused(row) || nth + shed <= in_all
+            });
+            rows.truncate(room);
         }
         let mut lost = shed;
         while !rows.is_empty() {

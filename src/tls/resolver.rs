@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::crypto::CryptoProvider;
-use rustls::{CipherSuite, ServerConfig};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 

@@ -34,7 +34,7 @@ pub enum AuditKind {
     AuthenticationFailed,
     /// A request from a blocked or not allowed address.
     AddressRefused,
-    /// A key was sent over plain HTTP to a port that only shows the way to TLS: counted, never accepted.
+    /// A key was sent over plain HTTP to a port that only shows the way to TLS: never accepted, and no failure of its address.
     KeyInClear,
     /// A rate or parallel limit was met.
     RateLimited,

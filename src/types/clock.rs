@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// Wall-clock time in milliseconds since 1970-01-01 UTC.
 #[derive(
@@ -41,7 +42,7 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Stepped { wall: Arc<AtomicI64>, origin: Instant, start: i64 },
+    Stepped { wall: Arc<AtomicI64>, origin: Instant, start: i64, moved: Arc<Notify> },
 }
 
 impl Clock {
@@ -55,13 +56,15 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the clock's own anchor")]
     pub fn stepped(start: UnixMillis) -> Self {
-        Self(Source::Stepped { wall: Arc::new(AtomicI64::new(start.0)), origin: Instant::now(), start: start.0 })
+        let wall = Arc::new(AtomicI64::new(start.0));
+        Self(Source::Stepped { wall, origin: Instant::now(), start: start.0, moved: Arc::default() })
     }
 
     /// Moves a stepped clock; the system clock ignores it.
     pub fn advance(&self, span: Duration) {
-        if let Source::Stepped { wall, .. } = &self.0 {
+        if let Source::Stepped { wall, moved, .. } = &self.0 {
             wall.fetch_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+            moved.notify_waiters();
         }
     }
 
@@ -84,9 +87,23 @@ impl Clock {
     pub fn monotonic(&self) -> Instant {
         match &self.0 {
             Source::System => Instant::now(),
-            Source::Stepped { wall, origin, start } => {
+            Source::Stepped { wall, origin, start, .. } => {
                 *origin + UnixMillis(wall.load(Ordering::Relaxed)).since(UnixMillis(*start))
             }
+        }
+    }
+
+    /// Waits until [`Clock::monotonic`] has come to `at`; a stepped clock comes there when it is moved.
+    pub async fn until(&self, at: Instant) {
+        let Source::Stepped { moved, .. } = &self.0 else { return tokio::time::sleep_until(at.into()).await };
+        loop {
+            let mut moves = std::pin::pin!(moved.notified());
+            // Registered before looking, so that a move in between is not missed.
+            moves.as_mut().enable();
+            if self.monotonic() >= at {
+                return;
+            }
+            moves.await;
         }
     }
 }
@@ -97,5 +114,24 @@ impl fmt::Debug for Clock {
             Source::System => "Clock::system",
             Source::Stepped { .. } => "Clock::stepped",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_stepped_clock_waits_until_it_is_moved_there() {
+        let clock = Clock::stepped(UnixMillis(0));
+        let mut waits = Box::pin(clock.until(clock.monotonic() + Duration::from_millis(2)));
+        for _ in 0..2 {
+            assert!(waits.as_mut().now_or_never().is_none());
+            clock.advance(Duration::from_millis(1));
+        }
+        assert!(waits.now_or_never().is_some());
+        assert!(clock.until(clock.monotonic()).now_or_never().is_some(), "what is over is waited for by nobody");
     }
 }

@@ -15,6 +15,7 @@ use flm::types::clock::{Clock, UnixMillis};
 use flm::types::failure::ErrorCode;
 use flm::types::key::KeyLimits;
 use flm::types::listener::Exposure;
+use flm::types::policy::SecurityPolicy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
@@ -214,6 +215,20 @@ async fn loopback_that_a_proxy_tells_of_has_no_privilege() {
     }
     assert_eq!(raw("127.0.0.5", proxy.address(), &through(models(&proxy.key, ""))).await, 403);
     assert_eq!(raw("127.0.0.1", proxy.address(), &models(&proxy.key, "")).await, 200, "it stays trusted");
+
+    // The same of what a connection does before there is a request.
+    proxy.shared.guard.clear_blocks();
+    let policy = r#"{"score":{"warn_at":1,"block_at":15}}"#;
+    proxy.shared.guard.set_policy(SecurityPolicy::parse(policy).expect("a policy"));
+    for _ in 0..10 {
+        raw("127.0.0.5", proxy.address(), &through(b"\x16\x03\x01 nonsense\r\n\r\n".to_vec())).await;
+    }
+    let blocked = async {
+        while proxy.shared.guard.blocks(0, 1, proxy.shared.clock.wall()).total == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, blocked).await.expect("it is blocked");
 }
 
 /// SPEC §5.3: where somebody is logged in by SSH no block is for ever, nor where it would hold his network.

@@ -110,8 +110,14 @@ async fn who_waited_for_a_slot_is_refused_when_the_one_before_has_spent_the_rest
     assert_eq!(asked, 1, "one request spent more than there was, and no other reached the engine");
     let refused = proxy.post("/v1/chat/completions", &body).await;
     assert_eq!(code(&refused), (429, json!("budget_exceeded")));
-    let told = proxy.audited.take().into_iter().rfind(|event| event.kind == AuditKind::RateLimited).expect("told");
-    assert_eq!(told.engine.as_ref().map(EngineId::as_str), Some("llamacpp"), "{told:?}");
+    let told = proxy.audited.take().into_iter().filter(|event| event.kind == AuditKind::RateLimited);
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len(), 3, "those that waited too: {told:?}");
+    for event in told {
+        assert_eq!(event.engine.as_ref().map(EngineId::as_str), Some("llamacpp"), "{event:?}");
+        assert_eq!((event.status, event.endpoint.as_deref()), (Some(429), Some("/v1/chat/completions")), "{event:?}");
+        assert!(event.key == Some(proxy.key_id) && event.request_id.is_some() && event.address.is_some(), "{event:?}");
+    }
 }
 
 #[tokio::test]

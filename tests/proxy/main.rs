@@ -26,6 +26,7 @@ mod media_fetch;
 mod metrics;
 mod ollama_clients;
 mod owner;
+mod pacing;
 mod passthrough;
 mod profiles;
 mod queue;

@@ -304,6 +304,17 @@ async fn bursts_announced_giants_and_the_same_body_again_are_seen_without_a_key_
     assert_eq!((proxy.score("127.0.0.6"), proxy.score("127.0.0.7")), (20, 0), "twice twenty times the same");
 }
 
+/// RFC 9110 §10.1.1: 100 says that the body is wanted.
+#[tokio::test]
+async fn who_asks_before_it_sends_a_body_and_has_no_key_is_refused_at_once() {
+    let proxy = public();
+    let head = "content-type: application/json\r\ncontent-length: 20\r\nexpect: 100-continue\r\n";
+    let asks = |key: &str| request("POST", "/v1/chat/completions", &format!("{head}{key}"));
+    assert_eq!(raw("127.0.0.2", proxy.address(), &asks("")).await, 401);
+    assert_eq!(raw("127.0.0.2", proxy.address(), &asks(&bearer("wrong"))).await, 401);
+    assert_eq!(raw("127.0.0.2", proxy.address(), &asks(&bearer(&proxy.key))).await, 100, "with a key it is wanted");
+}
+
 /// Case 18.
 #[tokio::test]
 async fn every_attack_in_a_chat_message_is_a_prompt_and_gets_its_answer() {
