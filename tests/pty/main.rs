@@ -277,7 +277,7 @@ fn in_gnu_screen_esc_works_since_the_mouse_is_not_asked_for_and_the_shell_goes_o
 
 #[test]
 fn an_esc_and_the_key_behind_it_that_come_in_one_piece_are_both() {
-    let (home, console) = running_console(80, 24);
+    let (_home, console) = running_console(80, 24);
     console.send("\x1bOQ");
     console.wait_for("Language", PATIENCE);
     console.send("\x1b3");

@@ -256,20 +256,17 @@ fn open(state: &mut State) {
         return;
     }
     let version = (state.prompts.focus == EditorFocus::History).then(|| shown_version(state).cloned()).flatten();
-    match version {
-        Some(version) => {
-            edit(state, &version.api_id);
-            if let Some(draft) = state.prompts.draft.as_mut().filter(|draft| draft.api_id == version.api_id) {
-                let saved = std::mem::take(&mut draft.saved);
-                *draft = Draft { saved, ..Draft::new(&version.api_id, &version.text) };
-            }
-            state.prompts.history = None;
+    if let Some(version) = version {
+        edit(state, &version.api_id);
+        if let Some(draft) = state.prompts.draft.as_mut().filter(|draft| draft.api_id == version.api_id) {
+            let saved = std::mem::take(&mut draft.saved);
+            *draft = Draft { saved, ..Draft::new(&version.api_id, &version.text) };
         }
-        None => {
-            let unlisted = || state.prompts.draft.as_ref().map(|draft| draft.api_id.clone());
-            if let Some(api_id) = selected_id(state).or_else(unlisted) {
-                edit(state, &api_id);
-            }
+        state.prompts.history = None;
+    } else {
+        let unlisted = || state.prompts.draft.as_ref().map(|draft| draft.api_id.clone());
+        if let Some(api_id) = selected_id(state).or_else(unlisted) {
+            edit(state, &api_id);
         }
     }
 }
