@@ -176,7 +176,7 @@ fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> ExitCode {
 
 /// Has this thread use only the processor's time that nobody else wants (`SCHED_IDLE`, sched(7)): who attacks does not sit on the
 /// attacked machine. A low priority alone is not enough: such a thread still keeps a core for its whole slice of 3 ms. Threads that
-/// it starts are like it (pthread_attr_setinheritsched(3)).
+/// it starts are like it (`pthread_attr_setinheritsched`).
 fn step_aside() {
     let thread = std::fs::read_link("/proc/thread-self").expect("Linux");
     let number = thread.file_name().expect("a thread's number");
