@@ -156,6 +156,12 @@ mod tests {
         assert_eq!(new.minutes(60, 1000), 0, "nothing is known of it");
     }
 
+    /// SECURITY.md, case 21: the last seven days.
+    #[test]
+    fn the_usual_rate_is_looked_for_in_a_week() {
+        assert_eq!(USUAL.as_secs(), 604_800);
+    }
+
     #[test]
     fn the_usual_rate_is_the_median_of_the_hours_with_use() {
         let slot = |hour: i64, of: &str, model: &str| UsageSlot {
