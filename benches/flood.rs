@@ -7,11 +7,11 @@
 //! - from 200 loopback addresses, 1,000 a second, until each of them is blocked and after it;
 //! - from 200 others, as fast as they are answered over 400 connections;
 //! - from 200 others, a thousand that name a key's public id and have a right checksum, which costs an Argon2 run each;
-//! - from a million addresses that a trusted proxy names, as fast as they are answered over 400 connections, a million times. That
-//!   takes some four minutes on two cores: refusals leave each worker at a pace (ADR 22).
+//! - from a million addresses that a trusted proxy names, as fast as they are answered over 1,000 connections, a million times. That
+//!   takes some nine minutes: refusals wait for half a second (ADR 22). Judged by memory and failures; its latency is told.
 //!
 //! The attackers' threads run only when nothing else wants a core, since real ones would not use this machine's. Bounded: some
-//! seven minutes at most, loopback only. Figures: docs/benchmarks.md.
+//! twelve minutes at most, loopback only. Figures: docs/benchmarks.md.
 #![expect(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -49,6 +49,8 @@ const ATTACKERS: u8 = 200;
 const FEW: u16 = 4;
 /// Connections of those that send as fast as they are answered: two of each address.
 const MANY: u16 = 400;
+/// Connections of the million addresses: what the longest wait of a refusal lets through over them.
+const CROWD: u16 = 1000;
 /// Stack of a thread that attacks.
 const STACK: usize = 128 << 10;
 /// Wrong keys per second of the paced part (SECURITY.md, case 3).
@@ -60,7 +62,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 /// A proxy that the daemon trusts to name its clients.
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 /// Everything that the daemon is asked is over within this time, or the measurement has failed.
-const MILLION_AT_MOST: Duration = Duration::from_secs(300);
+const MILLION_AT_MOST: Duration = Duration::from_secs(600);
 /// Growth of resident memory that is allowed, in MiB.
 const MEMORY: f64 = 20.0;
 /// What the runs of Argon2 may take beyond that as long as they last: two of 19 MiB.
@@ -135,7 +137,7 @@ fn measure(sizes: &Sizes) -> ExitCode {
         from_loopback(daemon.port, &share, (over, sent), &mut key);
     }));
     let million = "a million addresses behind a proxy";
-    parts.push(flooded(&daemon, million, MANY, Some(MILLION_AT_MOST), |thread, over, sent| {
+    parts.push(flooded(&daemon, million, CROWD, Some(MILLION_AT_MOST), |thread, over, sent| {
         named(daemon.port, thread, sizes.named, over, sent);
     }));
     report(sizes, &quiet, &parts)
@@ -155,17 +157,19 @@ fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> ExitCode {
     .expect("prints");
     for Part { name, good, attacks, seconds, grown } in parts {
         let storm = good.percentile(99);
-        let enough = !name.starts_with("a million") || *attacks >= sizes.named;
+        let is_million = name.starts_with("a million");
+        let (enough, quick) = (!is_million || *attacks >= sizes.named, is_million || storm <= 2.0 * calm);
         let memory = MEMORY + if name.contains("id exists") { HASHING } else { 0.0 };
-        let met = good.failures() == 0 && storm <= 2.0 * calm && *grown < memory && enough;
+        let met = good.failures() == 0 && quick && *grown < memory && enough;
         all &= met;
         writeln!(
             out,
-            "{name}: {attacks} wrong keys in {seconds:.1} s; {} requests, p50 {:.0} µs, p99 {storm:.0} µs, {:.2}x (limit 2x), \
+            "{name}: {attacks} wrong keys in {seconds:.1} s; {} requests, p50 {:.0} µs, p99 {storm:.0} µs, {:.2}x ({}), \
              failed {:?} (limit none); memory grew by {grown:.1} MiB (limit {memory}): {}",
             good.latencies.len(),
             good.percentile(50),
             storm / calm,
+            if is_million { "no limit" } else { "limit 2x" },
             good.failed,
             if met { "met" } else { "MISSED" },
         )
@@ -365,7 +369,7 @@ fn named(port: u16, thread: u16, in_all: u64, over: &AtomicBool, sent: &AtomicU6
             continue;
         }
         sent.fetch_add(1, Ordering::Relaxed);
-        number += u64::from(MANY);
+        number += u64::from(CROWD);
     }
 }
 

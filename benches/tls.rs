@@ -45,8 +45,8 @@ const ROUNDS: usize = 15;
 const CONNECTIONS: u32 = 16;
 /// Full handshakes of one round, one after the other, on each of them.
 const HANDSHAKES: u32 = 25;
-/// Requests of one round on each of them.
-const REQUESTS: u32 = 500;
+/// Requests of one round on each of them: enough that what FLM does by the clock (the request log is written) falls into every round.
+const REQUESTS: u32 = 2000;
 /// How long a server may take to say where it listens.
 const STARTING: Duration = Duration::from_secs(30);
 /// How long one round may take: a bench that hangs is told so.

@@ -13,8 +13,9 @@ use super::answer::AnswerBody;
 use super::exchange::{Exchange, Peer};
 use crate::telemetry::tasks::until_cancelled;
 
-/// From one refusal to the next: 2,000 a second keep a worker busy for some tenth of its time.
-const SLOT: Duration = Duration::from_micros(500);
+/// From one refusal to the next: 500 a second keep a worker busy for a twentieth of its time. At 2,000 a client's p99 was five times as
+/// high as in quiet (docs/benchmarks.md).
+const SLOT: Duration = Duration::from_millis(2);
 /// Refusals that leave at once after a rest: more than one clumsy program sends in a row, and a few milliseconds of work.
 const BURST: u32 = 100;
 /// Longest wait: a stranger who means no harm sees a slow answer and no dead server.
