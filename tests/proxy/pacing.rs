@@ -22,6 +22,8 @@ use crate::{Proxy, no_address_limits};
 /// Refusals of one worker that leave at once, and that may wait.
 const BURST: usize = 100;
 const WAITING: usize = 2048;
+/// From one refusal to the next.
+const SLOT: Duration = Duration::from_millis(2);
 /// The proxies of these tests have as many.
 const WORKERS: usize = 2;
 
@@ -113,7 +115,7 @@ async fn given_a_flood_of_wrong_keys_then_refusals_wait_for_their_turn_and_a_rig
     }
     // Whoever has a right key waits for nobody with what it gets wrong either.
     assert_eq!(proxy.get("/v1/nowhere").await.status, 404);
-    clock.advance(Duration::from_millis(1));
+    clock.advance(SLOT);
     assert_eq!(refused.await, (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
     let open = Request::get("/metrics").body(Full::default()).expect("a request");
     let page = proxy.send(open).await;
@@ -135,7 +137,7 @@ async fn the_answer_of_a_trap_waits_as_a_refusal_does() {
         told = &mut trapped => panic!("answered before its time: {told:?}"),
         () = delayed(&proxy, 1) => {}
     }
-    clock.advance(Duration::from_millis(1));
+    clock.advance(SLOT);
     assert_eq!(trapped.await, 200);
 }
 
