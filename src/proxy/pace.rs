@@ -186,7 +186,8 @@ mod tests {
             let told = leaving(arrivals);
             prop_assert!(told.iter().all(|(leave, _)| !matches!(leave, Leave::After(wait) if *wait > LONGEST)));
             // Those that were given a slot.
-            let mut left: Vec<_> = told.into_iter().filter(|(leave, _)| *leave != Leave::After(LONGEST)).collect();
+            let slot = |leave: &Leave| *leave != Leave::After(LONGEST) && *leave != Leave::WithItsConnection;
+            let mut left: Vec<_> = told.into_iter().filter(|(leave, _)| slot(leave)).collect();
             left.sort_by_key(|(_, at)| *at);
             for (from, (_, first)) in left.iter().enumerate() {
                 for (count, (_, at)) in left[from..].iter().enumerate().step_by(97) {
