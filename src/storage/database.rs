@@ -19,6 +19,7 @@ use super::file::DatabaseFile;
 use super::key_file::DatabaseKey;
 use super::migrations::{Migration, NotMigrated, StepFault, migrate, withhold};
 use crate::config::files::{self, FileError, PRIVATE_FILE};
+use crate::telemetry::priority::Priority;
 
 /// Jobs that may wait for a thread; beyond it callers wait for a place.
 const QUEUE: usize = 256;
@@ -166,12 +167,13 @@ impl Database {
         let reader = file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, opening.patience)?;
         reader.pragma_update(None, "query_only", true).map_err(|e| fail("opening for reading", &e))?;
 
-        let (write_name, read_name) = match opening.contents {
-            Contents::Settings => ("config-writer", "config-reader"),
-            Contents::Security => ("security-writer", "security-reader"),
+        // Nobody waits for the logs that are written there.
+        let (write_name, read_name, priority) = match opening.contents {
+            Contents::Settings => ("config-writer", "config-reader", Priority::Ordinary),
+            Contents::Security => ("security-writer", "security-reader", Priority::GivesWay),
         };
-        let (writer, writes) = spawn(write_name, writer, path)?;
-        let (reader, reads) = spawn(read_name, reader, path)?;
+        let (writer, writes) = spawn(write_name, writer, path, priority)?;
+        let (reader, reads) = spawn(read_name, reader, path, Priority::Ordinary)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
@@ -340,11 +342,15 @@ fn spawn(
     name: &str,
     connection: Connection,
     path: &Path,
+    priority: Priority,
 ) -> Result<(mpsc::Sender<Job>, thread::JoinHandle<()>), StorageError> {
     let (sender, jobs) = mpsc::channel(QUEUE);
     let thread = thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || serve(connection, jobs))
+        .spawn(move || {
+            priority.take();
+            serve(connection, jobs);
+        })
         .map_err(|e| FileError::new("start a thread for", path, e))?;
     Ok((sender, thread))
 }

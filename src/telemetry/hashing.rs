@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::priority::Priority;
+
 /// Threads at most (ARCHITECTURE.md, Guard): each Argon2 run takes 19 MiB, so two cost at most 38 MiB.
 const THREADS: usize = 2;
-/// How much they give way (setpriority(2)): a thread of ordinary priority has nine times their share of a core.
-const NICENESS: i32 = 10;
 /// Jobs that may wait.
 const QUEUE: usize = 16;
 
@@ -73,7 +73,7 @@ impl HashingThreads {
         for number in 0..(cores / 2).clamp(1, THREADS) {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("flm-hash-{number}")).spawn(move || {
-                give_way();
+                Priority::GivesWay.take();
                 work(&queue);
             })?;
         }
@@ -104,15 +104,6 @@ impl HashingThreads {
             Err(TrySendError::Full(_)) => Err(HashingError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(HashingError::Gone),
         }
-    }
-}
-
-/// Lowers the priority of the calling thread; Linux counts it for each thread of its own (setpriority(2), "C library/kernel
-/// differences"), and others for the whole program, which must keep its own.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "a hashing thread keeps the ordinary priority");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod live;
 pub mod log_reader;
 pub mod logging;
 pub mod metrics;
+pub mod priority;
 pub mod request_lane;
 pub mod tasks;
 pub mod usage;
