@@ -62,7 +62,8 @@ impl ResolvesServerCert for Served {
 }
 
 /// Suites that are chosen before the others. AES-128 and SHA-256 are what TLS 1.3 obliges everybody to have (RFC 8446 §9.1) and
-/// browsers and Go put first. Processors of today hash SHA-256 in hardware and SHA-384 not: with it a handshake costs a third more.
+/// browsers and Go put first. Processors of today hash SHA-256 in hardware and SHA-384 not: with it a
+/// handshake costs a seventh more (docs/benchmarks.md).
 const FIRST: [CipherSuite; 3] = [
     CipherSuite::TLS13_AES_128_GCM_SHA256,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
