@@ -195,7 +195,9 @@ fn lasting(text: &str) -> String {
         for word in line.trim().split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
             let (bare, end) = word.split_at(word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len());
             let digits = bare.bytes().filter(u8::is_ascii_digit).count();
-            words.push(if bare.len() >= 8 && digits > 1 && digits < bare.len() {
+            // Behind these a code follows, however few digits chance gave it.
+            let marked = words.last().is_some_and(|before: &String| matches!(&**before, "req_" | "whsec_"));
+            words.push(if marked || bare.len() >= 8 && digits > 1 && digits < bare.len() {
                 format!("[code]{end}")
             } else {
                 let mut lasting = String::new();
@@ -235,4 +237,8 @@ fn every_command_answers_as_it_did_in_json_and_in_text() {
 fn what_differs_from_run_to_run_is_taken_out_and_nothing_else() {
     let line = "  at 2026-11-30 12:00:01  took 12.5 ms   flm://lab/demo  a9B8c7D6e5F4g3  port 8484";
     assert_eq!(lasting(line), "  at #-#-# #:#:#  took # ms  flm://lab/demo  [code]  port #\n");
+    assert_eq!(
+        lasting("\"id\": \"req_hdkvwqnzbmxtpcarse4f\", req_hdkvwqnzbmxtpcarsegf"),
+        "\"id\": \"req_[code]\", req_[code]\n"
+    );
 }
