@@ -4,13 +4,14 @@
 //! keeps time: [`Activity`] says what the connection is doing.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,13 +31,11 @@ use super::framing::{FramedTwice, HeadLines};
 use super::limits::ProxyLimits;
 use super::rules::{self, Misdeed};
 use super::service::Open;
-use super::shared::ProxyShared;
 use super::watched::{TooMuch, Watch, Watched};
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
-use crate::guard::Standing;
 use crate::telemetry::tasks::{Tasks, until_cancelled};
-use crate::tls::resolver::Application;
+use crate::tls::resolver::{Application, Resolver};
 use crate::types::address::canonical;
 
 /// Header lines of one head: hyper's own limit, ten times what any client sends (SECURITY.md §H).
@@ -181,60 +180,69 @@ async fn run(
     let announced = proxies.protocol == ProxyProtocol::Required && proxies.trusts(address.ip());
     let beginning = async {
         let client = if announced { proxy_protocol::read(&mut stream).await? } else { None };
-        let protocol = match door.as_ref() {
+        let spoken = match door.as_ref() {
             // Without a look, which costs a call: the handshake tells.
-            Door::Encrypted { .. } => {
+            Door::Encrypted { resolver, .. } => {
                 stream.readable().await?;
-                Application::Http1
+                Spoken::Encrypted(resolver.clone())
             }
-            Door::Clear | Door::Signpost { .. } => protocol(&stream).await?,
+            Door::Clear | Door::Signpost { .. } => Spoken::InClear(protocol(&stream).await?),
         };
-        io::Result::Ok((client, protocol))
+        io::Result::Ok((client, spoken))
     };
     // A listener that stops does not wait for somebody who has said nothing.
-    let (client, protocol) = tokio::select! {
+    let (client, spoken) = tokio::select! {
         began = tokio::time::timeout(limits.first_byte, beginning) => began??,
         () = draining.cancelled() => return Ok(()),
     };
     // A proxy that is trusted holds nothing open by itself: whoever does stands behind it.
-    let own_doing = announced || !proxies.trusts(address.ip());
+    let culprit = if announced || !proxies.trusts(address.ip()) { Culprit::Peer } else { Culprit::Unknown };
     let told = if announced { AddressBy::ProxyProtocol } else { AddressBy::Socket };
     let address = client.unwrap_or_else(|| canonical(address.ip()));
-    let culprit = own_doing.then_some(Culprit { address, told });
     let peer = Peer::new(worker, address, told, door, draining.clone());
-    if let Door::Encrypted { resolver, .. } = peer.door.as_ref() {
-        // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
-        // held open keeps its task's memory.
-        let accept = Box::pin(resolver.accept(stream));
-        let shaken = tokio::select! {
-            shaken = tokio::time::timeout(limits.handshake, accept) => shaken??,
-            () = draining.cancelled() => return Ok(()),
-        };
-        return match shaken {
-            (stream, Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
-            (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
-        };
+    // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
+    // held open keeps its task's memory.
+    match spoken {
+        Spoken::Encrypted(resolver) => {
+            let accept = Box::pin(resolver.accept(stream));
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(limits.handshake, accept) => shaken??,
+                () = draining.cancelled() => return Ok(()),
+            };
+            match shaken {
+                (stream, Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
+                (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
+            }
+        }
+        Spoken::InClear(Application::Http2) => {
+            Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await
+        }
+        Spoken::InClear(Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
     }
-    match protocol {
-        Application::Http2 => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
-        Application::Http1 => http1(stream, peer, culprit, &limits, draining).await,
-    }
+}
+
+/// What a client that said its first byte speaks.
+enum Spoken {
+    /// TLS: what is in it, its handshake tells.
+    Encrypted(Arc<Resolver>),
+    /// One of these, in clear.
+    InClear(Application),
 }
 
 /// Who did what a connection did wrong.
-#[derive(Debug, Clone, Copy)]
-struct Culprit {
-    address: IpAddr,
-    told: AddressBy,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Culprit {
+    /// Its other side.
+    Peer,
+    /// Somebody behind a proxy that is trusted: who, only the heads of requests tell.
+    Unknown,
 }
 
-fn hold_against(shared: &ProxyShared, culprit: Option<Culprit>, misdeed: Option<Misdeed>) {
-    let (Some(Culprit { address, told }), Some(misdeed)) = (culprit, misdeed) else { return };
-    // A proxy's loopback has no privilege here (SPEC §5, head).
-    let is_foreign = told == AddressBy::ProxyProtocol && address.is_loopback();
-    let is_trusted = !is_foreign && shared.guard.trusted(address);
-    let standing = if is_trusted { Standing::Trusted } else { Standing::Ordinary };
-    rules::connection(shared, address, standing, misdeed);
+fn hold_against(peer: &Peer, culprit: Culprit, misdeed: Option<Misdeed>) {
+    if let (Culprit::Peer, Some(misdeed)) = (culprit, misdeed) {
+        let standing = peer.standing(peer.address, &HeaderMap::new());
+        rules::connection(&peer.worker.shared, peer.address, standing, misdeed);
+    }
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -243,7 +251,7 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn http2<S>(
     stream: S,
     peer: Peer,
-    culprit: Option<Culprit>,
+    culprit: Culprit,
     limits: &ProxyLimits,
     tasks: Tasks,
     draining: &CancellationToken,
@@ -251,14 +259,15 @@ async fn http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (shared, activity) = (peer.worker.shared.clone(), Arc::new(Activity::new()));
+    let activity = Arc::new(Activity::new());
     let (observed, ending) = (Arc::new(Observed::default()), draining.child_token());
     let peer = Arc::new(peer.over_http2(ending.clone()));
-    let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
+    let rest = Rest::new(activity.clone(), limits, peer.worker.shared.connections.clone());
     let watch = FramesInTime::new(limits, activity.clone(), rest, observed.clone(), ending.clone());
+    let served = peer.clone();
     let service = service_fn(move |request| {
         activity.request();
-        let (peer, answering) = (peer.clone(), Answering(Some(activity.clone())));
+        let (peer, answering) = (served.clone(), Answering(Some(activity.clone())));
         async move {
             let response = pipeline::serve(peer, request).await;
             Ok::<_, std::convert::Infallible>(answering.with(response))
@@ -280,7 +289,7 @@ where
         Conduct::Flood => Some(Misdeed::Flood),
         Conduct::Fair => ended.as_ref().err().filter(|error| h2_was_flooded(error)).map(|_| Misdeed::Flood),
     };
-    hold_against(&shared, culprit, misdeed);
+    hold_against(&peer, culprit, misdeed);
     Ok(ended?)
 }
 
@@ -315,7 +324,7 @@ impl Drop for Answering {
 async fn http1<S>(
     stream: S,
     peer: Peer,
-    culprit: Option<Culprit>,
+    culprit: Culprit,
     limits: &ProxyLimits,
     draining: &CancellationToken,
 ) -> Ended
@@ -323,15 +332,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (activity, peer) = (Arc::new(Activity::new()), Arc::new(peer));
-    let (seen, shared) = (activity.clone(), peer.worker.shared.clone());
-    let rest = Rest::new(activity.clone(), limits, shared.connections.clone());
+    let (seen, served) = (activity.clone(), peer.clone());
+    let rest = Rest::new(activity.clone(), limits, peer.worker.shared.connections.clone());
     let timed = Watched::new(stream, HeadInTime::new(activity.clone(), limits, rest), limits.keep_alive_idle);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         activity.request();
         if activity.framed_twice.load(Ordering::Relaxed) {
             request.extensions_mut().insert(FramedTwice);
         }
-        let (peer, activity) = (peer.clone(), activity.clone());
+        let (peer, activity) = (served.clone(), activity.clone());
         async move {
             let response = pipeline::serve(peer, request).await;
             Ok::<_, std::convert::Infallible>(response.map(|body| body.telling(activity)))
@@ -351,7 +360,7 @@ where
         Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
         Ok(()) | Err(_) => None,
     };
-    hold_against(&shared, culprit, misdeed);
+    hold_against(&peer, culprit, misdeed);
     Ok(ended?)
 }
 

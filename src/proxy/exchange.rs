@@ -82,6 +82,16 @@ impl Peer {
         self.told == AddressBy::ProxyProtocol || is_forwarded(headers)
     }
 
+    /// What an address that comes over this connection may: privileges of loopback need one that nobody forwards for.
+    pub(super) fn standing(&self, client: IpAddr, headers: &HeaderMap) -> Standing {
+        let is_trusted = self.worker.shared.guard.trusted(client);
+        if is_trusted && !(client.is_loopback() && self.forwards(headers)) {
+            Standing::Trusted
+        } else {
+            Standing::Ordinary
+        }
+    }
+
     /// Notes an accepted key; answers whether that is news on this connection (SPEC §5.9).
     pub(super) fn authenticates(&self, key: KeyId, client: IpAddr) -> bool {
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);

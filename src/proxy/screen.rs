@@ -16,15 +16,11 @@ use crate::types::policy::Mode;
 pub(super) fn lists(exchange: &mut Exchange, parts: Box<Parts>) -> Result<Accepted, Refusal> {
     let shared = &exchange.peer.worker.shared;
     let (guard, client) = (&shared.guard, exchange.client);
-    let on_loopback = client.is_loopback();
-    let forwarded =
-        (on_loopback || guard.exposure().now() == Exposure::Local) && exchange.peer.forwards(&parts.headers);
-    if forwarded && guard.exposure().notice() {
+    let seems_local = client.is_loopback() || guard.exposure().now() == Exposure::Local;
+    if seems_local && exchange.peer.forwards(&parts.headers) && guard.exposure().notice() {
         exchange.went_public("a request came with a forwarding header: something forwards to this proxy");
     }
-    // Privileges of loopback need a loopback peer without forwarding headers (SPEC §5, head).
-    exchange.standing =
-        if guard.trusted(client) && !(on_loopback && forwarded) { Standing::Trusted } else { Standing::Ordinary };
+    exchange.standing = exchange.peer.standing(client, &parts.headers);
     let refusal = match guard.address(client, exchange.standing, exchange.at) {
         AddressVerdict::Allowed => return Ok(Accepted { parts }),
         AddressVerdict::Blocked(block) => (Refusal::ip_blocked(), format!("blocked by {}", block.network)),
