@@ -16,6 +16,7 @@ use super::prompts;
 use super::session::Session;
 use super::span;
 use super::table::{Table, or_dash, time};
+use crate::control::Operator;
 use crate::types::address::{BlockEntry, ListedNetwork, parse_blocks, parse_network, write_blocks};
 use crate::types::calls::addresses::{
     AddBlock, AddNetwork, ClearBlocks, ImportBlocks, ListBlocks, ListNetworks, NetworkList, RemoveBlock, RemoveNetwork,
@@ -224,22 +225,23 @@ impl BlocklistCommand {
 /// The whole block list, which comes in pages.
 async fn all(session: &Session) -> Outcome<Vec<BlockEntry>> {
     let operator = session.operator().await?;
+    let entries = pages(&operator).await;
+    operator.close().await;
+    entries
+}
+
+async fn pages(operator: &Operator) -> Outcome<Vec<BlockEntry>> {
     let mut entries = Vec::new();
-    let outcome = loop {
+    loop {
         let offset = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let page = match operator.call(ListBlocks { offset, limit: PAGE }).await {
-            Ok(page) => page,
-            Err(failure) => break Err(failure),
-        };
-        let (total, got) = (page.total, page.entries.len());
+        let page = operator.call(ListBlocks { offset, limit: PAGE }).await?;
+        let got = page.entries.len();
         entries.extend(page.entries);
         // A list that shrinks meanwhile ends with an empty page.
-        if got == 0 || entries.len() as u64 >= total {
-            break Ok(entries);
+        if got == 0 || entries.len() as u64 >= page.total {
+            return Ok(entries);
         }
-    };
-    operator.close().await;
-    outcome
+    }
 }
 
 impl NetworksCommand {

@@ -17,20 +17,14 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Makes the calling thread one of these.
+    /// Makes the calling thread one of these, for good. Linux counts the priority for each thread of its own (setpriority(2), "C
+    /// library/kernel differences"), and others for the whole program, which must keep its own: there nothing happens.
     pub fn take(self) {
-        match self {
-            Self::Ordinary => {}
-            Self::GivesWay => give_way(),
+        #[cfg(target_os = "linux")]
+        if self == Self::GivesWay
+            && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
+        {
+            tracing::debug!(%error, "a thread keeps the ordinary priority");
         }
-    }
-}
-
-/// Lowers the priority of the calling thread, for good. Linux counts it for each thread of its own (setpriority(2), "C library/kernel
-/// differences"), and others for the whole program, which must keep its own: there nothing happens.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "a thread keeps the ordinary priority");
     }
 }
