@@ -10,6 +10,8 @@ use crate::engines::detection::{EngineProcessController, detect as look_around, 
 use crate::engines::process_controller::is_of_this_machine;
 use crate::engines::registry::{ADAPTERS, adapter};
 use crate::net::upstream::Upstream;
+use crate::proxy::is_own_name;
+use crate::types::address::canonical;
 use crate::types::audit::{AuditEvent, AuditKind, Severity};
 use crate::types::calls::engines::{
     AddEngine, DetectEngines, EditEngine, EngineHealth, EngineKindInfo, ListEngineKinds, ListEngines, RemoveEngine,
@@ -294,7 +296,9 @@ fn same_place(a: &Upstream, b: &Upstream) -> bool {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    // Whoever connects to `0.0.0.0` or `::` reaches loopback.
+    let here = |address| canonical(address).is_loopback() || address.is_unspecified();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(here)
 }
 
 /// Where FLM itself listens: never taken for an engine, since that would be a loop.
@@ -306,14 +310,18 @@ fn own_addresses(context: &Context) -> Vec<SocketAddr> {
     places.collect()
 }
 
-/// Refuses an engine that would be FLM itself.
+/// Refuses an engine that would be FLM itself. No name is looked up: those of this machine and those that clients may call FLM by
+/// are known.
 pub(super) fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
-    let host: Option<IpAddr> = upstream.host.parse().ok();
-    let own = own_addresses(context).into_iter().any(|own| {
-        let reached = |ip| ip == own.ip() || own.ip().is_unspecified() && is_of_this_machine(ip);
-        own.port() == upstream.port && (is_loopback(&upstream.host) || host.is_some_and(reached))
-    });
-    if !own {
+    let host = upstream.host.trim_end_matches('.');
+    let leads_here = |own: SocketAddr| match host.parse::<IpAddr>().map(canonical) {
+        Ok(ip) => is_loopback(host) || ip == own.ip() || own.ip().is_unspecified() && is_of_this_machine(ip),
+        Err(_) => {
+            let allowed = context.live.as_ref().map(|live| live.proxy.limits.load_full());
+            is_own_name(host, allowed.as_ref().map_or(&[], |limits| &limits.allowed_hosts))
+        }
+    };
+    if !own_addresses(context).into_iter().any(|own| own.port() == upstream.port && leads_here(own)) {
         return Ok(());
     }
     Err(Failure::new(

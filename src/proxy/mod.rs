@@ -67,3 +67,4 @@ mod watched;
 pub mod worker;
 
 pub use self::route::{inference_of, knows_route};
+pub use self::sanity::is_own_name;

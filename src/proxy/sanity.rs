@@ -108,7 +108,8 @@ fn is_this_machine(host: &str) -> bool {
 
 /// Whether a host is one of the own names. Addresses are: no foreign web page can be reached under one, and only
 /// names can be rebound (SECURITY.md §H, Host confusion).
-fn is_own_name(host: &str, allowed: &[String]) -> bool {
+#[must_use]
+pub fn is_own_name(host: &str, allowed: &[String]) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     if bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") {
         return true;

@@ -2,6 +2,7 @@
 
 use flm::proxy::prompt::PromptTable;
 use flm::types::calls::engines::{AddEngine, ListEngines};
+use flm::types::calls::settings::SetSetting;
 use flm::types::clock::{Clock, UnixMillis};
 use flm::types::engine::{Capability, EngineKind};
 use flm::types::ids::EngineId;
@@ -254,5 +255,45 @@ async fn an_engine_is_asked_with_the_key_in_its_variable_and_never_with_the_clie
     assert!(asked.len() > 1 && asked.iter().all(|asked| asked.headers["authorization"] == "Bearer sk-of-the-engine"));
     let views = running.call(ListEngines {}).await;
     assert!(!format!("{views:?}").contains("sk-of-the-engine"), "{views:?}");
+    running.end().await;
+}
+
+/// An engine that is FLM itself would be asked by FLM for ever. Nothing is looked up: what FLM is called is known here.
+#[tokio::test]
+async fn flm_is_no_engine_of_its_own_whatever_it_is_called() {
+    let home = OwnHome::at(Clock::system());
+    let running = home.start().await;
+    running.call(SetSetting { key: "proxy.allowed_hosts".into(), value: "llm.example.org".into() }).await;
+    let port = running.address().port();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let refusal = async |name: &str, port: u16| {
+        let id = EngineId::parse("itself").expect("an id");
+        let (kind, url) = (EngineKind::named("openai"), format!("https://{name}:{port}"));
+        let add = AddEngine { id, kind, url, api_key_env: None, direct: false, slots: None };
+        running.operator.call(add).await.err().map(|failure| failure.message)
+    };
+    let capitals = host.to_ascii_uppercase();
+    let [rooted, local] = [format!("{host}."), format!("{host}.local")];
+    for name in [
+        "127.0.0.1",
+        "127.9.9.9",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "[::]",
+        "localhost",
+        "LocalHost.",
+        &host,
+        &capitals,
+        &rooted,
+        &local,
+        "llm.example.org",
+        "LLM.Example.org.",
+    ] {
+        let told = refusal(name, port).await.unwrap_or_else(|| panic!("{name} is FLM itself"));
+        assert!(told.contains("it would send requests to itself"), "{name}: {told}");
+    }
+    // Another port of this machine may be an engine's.
+    assert_eq!(refusal("127.0.0.1", 9).await, None);
     running.end().await;
 }
