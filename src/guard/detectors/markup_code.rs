@@ -223,17 +223,16 @@ fn call(text: &str, place: Place<'_>) -> Option<&'static str> {
             let before = compact[..at].chars().next_back();
             let after = &compact[at + name.len()..];
             let word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            let called = after.starts_with('(')
-                || after.starts_with('`')
-                || after.starts_with("?.(")
-                || after.starts_with(".call(")
-                || after.starts_with(".apply(");
-            if word || !called {
+            let handed = ["?.call", "?.apply", ".call", ".apply"].iter().find_map(|by| after.strip_prefix(by));
+            let called = handed.unwrap_or(after);
+            if word || !["(", "`", "?.("].iter().any(|open| called.starts_with(open)) {
                 continue;
             }
-            let inner = after.trim_start_matches(['(', '`', '?', '.']);
-            let shown = inner
-                .starts_with(|c: char| c.is_ascii_digit() || matches!(c, '\'' | '"' | '`' | '/' | ')' | '\\'))
+            let inner = called.trim_start_matches(['(', '`', '?', '.']);
+            // The first argument of `call` and `apply` is what `this` is, of no use to most of these.
+            let nobody = ["null", "undefined", "void", "self", "top", "globalthis"];
+            let shown = handed.is_some() && nobody.iter().any(|one| inner.starts_with(one))
+                || inner.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '\'' | '"' | '`' | '/' | ')' | '\\'))
                 || inner.starts_with("document")
                 || inner.starts_with("window")
                 || inner.starts_with("this")
