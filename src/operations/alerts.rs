@@ -109,8 +109,15 @@ pub async fn test(context: &Context, call: TestAlertChannel) -> Outcome<Delivery
 }
 
 /// What became of alerts.
+///
+/// # Errors
+/// `NOT_FOUND` for a channel that is not there and left nothing.
 pub async fn deliveries(context: &Context, call: ListDeliveries) -> Outcome<Vec<DeliveryView>> {
-    Ok(context.stores.security.deliveries(call.channel, call.limit).await?)
+    let deliveries = context.stores.security.deliveries(call.channel.clone(), call.limit).await?;
+    if let (true, Some(id)) = (deliveries.is_empty(), &call.channel) {
+        find(context, id).await?;
+    }
+    Ok(deliveries)
 }
 
 /// The newest alerts of the inbox.

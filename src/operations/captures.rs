@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::chat::check_model;
 use super::context::Context;
+use super::keys;
 use super::own_chat::{OwnChat, Question};
 use super::own_endpoint::OwnEndpoint;
 use super::progress::Reporter;
@@ -34,9 +35,15 @@ const LARGEST_PAGE: u32 = 1000;
 const LABEL: &str = "flm replay";
 
 /// Lists captured exchanges, newest first, without their bodies.
+///
+/// # Errors
+/// `NOT_FOUND` for a key that never was.
 pub async fn list(context: &Context, call: ListCaptures) -> Outcome<CapturePage> {
     let limit = if call.limit == 0 { DEFAULT_PAGE } else { call.limit.min(LARGEST_PAGE) };
     let mut page = context.stores.security.captures(oldest(context), call.key, limit).await?;
+    if let (true, Some(key)) = (page.captures.is_empty(), call.key) {
+        keys::find(context.stores.security.keys().await?, key)?;
+    }
     page.lost = context.live.as_ref().map_or(0, |live| live.proxy.captures.lost());
     Ok(page)
 }
@@ -50,9 +57,15 @@ pub async fn show(context: &Context, call: ShowCapture) -> Outcome<Capture> {
 }
 
 /// Deletes captured exchanges of one key or all; answers how many. Audited.
+///
+/// # Errors
+/// `NOT_FOUND` for a key that never was.
 pub async fn clear(context: &Context, call: ClearCaptures) -> Outcome<u64> {
     let _changing = context.begin_change().await?;
     let count = context.stores.security.clear_captures(call.key).await?;
+    if let (0, Some(key)) = (count, call.key) {
+        keys::find(context.stores.security.keys().await?, key)?;
+    }
     let whose = call.key.map_or_else(|| "all keys".to_owned(), |key| format!("key {key}"));
     let event = AuditEvent {
         key: call.key,

@@ -1,6 +1,7 @@
 //! Engines: detection, registering, health (SPEC §3).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -8,7 +9,7 @@ use super::context::{Context, blocking_panicked};
 use crate::config::table;
 use crate::engines::detection::{EngineProcessController, detect as look_around, suggest_id};
 use crate::engines::process_controller::is_of_this_machine;
-use crate::engines::registry::{ADAPTERS, adapter};
+use crate::engines::registry::{ADAPTERS, Engine, adapter};
 use crate::net::upstream::Upstream;
 use crate::proxy::is_own_name;
 use crate::types::address::canonical;
@@ -112,8 +113,7 @@ pub async fn add(context: &Context, call: AddEngine) -> Outcome<EngineView> {
         .await;
     }
     drop(changing);
-    check(context, &record.id).await?;
-    context.registry.views().into_iter().find(|view| view.record.id == record.id).ok_or_else(|| unknown(&record.id))
+    checked(context, &record.id).await
 }
 
 /// Changes where and how an engine is reached; requests that run go on as they began.
@@ -124,13 +124,18 @@ pub async fn edit(context: &Context, call: EditEngine) -> Outcome<EngineView> {
     let (url, _upstream) = checked_place(context, &call.url, call.api_key_env.as_deref())?;
     let changing = context.begin_change().await?;
     let known = context.registry.views().into_iter().find(|view| view.record.id == call.id);
-    let known = known.ok_or_else(|| unknown(&call.id))?.record;
+    let known = known.ok_or_else(|| unknown(context, &call.id))?.record;
     let EditEngine { id, api_key_env, direct, slots, .. } = call;
     let record = EngineRecord { url, api_key_env, direct, slots, origin: EngineOrigin::Manual, ..known };
     register(context, &record).await?;
     drop(changing);
-    check(context, &id).await?;
-    context.registry.views().into_iter().find(|view| view.record.id == id).ok_or_else(|| unknown(&id))
+    checked(context, &id).await
+}
+
+/// Checks a registered engine and answers how it is.
+async fn checked(context: &Context, id: &EngineId) -> Outcome<EngineView> {
+    check(context, id).await?;
+    context.registry.views().into_iter().find(|view| view.record.id == *id).ok_or_else(|| unknown(context, id))
 }
 
 /// The place of an engine as it is stored: a base URL that is not FLM's own, and a variable that can be one.
@@ -152,7 +157,7 @@ fn checked_place(context: &Context, url: &str, variable: Option<&str>) -> Outcom
 pub async fn remove(context: &Context, call: RemoveEngine) -> Outcome<()> {
     let _changing = context.begin_change().await?;
     if !context.stores.config.remove_engine(call.id.clone()).await? && context.registry.engine(&call.id).is_none() {
-        return Err(unknown(&call.id));
+        return Err(unknown(context, &call.id));
     }
     context.registry.remove(&call.id);
     record(context, &call.id, format!("engine {} removed", call.id)).await;
@@ -165,8 +170,10 @@ pub async fn remove(context: &Context, call: RemoveEngine) -> Outcome<()> {
 /// `ENGINE_NOT_FOUND`.
 pub async fn health(context: &Context, call: EngineHealth) -> Outcome<Vec<HealthPoint>> {
     match &call.id {
-        Some(id) if context.registry.engine(id).is_none() => return Err(unknown(id)),
-        Some(id) => check(context, id).await?,
+        Some(id) => {
+            registered(context, id)?;
+            check(context, id).await?;
+        }
         None => check_all(context).await?,
     }
     let since = context.clock.wall().minus(call.since);
@@ -285,9 +292,21 @@ fn known_kind(kind: &EngineKind) -> Outcome<()> {
         .hint(format!("kinds that FLM knows: {}", known.join(", "))))
 }
 
-fn unknown(id: &EngineId) -> Failure {
-    Failure::new(ErrorCode::EngineNotFound, format!("no engine is registered as {id}"))
-        .hint("list them with: flm engines list")
+fn unknown(context: &Context, id: &EngineId) -> Failure {
+    let known: Vec<_> = context.registry.views().into_iter().map(|view| view.record.id.to_string()).collect();
+    let hint = match known.as_slice() {
+        [] => "look for engines with: flm engines detect".to_owned(),
+        known => format!("there are: {}", known.join(", ")),
+    };
+    Failure::new(ErrorCode::EngineNotFound, format!("no engine is registered as {id}")).hint(hint)
+}
+
+/// A registered engine.
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND` that names those that are.
+pub(super) fn registered(context: &Context, id: &EngineId) -> Outcome<Arc<Engine>> {
+    context.registry.engine(id).ok_or_else(|| unknown(context, id))
 }
 
 /// `localhost`, `127.0.0.1` and `::1` on one port are one engine.

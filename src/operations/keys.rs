@@ -269,7 +269,7 @@ async fn count_today(context: &Context, views: &mut [KeyView]) -> Outcome<()> {
     Ok(())
 }
 
-fn find(keys: Vec<KeyRecord>, id: KeyId) -> Outcome<KeyRecord> {
+pub(super) fn find(keys: Vec<KeyRecord>, id: KeyId) -> Outcome<KeyRecord> {
     keys.into_iter().find(|record| record.view.id == id).ok_or_else(|| unknown(id))
 }
 

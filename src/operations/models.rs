@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
-use super::engines;
+use super::engines::{self, registered};
 use super::progress::Reporter;
 use crate::engines::adapter::{EngineError, Session};
 use crate::engines::manage::ManageError;
@@ -139,13 +139,6 @@ fn is_pulled_as(listed: &str, asked: &str) -> bool {
 fn session<'a>(context: &'a Context, engine: &'a Engine, deadline: Duration) -> Session<'a> {
     let deadline = deadline + context.pool.allowance(&engine.upstream);
     Session { pool: &context.pool, upstream: &engine.upstream, api_key: engine.api_key.as_ref(), deadline }
-}
-
-fn registered(context: &Context, id: &EngineId) -> Outcome<Arc<Engine>> {
-    context.registry.engine(id).ok_or_else(|| {
-        Failure::new(ErrorCode::EngineNotFound, format!("no engine is registered as {id}"))
-            .hint("list them with: flm engines list")
-    })
 }
 
 /// What a name means: `flm://…`, the name as listed, a bare name of several engines, then `ENGINE_ID/MODEL`.

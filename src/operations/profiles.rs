@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::context::Context;
+use super::engines::registered;
 use crate::proxy::profile::ProfileTable;
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::profiles::{DeleteProfile, ListProfiles, SaveProfile};
@@ -17,8 +18,16 @@ const LABEL_LENGTH: usize = 80;
 const MODEL_LENGTH: usize = 256;
 
 /// Lists profiles.
+///
+/// # Errors
+/// `ENGINE_NOT_FOUND` for an engine that is not registered and left no profile.
 pub async fn list(context: &Context, call: ListProfiles) -> Outcome<Vec<ProfileView>> {
     let mut profiles = context.stores.config.profiles().await?;
+    if let Some(engine) = &call.engine
+        && !profiles.iter().any(|profile| profile.engine == *engine)
+    {
+        registered(context, engine)?;
+    }
     profiles.retain(|profile| {
         call.engine.as_ref().is_none_or(|engine| profile.engine == *engine)
             && call.model.as_ref().is_none_or(|model| profile.model == *model)
@@ -46,11 +55,7 @@ pub async fn save(context: &Context, call: SaveProfile) -> Outcome<ProfileView> 
         return Err(wrong(format!("a model's name has 1 to {MODEL_LENGTH} bytes without control characters"))
             .hint("list the models with: flm models list"));
     }
-    let registered = context.registry.engine(&engine).ok_or_else(|| {
-        Failure::new(ErrorCode::EngineNotFound, format!("no engine is registered as {engine}"))
-            .hint("list them with: flm engines list")
-    })?;
-    let info = registered.adapter.info();
+    let info = registered(context, &engine)?.adapter.info();
     for (name, word) in
         [("repeat_penalty", info.parameters.repeat_penalty), ("context_length", info.parameters.context_length)]
     {

@@ -157,3 +157,33 @@ fn lists_without_entries_say_what_to_do() {
     assert_eq!(text(&home, &["logs", "requests"]), "no requests\n");
     assert_eq!(home.answer(&["models", "list"]), serde_json::json!([]));
 }
+
+/// An empty list would say that there is none of it, where a name was mistyped.
+#[test]
+fn what_is_listed_of_something_that_is_not_there_is_refused_with_what_there_is() {
+    let home = Home::new();
+    home.add_engine("openai", "lab", 1);
+    for (arguments, code, hint) in [
+        (&["model-profiles", "list", "--engine", "lib"][..], "ENGINE_NOT_FOUND", "lab"),
+        (&["models", "list", "--engine", "lib"], "ENGINE_NOT_FOUND", "lab"),
+        (&["engines", "health", "lib"], "ENGINE_NOT_FOUND", "lab"),
+        (&["alerts", "deliveries", "ops"], "NOT_FOUND", "console"),
+        (&["logs", "captures", "--key", "zzzzzzzz"], "NOT_FOUND", "api-keys list"),
+        (&["logs", "captures", "clear", "--key", "zzzzzzzz"], "NOT_FOUND", "api-keys list"),
+        (&["api", "prompts", "history", "--api-id", "chat"], "NOT_FOUND", "prompts list"),
+    ] {
+        let ended = run(&home, arguments);
+        assert_eq!((ended.code, ended.error()["code"].as_str()), (1, Some(code)), "{arguments:?}: {}", ended.out);
+        assert!(ended.error()["hint"].as_str().expect("a hint").contains(hint), "{arguments:?}: {}", ended.out);
+    }
+    // What is there and has none of it; what is gone and has left some.
+    let list = ["model-profiles", "list", "--engine", "lab"];
+    assert_eq!(home.answer(&list), serde_json::json!([]));
+    assert_eq!(home.answer(&["alerts", "deliveries", "console"]), serde_json::json!([]));
+    let file = home.path().join("profile.json");
+    std::fs::write(&file, r#"{"temperature": 0.2}"#).expect("writes");
+    let save = ["model-profiles", "save", "--engine", "lab", "--model", "m", "--label", "calm", "--params"];
+    home.answer(&[&save[..], &[file.to_str().expect("text")]].concat());
+    home.answer(&["engines", "remove", "lab"]);
+    assert_eq!(home.answer(&list)[0]["label"], "calm");
+}
