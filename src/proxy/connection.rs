@@ -214,9 +214,7 @@ async fn run(
                 (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
             }
         }
-        Spoken::InClear(Application::Http2) => {
-            Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await
-        }
+        Spoken::InClear(Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
         Spoken::InClear(Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
     }
 }
@@ -321,13 +319,7 @@ impl Drop for Answering {
 }
 
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
-async fn http1<S>(
-    stream: S,
-    peer: Peer,
-    culprit: Culprit,
-    limits: &ProxyLimits,
-    draining: &CancellationToken,
-) -> Ended
+async fn http1<S>(stream: S, peer: Peer, culprit: Culprit, limits: &ProxyLimits, draining: &CancellationToken) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
