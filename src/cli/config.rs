@@ -1,12 +1,13 @@
 //! `flm config`.
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::output::Output;
 use super::session::Session;
 use super::table::{Table, facts};
 use crate::types::calls::settings::{
-    ListSettings, ReloadClass, SetSetting, SettingSource, SettingView, ShowPaths, ShowSetting,
+    ListSettings, ReloadClass, SetSetting, SettingSource, SettingView, ShowPaths, ShowSetting, UnsetSetting,
 };
 use crate::types::failure::Outcome;
 use crate::types::text::escape;
@@ -27,6 +28,12 @@ pub(super) enum ConfigCommand {
         /// New value
         value: String,
     },
+    /// Take a stored value out again, so that the default holds
+    #[command(after_help = "Example:\n  flm config unset log.level")]
+    Unset {
+        /// Name of the setting
+        key: String,
+    },
     /// List all settings with value and origin
     #[command(after_help = "Example:\n  flm config list")]
     List,
@@ -42,7 +49,11 @@ impl ConfigCommand {
                 let view = session.call(ShowSetting { key }).await?;
                 Ok(Output::new(&view, escape(&view.value)))
             }
-            Self::Set { key, value } => Ok(stored(&session.call(SetSetting { key, value }).await?)),
+            Self::Set { key, value } => Ok(settled(&session.call(SetSetting { key, value }).await?, "stored")),
+            Self::Unset { key } => match session.call(UnsetSetting { key: key.clone() }).await? {
+                Some(view) => Ok(settled(&view, "not stored any more")),
+                None => Ok(Output::new(&Value::Null, format!("{} is not stored any more", escape(&key)))),
+            },
             Self::List => {
                 let views = session.call(ListSettings {}).await?;
                 Ok(Output::new(&views, listing(&views)))
@@ -63,11 +74,12 @@ impl ConfigCommand {
     }
 }
 
-fn stored(view: &SettingView) -> Output {
+/// What holds after a change of what is stored.
+fn settled(view: &SettingView, what: &str) -> Output {
     let output = Output::new(view, format!("{} = {}", view.key, escape(&view.value)));
     match (view.source, view.reload) {
         (SettingSource::Flag | SettingSource::Environment | SettingSource::File, _) => {
-            output.note(format!("stored, but {} still sets it to {}", origin(view.source), escape(&view.value)))
+            output.note(format!("{what}, but {} still sets it to {}", origin(view.source), escape(&view.value)))
         }
         (_, ReloadClass::Restart) => output.note("in force when the proxy starts again"),
         (_, ReloadClass::Live) => output,

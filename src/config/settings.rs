@@ -210,8 +210,12 @@ impl Settings {
         if definition.kind.parse(value).is_some() {
             return Ok(());
         }
-        Err(Failure::new(ErrorCode::ProxyInvalidConfig, broken(definition, &format!("{:?}", shortened(value))))
-            .hint(format!("the default is {}", definition.kind.default_value().show())))
+        Err(Failure::new(ErrorCode::ProxyInvalidConfig, broken(definition, &format!("{:?}", shortened(value)))).hint(
+            match definition.kind.default_value().show().as_str() {
+                "" => "by default it is empty".to_owned(),
+                default => format!("the default is {default}"),
+            },
+        ))
     }
 
     /// All settings for people, by key.

@@ -56,7 +56,7 @@ use crate::types::calls::proxy::{EndOwner, Reload, Snapshot, StartListener, Stat
 use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::{ReplayRequests, SecurityStats};
 use crate::types::calls::requests::{ListRequests, PageRequests};
-use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting};
+use crate::types::calls::settings::{ListSettings, SetSetting, ShowPaths, ShowSetting, UnsetSetting};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -219,6 +219,7 @@ operations! {
         StopListener => proxy::stop,
         TestAlertChannel => alerts::test,
         UnloadModel => models::unload,
+        UnsetSetting => settings::unset,
         ValidatePolicy => policy::validate,
         VerifyAudit => audit_log::verify,
     }

@@ -236,7 +236,7 @@ fn settings(context: &Context) -> CheckItem {
             .hint("flm proxy stop --all, then flm proxy start"),
         warnings @ [first, ..] => CheckItem::new(NAME, Verdict::Warning, format!("not used: {}", escape(first)))
             .details(warnings.iter().map(|warning| escape(warning).into_owned()).collect())
-            .hint("set it anew: flm config set KEY VALUE"),
+            .hint("set it anew: flm config set KEY VALUE, or take it out: flm config unset KEY"),
     }
 }
 

@@ -46,6 +46,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("config list", "settings/list"),
     ("config path", "settings/paths"),
     ("config set", "settings/set"),
+    ("config unset", "settings/unset"),
     ("connect", "connect/show"),
     ("doctor", "doctor/report"),
     ("engines add", "engines/add"),

@@ -93,7 +93,7 @@ pub fn take(state: &mut State, answer: Answer) {
         | Reply::UnloadModel(_, Ok(_))
         | Reply::DeleteModel(_, Ok(_))) => managed_model(state, ticket, managed),
         Reply::PlanLegacy(_, Ok(report)) => overlays::legacy::planned(state, &report),
-        Reply::SetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
+        Reply::SetSetting(_, Ok(_)) | Reply::UnsetSetting(_, Ok(_)) => read_store(state, Noun::Settings),
         Reply::Reload(_, Ok(report)) => {
             let parts = escape(&report.reloaded.join(", ")).into_owned();
             done(state, "toast.reloaded", &[("parts", &parts)]);

@@ -47,7 +47,7 @@ use crate::types::calls::proxy::{Reload, StartListener, StopListener};
 use crate::types::calls::publish::CheckPublish;
 use crate::types::calls::replay::SecurityStats;
 use crate::types::calls::requests::PageRequests;
-use crate::types::calls::settings::{ListSettings, SetSetting};
+use crate::types::calls::settings::{ListSettings, SetSetting, UnsetSetting};
 use crate::types::calls::usage::ShowUsage;
 use crate::types::calls::{Access, Call, LongCall};
 use crate::types::clock::Clock;
@@ -323,7 +323,7 @@ requests! {
     ListProfiles, ListPromptRoutes, ListPrompts, ListSettings, MarkRead, PageRequests, PlanLegacy, PreviewFirewall, PreviewLeak, PreviewPrompt, PromptHistory,
     RecordFirewall, RefreshModels, Reload, RemoveAlertChannel, RemoveBlock, RemoveEngine, RemoveNetwork, RevokeKey, RevokeLeaked,
     RotateKey, SaveComparison, SaveProfile, SecurityStats, SetPolicy, SetPrompt, SetSetting, ShowCapture, ShowComparison, ShowFirewall,
-    ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel,
+    ShowPolicy, ShowUsage, StartListener, StopListener, TestAlertChannel, UnloadModel, UnsetSetting,
     }
     long { ApplyLegacy, Chat, CompareModels, CreateBackup, LoadModel, PullModel, ReplayCapture }
 }

@@ -15,6 +15,9 @@ config path
 config get log.level
 config set log.level warn
 !config set log.level loud
+config unset log.level
+config unset log.level
+!config unset no.such.setting
 !config get no.such.setting
 engines list
 engines add --kind openai --id lab --url {engine}

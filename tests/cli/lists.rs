@@ -187,3 +187,27 @@ fn what_is_listed_of_something_that_is_not_there_is_refused_with_what_there_is()
     home.answer(&["engines", "remove", "lab"]);
     assert_eq!(home.answer(&list)[0]["label"], "calm");
 }
+
+#[test]
+fn a_setting_that_is_unset_has_its_default_again() {
+    let home = Home::new();
+    let value = || {
+        let view = home.answer(&["config", "get", "log.level"]);
+        (view["value"].as_str().expect("text").to_owned(), view["source"].as_str().expect("text").to_owned())
+    };
+    home.answer(&["config", "set", "log.level", "debug"]);
+    assert_eq!(text(&home, &["config", "unset", "log.level"]), "log.level = info\n");
+    assert_eq!(value(), ("info".to_owned(), "default".to_owned()));
+    // What was not stored is not stored afterwards either: nothing happens, and nothing is recorded.
+    assert_eq!(home.answer(&["config", "unset", "log.level"])["source"], "default");
+    let recorded = home.answer(&["security", "audit-logs", "list", "--type", "policy-changed"]).to_string();
+    assert_eq!(recorded.matches("setting log.level is not stored any more").count(), 1, "{recorded}");
+
+    std::fs::write(home.path().join("flm.toml"), "[log]\nlevel = \"warn\"\n").expect("writes");
+    let ended = run(&home, &["config", "unset", "log.level", "--format", "text"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "log.level = warn\n"));
+    assert!(ended.err.contains("flm.toml still sets it to warn"), "{}", ended.err);
+    let unknown = run(&home, &["config", "unset", "log.levl"]);
+    assert_eq!((unknown.code, unknown.error()["code"].as_str()), (1, Some("NOT_FOUND")));
+    assert!(unknown.out.contains("log.level"), "{}", unknown.out);
+}

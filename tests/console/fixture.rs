@@ -148,6 +148,7 @@ fn key_event(written: &str) -> KeyEvent {
         "pagedown" => KeyCode::PageDown,
         "space" => KeyCode::Char(' '),
         _ if name.len() > 1 && name.starts_with('f') => KeyCode::F(name[1..].parse().expect("a function key")),
+        "delete" => KeyCode::Delete,
         _ => KeyCode::Char(name.chars().next().expect("a letter")),
     };
     KeyEvent::new(code, modifiers)

@@ -278,6 +278,23 @@ fn settings_switch_language_and_theme_at_once_and_store_them() {
 }
 
 #[test]
+fn del_takes_a_stored_setting_back_to_its_default_and_leaves_what_is_set_elsewhere() {
+    let mut state = busy("en", (80, 24));
+    press(&mut state, "f2 down down down");
+    state.refresh = 4;
+    let asked = calls(press(&mut state, "delete"));
+    assert!(
+        matches!(asked.as_slice(), [(_, Request::UnsetSetting(call))] if call.key == "console.refresh"),
+        "{asked:?}"
+    );
+    assert_eq!(state.refresh, 10);
+    // By flm.toml, and by nobody.
+    for other in ["down down", "up"] {
+        assert!(calls(press(&mut state, &format!("{other} delete"))).is_empty(), "{other}");
+    }
+}
+
+#[test]
 fn a_prompt_that_was_never_saved_is_seen_and_edited_on_when_the_editor_was_left() {
     let mut state = empty("en", (80, 24));
     press(&mut state, "6 a enter");

@@ -300,7 +300,7 @@ fn secret(
         ("", path) => read_secret(Path::new(path)).map(Some),
         (_, _) => Err(unfit(
             format!("{variable} and {file} are both set"),
-            format!("keep one of them: flm config set {variable} \"\""),
+            format!("keep one of them: flm config unset {variable}"),
         )),
     }
 }

@@ -1,6 +1,7 @@
 //! F2: language, theme, mouse and refresh rate. A change works at once and is stored.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
@@ -16,7 +17,7 @@ use crate::tui::theme::Role;
 use crate::tui::update::use_mouse;
 use crate::tui::widgets::painter::{Painter, below, cells, row};
 use crate::tui::widgets::popup;
-use crate::types::calls::settings::{SetSetting, SettingSource, SettingView};
+use crate::types::calls::settings::{SetSetting, SettingSource, SettingView, UnsetSetting};
 use crate::types::language;
 use crate::types::text::escape;
 
@@ -62,6 +63,7 @@ impl Settings {
             KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => self.focus = (self.focus + 1) % ROWS.len(),
             KeyCode::Left | KeyCode::Char('h') => self.change(state, Step::Previous),
             KeyCode::Right | KeyCode::Char('l' | ' ') | KeyCode::Enter => self.change(state, Step::Next),
+            KeyCode::Delete | KeyCode::Backspace => self.unset(state),
             KeyCode::Char('a') => overlays::open(state, Overlay::Notice(all(state))),
             KeyCode::Char('q') | KeyCode::F(2) => return Stays::Closed,
             _ => {}
@@ -80,43 +82,51 @@ impl Settings {
 
     fn change(&self, state: &mut State, step: Step) {
         let value = match self.focus {
-            0 => {
-                let language = neighbour(&owned(language::LANGUAGES), state.words.language(), step);
-                state.words = state.words.in_language(&language);
-                language
-            }
-            1 => {
-                let name = neighbour(&state.shelf.names(), &state.theme.name, step);
-                match state.shelf.load(&name, state.depth) {
-                    Ok(theme) => state.theme = theme,
-                    Err(error) => {
-                        state.toast(crate::tui::overlays::toasts::Level::Error, error.to_string());
-                        return;
-                    }
-                }
-                name
-            }
-            2 => {
-                let (mouse, value) = match state.mouse {
-                    MouseUse::Console => (MouseUse::Terminal, "false"),
-                    MouseUse::Terminal => (MouseUse::Console, "true"),
-                };
-                use_mouse(state, mouse);
-                value.to_owned()
-            }
+            0 => neighbour(&owned(language::LANGUAGES), state.words.language(), step),
+            1 => neighbour(&state.shelf.names(), &state.theme.name, step),
+            2 => (state.mouse == MouseUse::Terminal).to_string(),
             4 => stored_neighbour(state, CALL, &CALLS, step),
             5 => stored_neighbour(state, LOG_LEVEL, &LEVELS, step),
             _ => {
                 let rates: Vec<String> = REFRESH_RATES.iter().map(u8::to_string).collect();
-                let rate = neighbour(&rates, &state.refresh.to_string(), step);
-                state.refresh = rate.parse().unwrap_or(crate::tui::DEFAULT_REFRESH);
-                rate
+                neighbour(&rates, &state.refresh.to_string(), step)
             }
         };
         // A read-only console changes itself, and only itself.
-        if state.access == ConsoleAccess::Full && state.is_live() {
+        if self.apply(state, &value).is_continue() && state.access == ConsoleAccess::Full && state.is_live() {
             state.read(SetSetting { key: ROWS[self.focus].0.to_owned(), value });
         }
+    }
+
+    /// Takes a stored value out again; what a stronger layer sets is not stored here.
+    fn unset(&self, state: &mut State) {
+        let key = ROWS[self.focus].0;
+        let Some(default) = setting(state, key).filter(|setting| setting.source == SettingSource::Database) else {
+            return;
+        };
+        let default = default.default.clone();
+        if state.access == ConsoleAccess::Full && state.is_live() && self.apply(state, &default).is_continue() {
+            state.read(UnsetSetting { key: key.to_owned() });
+        }
+    }
+
+    /// Shows what a value of the focused row does, where the console itself does it; breaks off when it cannot.
+    fn apply(&self, state: &mut State, value: &str) -> ControlFlow<()> {
+        match self.focus {
+            // The language of the system is asked for at the next start.
+            0 if value != "auto" => state.words = state.words.in_language(value),
+            1 => match state.shelf.load(value, state.depth) {
+                Ok(theme) => state.theme = theme,
+                Err(error) => {
+                    state.toast(crate::tui::overlays::toasts::Level::Error, error.to_string());
+                    return ControlFlow::Break(());
+                }
+            },
+            2 => use_mouse(state, if value == "true" { MouseUse::Console } else { MouseUse::Terminal }),
+            3 => state.refresh = value.parse().unwrap_or(crate::tui::DEFAULT_REFRESH),
+            _ => {}
+        }
+        ControlFlow::Continue(())
     }
 
     /// Draws it.
@@ -168,10 +178,13 @@ impl Settings {
     }
 }
 
+fn setting<'a>(state: &'a State, key: &str) -> Option<&'a SettingView> {
+    state.world.settings.value.as_deref()?.iter().find(|setting| setting.key == key)
+}
+
 /// The value that the owner has.
 fn stored<'a>(state: &'a State, key: &str) -> &'a str {
-    let settings = state.world.settings.value.as_deref().unwrap_or_default();
-    settings.iter().find(|setting| setting.key == key).map_or("", |setting| &setting.value)
+    setting(state, key).map_or("", |setting| &setting.value)
 }
 
 fn stored_neighbour(state: &State, key: &str, all: &[&str], step: Step) -> String {
@@ -184,8 +197,7 @@ fn owned(all: &[&str]) -> Vec<String> {
 
 /// Where the value comes from (SPEC §1.4).
 fn source(state: &State, key: &str) -> Option<&'static str> {
-    let settings = state.world.settings.value.as_ref()?;
-    settings.iter().find(|setting| setting.key == key).map(|setting| source_name(setting.source))
+    setting(state, key).map(|setting| source_name(setting.source))
 }
 
 fn source_name(source: SettingSource) -> &'static str {

@@ -68,6 +68,15 @@ pub struct SetSetting {
 }
 call!(SetSetting, "settings/set", Changes, SettingView);
 
+/// Takes a value out of `config.db`, so that the default holds again; one that is not stored is left as it is. Answers what holds
+/// now, and nothing for a name that only another version knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnsetSetting {
+    /// Dotted name.
+    pub key: String,
+}
+call!(UnsetSetting, "settings/unset", Changes, Option<SettingView>);
+
 /// Lists all settings.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListSettings {}
