@@ -6,10 +6,11 @@ use super::context::Context;
 use crate::config::files;
 use crate::config::kinds::host_and_port;
 use crate::config::settings::Settings;
-use crate::config::table;
+use crate::config::table::{self, Definition};
 use crate::net::egress::{Egress, EgressEvent, ProxyConfig};
 use crate::net::socks5::Credentials;
 use crate::types::audit::{AuditKind, Severity};
+use crate::types::calls::settings::SettingSource;
 use crate::types::clock::Clock;
 use crate::types::egress::{EgressMode, OnOutage};
 use crate::types::failure::{ErrorCode, Failure, Outcome};
@@ -17,6 +18,8 @@ use crate::types::secret::Secret;
 
 /// Where a Tor client listens (torrc(5), `SocksPort`).
 const TOR_ENDPOINT: (&str, u16) = ("127.0.0.1", 9050);
+/// A password has at most 255 bytes (RFC 1929 §2).
+const LARGEST_FILE: u64 = 64 << 10;
 
 /// The way out that the settings describe. Reads the password's file: call it off the runtime.
 ///
@@ -27,7 +30,7 @@ pub(super) fn build(settings: &Settings, variable: impl Fn(&str) -> Option<Strin
     let mode = match settings.get(table::EGRESS_MODE) {
         "tor" => EgressMode::Tor,
         "socks5" => EgressMode::Socks5,
-        _ => return Ok(Egress::direct()),
+        _ => return straight(settings),
     };
     let endpoint = settings.get(table::EGRESS_SOCKS5_ENDPOINT);
     let (host, port) = match (host_and_port(&endpoint), mode) {
@@ -42,6 +45,25 @@ pub(super) fn build(settings: &Settings, variable: impl Fn(&str) -> Option<Strin
     let on_outage = if settings.get(table::EGRESS_FAIL_OPEN) { OnOutage::GoDirect } else { OnOutage::Refuse };
     let credentials = credentials(settings, variable)?;
     Ok(Egress::through(ProxyConfig { mode, host: host.to_owned(), port, credentials, on_outage }, clock.clone()))
+}
+
+/// Without a word only where nobody named a proxy for this run: who did means to go through it.
+fn straight(settings: &Settings) -> Outcome<Egress> {
+    let by_flag =
+        |definition: &Definition| settings.view(definition.key).is_ok_and(|view| view.source == SettingSource::Flag);
+    let named = [
+        table::EGRESS_SOCKS5_ENDPOINT.definition,
+        table::EGRESS_USER.definition,
+        table::EGRESS_PASSWORD_ENV.definition,
+        table::EGRESS_PASSWORD_FILE.definition,
+    ];
+    match named.into_iter().find(|definition| by_flag(definition)) {
+        Some(Definition { key, .. }) if !by_flag(table::EGRESS_MODE.definition) => {
+            Err(wrong(format!("{key} is given for a proxy, but egress.mode is direct: everything would go past it"))
+                .hint("choose it: --egress-mode socks5 or tor"))
+        }
+        _ => Ok(Egress::direct()),
+    }
 }
 
 fn credentials(settings: &Settings, variable: impl Fn(&str) -> Option<String>) -> Outcome<Option<Credentials>> {
@@ -61,7 +83,7 @@ fn credentials(settings: &Settings, variable: impl Fn(&str) -> Option<String>) -
         ("", path) => read_password(Path::new(path))?,
         (_, _) => {
             return Err(wrong("egress.password_env and egress.password_file are both set")
-                .hint("keep one of them: flm config set egress.password_env \"\""));
+                .hint("keep one of them: flm config unset egress.password_env"));
         }
     };
     let made = Credentials::new(Secret::new(user), password);
@@ -69,8 +91,9 @@ fn credentials(settings: &Settings, variable: impl Fn(&str) -> Option<String>) -
 }
 
 fn read_password(path: &Path) -> Outcome<Secret> {
-    let text = zeroize::Zeroizing::new(files::read_to_string(path)?);
-    Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()))
+    let content = zeroize::Zeroizing::new(files::read_limited(path, LARGEST_FILE)?);
+    let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(Secret::new(String::from_utf8_lossy(first).trim_end_matches('\r').to_owned()))
 }
 
 fn wrong(why: impl Into<String>) -> Failure {
@@ -152,6 +175,26 @@ mod tests {
         assert!(failure.hint.expect("a hint").contains("--socks5-endpoint"));
     }
 
+    /// Whoever names a proxy and forgets to choose it would go straight without a word.
+    #[test]
+    fn a_proxy_that_is_named_for_a_run_and_not_used_is_refused() {
+        for given in [
+            ("egress.socks5_endpoint", "127.0.0.1:1"),
+            ("egress.user", "ada"),
+            ("egress.password_env", "SOCKS_PASSWORD"),
+            ("egress.password_file", "/nowhere"),
+        ] {
+            let failure = built(&[given]).expect_err(given.0);
+            assert_eq!(failure.code, ErrorCode::ProxyInvalidConfig);
+            assert!(failure.message.contains(given.0), "{failure:?}");
+            assert!(failure.hint.expect("a hint").contains("--egress-mode"));
+            assert!(built(&[("egress.mode", "direct"), given]).expect("so it is wanted").is_direct());
+        }
+        let database = BTreeMap::from([("egress.socks5_endpoint".to_owned(), "127.0.0.1:1".to_owned())]);
+        let stored = Settings::build(&SettingLayers { database, ..SettingLayers::default() }).expect("builds");
+        assert!(build(&stored, |_| None, &Clock::system()).expect("kept for later").is_direct());
+    }
+
     #[test]
     fn a_password_comes_from_one_variable_or_one_file_and_is_never_shown() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -169,6 +212,8 @@ mod tests {
             (vec![], "no password"),
             (vec![("egress.password_env", "OTHER")], "OTHER"),
             (vec![("egress.password_file", "/nowhere/at/all")], "/nowhere/at/all"),
+            // As a pipe it would be waited for, by a daemon that holds its home meanwhile.
+            (vec![("egress.password_file", "/dev/zero")], "not a regular file"),
             (vec![("egress.password_env", "SOCKS_PASSWORD"), ("egress.password_file", path)], "both set"),
         ] {
             let failure = with(&given).expect_err(expected);

@@ -40,6 +40,9 @@ fn a_recorded_log_tells_what_would_have_been_blocked_and_changes_nothing() {
     assert_eq!(home.answer(&["security", "ip-blocklist", "list"]).as_array().map(Vec::len), Some(0));
     let nothing = run(&home, &["security", "replay", "/nowhere/requests.jsonl"]);
     assert_eq!(nothing.code, 2, "a file that is not there");
+    // A pipe would be waited for, and a device read without an end, by the daemon.
+    let endless = run(&home, &["security", "replay", "/dev/zero"]);
+    assert!(endless.error()["message"].to_string().contains("not a regular file"), "{}", endless.out);
     std::fs::write(&file, "nonsense\n").expect("writes");
     let wrong = run(&home, &["security", "replay", file.to_str().expect("UTF-8")]);
     assert_eq!((wrong.code, wrong.error()["code"].as_str()), (1, Some("INVALID_ARGUMENT")));
