@@ -11,6 +11,7 @@ use super::port_holder::holder_of_port;
 use super::progress::Reporter;
 use crate::config::settings::Settings;
 use crate::config::table;
+use crate::engines::process_controller::is_of_this_machine;
 use crate::tls::modes::{self, Mode, Privacy, Usual};
 use crate::types::audit::{AuditKind, Severity};
 use crate::types::calls::proxy::{EndOwner, Snapshot, StartListener, Status, StopListener};
@@ -84,10 +85,16 @@ async fn open(context: &Context, live: &Live, call: StartListener) -> Outcome<Li
     let running = live.host.status().listeners;
     let mut config = match call.config {
         Some(config) => {
-            let names_tls = config.https_port.is_some() || config.certificate.is_some();
+            let (names_port, names_certificate) = (config.https_port.is_some(), config.certificate.is_some());
             let config = with_settings(&context.settings.load(), config, &call.unnamed)?;
-            if names_tls && check_mode(&config)?.privacy == Privacy::Clear {
+            let mode = check_mode(&config)?;
+            if (names_port || names_certificate) && mode.privacy == Privacy::Clear {
                 return Err(tls_options_without_tls(&config));
+            }
+            if names_certificate && mode.name != TlsMode::CERTIFICATE_FILES {
+                let what = format!("mode {} has a certificate of its own: it takes none by --certificate", mode.name);
+                return Err(Failure::new(ErrorCode::ProxyInvalidConfig, what)
+                    .hint("serve yours with --mode certificate-files, or leave --certificate and --key out"));
             }
             config
         }
@@ -253,14 +260,22 @@ async fn store_profiles(context: &Context, live: &Live, started: &ListenerConfig
     Ok(context.stores.config.put_listener(started.clone()).await?)
 }
 
+/// The mode of that name.
+///
+/// # Errors
+/// `PROXY_INVALID_CONFIG` that names those that there are.
+pub(super) fn known_mode(mode: &TlsMode) -> Outcome<&'static Mode> {
+    modes::find(&mode.0).ok_or_else(|| {
+        let names: Vec<_> = modes::MODES.iter().map(|mode| mode.name).collect();
+        let unknown = escape(&mode.0);
+        Failure::new(ErrorCode::ProxyInvalidConfig, format!("this version has no mode {unknown:?}"))
+            .hint(format!("modes that it has: {}", names.join(", ")))
+    })
+}
+
 /// SPEC §6: plain HTTP beyond loopback only when the operator says so.
 fn check_mode(config: &ListenerConfig) -> Outcome<&'static Mode> {
-    let Some(mode) = modes::find(&config.mode.0) else {
-        let names: Vec<_> = modes::MODES.iter().map(|mode| mode.name).collect();
-        let unknown = escape(&config.mode.0);
-        return Err(Failure::new(ErrorCode::ProxyInvalidConfig, format!("this version has no mode {unknown:?}"))
-            .hint(format!("modes that it has: {}", names.join(", "))));
-    };
+    let mode = known_mode(&config.mode)?;
     if mode.suits(config.bind) || config.insecure_plain_http {
         return Ok(mode);
     }
@@ -330,7 +345,7 @@ fn refused(config: &ListenerConfig, port: u16, reason: &str) -> Failure {
     let place = SocketAddr::new(config.bind, port);
     let failure = Failure::new(ErrorCode::ProxyInvalidConfig, format!("cannot listen on {place}: {reason}"));
     // Unprivileged programs may not take ports below 1024 (ip(7), ip_unprivileged_port_start).
-    if port >= 1024 {
+    if !(1..1024).contains(&port) || !is_of_this_machine(config.bind) {
         return failure.hint("choose an address of this machine with --bind, or leave it out for 127.0.0.1");
     }
     if config.mode.0 == TlsMode::HTTPS_ACME {

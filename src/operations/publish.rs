@@ -19,11 +19,11 @@ use crate::types::listener::{Exposure, ListenerConfig};
 /// Looks whether a listener could be started, and what would guard it.
 ///
 /// # Errors
-/// Of the stores, and of settings that are none. What is in the way of the listener is no error: it is told.
+/// Of the stores, of settings that are none, and of a mode that there is not. What is in the way of the listener is no error: it is told.
 pub async fn check(context: &Context, call: CheckPublish) -> Outcome<PublishReport> {
     let CheckPublish { config, unnamed } = call;
     let config = proxy::with_settings(&context.settings.load(), config, &unnamed)?;
-    let mode = modes::find(&config.mode.0);
+    let mode = proxy::known_mode(&config.mode)?;
     let status = context.live.as_ref().map(|live| live.host.status());
     let ours: Vec<u16> = status
         .iter()
@@ -44,14 +44,13 @@ pub async fn check(context: &Context, call: CheckPublish) -> Outcome<PublishRepo
     let in_force =
         keys.iter().filter(|key| key.view.revoked.is_none() && key.view.expires.is_none_or(|end| end > now)).count();
     let allowed = context.stores.security.networks(NetworkList::Allow).await?.len();
-    let kept = mode.is_some_and(|mode| mode.suits(bind));
     Ok(PublishReport {
         exposure: status.map_or(Exposure::Local, |status| status.exposure),
         modes: modes::MODES.iter().map(|mode| info(mode)).collect(),
         addresses: machine.addresses().into_iter().filter(|address| !address.is_loopback()).collect(),
         names: machine.names.into_iter().filter(|name| name != "localhost").collect(),
         ports,
-        privacy: if kept { WirePrivacy::Kept } else { WirePrivacy::InClear },
+        privacy: if mode.suits(bind) { WirePrivacy::Kept } else { WirePrivacy::InClear },
         keys: in_force as u64,
         allowed: allowed as u64,
         policy: policy::stored(context).await?,
@@ -67,9 +66,9 @@ fn info(mode: &Mode) -> ModeInfo {
 }
 
 /// The ports that such a listener would take, as starting it decides.
-fn wanted_ports(config: &ListenerConfig, mode: Option<&Mode>) -> Vec<(u16, PortPurpose)> {
+fn wanted_ports(config: &ListenerConfig, mode: &Mode) -> Vec<(u16, PortPurpose)> {
     let mut ports = vec![(config.port, PortPurpose::Plain)];
-    if let Some(mode) = mode.filter(|mode| mode.privacy == Privacy::Encrypted) {
+    if mode.privacy == Privacy::Encrypted {
         let tls = config.https_port.or_else(|| mode.usual.https_port(config.port));
         ports.extend(tls.map(|port| (port, PortPurpose::Tls)));
     }
@@ -125,7 +124,7 @@ mod tests {
             ..ListenerConfig::default()
         };
         let ports = |config: ListenerConfig| {
-            let mode = modes::find(&config.mode.0);
+            let mode = proxy::known_mode(&config.mode).expect("a mode");
             wanted_ports(&config, mode).into_iter().map(|(port, _)| port).collect::<Vec<_>>()
         };
         assert_eq!(ports(config(TlsMode::LOCAL_HTTP, Some(9))), [8484]);
@@ -137,7 +136,7 @@ mod tests {
     fn the_ports_that_are_looked_at_are_those_that_a_start_takes() {
         let ports = |mode: &str, port| {
             let config = ListenerConfig { mode: TlsMode(mode.to_owned()), port, ..ListenerConfig::default() };
-            let mode = modes::find(&config.mode.0);
+            let mode = proxy::known_mode(&config.mode).expect("a mode");
             wanted_ports(&config, mode).into_iter().map(|(port, _)| port).collect::<Vec<_>>()
         };
         assert_eq!(ports(TlsMode::HTTPS_ACME, 80), [80, 443], "those of the web");

@@ -138,8 +138,13 @@ impl CertificateFault {
             Self::Authority | Self::Malformed { .. } | Self::NoCertificate => {
                 "give the chain as PEM, the server's own certificate first (certbot calls it fullchain.pem)".to_owned()
             }
-            Self::NoKey | Self::KeyUnusable(_) | Self::Mismatched => {
-                "give the key that the certificate was made with, as PEM (certbot calls it privkey.pem)".to_owned()
+            Self::NoKey | Self::Mismatched => {
+                "give the key that the certificate was made with, as PEM (certbot calls it privkey.pem); a passphrase comes off with: \
+                 openssl pkey -in KEY -out NEW"
+                    .to_owned()
+            }
+            Self::KeyUnusable(_) => {
+                "have a certificate issued for another key: P-256, P-384, Ed25519, or RSA of at least 2048 bits".to_owned()
             }
             Self::Nameless => "have it issued again with the name that clients call as subjectAltName".to_owned(),
         }

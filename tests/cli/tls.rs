@@ -46,6 +46,25 @@ fn packaged_ca_just_works_on_all_addresses_and_keeps_its_certificate_over_restar
 }
 
 #[test]
+fn a_listener_that_cannot_be_what_was_asked_for_is_refused_with_what_could() {
+    let home = Home::new();
+    let own = ["proxy", "start", "--port", "0", "--mode", "packaged-ca", "--certificate", "a.pem", "--key", "a.key"];
+    // TEST-NET-2 (RFC 5737) is no address of any machine.
+    let elsewhere = ["proxy", "start", "--port", "0", "--mode", "packaged-ca", "--bind", "198.51.100.1"];
+    let unknown = ["proxy", "check", "--mode", "nope"];
+    for (arguments, says, hint) in [
+        (&own[..], "has a certificate of its own", "certificate-files"),
+        (&elsewhere, "cannot listen on 198.51.100.1:0", "--bind"),
+        (&unknown, "no mode", "packaged-ca"),
+    ] {
+        let error = run(&home, arguments).error();
+        assert_eq!(error["code"], "PROXY_INVALID_CONFIG", "{error}");
+        assert!(error["message"].as_str().expect("text").contains(says), "{error}");
+        assert!(error["hint"].as_str().expect("a hint").contains(hint), "{error}");
+    }
+}
+
+#[test]
 fn the_port_for_tls_is_the_one_after_unless_it_is_named() {
     let home = Home::new();
     let same = run(&home, &["proxy", "start", "--mode", "dev-selfsigned", "--port", "9001", "--https-port", "9001"]);
