@@ -116,6 +116,8 @@ async fn issue(session: &Session, names: Vec<String>, folder: PathBuf) -> Outcom
                 .hint("move it away, or choose another folder with --output DIR"));
         }
     }
+    // Before there is a certificate that nobody has.
+    files::make_dir(&folder)?;
     let issued = session.call(IssueCertificate { names }).await?;
     files::replace(&key, issued.key.expose().as_bytes(), Audience::Owner)?;
     files::replace(&chain, issued.chain.as_bytes(), Audience::Owner)?;

@@ -46,7 +46,9 @@ fn an_authority_is_made_once_shown_and_exported_for_its_owner_alone() {
 fn certificates_are_issued_for_allowed_names_alone_and_their_keys_are_private() {
     let home = Home::new();
     home.answer(&["security", "ca", "init"]);
-    let folder = home.path().to_str().expect("text");
+    // It is made.
+    let place = home.path().join("issued/certificates");
+    let folder = place.to_str().expect("text");
     let foreign = run(&home, &["security", "ca", "issue", "--name", "evil.example", "--output", folder]);
     assert_eq!((foreign.code, foreign.error()["code"].as_str()), (1, Some("INVALID_ARGUMENT")));
     assert!(foreign.error()["hint"].as_str().expect("a hint").contains("localhost"), "{}", foreign.out);
@@ -55,14 +57,14 @@ fn certificates_are_issued_for_allowed_names_alone_and_their_keys_are_private() 
     let issued = home.answer(&issue);
     assert_eq!(issued["certificate"]["names"], serde_json::json!(["api.localhost", "10.1.2.3"]));
     for file in ["api.localhost.pem", "api.localhost.key"] {
-        let metadata = std::fs::metadata(home.path().join(file)).expect("is there");
+        let metadata = std::fs::metadata(place.join(file)).expect("is there");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
     }
     assert!(!issued.to_string().contains("PRIVATE"), "the key stands in its file alone: {issued}");
     let again = run(&home, &issue);
     assert!(again.error()["message"].as_str().expect("text").contains("there already"), "{}", again.out);
 
-    let path = |name: &str| home.path().join(name).to_str().expect("text").to_owned();
+    let path = |name: &str| place.join(name).to_str().expect("text").to_owned();
     let (chain, key) = (path("api.localhost.pem"), path("api.localhost.key"));
     home.answer(&["proxy", "start", "--port", "0", "--certificate", &chain, "--key", &key]);
 }
