@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
 use super::provider::{Fault, Provider, Record};
+use crate::config::files;
 use crate::types::secret::Secret;
 use crate::types::text::escape;
 
@@ -51,12 +52,19 @@ impl Hook {
         if let Some(secret) = &self.secret {
             command.env("FLM_DNS_SECRET", secret.expose());
         }
-        let child = command.spawn().map_err(|error| {
-            Fault::new(
-                format!("{} cannot be started: {error}", self.shown()),
-                "check acme.dns.command: the file must be there and executable",
-            )
-        })?;
+        let unfit = |why: String| {
+            let hint = "check acme.dns.command: the file must be there, executable, and no other user's to write";
+            Fault::new(format!("{} cannot be started: {why}", self.shown()), hint)
+        };
+        // It has the secret, and FLM's own rights.
+        let program = self.program.clone();
+        let looked = tokio::task::spawn_blocking(move || files::program_fault(&program)).await;
+        match looked.map_err(|error| failed(error.to_string()))? {
+            Ok(None) => {}
+            Ok(Some(fault)) => return Err(unfit(fault.to_owned())),
+            Err(error) => return Err(unfit(error.to_string())),
+        }
+        let child = command.spawn().map_err(|error| unfit(error.to_string()))?;
         let mut group = Group(child);
         let complaint = group.0.stderr.take();
         let run = async {
@@ -132,8 +140,7 @@ mod tests {
 
     fn hook(folder: &tempfile::TempDir, script: &str) -> Hook {
         let program = folder.path().join("hook");
-        crate::config::files::replace(&program, script.as_bytes(), crate::config::files::Audience::Owner)
-            .expect("writes");
+        files::replace(&program, script.as_bytes(), files::Audience::Owner).expect("writes");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).expect("executable");
         Hook { program, secret: Some(Secret::new("token".into())) }
     }
@@ -149,7 +156,7 @@ mod tests {
         let hook = hook(&folder, &script);
         hook.set(&record()).await.expect("sets");
         hook.remove(&record()).await.expect("removes");
-        let told = crate::config::files::read_to_string(&told).expect("told");
+        let told = files::read_to_string(&told).expect("told");
         let one =
             |action: &str| format!("{action}|_acme-challenge.llm.example|va$(id)lue|llm.example|va$(id)lue|token||");
         assert_eq!(told, one("present") + &one("cleanup"));
@@ -162,6 +169,9 @@ mod tests {
         let fault = hook.set(&record()).await.expect_err("fails");
         assert!(fault.reason.contains("no\\x1b[31m such zone") && fault.reason.contains('3'), "{}", fault.reason);
         assert!(fault.hint.contains("present _acme-challenge.llm.example"), "{}", fault.hint);
+        std::fs::set_permissions(&hook.program, std::fs::Permissions::from_mode(0o777)).expect("open");
+        let open = hook.set(&record()).await.expect_err("anybody could have written it");
+        assert!(open.reason.contains("others may write to it"), "{}", open.reason);
         let gone = Hook { program: folder.path().join("gone"), secret: None };
         assert!(gone.set(&record()).await.expect_err("is not there").hint.contains("acme.dns.command"));
     }
@@ -175,7 +185,7 @@ mod tests {
         let record = record();
         let mut running = hook.set(&record);
         let started = async {
-            while !crate::config::files::exists(&pid).expect("looks") {
+            while !files::exists(&pid).expect("looks") {
                 tokio::task::yield_now().await;
             }
         };
@@ -184,7 +194,7 @@ mod tests {
             () = started => {}
         }
         drop(running);
-        let pid = crate::config::files::read_to_string(&pid).expect("reads");
+        let pid = files::read_to_string(&pid).expect("reads");
         let child = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process");
         let deadline = std::time::Duration::from_secs(10);
         let gone = async {
