@@ -333,12 +333,12 @@ fn own_addresses(context: &Context) -> Vec<SocketAddr> {
 /// are known.
 pub(super) fn refuse_self(context: &Context, upstream: &Upstream) -> Outcome<()> {
     let host = upstream.host.trim_end_matches('.');
-    let leads_here = |own: SocketAddr| match host.parse::<IpAddr>().map(canonical) {
-        Ok(ip) => is_loopback(host) || ip == own.ip() || own.ip().is_unspecified() && is_of_this_machine(ip),
-        Err(_) => {
-            let allowed = context.live.as_ref().map(|live| live.proxy.limits.load_full());
-            is_own_name(host, allowed.as_ref().map_or(&[], |limits| &limits.allowed_hosts))
+    let leads_here = |own: SocketAddr| {
+        if let Ok(ip) = host.parse::<IpAddr>().map(canonical) {
+            return is_loopback(host) || ip == own.ip() || own.ip().is_unspecified() && is_of_this_machine(ip);
         }
+        let limits = context.live.as_ref().map(|live| live.proxy.limits.load_full());
+        is_own_name(host, limits.as_ref().map_or(&[], |limits| &limits.allowed_hosts))
     };
     if !own_addresses(context).into_iter().any(|own| own.port() == upstream.port && leads_here(own)) {
         return Ok(());
