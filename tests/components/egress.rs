@@ -20,6 +20,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = "engine", 80
 class Engine(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    traced = []
     def tell(self, value):
         body = json.dumps(value).encode()
         self.send_response(200)
@@ -29,9 +30,12 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
     def do_GET(self):
         name = "seen-" + self.client_address[0] if len(sys.argv) > 2 else "far-away"
-        self.tell({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "world", "created": 1}]})
+        models = [{"id": one, "object": "model", "owned_by": "world", "created": 1} for one in [name] + Engine.traced]
+        self.tell({"object": "list", "data": models})
     def do_POST(self):
         asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path == "/v1/traces":
+            Engine.traced = ["traced-" + self.client_address[0]]
         said = "a picture" if b"data:image/png;base64," in asked and b"93.184.216.34" not in asked else "from afar"
         self.tell({"id": "c", "object": "chat.completion", "created": 1, "model": "far-away", "choices": [
             {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
@@ -234,6 +238,12 @@ fn every_kind_of_connection_goes_through_the_socks_port_and_nothing_else_leaves(
         let told = world.home.answer(&["alerts", "test", id]);
         assert!(dials(&world.near) > before, "{id}: {told:#}");
     }
+    // Traces of requests, by name: the collector lists whom it saw.
+    world.home.answer(&["config", "set", "traces.endpoint", "http://engine.test"]);
+    world.ask(None);
+    wait_until("the request was traced", PATIENCE, || {
+        world.home.answer(&["models", "refresh"]).to_string().contains("traced-")
+    });
     // An engine that nobody knows, and one whose port is closed.
     for (id, url) in [("nowhere", "http://nowhere.test"), ("closed", "http://10.88.0.1:81")] {
         world.home.answer(&["engines", "add", "--kind", "openai", "--id", id, "--url", url]);
