@@ -7,6 +7,7 @@
 #     python-old/        an OpenAI client of May 2024, as many programs still carry it
 #     javascript/        the OpenAI client for JavaScript, and the Node.js that runs it
 #     programs/          Claude Code, Codex, opencode and Continue, whose settings `flm connect` prints: 1.3 GB
+#     pebble/            an ACME directory that gives advice on renewal, which the one of the system packages is too old for
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
 #   system packages (as root, where missing): nginx for the bench and the deployment recipes, Caddy for the latter, fonts for the screenshots,
 #     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
@@ -104,6 +105,34 @@ for pair in microsocks:microsocks tor:tor nft:nftables ip:iproute2 iptables:ipta
 done
 [ -e /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf ] || apt_install fonts-dejavu-core
 [ -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc ] || apt_install fonts-noto-cjk
+
+# --- Pebble with advice on renewal --------------------------------------------------------------------------------
+
+# RFC 9773 came with Pebble 2.7; Debian 12 has 2.4, Debian 13 has 2.6. The one of Debian's unstable suite needs nothing but libc
+# 2.34. It is taken out of its package, by apt with lists of its own, from where apt has its packages anyway: the system's stay what
+# they are.
+pebble=$components/pebble
+if "$pebble/usr/bin/pebble" -version >/dev/null 2>&1; then
+  say "Pebble with advice on renewal: there"
+else
+  say "Pebble with advice on renewal, of Debian's unstable suite"
+  keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -e "$keyring" ] || apt_install debian-archive-keyring
+  rm -rf "$pebble"
+  mkdir -p "$pebble/lists/partial" "$pebble/cache/archives/partial"
+  debian() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u | sed -n 1p; }
+  mirror=$(debian)
+  # A machine on which nothing was missing may have no lists yet.
+  [ -n "$mirror" ] || { apt-get -qq update 9>&-; mirror=$(debian); }
+  [ -n "$mirror" ] || fail "apt has no packages of Debian" "add a mirror of Debian to apt's sources, then run this again"
+  echo "deb [signed-by=$keyring] $mirror sid main" >"$pebble/sources.list"
+  own=(-qq -o Dir::Etc::sourcelist="$pebble/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$pebble/lists"
+    -o Dir::Cache="$pebble/cache" -o APT::Sandbox::User=root)
+  { apt-get "${own[@]}" update && (cd "$pebble" && apt-get "${own[@]}" download pebble/sid) \
+    && dpkg-deb --extract "$pebble"/pebble_*.deb "$pebble" && "$pebble/usr/bin/pebble" -version; } >"$components/pebble.log" 2>&1 9>&- \
+    || { tail -n 20 "$components/pebble.log" >&2; fail "Pebble with advice on renewal could not be had" "see $components/pebble.log"; }
+  rm -rf "$pebble/lists" "$pebble/cache" "$pebble"/*.deb
+fi
 
 # --- Python: client, terminal emulator, model writer ------------------------------------------------------------
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::egress::{flm_inside, strays, watch};
 use crate::free_port;
 use crate::home::{Home, PATIENCE, wait_until};
+use crate::llama_server::components;
 use crate::namespace::Namespace;
 
 const DOMAIN: &str = "llm.flm.test";
@@ -52,11 +53,23 @@ struct Options<'a> {
     name_server: Option<u16>,
     /// Key id and HMAC key of the one external account that it knows and wants.
     binding: Option<(&'a str, &'a str)>,
+    program: Pebble,
+}
+
+/// Which Pebble.
+#[derive(Default, Clone, Copy)]
+enum Pebble {
+    /// The system's own.
+    #[default]
+    Packaged,
+    /// A later one, which gives advice on renewal (RFC 9773).
+    Advising,
 }
 
 /// A home whose settings lead to a Pebble that calls its plain port.
 struct Stage {
     home: Home,
+    program: Pebble,
     pebble: Option<Running>,
     _names: Option<Running>,
     config: String,
@@ -109,6 +122,7 @@ impl Stage {
         let ca = path("pebble-ca.pem");
         let mut stage = Self {
             home,
+            program: options.program,
             pebble: None,
             _names: names,
             config,
@@ -129,7 +143,10 @@ impl Stage {
     /// Its memory is its own: a new one knows no accounts.
     fn start_pebble(&mut self) {
         self.pebble = None;
-        let mut command = Command::new("pebble");
+        let mut command = Command::new(match self.program {
+            Pebble::Packaged => "pebble".into(),
+            Pebble::Advising => components().join("pebble/usr/bin/pebble"),
+        });
         command.args(["-config", &self.config, "-dnsserver", &format!("127.0.0.1:{}", self.dns)]);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.pebble = Some(Running::start(&mut command, self.directory_port));
@@ -237,6 +254,32 @@ fn an_account_that_went_with_its_directory_is_made_anew() {
     stage.renew();
     assert_ne!(stage.fingerprint(), first);
     assert!(!stage.curl(DOMAIN).is_empty(), "the new root signed it");
+}
+
+/// RFC 9773, at a directory that checks what a new certificate is said to replace.
+#[test]
+#[ignore = "needs pebble and curl: run scripts/install-test-components.sh"]
+fn the_directorys_advice_on_renewal_is_followed_and_the_replacement_taken() {
+    let stage = Stage::new(&Options { program: Pebble::Advising, ..Options::default() });
+    stage.starts(&[DOMAIN], &[]);
+    let first = stage.fingerprint();
+    stage.curl(DOMAIN);
+    let path = |name: &str| stage.home.path().join(name).to_str().expect("text").to_owned();
+    let (ca, root) = (path("pebble-ca.pem"), path("root.pem"));
+    let (to, url) =
+        (format!("{DOMAIN}:{}:127.0.0.1", stage.secure), format!("https://{DOMAIN}:{}/health", stage.secure));
+    let served = curl(&["--cacert", &root, "--resolve", &to, "--output", "/dev/null", "--write-out", "%{certs}", &url]);
+
+    // Two days ago it ought to have gone.
+    let days_ago = |days: i64| (jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days)).to_string();
+    let advice = json!({ "suggestedWindow": { "start": days_ago(3), "end": days_ago(2) } }).to_string();
+    let order = json!({ "certificate": String::from_utf8_lossy(&served), "ariResponse": advice }).to_string();
+    let management = format!("https://localhost:{}/set-renewal-info/", stage.roots_port);
+    curl(&["--cacert", &ca, "--data", &order, &management]);
+    // It is asked once a minute in passing. A certificate that the new one cannot replace would have been told.
+    wait_until("it is renewed in passing", 3 * PATIENCE, || stage.fingerprint() != first);
+    assert_eq!(stage.listener()["tls"]["last_error"], Value::Null);
+    assert!(!stage.curl(DOMAIN).is_empty());
 }
 
 /// Case 33.
