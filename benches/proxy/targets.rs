@@ -89,37 +89,38 @@ impl Program {
     /// The real `flm`, with a home of its own, the fake engine registered and a key without a rate.
     pub(crate) fn flm(spoken: Spoken, engine: SocketAddr) -> Result<Self, Fault> {
         let home = scratch("flm")?;
-        let port = free_port()?;
         let flm = |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_flm"));
-            command.args(arguments).env("FLM_HOME", &home);
+            command.args(arguments).args(["--format", "json"]).env("FLM_HOME", &home);
             command.env("FLM_LIMITS_CONNECTIONS_PER_ADDRESS", "4096");
             command
         };
-        let port_text = port.to_string();
-        let mode = if spoken == Spoken::Tls { "dev-selfsigned" } else { "local-http" };
-        let child = flm(&["proxy", "start", "--no-daemon", "--mode", mode, "--port", &port_text])
+        let (mode, port) = match spoken {
+            Spoken::Clear => ("local-http", "port"),
+            Spoken::Tls => ("dev-selfsigned", "https_port"),
+        };
+        let mut child = flm(&["proxy", "start", "--no-daemon", "--mode", mode, "--port", "0"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut program = Self { child, target: at(port, Spoken::Clear, ""), home: Some(home.clone()) };
-        program.wait_until_it_listens()?;
-        if spoken == Spoken::Tls {
-            let status = answer_of(flm(&["proxy", "status", "--format", "json"]))?;
-            let port = status["data"]["listeners"][0]["config"]["https_port"].as_u64().ok_or("no port for TLS")?;
-            program.target = at(u16::try_from(port)?, spoken, "");
-        }
+        let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        // What is written later is read and dropped, so that the daemon never waits for a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        let mut program = Self { child, target: at(0, spoken, ""), home: Some(home.clone()) };
+        let answer: serde_json::Value = serde_json::from_str(&line)?;
+        let port = answer["data"]["listeners"][0]["config"][port].as_u64().ok_or("flm told no port")?;
+        program.target = at(u16::try_from(port)?, spoken, "");
         let policy = home.join("policy.json");
         put(&policy, POLICY)?;
-        answer_of(flm(&["security", "policy", "set", "--format", "json", "--json", &policy.to_string_lossy()]))?;
+        answer_of(flm(&["security", "policy", "set", "--json", &policy.to_string_lossy()]))?;
         let url = format!("http://{engine}");
         // More than any plan opens: nobody queues in front of the other targets either.
         let slots = "4096";
-        answer_of(flm(&[
-            "engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--slots", slots, "--format", "json",
-        ]))?;
-        let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0", "--format", "json"]))?;
+        answer_of(flm(&["engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--slots", slots]))?;
+        let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0"]))?;
         created["data"]["key"].as_str().ok_or("api-keys create told no key")?.clone_into(&mut program.target.key);
         program.wait_until_it_routes()?;
         Ok(program)
