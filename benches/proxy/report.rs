@@ -202,14 +202,14 @@ impl Table {
         self.visits.get(target).into_iter().flatten().map(of).filter(|value| *value > 0.0).collect()
     }
 
-    /// FLM beside another program: of the medians, and the median of what each round says by itself.
+    /// FLM beside another program: the median of what each round says by itself, and what the medians say.
     fn beside(&self, promise: &Promise, other: &str) -> Option<(f64, f64)> {
         let (flm, other) = (self.values("flm", promise.of), self.values(other, promise.of));
         if flm.is_empty() || other.is_empty() {
             return None;
         }
         let own: Vec<f64> = flm.iter().zip(&other).map(|(flm, other)| promise.beside(*flm, *other)).collect();
-        Some((promise.beside(median(&flm), median(&other)), median(&own)))
+        Some((median(&own), promise.beside(median(&flm), median(&other))))
     }
 
     /// What FLM costs as times of each baseline: below 1 is less than it, for rates too.
@@ -218,8 +218,9 @@ impl Table {
         for shape in [Shape::PerCore, Shape::WorkStealing].map(Shape::name) {
             let mut ratios = serde_json::Map::new();
             for promise in &PROMISES {
-                let (flm, other) = (median(&self.values("flm", promise.of)), median(&self.values(shape, promise.of)));
-                let ratio = if promise.measure == Measure::AtLeast { other / flm } else { flm / other };
+                let (flm, other) = (self.values("flm", promise.of), self.values(shape, promise.of));
+                let own = flm.iter().zip(&other).map(|(flm, other)| flm / other).collect::<Vec<_>>();
+                let ratio = if promise.measure == Measure::AtLeast { 1.0 / median(&own) } else { median(&own) };
                 if ratio.is_finite() {
                     ratios.insert(promise.key.to_owned(), ((ratio * 1000.0).round() / 1000.0).into());
                 }
@@ -278,14 +279,14 @@ impl Table {
         }
         writeln!(
             text,
-            "\nFLM beside each: of the medians, and (the median of the rounds' own). Judged by the worse of the baselines.\n"
+            "\nFLM beside each: the median of the rounds' own, and (what the medians say). Judged by the worse of the baselines.\n"
         )?;
         let names: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
         writeln!(text, "| FLM beside | limit | before | {} | verdict | before |", names.join(" | "))?;
         writeln!(text, "|---|---:|---:|{}---|---|", "---:|".repeat(names.len()))?;
         for promise in &PROMISES {
             let told = |other: &str| self.beside(promise, other);
-            let judged = baselines.iter().filter_map(|baseline| told(baseline)).map(|(of_medians, _)| of_medians);
+            let judged = baselines.iter().filter_map(|baseline| told(baseline)).map(|(own, _)| own);
             let Some(worst) = judged.reduce(|one, other| promise.worse(one, other)) else { continue };
             let digits = if matches!(promise.measure, Measure::Times | Measure::AtLeast) { 2 } else { 1 };
             let limit = |limit: Option<f64>| limit.map(|limit| limit.to_string()).unwrap_or_default();
@@ -297,7 +298,7 @@ impl Table {
                     Some(_) if promise.measure == Measure::Own => {
                         write!(text, " {:.1} |", median(&self.values(other, promise.of)))?;
                     }
-                    Some((of_medians, own)) => write!(text, " {of_medians:.digits$} ({own:.digits$}) |")?,
+                    Some((own, of_medians)) => write!(text, " {own:.digits$} ({of_medians:.digits$}) |")?,
                 }
             }
             let verdicts = [promise.limit, promise.before].map(|limit| promise.verdict(worst, limit));
