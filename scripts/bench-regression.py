@@ -4,11 +4,14 @@
   scripts/bench-regression.py [--tolerance 0.1] [BASE.json] NOW.json
 
 Each ratio is FLM's cost as times of a bare hyper pass-through in the same run, the median of its rounds, so that the machine drops out.
-BASE is docs/benchmarks.json unless named. A ratio may be above its base by the tolerance, a tenth unless told otherwise: two runs of one
-program on a machine with other work differ by about that. Ends with 1 when a ratio is above it.
+BASE is docs/benchmarks.json unless named. What is judged, beside the pass-through of FLM's own shape, may be above its base by the
+tolerance, a tenth unless told otherwise: two runs of one program on a machine busy with other work differed by 6 % at most. The rest is told:
+floods of chunks differed by 70 %, since they show how the machine's cores are shared. Ends with 1 when something is dearer.
 """
 import argparse, json, pathlib, sys
 
+SHAPE = "per-core"
+JUDGED = {"request", "request_single", "chunk", "p50", "first_token", "held", "held_tls"}
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -26,11 +29,13 @@ def main():
         sys.exit(f"error: {options.base} and {options.now} have no ratio in common")
     worse = 0
     for shape, name, was, is_now in pairs:
-        is_worse = is_now > was * (1 + options.tolerance)
+        is_judged = shape == SHAPE and name in JUDGED
+        is_worse = is_judged and is_now > was * (1 + options.tolerance)
         worse += is_worse
-        print(f"{name:18} beside {shape:14} {was:6.3f} -> {is_now:6.3f}{'  WORSE' if is_worse else ''}")
+        verdict = "DEARER" if is_worse else "" if is_judged else "(told only)"
+        print(f"{name:18} beside {shape:14} {was:6.3f} -> {is_now:6.3f}  {verdict}".rstrip())
     if worse:
-        sys.exit(f"error: {worse} of {len(pairs)} ratios are more than {options.tolerance:.0%} above {options.base}")
+        sys.exit(f"error: {worse} ratios are more than {options.tolerance:.0%} above {options.base}")
 
 
 if __name__ == "__main__":
