@@ -1,9 +1,11 @@
 //! What a flood of wrong keys costs a client with a right one: its latency beside its own in the same run, its failures, and
 //! the daemon's memory (SPEC §5.3, §5.7; SECURITY.md, case 3).
 //!
-//! `cargo bench --bench flood [-- --quick]` starts the real daemon on a home of its own, public, in front of a fast fake engine. A
+//! `cargo bench --bench flood [-- --quick] [--blocking]` starts the real daemon on a home of its own, public, in front of a fast fake engine. A
 //! client that is no trusted address chats over one connection, while wrong keys come
 //!
+//! - from 100 loopback addresses that nobody has seen, 1,000 a second, ten times: until each of them is blocked, and after it, each
+//!   beside the calm before it (issue 8; `--blocking` takes this part alone);
 //! - from 200 loopback addresses, 1,000 a second, until each of them is blocked and after it;
 //! - from 200 others, as fast as they are answered over 400 connections;
 //! - from 200 others, a thousand that name a key's public id and have a right checksum, which costs an Argon2 run each;
@@ -31,11 +33,12 @@ mod measure;
 #[path = "../tests/support/terminal.rs"]
 mod terminal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use home::{Home, PATIENCE};
@@ -45,6 +48,8 @@ pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Addresses that attack in each part, 127.0.P.1 and on.
 const ATTACKERS: u8 = 200;
+/// Addresses that attack where blocking is looked at.
+const FRESH: u8 = 100;
 /// Connections of those that attack at a pace of their own, each from its share of the addresses.
 const FEW: u16 = 4;
 /// Connections of those that send as fast as they are answered: two of each address.
@@ -61,6 +66,8 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 /// Everything that the daemon is asked is over within this time, or the measurement has failed.
 const MILLION_AT_MOST: Duration = Duration::from_secs(1200);
+/// What a client's p99 may be of its calm one while few addresses attack (issue 8).
+const CALM: f64 = 1.1;
 /// Growth of resident memory that is allowed, in MiB.
 const MEMORY: f64 = 20.0;
 /// What the runs of Argon2 may take beyond that as long as they last: two of 19 MiB.
@@ -68,15 +75,19 @@ const HASHING: f64 = 38.0;
 
 /// How much is measured.
 struct Sizes {
+    /// Of the part that looks at blocking: calm, and then attack, for so long each.
+    blocking: (u8, Duration),
     rounds: u8,
     span: Duration,
     named: u64,
 }
 
 impl Sizes {
-    const FULL: Self = Self { rounds: 3, span: Duration::from_secs(10), named: 1_000_000 };
+    const FULL: Self =
+        Self { blocking: (10, Duration::from_secs(5)), rounds: 3, span: Duration::from_secs(10), named: 1_000_000 };
     /// To see whether it works; its figures mean little.
-    const QUICK: Self = Self { rounds: 1, span: Duration::from_secs(2), named: 20_000 };
+    const QUICK: Self =
+        Self { blocking: (1, Duration::from_secs(2)), rounds: 1, span: Duration::from_secs(2), named: 20_000 };
 }
 
 fn main() -> ExitCode {
@@ -86,10 +97,19 @@ fn main() -> ExitCode {
             engine::run().expect("an engine");
             ExitCode::SUCCESS
         }
-        [] => measure(&Sizes::FULL),
-        ["--quick"] => measure(&Sizes::QUICK),
-        other => panic!("unknown arguments {other:?}; usage: cargo bench --bench flood [-- --quick]"),
+        [] => measure(&Sizes::FULL, Parts::All),
+        ["--quick"] => measure(&Sizes::QUICK, Parts::All),
+        ["--blocking"] => measure(&Sizes::FULL, Parts::Blocking),
+        ["--quick", "--blocking"] => measure(&Sizes::QUICK, Parts::Blocking),
+        other => panic!("unknown arguments {other:?}; usage: cargo bench --bench flood [-- --quick] [--blocking]"),
     }
+}
+
+/// Which parts are measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Parts {
+    All,
+    Blocking,
 }
 
 /// What a part of the measurement found.
@@ -102,11 +122,15 @@ struct Part {
     grown: f64,
 }
 
-fn measure(sizes: &Sizes) -> ExitCode {
+fn measure(sizes: &Sizes, which: Parts) -> ExitCode {
     let engine = Engine::start();
     let daemon = Daemon::start(engine.port);
     // Warm: the key is verified once, pools and tables are there.
     drop(good(&daemon, Duration::from_secs(2), None));
+    let blocked_in_time = blocking(&daemon, sizes.blocking);
+    if which == Parts::Blocking {
+        return if blocked_in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut quiet = Good::default();
     let mut parts = Vec::new();
     for (number, name) in ["1,000 a second", "as fast as they can"].into_iter().enumerate() {
@@ -118,8 +142,8 @@ fn measure(sizes: &Sizes) -> ExitCode {
             let connections = if paced { FEW } else { MANY };
             let part = flooded(&daemon, name, connections, Some(sizes.span), |thread, over, sent| {
                 let pace = paced.then(|| Duration::from_secs(1) * u32::from(FEW) / PER_SECOND);
-                let share = Share { net, thread, of: connections, pace, most: u64::MAX };
-                from_loopback(daemon.port, &share, (over, sent), &mut unknown_key);
+                let share = Share { net, addresses: ATTACKERS, thread, of: connections, pace, most: u64::MAX };
+                from_loopback(daemon.port, &share, (over, sent), &mut unknown_key, &|_address| {});
             });
             match &mut whole {
                 None => whole = Some(part),
@@ -131,17 +155,82 @@ fn measure(sizes: &Sizes) -> ExitCode {
     let id = &daemon.key[4..12];
     parts.push(flooded(&daemon, "1,000 keys whose id exists", FEW, Some(PATIENCE), |thread, over, sent| {
         let mut key = |number: u64| known_id(id, number);
-        let share = Share { net: 101, thread, of: FEW, pace: None, most: 1000 / u64::from(FEW) };
-        from_loopback(daemon.port, &share, (over, sent), &mut key);
+        let most = 1000 / u64::from(FEW);
+        let share = Share { net: 101, addresses: ATTACKERS, thread, of: FEW, pace: None, most };
+        from_loopback(daemon.port, &share, (over, sent), &mut key, &|_address| {});
     }));
     let million = "a million addresses behind a proxy";
     parts.push(flooded(&daemon, million, MANY, Some(MILLION_AT_MOST), |thread, over, sent| {
         named(daemon.port, thread, sizes.named, over, sent);
     }));
-    report(sizes, &quiet, &parts)
+    let met = report(sizes, &quiet, &parts) && blocked_in_time;
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> ExitCode {
+/// 1,000 wrong keys a second from 100 addresses: before all of them are blocked, and after. Tells whether all was within limits.
+fn blocking(daemon: &Daemon, (rounds, span): (u8, Duration)) -> bool {
+    let mut phases = [Good::default(), Good::default(), Good::default()];
+    let mut ratios = [Vec::new(), Vec::new()];
+    let mut seconds = Vec::new();
+    for round in 0..rounds {
+        let calm = good(daemon, span, None);
+        let (refused, began) = (Mutex::new(BTreeSet::new()), Instant::now());
+        let all_blocked = OnceLock::new();
+        let part = flooded(daemon, "100 addresses", FEW, Some(span), |thread, over, sent| {
+            let pace = Some(Duration::from_secs(1) * u32::from(FEW) / PER_SECOND);
+            let share = Share { net: 150 + round, addresses: FRESH, thread, of: FEW, pace, most: u64::MAX };
+            from_loopback(daemon.port, &share, (over, sent), &mut unknown_key, &|address| {
+                let mut refused = refused.lock().expect("no attacker panics");
+                refused.insert(address);
+                if refused.len() == usize::from(FRESH) {
+                    let _set_before = all_blocked.set(began.elapsed());
+                }
+            });
+        });
+        // Where some address is not within the span, all of it counts as before.
+        let all_blocked = all_blocked.get().copied().unwrap_or(span);
+        let (before, after) = part.good.split(all_blocked);
+        for (ratios, phase) in ratios.iter_mut().zip([&before, &after]) {
+            ratios.push(phase.percentile(99) / calm.percentile(99));
+        }
+        for (phase, found) in phases.iter_mut().zip([calm, before, after]) {
+            phase.add(found);
+        }
+        seconds.push(all_blocked.as_secs_f64());
+    }
+    let calm = phases[0].percentile(99);
+    let mut out = std::io::stdout();
+    let mut all = phases[0].failures() == 0;
+    writeln!(
+        out,
+        "1,000 wrong keys a second from {FRESH} addresses, {rounds} rounds; all blocked after {:.2} s (median); \
+         calm: {} requests, p50 {:.0} µs, p99 {calm:.0} µs",
+        measure::median(&seconds),
+        phases[0].latencies.len(),
+        phases[0].percentile(50),
+    )
+    .expect("prints");
+    for ((name, phase), ratios) in ["before all are blocked", "after"].into_iter().zip(&phases[1..]).zip(&ratios) {
+        let own = measure::median(ratios);
+        let met = own <= CALM && phase.failures() == 0;
+        all &= met;
+        writeln!(
+            out,
+            "{name}: {} requests, p50 {:.0} µs, p99 {:.0} µs, {:.2}x of all together, {own:.2}x median of the rounds' own \
+             (limit {CALM}), failed {:?}: {}",
+            phase.latencies.len(),
+            phase.percentile(50),
+            phase.percentile(99),
+            phase.percentile(99) / calm,
+            phase.failed,
+            if met { "met" } else { "MISSED" },
+        )
+        .expect("prints");
+    }
+    all
+}
+
+fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> bool {
     let calm = quiet.percentile(99);
     let mut out = std::io::stdout();
     let mut all = quiet.failures() == 0;
@@ -173,7 +262,7 @@ fn report(sizes: &Sizes, quiet: &Good, parts: &[Part]) -> ExitCode {
         )
         .expect("prints");
     }
-    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    all
 }
 
 /// Has this thread use only the processor's time that nobody else wants (`SCHED_IDLE`, sched(7)): who attacks does not sit on the
@@ -243,6 +332,8 @@ impl Part {
 struct Good {
     /// Microseconds.
     latencies: Vec<f64>,
+    /// When each of them was asked, from the first on.
+    at: Vec<Duration>,
     /// Requests that were not answered with 200, by what came.
     failed: BTreeMap<String, u64>,
 }
@@ -250,9 +341,21 @@ struct Good {
 impl Good {
     fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
+        self.at.extend(other.at);
         for (what, count) in other.failed {
             *self.failed.entry(what).or_default() += count;
         }
+    }
+
+    /// What was asked before that time, and the rest; what failed counts to the rest.
+    fn split(self, boundary: Duration) -> (Self, Self) {
+        let (mut before, mut after) = (Self::default(), Self { failed: self.failed, ..Self::default() });
+        for (at, latency) in self.at.into_iter().zip(self.latencies) {
+            let half = if at < boundary { &mut before } else { &mut after };
+            half.at.push(at);
+            half.latencies.push(latency);
+        }
+        (before, after)
     }
 
     fn failures(&self) -> u64 {
@@ -286,7 +389,10 @@ fn good(daemon: &Daemon, span: Duration, at_work: Option<&AtomicU64>) -> Good {
                 .and_then(|opened| connection.insert(opened).ask(request.as_bytes())),
         };
         match told {
-            Ok(200) => good.latencies.push(at.elapsed().as_secs_f64() * 1e6),
+            Ok(200) => {
+                good.latencies.push(at.elapsed().as_secs_f64() * 1e6);
+                good.at.push(at - began);
+            }
             Ok(status) => *good.failed.entry(status.to_string()).or_default() += 1,
             Err(error) => {
                 *good.failed.entry(error.to_string()).or_default() += 1;
@@ -302,6 +408,8 @@ fn good(daemon: &Daemon, span: Duration, at_work: Option<&AtomicU64>) -> Good {
 struct Share {
     /// Its addresses are of 127.0.N.0.
     net: u8,
+    /// How many addresses attack.
+    addresses: u8,
     /// Which of how many threads it is.
     thread: u16,
     of: u16,
@@ -310,19 +418,21 @@ struct Share {
     most: u64,
 }
 
-/// Wrong keys from the thread's share of 200 addresses, one after the other, four over each connection.
+/// Wrong keys from the thread's share of the addresses, one after the other, four over each connection. An address that is answered with
+/// anything but 401, or not at all, is told.
 fn from_loopback(
     port: u16,
     share: &Share,
     (over, sent): (&AtomicBool, &AtomicU64),
     key: &mut dyn FnMut(u64) -> String,
+    refused: &dyn Fn(u8),
 ) {
-    let Share { net, thread, of, pace, most } = *share;
+    let Share { net, addresses, thread, of, pace, most } = *share;
     let mut number = u64::from(net) << 40 | u64::from(thread) << 24;
     let mut own = 0;
     let began = Instant::now();
-    let shares = of.min(ATTACKERS.into());
-    let own_addresses = (1..=ATTACKERS).filter(|address| u16::from(*address) % shares == thread % shares);
+    let shares = of.min(addresses.into());
+    let own_addresses = (1..=addresses).filter(|address| u16::from(*address) % shares == thread % shares);
     for address in own_addresses.cycle() {
         if over.load(Ordering::Relaxed) {
             return;
@@ -338,8 +448,13 @@ fn from_loopback(
             }
             number += 1;
             // A refused address may be closed before it has said everything.
-            if connection.ask(wrong(&key(number), "").as_bytes()).is_err() {
-                break;
+            match connection.ask(wrong(&key(number), "").as_bytes()) {
+                Ok(401) => {}
+                Ok(_) => refused(address),
+                Err(_) => {
+                    refused(address);
+                    break;
+                }
             }
             own += 1;
             sent.fetch_add(1, Ordering::Relaxed);

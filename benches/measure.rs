@@ -35,19 +35,48 @@ pub(crate) fn microseconds_each(
         round()?;
         figures.push((cpu_seconds(std::process::id())? - before) * 1e6 / f64::from(steps));
     }
-    figures.sort_by(f64::total_cmp);
-    figures.get(rounds / 2).copied().ok_or_else(|| "no round was measured".into())
+    if figures.is_empty() { Err("no round was measured".into()) } else { Ok(median(&figures)) }
+}
+
+/// The median; of an even number of figures the mean of the two in the middle, and of none nothing.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (sorted.get(middle), sorted.len() % 2) {
+        (None, _) => f64::NAN,
+        (Some(upper), 1) => *upper,
+        (Some(upper), _) => f64::midpoint(sorted[middle - 1], *upper),
+    }
+}
+
+/// The least.
+pub(crate) fn least(figures: &[f64]) -> f64 {
+    figures.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// Median, least and most, as tables tell them.
+pub(crate) fn spread(figures: &[f64]) -> String {
+    let (median, most) = (median(figures), figures.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+    let digits = usize::from(median < 1000.0);
+    format!("{median:.digits$} ({:.digits$}–{most:.digits$})", least(figures))
 }
 
 /// Resident memory of a process and its children, in KiB.
 pub(crate) fn resident_of_tree(root: u32) -> Result<f64, Fault> {
     let mut kibibytes = 0.0;
     for pid in family(root)? {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/PID/status")?;
-        kibibytes += line.split_whitespace().next().ok_or("an empty VmRSS")?.parse::<f64>()?;
+        kibibytes += memory_of(pid, "VmRSS:")?;
     }
     Ok(kibibytes)
+}
+
+/// A field of `/proc/PID/status` that tells memory, in KiB.
+pub(crate) fn memory_of(pid: u32, field: &str) -> Result<f64, Fault> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).ok_or_else(|| format!("no {field} of {pid}"))?;
+    Ok(line.split_whitespace().next().ok_or_else(|| format!("an empty {field}"))?.parse()?)
 }
 
 /// A process and its direct children.

@@ -9,7 +9,7 @@
 #     programs/          Claude Code, Codex, opencode and Continue, whose settings `flm connect` prints: 1.3 GB
 #     pebble/            an ACME directory that gives advice on renewal, which the one of the system packages is too old for
 #     models/            three tiny models with random weights, made here by scripts/mk_gguf.py
-#   system packages (as root, where missing): nginx for the bench and the deployment recipes, Caddy for the latter, fonts for the screenshots,
+#   system packages (as root, where missing): nginx for the bench and the deployment recipes, HAProxy for the former, Caddy for the latter, fonts for the screenshots,
 #     Prometheus; microsocks, tor, nftables and iproute2 for egress; nftables, iptables, ufw, firewalld, OpenSSH and sudo for
 #     the firewall; pebble, bind9 and p11-kit for certificates; gnupg, binutils and systemd for packaging; btop, beside which the
 #     console is measured
@@ -56,7 +56,7 @@ fi
 
 # --- system packages --------------------------------------------------------------------------------------------
 
-# Installs Debian packages. Services stay off: nginx is only ever started by the bench, with its own configuration.
+# Installs Debian packages. Services stay off: nginx and HAProxy are only ever started by the bench, with configurations of its own.
 apt_install() {
   command -v apt-get >/dev/null || fail "$1 is missing and there is no apt-get" "install: $*"
   [ "$(id -u)" = 0 ] || fail "$1 is missing" "as root: apt-get install $*"
@@ -94,6 +94,7 @@ command -v openssl >/dev/null || apt_install openssl
 [ -x /usr/sbin/update-ca-certificates ] || apt_install ca-certificates
 [ -x /usr/bin/python3 ] || apt_install python3
 command -v nginx >/dev/null || apt_install nginx-light
+PATH=$PATH:/usr/sbin command -v haproxy >/dev/null || apt_install haproxy
 # Egress and firewall, tried in network namespaces only: nothing of this ever dials out of them or touches the machine's
 # own rules, and every service stays off. ufw, firewalld and OpenSSH's server are configured by the tests, each for itself;
 # Pebble and BIND for certificates listen on loopback only.

@@ -4,7 +4,7 @@
 //! accounting, no parsing of bodies): FLM's cost is told as a ratio to it. Changed only by ADR (docs/adr/0004).
 //!
 //! It has the runtime shape and socket options of FLM: hyper's HTTP/1 server in front, hyper's HTTP/1 client behind
-//! a keep-alive pool, `TCP_NODELAY` on both sides, the system's allocator.
+//! a keep-alive pool, `TCP_NODELAY` on both sides, the system's allocator. With TLS (only to weigh a held stream) rustls stands in front.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,29 +23,36 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
-use crate::{Fault, Shape};
+use crate::load::Spoken;
+use crate::{Fault, Shape, acceptor};
 
 /// Connections waiting to be taken over by a worker; the same bound as the listener's backlog.
 const HANDOVER: usize = 1024;
 
 /// Serves until killed; writes `listening PORT` to stdout once it can be connected to.
-pub(crate) fn run(shape: Shape, workers: usize, engine: SocketAddr) -> Result<(), Fault> {
+pub(crate) fn run(shape: Shape, spoken: Spoken, workers: usize, engine: SocketAddr) -> Result<(), Fault> {
+    let acceptor = match spoken {
+        Spoken::Clear => None,
+        Spoken::Tls => Some(acceptor::acceptor(rustls::crypto::aws_lc_rs::default_provider())?),
+    };
     match shape {
-        Shape::PerCore => run_per_core(workers, engine),
-        Shape::WorkStealing => run_work_stealing(workers, engine),
+        Shape::PerCore => run_per_core(workers, engine, acceptor.as_ref()),
+        Shape::WorkStealing => run_work_stealing(workers, engine, acceptor.as_ref()),
     }
 }
 
 /// One acceptor hands connections to the least loaded of several current-thread runtimes; a connection and the
 /// engine connections that it uses are driven on one thread.
-fn run_per_core(workers: usize, engine: SocketAddr) -> Result<(), Fault> {
+fn run_per_core(workers: usize, engine: SocketAddr, acceptor: Option<&TlsAcceptor>) -> Result<(), Fault> {
     let mut lanes = Vec::new();
     for number in 0..workers {
         let (sender, mut receiver) = mpsc::channel::<std::net::TcpStream>(HANDOVER);
-        let load = Arc::new(AtomicUsize::new(0));
+        let (load, acceptor) = (Arc::new(AtomicUsize::new(0)), acceptor.cloned());
         lanes.push((sender, Arc::clone(&load)));
         std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || -> Result<(), std::io::Error> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -53,9 +60,9 @@ fn run_per_core(workers: usize, engine: SocketAddr) -> Result<(), Fault> {
                 let pool = Arc::new(Pool::new(engine));
                 while let Some(stream) = receiver.recv().await {
                     let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                    let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
+                    let (pool, load, acceptor) = (Arc::clone(&pool), Arc::clone(&load), acceptor.clone());
                     tokio::spawn(async move {
-                        serve_connection(stream, pool).await;
+                        serve_connection(stream, acceptor, pool).await;
                         load.fetch_sub(1, Ordering::Relaxed);
                     });
                 }
@@ -79,14 +86,14 @@ fn run_per_core(workers: usize, engine: SocketAddr) -> Result<(), Fault> {
 }
 
 /// Tokio's multi-thread runtime: any thread may drive either side of a connection; one pool for all.
-fn run_work_stealing(workers: usize, engine: SocketAddr) -> Result<(), Fault> {
+fn run_work_stealing(workers: usize, engine: SocketAddr, acceptor: Option<&TlsAcceptor>) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async move {
         let listener = listen().await?;
         let pool = Arc::new(Pool::new(engine));
         loop {
             let (stream, _peer) = listener.accept().await?;
-            tokio::spawn(serve_connection(stream, Arc::clone(&pool)));
+            tokio::spawn(serve_connection(stream, acceptor.cloned(), Arc::clone(&pool)));
         }
     })
 }
@@ -97,10 +104,22 @@ async fn listen() -> Result<TcpListener, Fault> {
     Ok(listener)
 }
 
-async fn serve_connection(stream: TcpStream, pool: Arc<Pool>) {
+async fn serve_connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, pool: Arc<Pool>) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    match acceptor {
+        None => serve(stream, pool).await,
+        Some(acceptor) => {
+            // A handshake is past when a stream is weighed: what it needs does not stay in the connection's task.
+            if let Ok(stream) = Box::pin(acceptor.accept(stream)).await {
+                Box::pin(serve(stream, pool)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, pool: Arc<Pool>) {
     let service = hyper::service::service_fn(move |request| forward(request, Arc::clone(&pool)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

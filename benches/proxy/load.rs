@@ -1,10 +1,11 @@
 //! The load client: a fixed number of requests over keep-alive connections, or streams held side by side.
 //!
-//! Run by the bench as its own process, on one thread of bare tokio. Every answer is read to its end by its framing
+//! Run by the benches as its own process, on one thread of bare tokio. Every answer is read to its end by its framing
 //! and counted; an answer that is not 200 is counted as a failure, and the bench then throws the run away.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,15 +14,41 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
-use crate::{Fault, engine, measure};
+use crate::{Fault, connector, engine, measure};
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum Spoken {
+    /// HTTP in clear.
+    #[default]
+    Clear,
+    /// HTTP within TLS.
+    Tls,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// What is spoken there.
+    pub(crate) spoken: Spoken,
+    /// The key to send; empty where none is asked for.
+    pub(crate) key: String,
+}
 
 /// What to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Where to.
     pub(crate) target: SocketAddr,
-    /// API key; the baseline and nginx ignore it.
+    /// What is spoken there.
+    #[serde(default)]
+    pub(crate) spoken: Spoken,
+    /// API key; the baseline ignores it.
     pub(crate) key: String,
     /// The fake engine's model, which chooses its pace.
     pub(crate) model: String,
@@ -50,6 +77,8 @@ pub(crate) struct Outcome {
     pub(crate) p50_us: f64,
     /// 99th percentile of it.
     pub(crate) p99_us: f64,
+    /// Median time from request to the first chunk of text in microseconds; 0 where nothing was streamed.
+    pub(crate) first_token_us: f64,
     /// CPU seconds of the client itself.
     pub(crate) own_cpu: f64,
 }
@@ -68,14 +97,17 @@ async fn drive(plan: Plan) -> Result<Outcome, Fault> {
     let left = Arc::new(AtomicUsize::new(plan.requests));
     let started = Instant::now();
     let mut connections = tokio::task::JoinSet::new();
+    let secured = (plan.spoken == Spoken::Tls).then(|| connector::connector(None)).transpose()?;
     for _ in 0..plan.connections {
-        connections.spawn(connection(plan.target, Arc::clone(&message), Arc::clone(&left)));
+        connections.spawn(connection(plan.target, secured.clone(), Arc::clone(&message), Arc::clone(&left)));
     }
     let mut latencies = Vec::with_capacity(plan.requests);
+    let mut first_tokens = Vec::new();
     let (mut events, mut failed, mut reason) = (0, 0, None);
     while let Some(joined) = connections.join_next().await {
         let tally = joined?;
         latencies.extend(tally.latencies);
+        first_tokens.extend(tally.first_tokens);
         events += tally.events;
         if let Some(failure) = tally.failure {
             failed += 1;
@@ -84,6 +116,7 @@ async fn drive(plan: Plan) -> Result<Outcome, Fault> {
     }
     let seconds = started.elapsed().as_secs_f64();
     latencies.sort_unstable();
+    first_tokens.sort_unstable();
     Ok(Outcome {
         completed: latencies.len(),
         failed: failed + left.load(Ordering::Relaxed),
@@ -92,6 +125,7 @@ async fn drive(plan: Plan) -> Result<Outcome, Fault> {
         seconds,
         p50_us: percentile(&latencies, 50),
         p99_us: percentile(&latencies, 99),
+        first_token_us: percentile(&first_tokens, 50),
         own_cpu: measure::cpu_seconds(std::process::id())?,
     })
 }
@@ -122,13 +156,19 @@ fn request(plan: &Plan) -> Vec<u8> {
 #[derive(Default)]
 struct Tally {
     latencies: Vec<Duration>,
+    first_tokens: Vec<Duration>,
     events: usize,
     failure: Option<String>,
 }
 
-async fn connection(target: SocketAddr, message: Arc<[u8]>, left: Arc<AtomicUsize>) -> Tally {
+async fn connection(
+    target: SocketAddr,
+    secured: Option<tokio_rustls::TlsConnector>,
+    message: Arc<[u8]>,
+    left: Arc<AtomicUsize>,
+) -> Tally {
     let mut tally = Tally::default();
-    let mut link = match Link::connect(target).await {
+    let mut link = match Link::connect(target, secured).await {
         Ok(link) => link,
         Err(error) => {
             tally.failure = Some(format!("cannot connect to {target}: {error}"));
@@ -138,8 +178,9 @@ async fn connection(target: SocketAddr, message: Arc<[u8]>, left: Arc<AtomicUsiz
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
         let sent = Instant::now();
         match link.exchange(&message).await {
-            Ok(events) => {
+            Ok(Answer { events, first }) => {
                 tally.latencies.push(sent.elapsed());
+                tally.first_tokens.extend(first.map(|at| at.duration_since(sent)));
                 tally.events += events;
             }
             Err(error) => {
@@ -153,20 +194,32 @@ async fn connection(target: SocketAddr, message: Arc<[u8]>, left: Arc<AtomicUsiz
 
 /// A keep-alive connection and what was read from it beyond the last answer.
 struct Link {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     buffer: Vec<u8>,
 }
 
+/// What of an answer is told: its chunks of text, and when the first of them was read.
+#[derive(Default)]
+struct Answer {
+    events: usize,
+    first: Option<Instant>,
+}
+
 impl Link {
-    async fn connect(target: SocketAddr) -> Result<Self, std::io::Error> {
+    async fn connect(target: SocketAddr, secured: Option<tokio_rustls::TlsConnector>) -> Result<Self, std::io::Error> {
         let stream = TcpStream::connect(target).await?;
         stream.set_nodelay(true)?;
+        let stream = match secured {
+            None => Either::Left(stream),
+            Some(connector) => Either::Right(Box::new(connector::secure(&connector, stream).await?)),
+        };
         Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends the request, reads the answer to its end, answers the number of text chunks in it.
-    async fn exchange(&mut self, message: &[u8]) -> Result<usize, Fault> {
+    /// Sends the request and reads the answer to its end.
+    async fn exchange(&mut self, message: &[u8]) -> Result<Answer, Fault> {
         self.stream.write_all(message).await?;
+        self.stream.flush().await?;
         let head_end = loop {
             if let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") {
                 break end + 4;
@@ -176,26 +229,26 @@ impl Link {
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_ascii_lowercase();
         self.buffer.drain(..head_end);
         let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length:")).map(str::trim);
-        let events = match length {
+        let answer = match length {
             Some(length) => {
                 let length: usize = length.parse()?;
                 while self.buffer.len() < length {
                     self.read().await?;
                 }
                 self.buffer.drain(..length);
-                0
+                Answer::default()
             }
             None => self.chunked().await?,
         };
         if !head.starts_with("http/1.1 200") {
             return Err(format!("answered {:?}", head.lines().next().unwrap_or_default()).into());
         }
-        Ok(events)
+        Ok(answer)
     }
 
     /// Reads a chunked body (RFC 9112 §7.1) and counts its events.
-    async fn chunked(&mut self) -> Result<usize, Fault> {
-        let mut events = 0;
+    async fn chunked(&mut self) -> Result<Answer, Fault> {
+        let mut answer = Answer::default();
         // A proxy may cut anywhere, so the end of what was read is looked at again.
         let mut text: Vec<u8> = Vec::new();
         loop {
@@ -212,10 +265,13 @@ impl Link {
             }
             if size == 0 {
                 self.buffer.drain(..end);
-                return Ok(events);
+                return Ok(answer);
             }
             text.extend_from_slice(&self.buffer[line_end + 2..end - 2]);
-            events += memmem::find_iter(&text, CHUNK_OF_TEXT).count();
+            answer.events += memmem::find_iter(&text, CHUNK_OF_TEXT).count();
+            if answer.first.is_none() && answer.events > 0 {
+                answer.first = Some(Instant::now());
+            }
             text.drain(..text.len().saturating_sub(CHUNK_OF_TEXT.len() - 1));
             self.buffer.drain(..end);
         }
@@ -246,14 +302,16 @@ pub(crate) struct Sizes {
     pub(crate) flood: usize,
     /// Connections of the flood.
     pub(crate) flood_connections: usize,
+    /// Streams one after the other over one connection, of one slice.
+    pub(crate) first_tokens: usize,
     /// Paced streams side by side.
     pub(crate) streams: usize,
     /// Chunks of each paced stream, 100 a second.
     pub(crate) paced_chunks: usize,
     /// Streams without pause, and chunks of each.
     pub(crate) stream_flood: (usize, usize),
-    /// Streams held open to weigh one.
-    pub(crate) held: usize,
+    /// Streams held open to weigh one, and their chunks, one a second.
+    pub(crate) held: (usize, usize),
 }
 
 impl Sizes {
@@ -262,44 +320,105 @@ impl Sizes {
         single: 1000,
         flood: 10_000,
         flood_connections: 32,
+        first_tokens: 200,
         streams: 64,
-        paced_chunks: 300,
+        paced_chunks: 200,
         stream_flood: (64, 1000),
-        held: 256,
+        held: (2000, 6),
     };
     /// Shows that everything works; its figures say little.
     pub(crate) const QUICK: Self = Self {
         single: 200,
         flood: 1000,
         flood_connections: 32,
+        first_tokens: 20,
         streams: 64,
         paced_chunks: 50,
         stream_flood: (16, 200),
-        held: 64,
+        held: (64, 3),
     };
 
     /// One JSON answer after the other over one connection.
-    pub(crate) fn single(&self, target: SocketAddr, key: &str) -> Plan {
-        plan(target, key, engine::FAST, 0, 1, self.single)
+    pub(crate) fn single(&self, target: &Target) -> Plan {
+        plan(target, engine::FAST, 0, 1, self.single)
     }
     /// JSON answers over many connections.
-    pub(crate) fn flood(&self, target: SocketAddr, key: &str) -> Plan {
-        plan(target, key, engine::FAST, 0, self.flood_connections, self.flood)
+    pub(crate) fn flood(&self, target: &Target) -> Plan {
+        plan(target, engine::FAST, 0, self.flood_connections, self.flood)
+    }
+    /// Short streams one after the other over one connection.
+    pub(crate) fn first_tokens(&self, target: &Target) -> Plan {
+        plan(target, engine::FAST, 4, 1, self.first_tokens)
     }
     /// Streams at the pace of a quick engine.
-    pub(crate) fn paced(&self, target: SocketAddr, key: &str) -> Plan {
-        plan(target, key, engine::PACED, self.paced_chunks, self.streams, self.streams)
+    pub(crate) fn paced(&self, target: &Target) -> Plan {
+        plan(target, engine::PACED, self.paced_chunks, self.streams, self.streams)
     }
     /// Streams as fast as they go.
-    pub(crate) fn stream_flood(&self, target: SocketAddr, key: &str) -> Plan {
-        plan(target, key, engine::FAST, self.stream_flood.1, self.stream_flood.0, self.stream_flood.0)
+    pub(crate) fn stream_flood(&self, target: &Target) -> Plan {
+        plan(target, engine::FAST, self.stream_flood.1, self.stream_flood.0, self.stream_flood.0)
     }
     /// Streams that hardly move.
-    pub(crate) fn held(&self, target: SocketAddr, key: &str) -> Plan {
-        plan(target, key, engine::HELD, 3, self.held, self.held)
+    pub(crate) fn held(&self, target: &Target) -> Plan {
+        plan(target, engine::HELD, self.held.1, self.held.0, self.held.0)
     }
 }
 
-fn plan(target: SocketAddr, key: &str, model: &str, chunks: usize, connections: usize, requests: usize) -> Plan {
-    Plan { target, key: key.to_owned(), model: model.to_owned(), chunks, connections, requests }
+fn plan(target: &Target, model: &str, chunks: usize, connections: usize, requests: usize) -> Plan {
+    let Target { address, spoken, key } = target.clone();
+    Plan { target: address, spoken, key, model: model.to_owned(), chunks, connections, requests }
+}
+
+/// Starts a load client: this executable, in its role `client`.
+pub(crate) fn spawn_client(plan: &Plan) -> Result<Child, Fault> {
+    let plan = serde_json::to_string(plan)?;
+    Ok(Command::new(std::env::current_exe()?).args(["client", &plan]).stdout(Stdio::piped()).spawn()?)
+}
+
+/// Waits for a load client's end and reads what it found.
+pub(crate) fn outcome_of(mut client: Child) -> Result<Outcome, Fault> {
+    let mut text = String::new();
+    client.stdout.take().ok_or("no stdout")?.read_to_string(&mut text)?;
+    client.wait()?;
+    Ok(serde_json::from_str(&text).map_err(|error| format!("the load client ended without an outcome: {error}"))?)
+}
+
+/// Runs the load client to its end.
+pub(crate) fn drive_client(plan: &Plan) -> Result<Outcome, Fault> {
+    outcome_of(spawn_client(plan)?)
+}
+
+/// A run of a load client, and the CPU time that the program in front of it used meanwhile.
+pub(crate) struct Run {
+    /// Seconds.
+    pub(crate) cpu_seconds: f64,
+    /// What the client found.
+    pub(crate) outcome: Outcome,
+}
+
+impl Run {
+    /// CPU time of the program in µs for each of so many steps.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+    pub(crate) fn cpu_us_per(&self, count: usize) -> f64 {
+        self.cpu_seconds * 1e6 / count.max(1) as f64
+    }
+
+    /// The same for each request.
+    pub(crate) fn cpu_us_per_request(&self) -> f64 {
+        self.cpu_us_per(self.outcome.completed)
+    }
+}
+
+/// Runs a plan and tells what the program used meanwhile. A run with a failed request measures nothing.
+pub(crate) fn measured(pid: u32, plan: &Plan) -> Result<Run, Fault> {
+    let before = measure::cpu_of_tree(pid)?;
+    let outcome = drive_client(plan)?;
+    let cpu_seconds = measure::cpu_of_tree(pid)? - before;
+    if outcome.failed > 0 {
+        return Err(format!("{} of {} requests failed: {:?}", outcome.failed, plan.requests, outcome.reason).into());
+    }
+    if outcome.events != plan.requests * plan.chunks {
+        return Err(format!("{} of {} chunks came through", outcome.events, plan.requests * plan.chunks).into());
+    }
+    Ok(Run { cpu_seconds, outcome })
 }

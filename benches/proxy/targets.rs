@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::load::{self, Spoken, Target};
 use crate::{Fault, Shape};
 
 /// How long a program may take until it accepts connections.
@@ -15,10 +16,8 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// The key to send; empty where none is asked for.
-    pub(crate) key: String,
+    /// Where it listens, and what it wants.
+    pub(crate) target: Target,
     /// Its files; deleted with it.
     home: Option<PathBuf>,
 }
@@ -37,7 +36,7 @@ impl Program {
         BufReader::new(stdout).read_line(&mut line)?;
         let port =
             line.trim().strip_prefix("listening ").ok_or_else(|| format!("{arguments:?} did not start"))?.parse()?;
-        Ok(Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: String::new(), home: None })
+        Ok(Self { child, target: at(port, Spoken::Clear, ""), home: None })
     }
 
     /// The fake engine.
@@ -46,8 +45,11 @@ impl Program {
     }
 
     /// The bare hyper pass-through.
-    pub(crate) fn baseline(shape: Shape, workers: usize, engine: SocketAddr) -> Result<Self, Fault> {
-        Self::own_role(&["baseline".into(), shape.name().into(), workers.to_string(), engine.to_string()])
+    pub(crate) fn baseline(shape: Shape, spoken: Spoken, workers: usize, engine: SocketAddr) -> Result<Self, Fault> {
+        let role = if spoken == Spoken::Tls { "baseline-tls" } else { "baseline" };
+        let mut program = Self::own_role(&[role.into(), shape.name().into(), workers.to_string(), engine.to_string()])?;
+        program.target.spoken = spoken;
+        Ok(program)
     }
 
     /// nginx as a pass-through that checks a key, limits the rate per address and writes an access log, since FLM
@@ -57,69 +59,79 @@ impl Program {
         let port = free_port()?;
         let config = home.join("nginx.conf");
         put(&config, &nginx_config(&home, workers, port, engine))?;
-        let spawned = Command::new("nginx")
-            .args(["-e", "stderr", "-p"])
-            .arg(&home)
-            .arg("-c")
+        let mut command = Command::new("nginx");
+        command.args(["-e", "stderr", "-p"]).arg(&home).arg("-c").arg(&config).stdout(Stdio::null());
+        Self::peer(command, home, port)
+    }
+
+    /// haproxy with the same duties as nginx; its log goes to stdout, which is a file.
+    pub(crate) fn haproxy(workers: usize, engine: SocketAddr) -> Result<Self, Fault> {
+        let home = scratch("haproxy")?;
+        let port = free_port()?;
+        let config = home.join("haproxy.cfg");
+        put(&config, &haproxy_config(workers, port, engine))?;
+        let mut command = Command::new("haproxy");
+        command
+            .args(["-db", "-f"])
             .arg(&config)
-            .stdout(Stdio::null())
-            .spawn();
-        let child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                return Err(format!(
-                    "cannot start nginx, which the bench needs to judge its own baseline: {error}\n\
-                     hint: run scripts/install-test-components.sh, which installs it"
-                )
-                .into());
-            }
-        };
-        let mut program =
-            Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: NGINX_KEY.to_owned(), home: Some(home) };
+            .stdout(std::fs::File::create(home.join("access.log"))?)
+            .stderr(Stdio::null());
+        Self::peer(command, home, port)
+    }
+
+    fn peer(mut command: Command, home: PathBuf, port: u16) -> Result<Self, Fault> {
+        let child = command.spawn().map_err(|error| format!("{command:?} does not start: {error}"))?;
+        let mut program = Self { child, target: at(port, Spoken::Clear, PEERS_KEY), home: Some(home) };
         program.wait_until_it_listens()?;
         Ok(program)
     }
 
     /// The real `flm`, with a home of its own, the fake engine registered and a key without a rate.
-    pub(crate) fn flm(engine: SocketAddr) -> Result<Self, Fault> {
+    pub(crate) fn flm(spoken: Spoken, engine: SocketAddr) -> Result<Self, Fault> {
         let home = scratch("flm")?;
-        let port = free_port()?;
         let flm = |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_flm"));
-            command.args(arguments).env("FLM_HOME", &home);
+            command.args(arguments).args(["--format", "json"]).env("FLM_HOME", &home);
             command.env("FLM_LIMITS_CONNECTIONS_PER_ADDRESS", "4096");
             command
         };
-        let port_text = port.to_string();
-        let child = flm(&["proxy", "start", "--no-daemon", "--port", &port_text])
+        let (mode, port) = match spoken {
+            Spoken::Clear => ("local-http", "port"),
+            Spoken::Tls => ("dev-selfsigned", "https_port"),
+        };
+        let mut child = flm(&["proxy", "start", "--no-daemon", "--mode", mode, "--port", "0"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut program =
-            Self { child, address: (Ipv4Addr::LOCALHOST, port).into(), key: String::new(), home: Some(home.clone()) };
-        program.wait_until_it_listens()?;
+        let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        // What is written later is read and dropped, so that the daemon never waits for a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        let mut program = Self { child, target: at(0, spoken, ""), home: Some(home.clone()) };
+        let answer: serde_json::Value = serde_json::from_str(&line)?;
+        let port = answer["data"]["listeners"][0]["config"][port].as_u64().ok_or("flm told no port")?;
+        program.target = at(u16::try_from(port)?, spoken, "");
         let policy = home.join("policy.json");
         put(&policy, POLICY)?;
-        answer_of(flm(&["security", "policy", "set", "--format", "json", "--json", &policy.to_string_lossy()]))?;
+        answer_of(flm(&["security", "policy", "set", "--json", &policy.to_string_lossy()]))?;
         let url = format!("http://{engine}");
         // More than any plan opens: nobody queues in front of the other targets either.
         let slots = "4096";
-        answer_of(flm(&[
-            "engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--slots", slots, "--format", "json",
-        ]))?;
-        let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0", "--format", "json"]))?;
-        created["data"]["key"].as_str().ok_or("api-keys create told no key")?.clone_into(&mut program.key);
+        answer_of(flm(&["engines", "add", "--kind", "openai", "--id", "bench", "--url", &url, "--slots", slots]))?;
+        let created = answer_of(flm(&["api-keys", "create", "--label", "bench", "--rpm", "0"]))?;
+        created["data"]["key"].as_str().ok_or("api-keys create told no key")?.clone_into(&mut program.target.key);
         program.wait_until_it_routes()?;
         Ok(program)
     }
 
     /// Waits until the models of the fake engine are known and answered for.
     fn wait_until_it_routes(&self) -> Result<(), Fault> {
-        let sizes = crate::load::Sizes { single: 1, ..crate::load::Sizes::QUICK };
+        let sizes = load::Sizes { single: 1, ..load::Sizes::QUICK };
         let begun = Instant::now();
         loop {
-            let outcome = crate::drive_client(&sizes.single(self.address, &self.key))?;
+            let outcome = load::drive_client(&sizes.single(&self.target))?;
             if outcome.failed == 0 {
                 return Ok(());
             }
@@ -132,12 +144,12 @@ impl Program {
 
     fn wait_until_it_listens(&mut self) -> Result<(), Fault> {
         let begun = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
+        while TcpStream::connect(self.target.address).is_err() {
             if let Some(status) = self.child.try_wait()? {
-                return Err(format!("the program for {} ended with {status}", self.address).into());
+                return Err(format!("the program for {} ended with {status}", self.target.address).into());
             }
             if begun.elapsed() > START_PATIENCE {
-                return Err(format!("nothing listens on {} after {START_PATIENCE:?}", self.address).into());
+                return Err(format!("nothing listens on {} after {START_PATIENCE:?}", self.target.address).into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -157,6 +169,15 @@ impl Drop for Program {
             let _best_effort = std::fs::remove_dir_all(home);
         }
     }
+}
+
+fn at(port: u16, spoken: Spoken, key: &str) -> Target {
+    Target { address: (Ipv4Addr::LOCALHOST, port).into(), spoken, key: key.to_owned() }
+}
+
+/// Whether a program is there to be measured.
+pub(crate) fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 /// Runs a command to its end and reads its JSON answer.
@@ -194,8 +215,8 @@ const POLICY: &str = r#"{
     "resources": {"mode": "off"}
 }"#;
 
-/// The key that nginx compares with.
-const NGINX_KEY: &str = "flm_benchkey_0000000000000000000000000000000000000000000000000";
+/// The key that nginx and haproxy compare with.
+const PEERS_KEY: &str = "flm_benchkey_0000000000000000000000000000000000000000000000000";
 
 fn nginx_config(home: &Path, workers: usize, port: u16, engine: SocketAddr) -> String {
     let home = home.display();
@@ -210,7 +231,7 @@ http {{
     log_format json escape=json '{{"time":"$time_iso8601","id":"$request_id","address":"$remote_addr","method":"$request_method","uri":"$uri","status":$status,"bytes":$body_bytes_sent,"took":$request_time,"upstream":"$upstream_addr","upstream_took":"$upstream_response_time"}}';
     map_hash_bucket_size 256;
     limit_req_zone $binary_remote_addr zone=addresses:10m rate=1000000r/s;
-    map $http_authorization $known {{ default 0; "Bearer {NGINX_KEY}" 1; }}
+    map $http_authorization $known {{ default 0; "Bearer {PEERS_KEY}" 1; }}
     client_body_temp_path {home}/body;
     proxy_temp_path {home}/proxy;
     fastcgi_temp_path {home}/fastcgi;
@@ -233,6 +254,35 @@ http {{
         }}
     }}
 }}
+"#
+    )
+}
+
+fn haproxy_config(workers: usize, port: u16, engine: SocketAddr) -> String {
+    format!(
+        r#"global
+    nbthread {workers}
+    maxconn 8192
+    log stdout format raw local0
+defaults
+    mode http
+    log global
+    option http-no-delay
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+    log-format '{{"time":"%t","id":"%ID","address":"%ci","method":"%HM","uri":"%HU","status":%ST,"bytes":%B,"took":%Ta,"upstream":"%s","upstream_took":%Tr}}'
+frontend clients
+    bind 127.0.0.1:{port} backlog 1024
+    unique-id-format %{{+X}}o\ %ci%cp%fi%fp%Ts%rt%pid
+    stick-table type ip size 100k expire 60s store http_req_rate(10s)
+    http-request deny deny_status 401 unless {{ req.hdr(authorization) -m str "Bearer {PEERS_KEY}" }}
+    http-request track-sc0 src
+    http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 100000000 }}
+    default_backend engine
+backend engine
+    http-reuse always
+    server engine {engine}
 "#
     )
 }
