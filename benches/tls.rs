@@ -33,12 +33,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use measure::{least, median, spread};
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 /// Rounds of a whole run, and of a short one that shows only that everything works.
@@ -48,8 +50,9 @@ const QUICK_ROUNDS: usize = 2;
 const CONNECTIONS: u32 = 16;
 /// Full handshakes of one round, one after the other, on each of them.
 const HANDSHAKES: u32 = 25;
-/// Requests of one round on each of them: enough that what FLM does by the clock (the request log is written) falls into every round.
-const REQUESTS: u32 = 2000;
+/// Requests of one visit on each of them, and visits of a round.
+const REQUESTS: u32 = 125;
+const VISITS: u32 = 16;
 /// How long a server may take to say where it listens.
 const STARTING: Duration = Duration::from_secs(30);
 /// How long one round may take: a bench that hangs is told so.
@@ -167,78 +170,109 @@ fn first_line(child: &mut Child) -> String {
     }
 }
 
-/// One kind of work that a server is given.
-enum Work {
-    /// One request on each of many connections, some at a time.
-    Handshakes(TlsConnector),
-    /// Many requests on each of some connections; over TLS when there is a connector.
-    Requests(Option<TlsConnector>),
-}
-
-impl Work {
-    /// Does it once; answers how many handshakes or requests that were.
-    async fn run(&self, port: u16) -> u32 {
-        match self {
-            Self::Handshakes(connector) => {
-                let lane = |_| async move {
-                    for _ in 0..HANDSHAKES {
-                        requests_on(Some(connector), port, 1).await;
-                    }
-                };
-                futures_util::future::join_all((0..CONNECTIONS).map(lane)).await;
-                CONNECTIONS * HANDSHAKES
-            }
-            Self::Requests(connector) => {
-                let connections = (0..CONNECTIONS).map(|_| requests_on(connector.as_ref(), port, REQUESTS));
-                futures_util::future::join_all(connections).await;
-                CONNECTIONS * REQUESTS
-            }
+/// Shakes hands many times, some at a time: each handshake is a connection with one request. Answers how many.
+async fn shake_hands(connector: &TlsConnector, port: u16) -> u32 {
+    let lane = |_| async move {
+        for _ in 0..HANDSHAKES {
+            let (mut sender, driving) = connected(Some(connector), port).await;
+            ask(&mut sender, 1).await;
+            drop(sender);
+            let _closed = driving.await;
         }
-    }
+    };
+    futures_util::future::join_all((0..CONNECTIONS).map(lane)).await;
+    CONNECTIONS * HANDSHAKES
 }
 
-async fn requests_on(connector: Option<&TlsConnector>, port: u16, count: u32) {
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// A connection, over TLS when there is a connector, and the task that drives it.
+async fn connected(connector: Option<&TlsConnector>, port: u16) -> (Sender, JoinHandle<hyper::Result<()>>) {
     let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.expect("connects");
     stream.set_nodelay(true).expect("sets it");
     match connector {
-        None => ask(stream, count).await,
-        Some(connector) => ask(connector::secure(connector, stream).await.expect("shakes hands"), count).await,
+        None => driven(stream).await,
+        Some(connector) => driven(connector::secure(connector, stream).await.expect("shakes hands")).await,
     }
 }
 
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, count: u32) {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-    let driving = tokio::spawn(connection);
+async fn driven(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    (sender, tokio::spawn(connection))
+}
+
+async fn ask(sender: &mut Sender, count: u32) {
     for _ in 0..count {
+        sender.ready().await.expect("a connection");
         let request = Request::get("/health").header("host", "localhost").header("user-agent", "bench");
         let request = request.body(Empty::<Bytes>::new()).expect("a request");
         let answer = sender.send_request(request).await.expect("an answer");
         assert_eq!(answer.status(), 200);
         answer.into_body().collect().await.expect("a body");
     }
-    drop(sender);
-    let _closed = driving.await;
 }
 
-/// What each of some servers is given in turn.
-type Visit<'a> = (&'a Server, &'a Work);
-
-/// Processor time a step in microseconds, of each visit a figure for each round.
-fn measure(runtime: &tokio::runtime::Runtime, rounds: usize, visits: &[Visit<'_>]) -> Vec<Vec<f64>> {
+/// Processor time of a handshake in microseconds, of each visit a figure for each round.
+fn measure_handshakes(
+    runtime: &tokio::runtime::Runtime,
+    rounds: usize,
+    visits: &[(&Server, &TlsConnector)],
+) -> Vec<Vec<f64>> {
     let mut costs = vec![Vec::with_capacity(rounds); visits.len()];
     // The first round warms up.
     for round in 0..=rounds {
-        for ((server, work), figures) in visits.iter().zip(&mut costs) {
+        for ((server, connector), figures) in visits.iter().zip(&mut costs) {
             let before = server.cpu();
-            let count = runtime.block_on(async {
-                tokio::time::timeout(ROUND, work.run(server.port)).await.expect("a round that ends in time")
-            });
+            let count = in_time(runtime, shake_hands(connector, server.port));
             if round > 0 {
                 figures.push((server.cpu() - before) * 1e6 / f64::from(count));
             }
         }
     }
     costs
+}
+
+/// Processor time of a request in microseconds, of each server a figure for each round. A round is many short visits to all servers in
+/// turn over connections that stay: where threads happen to run, and what else the machine does, is then the same for all. What a
+/// server does by the clock is charged to it also while others are visited.
+fn measure_requests(
+    runtime: &tokio::runtime::Runtime,
+    rounds: usize,
+    servers: &[(&Server, Option<&TlsConnector>)],
+) -> Vec<Vec<f64>> {
+    let mut clients: Vec<Vec<Sender>> = servers
+        .iter()
+        .map(|(server, connector)| {
+            let connections = (0..CONNECTIONS).map(|_| connected(*connector, server.port));
+            let connections = in_time(runtime, futures_util::future::join_all(connections));
+            connections.into_iter().map(|(sender, _driving)| sender).collect()
+        })
+        .collect();
+    let mut costs = vec![Vec::with_capacity(rounds); servers.len()];
+    // The first round warms up.
+    for round in 0..=rounds {
+        let before: Vec<f64> = servers.iter().map(|(server, _)| server.cpu()).collect();
+        for _visit in 0..VISITS {
+            for senders in &mut clients {
+                in_time(
+                    runtime,
+                    futures_util::future::join_all(senders.iter_mut().map(|sender| ask(sender, REQUESTS))),
+                );
+            }
+        }
+        if round > 0 {
+            for (((server, _), before), figures) in servers.iter().zip(before).zip(&mut costs) {
+                figures.push((server.cpu() - before) * 1e6 / f64::from(VISITS * CONNECTIONS * REQUESTS));
+            }
+        }
+    }
+    costs
+}
+
+fn in_time<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    runtime.block_on(async { tokio::time::timeout(ROUND, work).await.expect("work that ends in time") })
 }
 
 /// FLM beside a baseline, judged by the ratio of medians unless nothing was promised.
@@ -273,9 +307,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (bare, ring, flm) = (Server::baseline(Spoken::Tls), Server::ring(), Server::flm(Spoken::Tls));
     let (bare_clear, flm_clear) = (Server::baseline(Spoken::Clear), Server::flm(Spoken::Clear));
-    let handshakes = |group: &'static dyn SupportedKxGroup| {
-        Work::Handshakes(connector::connector(Some(group)).expect("a connector"))
-    };
+    let handshakes = |group: &'static dyn SupportedKxGroup| connector::connector(Some(group)).expect("a connector");
     let (hybrid, classic, nist) =
         (handshakes(kx_group::X25519MLKEM768), handshakes(kx_group::X25519), handshakes(kx_group::SECP256R1));
     let shaken = [
@@ -288,11 +320,10 @@ fn main() {
         (&ring, &nist),
         (&flm, &nist),
     ];
-    let shaken = measure(&runtime, rounds, &shaken);
-    let (secured, clear) =
-        (Work::Requests(Some(connector::connector(None).expect("a connector"))), Work::Requests(None));
-    let asked = [(&bare, &secured), (&flm, &secured), (&bare_clear, &clear), (&flm_clear, &clear)];
-    let asked = measure(&runtime, rounds, &asked);
+    let shaken = measure_handshakes(&runtime, rounds, &shaken);
+    let secured = connector::connector(None).expect("a connector");
+    let asked = [(&bare, Some(&secured)), (&flm, Some(&secured)), (&bare_clear, None), (&flm_clear, None)];
+    let asked = measure_requests(&runtime, rounds, &asked);
 
     println!("CPU µs, median (least–most) of {rounds} rounds; TLS 1.3, ECDSA P-256, {CONNECTIONS} at a time\n");
     println!("| | hyper + rustls | flm | ratio of medians | median of the rounds' ratios | of the least | limit |");
