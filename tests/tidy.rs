@@ -116,6 +116,7 @@ const FENCES: &[Fence] = &[
         reason: "TLS is set up in tls and net",
     },
     Fence { paths: &["color_eyre"], places: &["bin/"], reason: "rooms have typed errors" },
+    Fence { paths: &["tikv_jemallocator"], places: &["bin/"], reason: "the programs choose their allocator (ADR 23)" },
     Fence {
         paths: &["argon2"],
         places: &["guard/", "telemetry/hashing.rs"],

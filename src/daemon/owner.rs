@@ -167,7 +167,7 @@ impl Owner {
         let registry = context.registry.clone();
         let load = move || registry.publish_load();
         let (offer, traced) = traces::Offer::new(shared.metrics.traces().clone());
-        let sampled = move |rows: &[RequestRow]| offer.offer(rows);
+        let sampled = move |rows: &[Arc<RequestRow>]| offer.offer(rows);
         shared.metrics.collect(context.hub.clone(), context.clock.clone(), &background, lane, load, sampled);
         let (counts, ending) = (shared.metrics.traces().clone(), log.ending().clone());
         log.spawn("traces", traces::export(context.clone(), traced, counts, ending));

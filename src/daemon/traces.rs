@@ -40,19 +40,19 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Takes ended requests for export, and never waits.
 pub(super) struct Offer {
-    queue: mpsc::Sender<RequestRow>,
+    queue: mpsc::Sender<Arc<RequestRow>>,
     counts: Arc<TraceCounts>,
 }
 
 impl Offer {
     /// The two ends of the queue.
-    pub(super) fn new(counts: Arc<TraceCounts>) -> (Self, mpsc::Receiver<RequestRow>) {
+    pub(super) fn new(counts: Arc<TraceCounts>) -> (Self, mpsc::Receiver<Arc<RequestRow>>) {
         let (queue, rows) = mpsc::channel(QUEUE);
         (Self { queue, counts }, rows)
     }
 
     /// Offers those that are recorded.
-    pub(super) fn offer(&self, rows: &[RequestRow]) {
+    pub(super) fn offer(&self, rows: &[Arc<RequestRow>]) {
         for row in rows.iter().filter(|row| otlp::recorded(row).is_some()) {
             if self.queue.try_send(row.clone()).is_err() {
                 self.counts.dropped(1);
@@ -94,7 +94,7 @@ impl Undelivered {
 /// Sends batches until the queue is closed and empty; once `ending` fires nothing is tried again.
 pub(super) async fn export(
     context: Arc<Context>,
-    mut queue: mpsc::Receiver<RequestRow>,
+    mut queue: mpsc::Receiver<Arc<RequestRow>>,
     counts: Arc<TraceCounts>,
     ending: CancellationToken,
 ) {
@@ -128,7 +128,11 @@ pub(super) async fn export(
 }
 
 /// Fills a batch from what comes within a moment.
-async fn gather(queue: &mut mpsc::Receiver<RequestRow>, batch: &mut Vec<RequestRow>, ending: &CancellationToken) {
+async fn gather(
+    queue: &mut mpsc::Receiver<Arc<RequestRow>>,
+    batch: &mut Vec<Arc<RequestRow>>,
+    ending: &CancellationToken,
+) {
     let more = async { while batch.len() < BATCH && queue.recv_many(batch, BATCH - batch.len()).await > 0 {} };
     tokio::select! {
         biased;
@@ -187,7 +191,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Sends one batch, again and again where that may help.
-async fn deliver(context: &Context, rows: &[RequestRow], ending: &CancellationToken) -> Result<(), Undelivered> {
+async fn deliver(context: &Context, rows: &[Arc<RequestRow>], ending: &CancellationToken) -> Result<(), Undelivered> {
     let receiver = receiver(context).map_err(Undelivered::Settings)?;
     let document = otlp::document(rows, env!("CARGO_PKG_VERSION"), &mut || fastrand::u64(1..));
     let body = Bytes::from(document.to_string());
@@ -250,9 +254,9 @@ mod tests {
     fn what_does_not_fit_the_queue_is_dropped_and_counted_and_nothing_waits() {
         let counts = Arc::new(TraceCounts::default());
         let (offer, mut queue) = Offer::new(counts.clone());
-        offer.offer(&[row(Sampled::No), RequestRow { trace: None, ..row(Sampled::Yes) }]);
+        offer.offer(&[row(Sampled::No).into(), RequestRow { trace: None, ..row(Sampled::Yes) }.into()]);
         assert!(queue.try_recv().is_err(), "nobody asked for these");
-        let rows: Vec<_> = (0..QUEUE + 3).map(|_| row(Sampled::Yes)).collect();
+        let rows: Vec<_> = (0..QUEUE + 3).map(|_| row(Sampled::Yes).into()).collect();
         offer.offer(&rows);
         assert_eq!((counts.sums().1, queue.len()), (3, QUEUE));
     }

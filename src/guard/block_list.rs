@@ -266,20 +266,25 @@ impl<A: Family> Networks<A> {
     }
 
     /// Replaces everything.
-    fn load(&self, mut all: Vec<Kept<A>>) {
-        all.sort_by_key(|kept| (kept.address.shard(kept.length).unwrap_or(WIDE), kept.address, kept.length));
-        // Of the same network the last one counts, as when they are put one by one; the sort is stable.
-        all.reverse();
-        all.dedup_by_key(|kept| kept.place());
-        all.reverse();
-        let mut rest = all.as_slice();
-        for shard in 0..=SHARDS {
-            let own = rest.iter().take_while(|kept| kept.address.shard(kept.length).unwrap_or(WIDE) == shard).count();
+    fn load(&self, all: Vec<Kept<A>>) {
+        if all.is_empty() && self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        // Into its shard first: most hold one or two of them, and a start waits for this.
+        let mut own: Vec<Vec<Kept<A>>> = (0..=SHARDS).map(|_| Vec::new()).collect();
+        for kept in all {
+            own[kept.address.shard(kept.length).unwrap_or(WIDE)].push(kept);
+        }
+        for (shard, mut own) in own.into_iter().enumerate() {
+            // Of the same network the last one counts, as when they are put one by one; the sort is stable.
+            own.sort_by_key(Kept::place);
+            own.reverse();
+            own.dedup_by_key(|kept| kept.place());
+            own.reverse();
             let before = self.shards[shard].load().as_ref().map_or(0, |shard| shard.blocks.len());
-            if own > 0 || before > 0 {
-                self.store(shard, before, rest[..own].to_vec());
+            if !own.is_empty() || before > 0 {
+                self.store(shard, before, own);
             }
-            rest = &rest[own..];
         }
     }
 
@@ -315,10 +320,24 @@ impl<A: Family> Networks<A> {
 struct Reasons {
     texts: Vec<Arc<str>>,
     places: HashMap<Arc<str>, u32>,
+    /// The one that was asked for last.
+    last: Option<(Arc<str>, u32)>,
 }
 
 impl Reasons {
     fn place(&mut self, text: &str) -> u32 {
+        // Blocks of an imported list have one reason.
+        if let Some((last, place)) = &self.last
+            && &**last == text
+        {
+            return *place;
+        }
+        let place = self.known_or_new(text);
+        self.last = self.texts.get(place as usize).map(|text| (text.clone(), place));
+        place
+    }
+
+    fn known_or_new(&mut self, text: &str) -> u32 {
         if let Some(place) = self.places.get(text) {
             return *place;
         }

@@ -66,11 +66,11 @@ impl Drop for KeyInFlight {
 }
 
 impl Account {
-    pub(super) fn open(row: RequestRow, clock: Clock, shard: Arc<Shard>) -> Self {
+    pub(super) fn open(row: Box<RequestRow>, clock: Clock, shard: Arc<Shard>) -> Self {
         let started = clock.monotonic();
         let in_flight = shard.request_started();
         Self {
-            row: Some(Box::new(row)),
+            row: Some(row),
             started,
             clock,
             shard,
@@ -253,7 +253,7 @@ impl Account {
         if let Some(bodies) = self.bodies.take() {
             bodies.send(&row);
         }
-        self.shard.row(*row, refused_by_address);
+        self.shard.row(row, refused_by_address);
         self.stream = None;
         // What was used is counted by now: the place in the budget is free only after that.
         self.place = None;

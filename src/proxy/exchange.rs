@@ -144,7 +144,7 @@ impl Exchange {
         let client = limits.trusted_proxies.client(peer.address, &request.headers);
         let id = RequestId::from_random(fastrand::u128(..));
         let at = shared.clock.wall();
-        let row = RequestRow {
+        let row = Box::new(RequestRow {
             id,
             at,
             client,
@@ -168,7 +168,7 @@ impl Exchange {
                 .get(http::header::USER_AGENT)
                 .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
             trace: trace::begin(limits.traces, &request.headers),
-        };
+        });
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());
         let allowed_origin = cors::allowed_origin(&request.headers, &limits);
         let errors = ErrorShape::of_path(request.uri.path());

@@ -116,41 +116,40 @@ pub(super) fn insert(transaction: &Transaction<'_>, key: KeyRecord) -> rusqlite:
         .map(|_| ())
 }
 
+/// Columns by their place, which migrations never change: they only add at the end.
 fn key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     Ok(KeyRecord {
         view: KeyView {
-            id: named(row, "id")?,
-            label: row.get("label")?,
-            last4: row.get("last4")?,
+            id: named(row, 0)?,
+            label: row.get(1)?,
+            last4: row.get(2)?,
             limits: KeyLimits {
-                requests_per_minute: row.get("requests_per_minute")?,
-                burst: row.get("burst")?,
-                tokens_per_day: row
-                    .get::<_, Option<i64>>("tokens_per_day")?
-                    .map(|tokens| u64::try_from(tokens).unwrap_or(0)),
-                max_parallel: row.get("max_parallel")?,
-                priority: named(row, "priority")?,
-                models: from_json(row, "models")?,
-                routes: from_json(row, "routes")?,
-                rights: from_json(row, "rights")?,
+                requests_per_minute: row.get(4)?,
+                burst: row.get(5)?,
+                tokens_per_day: row.get::<_, Option<i64>>(6)?.map(|tokens| u64::try_from(tokens).unwrap_or(0)),
+                max_parallel: row.get(7)?,
+                priority: named(row, 8)?,
+                models: from_json(row, 9)?,
+                routes: from_json(row, 10)?,
+                rights: from_json(row, 11)?,
             },
-            created: UnixMillis(row.get("created")?),
-            expires: row.get::<_, Option<i64>>("expires")?.map(UnixMillis),
-            revoked: row.get::<_, Option<i64>>("revoked")?.map(UnixMillis),
-            last_used: row.get::<_, Option<i64>>("last_used")?.map(UnixMillis),
+            created: UnixMillis(row.get(12)?),
+            expires: row.get::<_, Option<i64>>(13)?.map(UnixMillis),
+            revoked: row.get::<_, Option<i64>>(14)?.map(UnixMillis),
+            last_used: row.get::<_, Option<i64>>(15)?.map(UnixMillis),
             // Counted in the other database and in memory.
             tokens_today: None,
             capture_until: capture_until(row)?,
         },
-        hash: row.get("hash")?,
+        hash: row.get(3)?,
     })
 }
 
 /// A schema of an earlier version, which is left when a migration failed, has no such column: its keys are served.
 fn capture_until(row: &Row<'_>) -> rusqlite::Result<Option<UnixMillis>> {
-    match row.get::<_, Option<i64>>("capture_until") {
+    match row.get::<_, Option<i64>>(16) {
         Ok(until) => Ok(until.map(UnixMillis)),
-        Err(rusqlite::Error::InvalidColumnName(_)) => Ok(None),
+        Err(rusqlite::Error::InvalidColumnIndex(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,11 +1,13 @@
 //! Values of `types` as columns and back: ids and enums by their serialised names, addresses by their text.
 //!
-//! Used by every table file. Must never guess: a column that does not parse is an error that names it.
+//! Used by every table file. Must never guess: a column that does not parse is an error that names it. A column is named, or told by
+//! its place where many rows are read: a name is compared with those of all columns before it, in every row.
 
-use rusqlite::Row;
 use rusqlite::types::Type;
+use rusqlite::{Row, RowIndex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
 
 /// The serialised name of an enum's variant or id: what is stored in a TEXT column.
 pub(super) fn name<T: Serialize>(value: &T) -> rusqlite::Result<String> {
@@ -22,52 +24,52 @@ pub(super) fn json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
 }
 
 /// A value from its serialised name.
-pub(super) fn named<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    from_name(text, column, row)
+pub(super) fn named<T: DeserializeOwned>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<T> {
+    from_name(row.get_ref(column)?.as_str()?, column, row)
 }
 
 /// A value from its serialised name, or none.
-pub(super) fn named_or_none<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
-    row.get::<_, Option<String>>(column)?.map(|text| from_name(text, column, row)).transpose()
+pub(super) fn named_or_none<T: DeserializeOwned>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<T>> {
+    row.get_ref(column)?.as_str_or_null()?.map(|text| from_name(text, column, row)).transpose()
 }
 
-fn from_name<T: DeserializeOwned>(text: String, column: &str, row: &Row<'_>) -> rusqlite::Result<T> {
-    serde_json::from_value(serde_json::Value::String(text)).map_err(|error| unreadable(row, column, error))
+fn from_name<T: DeserializeOwned>(text: &str, column: impl RowIndex, row: &Row<'_>) -> rusqlite::Result<T> {
+    let name = StrDeserializer::<serde::de::value::Error>::new(text);
+    T::deserialize(name).map_err(|error| unreadable(row, column, error))
 }
 
 /// A value from JSON text.
-pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|error| unreadable(row, column, error))
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|error| unreadable(row, column, error))
 }
 
 /// A value from text by its own parser.
-pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<T>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    let text: String = row.get(column)?;
+    let text = row.get_ref(column)?.as_str()?;
     text.parse().map_err(|error| unreadable(row, column, error))
 }
 
 /// A value from text by its own parser, or none.
-pub(super) fn parsed_or_none<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+pub(super) fn parsed_or_none<T>(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Option<T>>
 where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    row.get::<_, Option<String>>(column)?
+    row.get_ref(column)?
+        .as_str_or_null()?
         .map(|text| text.parse().map_err(|error| unreadable(row, column, error)))
         .transpose()
 }
 
-fn unreadable<E>(row: &Row<'_>, column: &str, error: E) -> rusqlite::Error
+fn unreadable<E>(row: &Row<'_>, column: impl RowIndex, error: E) -> rusqlite::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    let index = row.as_ref().column_index(column).unwrap_or_default();
+    let index = column.idx(row.as_ref()).unwrap_or_default();
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
 }
 

@@ -23,7 +23,8 @@ impl SecurityStore {
                 .database
                 .read("reading the block list", move |connection| {
                     let mut statement = connection.prepare_cached(
-                        "SELECT * FROM ip_blocklist WHERE network > ?1 AND (expires IS NULL OR expires > ?2)
+                        "SELECT network, reason, source, failures, created, expires FROM ip_blocklist
+                         WHERE network > ?1 AND (expires IS NULL OR expires > ?2)
                          ORDER BY network LIMIT ?3",
                     )?;
                     statement
@@ -126,12 +127,12 @@ fn table(list: NetworkList) -> &'static str {
 
 fn block(row: &Row<'_>) -> rusqlite::Result<BlockEntry> {
     Ok(BlockEntry {
-        network: parsed(row, "network")?,
-        reason: row.get("reason")?,
-        source: named(row, "source")?,
-        failures: row.get("failures")?,
-        created: UnixMillis(row.get("created")?),
-        expires: row.get::<_, Option<i64>>("expires")?.map(UnixMillis),
+        network: parsed(row, 0)?,
+        reason: row.get(1)?,
+        source: named(row, 2)?,
+        failures: row.get(3)?,
+        created: UnixMillis(row.get(4)?),
+        expires: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
     })
 }
 

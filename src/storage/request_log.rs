@@ -1,5 +1,6 @@
 //! Table `request_log`: requests that ended, without bodies (SPEC §10), in pages.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use rusqlite::{Error, types::Type};
@@ -22,8 +23,11 @@ const DROPPED_AT_ONCE: u64 = 500;
 
 impl SecurityStore {
     /// Appends to the request log, in the order given, as one page.
-    pub async fn append_requests(&self, rows: Vec<RequestRow>) -> Result<(), StorageError> {
-        let Some(newest) = rows.iter().map(|row| row.at.0).max() else { return Ok(()) };
+    pub async fn append_requests<R>(&self, rows: Vec<R>) -> Result<(), StorageError>
+    where
+        R: Borrow<RequestRow> + Send + 'static,
+    {
+        let Some(newest) = rows.iter().map(|row| row.borrow().at.0).max() else { return Ok(()) };
         self.database
             .write("appending to the request log", move |transaction| {
                 let page = request_page::encode(&rows).map_err(|fault| Error::ToSqlConversionFailure(fault.into()))?;
@@ -150,7 +154,7 @@ mod tests {
         let rows = [full(1, 10), bare(2, 20), running];
         store.append_requests(rows[..1].to_vec()).await.expect("appends");
         store.append_requests(rows[1..].to_vec()).await.expect("appends");
-        store.append_requests(Vec::new()).await.expect("appends nothing");
+        store.append_requests(Vec::<RequestRow>::new()).await.expect("appends nothing");
         let mut read = store.requests(10).await.expect("reads");
         read.reverse();
         assert_eq!(read, rows);

@@ -4,7 +4,7 @@
 //! 0.3 µs a request, since names that repeat are written once (ADR 6).
 //! A page that was written by a release must stay readable: a change of [`StoredRow`] is a new [`FORMAT`].
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -117,9 +117,9 @@ impl<'a> Texts<'a> {
 }
 
 /// Writes a page.
-pub(super) fn encode(rows: &[RequestRow]) -> Result<Vec<u8>, PageFault> {
+pub(super) fn encode(rows: &[impl Borrow<RequestRow>]) -> Result<Vec<u8>, PageFault> {
     let (mut texts, mut columns) = (Texts::default(), Columns::default());
-    let stored = rows.iter().map(|row| store(row, &mut texts, &mut columns)).collect();
+    let stored = rows.iter().map(|row| store(row.borrow(), &mut texts, &mut columns)).collect();
     let page = Page { texts: texts.list, rows: stored };
     Ok(postcard::to_extend(&page, vec![FORMAT])?)
 }

@@ -30,7 +30,7 @@ const BLOCKED_MINUTES: usize = 60;
 /// What the collector keeps for readers.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    recent: Mutex<VecDeque<RequestRow>>,
+    recent: Mutex<VecDeque<Arc<RequestRow>>>,
     traffic: Mutex<Traffic>,
 }
 
@@ -39,7 +39,7 @@ impl Metrics {
     #[must_use]
     pub fn recent(&self, limit: usize) -> Vec<RequestRow> {
         let recent = self.collected.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().rev().take(limit).cloned().collect()
+        recent.iter().rev().take(limit).map(|row| RequestRow::clone(row)).collect()
     }
 
     /// Counters and rates as last published.
@@ -59,7 +59,7 @@ impl Metrics {
         tasks: &Tasks,
         log: RequestLane,
         moved: impl Fn() + Send + Sync + 'static,
-        ended: impl Fn(&[RequestRow]) + Send + Sync + 'static,
+        ended: impl Fn(&[Arc<RequestRow>]) + Send + Sync + 'static,
     ) {
         let (moved, ended) = (Box::new(moved), Box::new(ended));
         let (metrics, rates) = (self.clone(), Rates::default());
@@ -69,7 +69,7 @@ impl Metrics {
 }
 
 /// What gets the rows of requests that ended, besides the log.
-type Ended = Box<dyn Fn(&[RequestRow]) + Send + Sync>;
+type Ended = Box<dyn Fn(&[Arc<RequestRow>]) + Send + Sync>;
 
 struct Collector {
     metrics: Arc<Metrics>,
@@ -134,7 +134,7 @@ impl Collector {
             let skipped = rows.len().saturating_sub(PUBLISHED);
             self.unpublished += skipped as u64;
             for row in &rows[skipped..] {
-                self.hub.publish(LiveEvent::Request(Box::new(row.clone())));
+                self.hub.publish(LiveEvent::Request(Box::new(RequestRow::clone(row))));
             }
         }
         self.keep(&rows);
@@ -149,7 +149,7 @@ impl Collector {
         count
     }
 
-    fn keep(&self, rows: &[RequestRow]) {
+    fn keep(&self, rows: &[Arc<RequestRow>]) {
         let mut recent = self.metrics.collected.recent.lock().unwrap_or_else(PoisonError::into_inner);
         // In a flood most rows would be pushed out again before anybody could look; the end of a stream that is shown
         // as running is never passed over.

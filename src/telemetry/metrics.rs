@@ -94,7 +94,7 @@ struct Totals {
 
 #[derive(Debug, Default)]
 struct Rows {
-    waiting: Vec<RequestRow>,
+    waiting: Vec<Arc<RequestRow>>,
     dropped: u64,
     /// Ended requests by route. Routes are a closed list of some twenty names: looking along it is cheap.
     by_route: Vec<RouteCounts>,
@@ -260,7 +260,7 @@ impl Metrics {
     }
 
     /// Takes the rows that wait, and how many were dropped.
-    pub(super) fn take_rows(&self) -> (Vec<RequestRow>, u64) {
+    pub(super) fn take_rows(&self) -> (Vec<Arc<RequestRow>>, u64) {
         let mut all = Vec::new();
         let mut dropped = 0;
         for shard in &self.shards {
@@ -305,7 +305,8 @@ impl Shard {
     }
 
     /// Notes a row: one that runs is shown, one that ended is shown and counted.
-    pub fn row(&self, row: RequestRow, refused_by_address: bool) {
+    pub fn row(&self, row: impl Into<Arc<RequestRow>>, refused_by_address: bool) {
+        let row = row.into();
         if let Progress::Ended { end, took_us } = row.progress {
             let totals = &self.totals;
             let class = usize::from(row.status / 100).min(5);

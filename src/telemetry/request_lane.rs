@@ -29,13 +29,13 @@ pub type Logged = mpsc::Receiver<LoggedRows>;
 /// A batch of rows, oldest first. Their room is free again when this is dropped: once they are on disk.
 #[derive(Debug)]
 pub struct LoggedRows {
-    rows: Vec<RequestRow>,
+    rows: Vec<Arc<RequestRow>>,
     _room: OwnedSemaphorePermit,
 }
 
 impl LoggedRows {
     /// The rows; only once.
-    pub fn take(&mut self) -> Vec<RequestRow> {
+    pub fn take(&mut self) -> Vec<Arc<RequestRow>> {
         std::mem::take(&mut self.rows)
     }
 }
@@ -50,7 +50,7 @@ impl RequestLane {
     }
 
     /// Hands on rows of ended requests; answers how many found no room, or nobody who takes them.
-    pub(super) fn offer(&self, mut rows: Vec<RequestRow>) -> usize {
+    pub(super) fn offer(&self, mut rows: Vec<Arc<RequestRow>>) -> usize {
         // Only this side takes room, so what is free now is there still when it is taken.
         let shed = rows.len().saturating_sub(self.room.available_permits());
         if shed > 0 {
@@ -82,13 +82,13 @@ mod tests {
     use super::*;
     use crate::types::clock::UnixMillis;
 
-    fn rows(ids: std::ops::Range<u32>, end: RequestEnd) -> Vec<RequestRow> {
+    fn rows(ids: std::ops::Range<u32>, end: RequestEnd) -> Vec<Arc<RequestRow>> {
         let progress = Progress::Ended { end, took_us: 1 };
-        ids.map(|id| RequestRow { at: UnixMillis(i64::from(id)), progress, ..RequestRow::example(u128::from(id)) })
-            .collect()
+        let row = |id| RequestRow { at: UnixMillis(i64::from(id)), progress, ..RequestRow::example(u128::from(id)) };
+        ids.map(|id| Arc::new(row(id))).collect()
     }
 
-    fn times(rows: &[RequestRow]) -> Vec<i64> {
+    fn times(rows: &[Arc<RequestRow>]) -> Vec<i64> {
         rows.iter().map(|row| row.at.0).collect()
     }
 

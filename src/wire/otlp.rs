@@ -4,6 +4,8 @@
 //!
 //! Called by `daemon`, which sends it. Must never hold what is in a request's or an answer's body.
 
+use std::borrow::Borrow;
+
 use serde_json::{Value, json};
 
 use crate::types::request::{Progress, RequestEnd, RequestRow, StageTimes};
@@ -35,9 +37,9 @@ pub fn recorded(row: &RequestRow) -> Option<(&RequestTrace, TracePlace<'_>)> {
 
 /// The document for all recorded requests among `rows`. `fresh` gives random ids for the spans of stages, never 0.
 #[must_use]
-pub fn document(rows: &[RequestRow], version: &str, fresh: &mut impl FnMut() -> u64) -> Value {
+pub fn document(rows: &[impl Borrow<RequestRow>], version: &str, fresh: &mut impl FnMut() -> u64) -> Value {
     let mut spans = Vec::new();
-    for row in rows {
+    for row in rows.iter().map(Borrow::borrow) {
         if let Some((trace, place)) = recorded(row) {
             Writer { row, trace, place, fresh: &mut *fresh, spans: &mut spans }.write();
         }
