@@ -198,7 +198,7 @@ impl Exchange {
     }
 }
 
-/// A path, without an allocation for those of the inference routes; what looks like a key in another one is cut.
+/// A path, without an allocation for those that are often asked for; what looks like a key in another one is cut.
 fn path(path: &str) -> Cow<'static, str> {
     known_path(path).map_or_else(|| redact_keys(&cut(path, 256)).into_owned().into(), Cow::Borrowed)
 }

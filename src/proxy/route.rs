@@ -84,9 +84,12 @@ pub(super) fn names(route: InferenceRoute) -> impl Iterator<Item = &'static str>
     rows.filter(move |row| row.route == route && row.dialect != ClientDialect::CountTokens).map(|row| row.name)
 }
 
-/// The path of an inference route, for as long as the program runs.
+/// Other paths that clients and monitors ask for often.
+const OFTEN: [&str; 5] = ["/health", "/metrics", "/v1/models", "/api/tags", "/"];
+
+/// A path that is often asked for, for as long as the program runs.
 pub(super) fn known_path(path: &str) -> Option<&'static str> {
-    INFERENCE.iter().find(|row| row.path == path).map(|row| row.path)
+    INFERENCE.iter().map(|row| row.path).chain(OFTEN).find(|known| *known == path)
 }
 
 /// What the inference route of a path is, and what is spoken there: for requests of a log.
