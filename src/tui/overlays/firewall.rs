@@ -10,6 +10,7 @@ use crate::tui::geometry::{ListGeometry, ListId};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays, form};
+use crate::tui::signs::told;
 use crate::tui::state::State;
 use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Painter, cells, row};
@@ -62,6 +63,8 @@ pub struct Firewall {
     focus: usize,
     /// The step that runs as root, or the answer to a pending change, on its way.
     working: Option<Ticket>,
+    /// Why it is not known what is in force.
+    unknown: Option<Failure>,
     /// When the status was last asked for.
     looked: UnixMillis,
 }
@@ -95,10 +98,14 @@ pub fn take_status(state: &mut State, outcome: Outcome<FirewallStatus>) {
         Ok(status) => {
             if let Some(firewall) = find(state) {
                 firewall.status = Some(status);
+                firewall.unknown = None;
                 firewall.focus = firewall.focus.min(firewall.deeds().len() - 1);
             }
         }
-        Err(failure) => state.complain(&failure),
+        Err(failure) => match find(state) {
+            Some(firewall) if firewall.status.is_none() => firewall.unknown = Some(failure),
+            _ => state.complain(&failure),
+        },
     }
 }
 
@@ -268,7 +275,10 @@ impl Firewall {
     /// What is in force, as one line.
     fn phase(&self, state: &State) -> (String, Role) {
         let say = |key| state.words.say(key).into_owned();
-        let Some(status) = &self.status else { return (say("firewall.reading"), Role::Muted) };
+        let Some(status) = &self.status else {
+            let reading = (say("firewall.reading"), Role::Muted);
+            return self.unknown.as_ref().map_or(reading, |why| (escape(&why.message).into_owned(), Role::Error));
+        };
         if let Some(until) = self.pending() {
             let left = until.since(state.now).as_millis().div_ceil(1000).to_string();
             return (state.words.fill("firewall.pending", &[("seconds", &left)]), Role::Warn);
@@ -323,6 +333,7 @@ impl Firewall {
                 newest.map(|entry| (line(entry.at, &entry.text), Role::Popup)).collect()
             }
             (Page::Log, _, Some(_)) => vec![(state.words.say("firewall.log_empty").into_owned(), Role::Muted)],
+            (Page::Log, _, None) if self.unknown.is_some() => self.unknown.as_ref().map(told).unwrap_or_default(),
             _ => vec![(state.words.say("firewall.reading").into_owned(), Role::Muted)],
         }
     }
