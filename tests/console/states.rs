@@ -158,7 +158,7 @@ const FAULTS: [(&str, &str); 19] = [
 
 /// Whether words stand whole on the screen, in lines of so many cells.
 #[track_caller]
-fn stands(state: &mut State, words: &str, cells: usize) {
+pub(crate) fn stands(state: &mut State, words: &str, cells: usize) {
     let shown = screen_text(&draw(state));
     for line in words.split('\n').flat_map(|line| text::wrap(line, cells)) {
         assert!(shown.contains(&line), "{} {:?}: {line} is cut in\n{shown}", state.words.language(), state.size);
