@@ -17,10 +17,9 @@ use crate::config::files;
 use crate::config::settings::{SettingLayers, Settings};
 use crate::control::Operator;
 use crate::control::launcher::{self, DaemonOrigin};
-use crate::control::ownership::OwnerLock;
 use crate::control::request::{ConsoleRequest, Home, OwnerChoice};
 use crate::operations::context::ContextOptions;
-use crate::storage::{ConfigStore, StorageError};
+use crate::storage::ConfigStore;
 use crate::telemetry::logging::{self, LogGuard};
 use crate::types::calls::Permission;
 use crate::types::calls::proxy::EndOwner;
@@ -214,24 +213,20 @@ impl Shared {
 
     async fn settings(&self) -> Outcome<Vec<SettingView>> {
         let paths = &self.home.paths;
-        if let Some(operator) = Operator::attach(paths, Permission::ReadOnly).await? {
-            return operator.call(ListSettings {}).await;
+        // One that ends at this moment may be reached and not answer.
+        if let Some(operator) = Operator::attach(paths, Permission::ReadOnly).await?
+            && let Ok(settings) = operator.call(ListSettings {}).await
+        {
+            return Ok(settings);
         }
         let environment = SettingLayers::from_environment(ContextOptions::from_process().variables.into_iter());
         let file = SettingLayers::read_file(&paths.config_file())?;
         let mut layers = SettingLayers { environment, file, ..SettingLayers::default() };
-        // The database only while nobody else may be at it; a home that does not exist yet is not made here.
-        if files::exists(&paths.config_db)?
-            && let Some(_lock) = OwnerLock::try_take(&paths.owner_lock())?
-        {
-            // One of an earlier version is for its owner to bring to this one, after a backup.
-            match ConfigStore::open_unless_withheld(&paths.config_db, Some("only its owner does")) {
-                Ok(store) => {
-                    layers.database = store.settings().await?.into_iter().collect();
-                    store.close().await?;
-                }
-                Err(StorageError::Migration { .. }) => {}
-                Err(error) => return Err(error.into()),
+        // Only looked at, since an owner that ends without a socket holds it still, for as long as its streams run.
+        if files::exists(&paths.config_db)? {
+            match ConfigStore::peek_settings(&paths.config_db) {
+                Ok(stored) => layers.database = stored.into_iter().collect(),
+                Err(error) => tracing::warn!(%error, "the console starts without the stored settings"),
             }
         }
         Ok(Settings::build(&layers)?.list())

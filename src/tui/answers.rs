@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::tui::action::Command;
 use crate::tui::effect::{Answer, Reply, Request, Ticket};
+use crate::tui::overlays::settings::Settings;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, firewall, forms, key::NewKey, notice::Notice, policy, wizard, work};
 use crate::tui::state::State;
@@ -47,7 +48,10 @@ pub fn take(state: &mut State, answer: Answer) {
         Reply::PreviewPrompt(call, outcome) => tab_prompts::preview::take(state, &call, outcome),
         Reply::ListPromptRoutes(_, outcome) => state.world.prompt_routes.take(outcome),
         Reply::ListEngineKinds(_, outcome) => state.world.kinds.take(outcome),
-        Reply::ListSettings(_, outcome) => state.world.settings.take(outcome),
+        Reply::ListSettings(_, outcome) => {
+            state.world.settings.take(outcome);
+            Settings::refresh(state);
+        }
         Reply::ListBlocks(_, outcome) => {
             let Some(outcome) = transfer::take_page(state, ticket, outcome) else { return };
             if let Ok(page) = &outcome {
@@ -409,7 +413,8 @@ fn detected(state: &mut State, ticket: Ticket, outcome: Outcome<DetectionReport>
             EngineState::ErrorNetwork { .. } | EngineState::ErrorApi { .. } => (state.symbols().error, Role::Error),
         };
         let version = engine.version.as_deref().unwrap_or(state.symbols().off);
-        let line = format!("{sign} {:<10} {:<places$}  {version}  ({})", engine.kind, place(engine), engine.evidence);
+        let (kind, place) = (text::pad(engine.kind.as_str(), 10), text::pad(&place(engine), places));
+        let line = format!("{sign} {kind} {place}  {version}  ({})", engine.evidence);
         lines.push((escape(&line).into_owned(), role));
     }
     if report.engines.is_empty() {

@@ -262,6 +262,10 @@ macro_rules! requests {
         })*
 
         impl Request {
+            /// The name of each call with what it does to the home.
+            pub const ALL: &[(&str, Access)] =
+                &[$((stringify!($name), $name::ACCESS),)* $((stringify!($long), $long::ACCESS),)*];
+
             /// What it does to the home.
             #[must_use]
             pub fn access(&self) -> Access {

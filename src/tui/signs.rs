@@ -1,7 +1,32 @@
-//! Names and colours of what several tabs show: severities and kinds of security events.
+//! Names and colours of what several tabs show: severities and kinds of security events, failures, and pages
+//! that were not read.
 
+use crate::tui::text::Words;
 use crate::tui::theme::Role;
+use crate::tui::world::Page;
 use crate::types::audit::{AuditKind, Severity};
+use crate::types::failure::Failure;
+use crate::types::text::escape;
+
+/// What stands in the place of a page that was not read yet: why that failed and what to do, or that it goes on. An empty
+/// list would say that there is nothing.
+#[must_use]
+pub fn unread<T>(words: &Words, page: &Page<T>) -> Option<Vec<(String, Role)>> {
+    match (&page.value, &page.failure) {
+        (Some(_), _) => None,
+        (None, Some(failure)) => Some(told(failure)),
+        (None, None) => Some(vec![(words.say("link.reading").into_owned(), Role::Muted)]),
+    }
+}
+
+/// A failure with what to do about it.
+#[must_use]
+pub fn told(failure: &Failure) -> Vec<(String, Role)> {
+    let hint = failure.hint.iter().map(|hint| (hint, Role::Muted));
+    let id = failure.request_id.iter().map(|id| (id, Role::Muted));
+    let all = std::iter::once((&failure.message, Role::Error)).chain(hint).chain(id);
+    all.map(|(text, role)| (escape(text).into_owned(), role)).collect()
+}
 
 /// The key of a severity's name and its colour.
 #[must_use]

@@ -174,6 +174,12 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
+/// Fills a text up with blanks to so many cells; what `format!` counts are characters.
+#[must_use]
+pub fn pad(text: &str, cells: usize) -> String {
+    format!("{text}{}", " ".repeat(cells.saturating_sub(text.width())))
+}
+
 /// Cuts a text to at most `cells`, ending in `ellipsis` when something was cut. Never cuts inside a grapheme.
 #[must_use]
 pub fn fit<'a>(text: &'a str, cells: usize, ellipsis: &str) -> Cow<'a, str> {
@@ -364,6 +370,13 @@ mod tests {
             let cut = fit(text, cells, "…");
             assert_eq!(cut, expected, "{text:?} in {cells}");
             assert!(width(&cut) <= cells);
+        }
+    }
+
+    #[test]
+    fn what_is_padded_has_its_cells_also_with_wide_letters() {
+        for (text, cells) in [("", 3), ("abc", 5), ("日本", 6), ("e\u{301}", 2), ("日本語", 4)] {
+            assert_eq!(width(&pad(text, cells)), cells.max(width(text)), "{text}");
         }
     }
 

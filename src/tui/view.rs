@@ -11,6 +11,7 @@ use crate::tui::action::{COMMANDS, Command, CommandRow, Safety};
 use crate::tui::geometry::{Geometry, Target};
 use crate::tui::overlays::form::spinner;
 use crate::tui::overlays::{self, toasts};
+use crate::tui::signs::unread;
 use crate::tui::state::{Detail, PendingShown, SMALLEST, State, Typing};
 use crate::tui::tabs::Tab;
 use crate::tui::text;
@@ -19,7 +20,7 @@ use crate::tui::widgets::chart;
 use crate::tui::widgets::painter::{Emphasis, Painter, cells, row};
 use crate::tui::widgets::popup;
 use crate::tui::window::{Listed, Standing, Window};
-use crate::tui::world::Link;
+use crate::tui::world::{Link, Page};
 use crate::types::egress::EgressState;
 use crate::types::listener::{ListenerPhase, Overload};
 use crate::types::text::escape;
@@ -394,14 +395,18 @@ impl PanelTitle {
             None if held == 0 => String::new(),
             None => format!(" {}+", text::count(u64::try_from(held).unwrap_or(u64::MAX))),
         };
-        Self { count, ..panel_title(state, name, held, held) }
+        Self { count, ..panel_title(state, name, held, None) }
     }
 }
 
-/// The title of a list: its name, how many rows are shown of how many, and the filter in force.
+/// The title of a list: its name, how many rows are shown of how many, once that is known, and the filter in force.
 #[must_use]
-pub fn panel_title(state: &State, name: &'static str, shown: usize, all: usize) -> PanelTitle {
-    let count = if shown == all { format!(" {all}") } else { format!(" {shown}/{all}") };
+pub fn panel_title(state: &State, name: &'static str, shown: usize, all: Option<usize>) -> PanelTitle {
+    let count = match all {
+        None => String::new(),
+        Some(all) if shown == all => format!(" {all}"),
+        Some(all) => format!(" {shown}/{all}"),
+    };
     let filter = state.filter().input.text().trim();
     let filter = if filter.is_empty() { String::new() } else { format!(" /{filter}") };
     PanelTitle { name: state.words.say(name).into_owned(), count, filter }
@@ -491,6 +496,28 @@ pub fn list_without_rows<R: Listed>(
         painter.message(inside, &[(escape(&failure.message).into_owned(), Role::Error)]);
     } else if window.asked().is_none() {
         empty(state, painter, inside, all, lines);
+    }
+}
+
+/// Says why the list of a page shows no row; what went wrong since it was read stands on its edge.
+pub fn empty_page<T>(
+    state: &State,
+    painter: &mut Painter<'_>,
+    area: Rect,
+    page: &Page<T>,
+    all: usize,
+    lines: &[&'static str],
+) {
+    match unread(painter.words, page).filter(|_| state.is_live()) {
+        Some(message) => painter.message(area, &message),
+        None => empty(state, painter, area, all, lines),
+    }
+}
+
+/// Draws on the lower edge of a list why it could not be read again.
+pub fn stale<T>(painter: &mut Painter<'_>, area: Rect, page: &Page<T>) {
+    if let (Some(_), Some(failure)) = (&page.value, &page.failure) {
+        painter.foot_note(area, &escape(&failure.message), Role::Error);
     }
 }
 

@@ -48,7 +48,7 @@ fn captured_key(until: Duration) -> KeyView {
 }
 
 /// A console with the request selected whose bodies were captured, and a key that is.
-fn captured(language: &str, size: (u16, u16), kept: Kept) -> (State, Capture) {
+pub(crate) fn captured(language: &str, size: (u16, u16), kept: Kept) -> (State, Capture) {
     let mut state = busy(language, size);
     let row = state.world.requests[1].clone();
     let capture = capture(&row, kept);

@@ -179,7 +179,7 @@ fn a_whole_comparison_is_saved_once_and_shows_its_number() {
     assert!(calls(press(&mut state, "ctrl-s")).is_empty(), "it is saved already");
 }
 
-fn entries() -> Vec<ComparisonEntry> {
+pub(crate) fn entries() -> Vec<ComparisonEntry> {
     let entry = |id, models: &[&str], prompt: &str, runs| ComparisonEntry {
         id,
         created: NOW.minus(Duration::from_secs(3600 * u64::try_from(10 - id).expect("small"))),

@@ -19,6 +19,7 @@ use flm::types::firewall::{
 
 use crate::fixture::{NOW, answer, busy, calls, draw, press, screen_text, status};
 use crate::screens::{LANGUAGES, SIZES, check, named};
+use crate::states::stands;
 
 fn plan() -> FirewallPlan {
     FirewallPlan {
@@ -39,7 +40,11 @@ fn preview() -> FirewallPreview {
         plan: plan(),
         apply: (8484..8500).map(rule).collect(),
         rollback: "nft delete table inet flm\n".to_owned(),
-        notes: vec!["the first rule keeps your SSH session from 203.0.113.7 to port 22 open".to_owned()],
+        notes: vec![
+            "the first rule keeps your SSH session from 203.0.113.7 to port 22 open".to_owned(),
+            "a packet that another table drops stays dropped: where ufw or firewalld owns the rules, use that backend"
+                .to_owned(),
+        ],
     }
 }
 
@@ -113,6 +118,8 @@ fn every_state_of_the_firewall_is_readable() {
             ("untouched", FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, None),
             ("pending", pending(), None),
             ("in_force", told(Some(FirewallPhase::InForce { since: NOW }), Watch::Unwatched), Some("b")),
+            ("gone", told(Some(FirewallPhase::Gone), Watch::Unwatched), None),
+            ("unwatched", told(Some(FirewallPhase::Pending { until: until() }), Watch::Unwatched), None),
             ("log_empty", FirewallStatus { log: Vec::new(), ..told(None, Watch::Unwatched) }, Some("l")),
             ("log", told(Some(back.clone()), Watch::Unwatched), Some("l")),
         ] {
@@ -122,6 +129,12 @@ fn every_state_of_the_firewall_is_readable() {
                     press(&mut state, keys);
                 }
                 check(&named(&format!("firewall_{name}"), language, size), &mut state);
+                let width = usize::from(size.0.min(102)) - 6;
+                if let Some(said) = ["gone", "unwatched"].iter().position(|said| *said == name) {
+                    let said = state.words.say(["firewall.gone", "firewall.unwatched"][said]).into_owned();
+                    stands(&mut state, &said, width);
+                    stands(&mut state, &preview().notes[1], width - 2);
+                }
             }
         }
     }

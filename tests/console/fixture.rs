@@ -15,6 +15,7 @@ use flm::tui::theme::{Depth, ThemeShelf};
 use flm::tui::update::update;
 use flm::tui::{OwnerOrigin, event, view};
 use flm::types::address::{BlockEntry, BlockSource, ListedNetwork, parse_network};
+use flm::types::alert::Inbox;
 use flm::types::audit::{AuditEvent, AuditKind, AuditRow, Severity};
 use flm::types::calls::addresses::{BlockPage, NetworkList};
 use flm::types::calls::engines::EngineKindInfo;
@@ -233,6 +234,8 @@ fn empty_page(request: Request) -> Option<Reply> {
         Request::ListNetworks(call) => Reply::ListNetworks(call, Ok(Vec::new())),
         Request::ListPrompts(call) => Reply::ListPrompts(call, Ok(Vec::new())),
         Request::ListEngineKinds(call) => Reply::ListEngineKinds(call, Ok(kinds())),
+        Request::ListInbox(call) => Reply::ListInbox(call, Ok(Inbox::default())),
+        Request::ListAlertChannels(call) => Reply::ListAlertChannels(call, Ok(Vec::new())),
         _ => return None,
     })
 }
@@ -247,6 +250,7 @@ pub(crate) fn full_page(request: Request) -> Option<Reply> {
             Reply::ListNetworks(call, Ok(list))
         }
         Request::ListPrompts(call) => Reply::ListPrompts(call, Ok(prompts())),
+        Request::ListInbox(_) | Request::ListAlertChannels(_) => return empty_page(request),
         Request::ListProfiles(call) => Reply::ListProfiles(call, Ok(profiles())),
         Request::ListSettings(call) => Reply::ListSettings(call, Ok(settings())),
         Request::ListPromptRoutes(call) => {
@@ -526,7 +530,7 @@ pub(crate) fn detection(count: usize) -> DetectionReport {
     let found = |kind: &'static str, url: Option<&str>, state, evidence: &str| DetectedEngine {
         kind: EngineKind::named(kind),
         url: url.map(str::to_owned),
-        binary: url.is_none().then(|| "/usr/local/bin/llama-server".to_owned()),
+        binary: url.is_none().then(|| "/home/ann/ツール/llama-server".to_owned()),
         version: url.map(|_| "0.12.6".to_owned()),
         state,
         models: 3,

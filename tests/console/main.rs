@@ -16,6 +16,7 @@ mod monkey;
 mod picture;
 mod policy;
 mod screens;
+mod states;
 mod wizard;
 mod words;
 mod work;

@@ -85,9 +85,6 @@ fn the_policy_in_both_forms() {
     for language in LANGUAGES {
         for size in SIZES {
             let name = |what: &str| format!("policy_{what}_{language}_{}x{}", size.0, size.1);
-            let mut state = busy(language, size);
-            press(&mut state, "3 P");
-            check(&name("reading"), &mut state);
             let mut state = opened(language, size);
             press(&mut state, "j left");
             check(&name("rules"), &mut state);

@@ -326,6 +326,22 @@ fn what_a_detection_found() {
     }
 }
 
+/// Places in full-width letters take two cells for each.
+#[test]
+fn what_stands_behind_a_place_is_aligned_whatever_its_letters() {
+    let mut state = busy("ja", (120, 40));
+    let (ticket, asked) = calls(press(&mut state, "1 d")).pop().expect("a detection");
+    let Request::DetectEngines(call) = asked else { panic!("{asked:?}") };
+    fixture::answer(&mut state, ticket, Reply::DetectEngines(call, Ok(fixture::detection(3))));
+    let shown = screen_text(&draw(&mut state));
+    let lines: Vec<&str> =
+        shown.lines().filter(|line| line.contains("(port 11434)") || line.contains("(process 42")).collect();
+    let narrow = text::width(lines[0].split("0.12.6").next().expect("a version"));
+    let wide = shown.lines().find(|line| line.contains("ツール")).expect("the program");
+    let off = text::width(wide.split("  -  ").next().expect("no version")) + 2;
+    assert_eq!((lines.len(), off), (2, narrow), "{shown}");
+}
+
 /// The reviewed pictures by what they show: languages and sizes of each.
 fn reviewed() -> BTreeMap<String, BTreeSet<(String, String)>> {
     let mut found: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();

@@ -49,7 +49,7 @@ fn asked_to_look(effects: Vec<Effect>) -> (Ticket, CheckPublish) {
 }
 
 /// A console whose wizard has looked.
-fn opened(language: &str, size: (u16, u16)) -> State {
+pub(crate) fn opened(language: &str, size: (u16, u16)) -> State {
     let mut state = busy(language, size);
     let (ticket, call) = asked_to_look(press(&mut state, "3 w"));
     let found = report(&call.config);
@@ -203,7 +203,7 @@ fn a_step_that_fails_says_why_and_what_was_done_is_not_done_again() {
 }
 
 /// A console on the page that asks for the certificate of an ACME directory.
-fn at_certificate(language: &str, size: (u16, u16)) -> State {
+pub(crate) fn at_certificate(language: &str, size: (u16, u16)) -> State {
     let mut state = opened(language, size);
     press(&mut state, "enter right right");
     let (ticket, call) = asked_to_look(press(&mut state, "enter"));

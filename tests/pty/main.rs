@@ -429,6 +429,21 @@ fn a_first_start_speaks_the_language_of_the_terminal_and_english_where_there_is_
     }
 }
 
+/// An owner that ends has no socket any more and holds its lock until its last stream is over.
+#[test]
+fn a_console_that_is_opened_while_the_former_owner_ends_speaks_the_stored_language() {
+    let home = Home::in_use();
+    home.answer(&["config", "set", "preferred_language", "ja"]);
+    home.end_owner();
+    let lock = std::fs::File::options().write(true).open(home.path().join("run/owner.lock")).expect("opens");
+    lock.try_lock().expect("nobody owns the home");
+    let console = home.console(&[], 80, 24);
+    console.wait_for("エンジン", PATIENCE);
+    console.wait_for("接続", PATIENCE);
+    drop(lock);
+    console.wait_for("稼働中 http://", PATIENCE);
+}
+
 #[test]
 fn a_block_is_watched_as_it_happens_and_the_console_is_left_and_attached_again() {
     let (home, mut console) = running_console(120, 40);

@@ -197,14 +197,12 @@ fn build_rules<'a>(
         "critical" => Severity::Critical,
         _ => Severity::High,
     };
-    let mut kinds = Vec::new();
-    for word in get(first + 1).split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let named = serde_json::from_value(serde_json::Value::String(word.to_ascii_lowercase().replace('-', "_")));
-        match named {
-            Ok(kind) => kinds.push(kind),
-            Err(_) => return fault(state, first + 1, "form.alert.types_rule", faults),
-        }
-    }
+    let named = |word: &str| {
+        serde_json::from_value(serde_json::Value::String(word.to_ascii_lowercase().replace('-', "_"))).ok()
+    };
+    let words = get(first + 1).split(',').map(str::trim).filter(|word| !word.is_empty());
+    let kinds: Option<Vec<AuditKind>> = words.map(named).collect();
+    let kinds = kinds.or_else(|| fault(state, first + 1, "form.alert.types_rule", faults));
     let group = match get(first + 2) {
         "" | "0" | "0s" => Some(std::time::Duration::ZERO),
         span => text::parse_span(span)
@@ -214,7 +212,7 @@ fn build_rules<'a>(
     let per_hour = number::<u32>(state, first + 3, get(first + 3), 1, faults)
         .filter(|number| *number <= AlertRules::MOST_PER_HOUR)
         .or_else(|| fault(state, first + 3, "form.alert.per_hour_rule", faults));
-    Some(AlertRules { severity, kinds, group: group?, per_hour: per_hour?, ..AlertRules::default() })
+    Some(AlertRules { severity, kinds: kinds?, group: group?, per_hour: per_hour?, ..AlertRules::default() })
 }
 
 fn hosts(text: &str) -> PrivateHosts {

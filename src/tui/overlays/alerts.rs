@@ -10,7 +10,7 @@ use crate::tui::overlays::alert_form::{self, kind_key};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays};
-use crate::tui::signs;
+use crate::tui::signs::{self, unread};
 use crate::tui::state::State;
 use crate::tui::tab_security;
 use crate::tui::text;
@@ -201,10 +201,11 @@ impl Alerts {
         let mut x = line.x;
         for (number, (view, key)) in VIEWS.iter().enumerate() {
             let count = match view {
-                View::Inbox => state.world.unread(),
-                View::Channels => channels(state).len() as u64,
+                View::Inbox => state.world.inbox.value.as_ref().map(|inbox| inbox.unread),
+                View::Channels => state.world.channels.value.as_ref().map(|channels| channels.len() as u64),
             };
-            let label = format!(" {} {} ", painter.say(key), text::count(count));
+            let count = count.map_or_else(String::new, |count| format!("{} ", text::count(count)));
+            let label = format!(" {} {count}", painter.say(key));
             let place = Rect { x, width: cells(text::width(&label)).min(line.right().saturating_sub(x)), ..line };
             painter.text(place, &label, if *view == self.view { Role::ButtonFocus } else { Role::Muted });
             painter.hit(place, Target::View(number));
@@ -214,6 +215,9 @@ impl Alerts {
 
     fn draw_inbox(&self, state: &State, painter: &mut Painter<'_>, area: Rect) {
         let alerts = inbox(state);
+        if let Some(lines) = unread(painter.words, &state.world.inbox) {
+            return painter.message(area, &lines);
+        }
         if alerts.is_empty() {
             let lines = [
                 (painter.say("alerts.inbox_empty").into_owned(), Role::Text),
@@ -261,6 +265,9 @@ impl Alerts {
 
     fn draw_channels(&self, state: &State, painter: &mut Painter<'_>, area: Rect) {
         let channels = channels(state);
+        if let Some(lines) = unread(painter.words, &state.world.channels) {
+            return painter.message(area, &lines);
+        }
         if channels.is_empty() {
             let lines = [
                 (painter.say("alerts.channels_empty").into_owned(), Role::Text),

@@ -91,7 +91,7 @@ fn sampling(state: &State, fields: &[Field], faults: &mut Faults) -> Sampling {
     };
     let seed = match get(3) {
         "" => None,
-        text => text.parse().ok().or_else(|| fault(state, 3, "form.number_rule", faults)),
+        text => text.parse().ok().or_else(|| fault(state, 3, "form.chat.seed_rule", faults)),
     };
     Sampling { temperature, max_tokens: optional(state, 2, get(2), faults), seed }
 }

@@ -6,6 +6,7 @@ use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::{self, Overlay};
 use crate::tui::signs::severity;
 use crate::tui::state::State;
+use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::types::calls::expose::{AddressReach, ExposeReport, KeyNeed, Problem, Service};
 use crate::types::text::escape;
@@ -29,7 +30,8 @@ pub fn show(state: &mut State, report: &ExposeReport) {
                 KeyNeed::Key => ("expose.key", Role::Ok),
                 KeyNeed::Unknown => ("expose.key_unknown", Role::Muted),
             };
-            lines.push((format!("  {:<24} {reach}, {}", answer.at.address.to_string(), say(key)), role));
+            let address = text::pad(&answer.at.address.to_string(), 24);
+            lines.push((format!("  {address} {reach}, {}", say(key)), role));
         }
     }
     if report.ports.is_empty() {

@@ -10,7 +10,9 @@ use crate::tui::geometry::{ListGeometry, ListId};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays, form};
+use crate::tui::signs::told;
 use crate::tui::state::State;
+use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::widgets::painter::{Painter, cells, row};
 use crate::tui::widgets::{popup, table};
@@ -27,6 +29,9 @@ use crate::types::text::escape;
 
 /// Rows above the text: facts and what is in force.
 const HEAD: u16 = 6;
+
+/// Columns of the box, where the screen has them.
+const WIDTH: u16 = 100;
 
 /// Milliseconds between two looks while a change waits: somebody may answer it elsewhere.
 const LOOK_AGAIN_MS: i64 = 1000;
@@ -62,6 +67,8 @@ pub struct Firewall {
     focus: usize,
     /// The step that runs as root, or the answer to a pending change, on its way.
     working: Option<Ticket>,
+    /// Why it is not known what is in force.
+    unknown: Option<Failure>,
     /// When the status was last asked for.
     looked: UnixMillis,
 }
@@ -95,10 +102,14 @@ pub fn take_status(state: &mut State, outcome: Outcome<FirewallStatus>) {
         Ok(status) => {
             if let Some(firewall) = find(state) {
                 firewall.status = Some(status);
+                firewall.unknown = None;
                 firewall.focus = firewall.focus.min(firewall.deeds().len() - 1);
             }
         }
-        Err(failure) => state.complain(&failure),
+        Err(failure) => match find(state) {
+            Some(firewall) if firewall.status.is_none() => firewall.unknown = Some(failure),
+            _ => state.complain(&failure),
+        },
     }
 }
 
@@ -268,7 +279,10 @@ impl Firewall {
     /// What is in force, as one line.
     fn phase(&self, state: &State) -> (String, Role) {
         let say = |key| state.words.say(key).into_owned();
-        let Some(status) = &self.status else { return (say("firewall.reading"), Role::Muted) };
+        let Some(status) = &self.status else {
+            let reading = (say("firewall.reading"), Role::Muted);
+            return self.unknown.as_ref().map_or(reading, |why| (escape(&why.message).into_owned(), Role::Error));
+        };
         if let Some(until) = self.pending() {
             let left = until.since(state.now).as_millis().div_ceil(1000).to_string();
             return (state.words.fill("firewall.pending", &[("seconds", &left)]), Role::Warn);
@@ -302,27 +316,30 @@ impl Firewall {
         let outside = |text: &str, role: Role| -> Vec<(String, Role)> {
             text.lines().map(|line| (escape(line).into_owned(), role)).collect()
         };
+        // Inside frame and margins; commands stay in one piece.
+        let width = usize::from(state.size.0.saturating_sub(2).min(WIDTH).saturating_sub(4));
+        let whole = |failure: &Failure| -> Vec<(String, Role)> {
+            let lines = told(failure).into_iter();
+            lines.flat_map(|(line, role)| text::wrap(&line, width).into_iter().map(move |line| (line, role))).collect()
+        };
         match (self.page, &self.preview, &self.status) {
             (Page::Rules, Some(Ok(preview)), _) => {
-                let mut lines: Vec<_> =
-                    preview.notes.iter().flat_map(|note| outside(&format!("# {note}"), Role::Muted)).collect();
+                let notes = preview.notes.iter().flat_map(|note| text::wrap(&escape(note), width.saturating_sub(2)));
+                let mut lines: Vec<_> = notes.map(|line| (format!("# {line}"), Role::Muted)).collect();
                 lines.push((format!("# {}", state.words.say("firewall.would_apply")), Role::Accent));
                 lines.extend(outside(&preview.apply, Role::Popup));
                 lines.push((format!("# {}", state.words.say("firewall.would_roll_back")), Role::Accent));
                 lines.extend(outside(&preview.rollback, Role::Popup));
                 lines
             }
-            (Page::Rules, Some(Err(Failure { message, hint, .. })), _) => {
-                let mut lines = outside(message, Role::Error);
-                lines.extend(outside(hint.as_deref().unwrap_or_default(), Role::Popup));
-                lines
-            }
+            (Page::Rules, Some(Err(failure)), _) => whole(failure),
             (Page::Log, _, Some(status)) if !status.log.is_empty() => {
                 let newest = status.log.iter().rev();
                 let line = |time: UnixMillis, text: &str| format!("{}  {}", state.words.date_time(time), escape(text));
                 newest.map(|entry| (line(entry.at, &entry.text), Role::Popup)).collect()
             }
             (Page::Log, _, Some(_)) => vec![(state.words.say("firewall.log_empty").into_owned(), Role::Muted)],
+            (Page::Log, _, None) if self.unknown.is_some() => self.unknown.as_ref().map(whole).unwrap_or_default(),
             _ => vec![(state.words.say("firewall.reading").into_owned(), Role::Muted)],
         }
     }
@@ -330,7 +347,7 @@ impl Firewall {
     /// Draws it.
     pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
         let title = painter.say("firewall.title");
-        let area = popup::open(painter, screen, &title, 100, screen.height.saturating_sub(2).min(32));
+        let area = popup::open(painter, screen, &title, WIDTH, screen.height.saturating_sub(2).min(32));
         self.draw_inside(state, painter, area);
     }
 
@@ -354,7 +371,7 @@ impl Firewall {
         }
         let (phase, role) = self.phase(state);
         let line = row(area, 4);
-        painter.text(line, &phase, role);
+        painter.paragraph(Rect { height: 2.min(area.height), ..line }, &phase, role);
         if self.working.is_some_and(|ticket| state.pending.contains_key(&ticket)) {
             painter.right(line, form::spinner(state), Role::Info);
         }

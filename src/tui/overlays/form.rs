@@ -9,6 +9,7 @@ use crate::tui::effect::{Request, Ticket};
 use crate::tui::geometry::Target;
 use crate::tui::overlays::Stays;
 use crate::tui::overlays::forms::FormKind;
+use crate::tui::signs::told;
 use crate::tui::state::State;
 use crate::tui::tab_blocklist::transfer;
 use crate::tui::tab_models::chat::ChatSettings;
@@ -22,7 +23,6 @@ use crate::types::alert::AlertKind;
 use crate::types::calls::models::PullModel;
 use crate::types::chat::Sampling;
 use crate::types::failure::Failure;
-use crate::types::text::escape;
 
 /// A value to pick.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,11 +340,8 @@ impl Form {
         let inner = usize::from(width.saturating_sub(4));
         let mut notes: Vec<(String, Role)> = Vec::new();
         if let Some(failure) = &self.failure {
-            notes.extend(text::wrap(&escape(&failure.message), inner).into_iter().map(|l| (l, Role::Error)));
-            let hint = failure.hint.as_deref().unwrap_or_default();
-            notes.extend(
-                text::wrap(&escape(hint), inner).into_iter().filter(|l| !l.is_empty()).map(|l| (l, Role::Muted)),
-            );
+            let wrapped = |(line, role): (String, Role)| text::wrap(&line, inner).into_iter().map(move |l| (l, role));
+            notes.extend(told(failure).into_iter().flat_map(wrapped));
         } else if let Some(field) =
             self.fields.get(self.focus).or_else(|| self.fields.iter().find(|f| f.told().is_some()))
         {

@@ -376,7 +376,7 @@ impl FormKind {
                 Submit::Call(call.into())
             }),
             Self::Block => {
-                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                let network = network_of(state, get(0), &mut faults);
                 let duration = match get(1) {
                     "" => None,
                     text => span(state, 1, text, &mut faults),
@@ -384,11 +384,11 @@ impl FormKind {
                 network.map(|network| Submit::Call(AddBlock { network, duration, reason: get(2).to_owned() }.into()))
             }
             Self::Network(list) => {
-                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                let network = network_of(state, get(0), &mut faults);
                 network.map(|network| Submit::Call(AddNetwork { list: *list, network, note: get(1).to_owned() }.into()))
             }
             Self::Allow => {
-                let network = parse_network(get(0)).map_err(|error| faults.push((0, error.to_string()))).ok();
+                let network = network_of(state, get(0), &mut faults);
                 let list = if get(1) == ALLOWED { NetworkList::Allow } else { NetworkList::Trusted };
                 network.map(|network| Submit::Call(AddNetwork { list, network, note: get(2).to_owned() }.into()))
             }
@@ -410,7 +410,7 @@ impl FormKind {
             Self::ChannelKind => alert_form::kind(get(0)).map(Submit::NewChannel),
             Self::Channel(form) => alert_form::build(state, form, fields, &mut faults),
             Self::Profile(model) => Some(profile_form::build(state, model, fields, &mut faults)),
-            Self::Port(config) => number::<u16>(state, 0, get(0), 1, &mut faults).map(|port| {
+            Self::Port(config) => port(state, 0, get(0), &mut faults).map(|port| {
                 let config = ListenerConfig { port, ..config.clone() };
                 Submit::Call(StartListener { config: Some(config), unnamed: Vec::new() }.into())
             }),
@@ -517,7 +517,18 @@ pub(in crate::tui) fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
     faults: &mut Faults,
 ) -> Option<T> {
     let parsed = text.parse().ok().filter(|number| *number >= T::from(least));
-    parsed.or_else(|| fault(state, field, "form.number_rule", faults))
+    if parsed.is_none() {
+        faults.push((field, state.words.fill("form.number_rule", &[("least", &least.to_string())])));
+    }
+    parsed
+}
+
+pub(in crate::tui) fn port(state: &State, field: usize, text: &str, faults: &mut Faults) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0).or_else(|| fault(state, field, "form.port.rule", faults))
+}
+
+fn network_of(state: &State, text: &str, faults: &mut Faults) -> Option<ipnet::IpNet> {
+    parse_network(text).ok().or_else(|| fault(state, 0, "form.block.network_rule", faults))
 }
 
 pub(in crate::tui) fn optional<T: std::str::FromStr + PartialOrd + From<u8>>(

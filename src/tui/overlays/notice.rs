@@ -68,6 +68,13 @@ impl Notice {
         Self::new(title, lines)
     }
 
+    /// Takes over what a newer one of the same title says.
+    pub fn renew(&mut self, newer: &Self) {
+        if self.title == newer.title {
+            self.lines.clone_from(&newer.lines);
+        }
+    }
+
     /// Takes a key press.
     pub fn press(&mut self, state: &mut State, key: KeyEvent) -> Stays {
         let page = state.geometry.page(crate::tui::geometry::ListId::Overlay);

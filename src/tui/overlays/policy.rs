@@ -11,10 +11,11 @@ use crate::tui::geometry::{ListId, Target};
 use crate::tui::overlays::form::spinner;
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays};
+use crate::tui::signs::told;
 use crate::tui::state::State;
 use crate::tui::theme::Role;
 use crate::tui::widgets::cursor::moved;
-use crate::tui::widgets::painter::{Emphasis, Painter, row};
+use crate::tui::widgets::painter::{Emphasis, Painter, below, row};
 use crate::tui::widgets::popup;
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::tui::widgets::text_area::TextBox;
@@ -241,22 +242,27 @@ impl Policy {
         let body = Rect { height: area.height.saturating_sub(4), ..area };
         match (&self.stored, &self.editing) {
             (None, _) => {
-                let reading = painter.say("link.reading").into_owned();
-                painter.message(body, &[(reading, Role::Muted)]);
+                let reading = || vec![(painter.say("link.reading").into_owned(), Role::Muted)];
+                let lines = self.failure.as_ref().map_or_else(reading, told);
+                painter.message(body, &lines);
             }
             (Some(stored), Editing::Rules) => self.draw_rules(painter, body, stored),
             (Some(_), Editing::Json(text)) => text.draw(painter, body, Emphasis::Focused),
         }
-        let note = row(area, area.height.saturating_sub(3));
-        let (told, role) = match (&self.failure, &self.editing) {
-            (Some(failure), _) => (escape(&failure.message).into_owned(), Role::Error),
+        let note = Rect { height: 2.min(area.height), ..below(area, area.height.saturating_sub(3)) };
+        let notes = match (&self.failure, &self.editing) {
+            (Some(_), _) if self.stored.is_none() => Vec::new(),
+            (Some(failure), _) => told(failure),
             (None, Editing::Json(text)) => match parsed(text) {
-                Ok(_) => (painter.say("policy.json_hint").into_owned(), Role::Muted),
-                Err(fault) => (escape(&fault).into_owned(), Role::Error),
+                Ok(_) => vec![(painter.say("policy.json_hint").into_owned(), Role::Muted)],
+                Err(fault) => vec![(escape(&fault).into_owned(), Role::Error)],
             },
-            (None, Editing::Rules) => (painter.say("policy.hint").into_owned(), Role::Muted),
+            (None, Editing::Rules) => vec![(painter.say("policy.hint").into_owned(), Role::Muted)],
         };
-        painter.text(note, &told, role);
+        let mut y = 0;
+        for (line, role) in notes {
+            y += painter.paragraph(below(note, y), &line, role);
+        }
         let buttons = row(area, area.height.saturating_sub(1));
         if self.waiting.is_some() {
             painter.text(buttons, spinner(state), Role::Info);

@@ -7,6 +7,7 @@ use crate::tui::action::Command;
 use crate::tui::geometry::{ListId, Target};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::{self, Overlay, Stays};
+use crate::tui::signs::unread;
 use crate::tui::state::State;
 use crate::tui::theme::Role;
 use crate::tui::widgets::cursor::moved;
@@ -79,12 +80,9 @@ impl Saved {
         let body = Rect { y: area.y + 1, height: area.height.saturating_sub(3), ..area };
         let page = &state.world.comparisons;
         if all.is_empty() {
-            let (line, role) = match (&page.failure, &page.value) {
-                (Some(failure), _) => (escape(&failure.message).into_owned(), Role::Error),
-                (None, None) => (painter.say("link.reading").into_owned(), Role::Muted),
-                (None, Some(_)) => (painter.say("compare.none_saved").into_owned(), Role::Muted),
-            };
-            painter.message(body, &[(line, role)]);
+            let none = || vec![(painter.say("compare.none_saved").into_owned(), Role::Muted)];
+            let lines = unread(painter.words, page).unwrap_or_else(none);
+            painter.message(body, &lines);
         } else {
             let say = |key| state.words.say(key);
             let columns = [

@@ -11,6 +11,7 @@ use crate::tui::effect::MouseUse;
 use crate::tui::geometry::Target;
 use crate::tui::overlays::notice::Notice;
 use crate::tui::overlays::{self, Overlay, Stays};
+use crate::tui::signs::told;
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -80,11 +81,23 @@ impl Settings {
         Stays::Open
     }
 
+    /// The list of all settings that is open shows what was read.
+    pub fn refresh(state: &mut State) {
+        let shown = all(state);
+        for overlay in &mut state.overlays {
+            if let Overlay::Notice(notice) = overlay {
+                notice.renew(&shown);
+            }
+        }
+    }
+
     fn change(&self, state: &mut State, step: Step) {
         let value = match self.focus {
             0 => neighbour(&owned(language::LANGUAGES), state.words.language(), step),
             1 => neighbour(&state.shelf.names(), &state.theme.name, step),
             2 => (state.mouse == MouseUse::Terminal).to_string(),
+            // What is not known yet has no neighbours.
+            4 | 5 if state.world.settings.value.is_none() => return,
             4 => stored_neighbour(state, CALL, &CALLS, step),
             5 => stored_neighbour(state, LOG_LEVEL, &LEVELS, step),
             _ => {
@@ -131,6 +144,12 @@ impl Settings {
 
     /// Draws it.
     pub fn draw(&self, state: &State, painter: &mut Painter<'_>, screen: Rect) {
+        // What the owner alone knows.
+        let page = &state.world.settings;
+        let unknown = match (&page.value, &page.failure) {
+            (None, Some(_)) => painter.symbols.off.into(),
+            _ => painter.say("link.reading"),
+        };
         let values = [
             text::language_name(state.words.language()),
             state.theme.title.clone(),
@@ -142,15 +161,18 @@ impl Settings {
                 })
                 .into_owned(),
             painter.words.fill("settings.per_second", &[("count", &state.refresh.to_string())]),
-            painter
-                .say(match stored(state, CALL) {
-                    "off" => "settings.call_off",
-                    "bell" => "settings.call_bell",
-                    "message" => "settings.call_message",
-                    _ => "settings.call_both",
-                })
-                .into_owned(),
-            stored(state, LOG_LEVEL).to_owned(),
+            match stored(state, CALL) {
+                "" => unknown.clone(),
+                "off" => painter.say("settings.call_off"),
+                "bell" => painter.say("settings.call_bell"),
+                "message" => painter.say("settings.call_message"),
+                _ => painter.say("settings.call_both"),
+            }
+            .into_owned(),
+            match stored(state, LOG_LEVEL) {
+                "" => unknown.into_owned(),
+                level => level.to_owned(),
+            },
         ];
         let title = painter.say("settings.title");
         let area = popup::open(painter, screen, &title, 68, 13);
@@ -172,6 +194,13 @@ impl Settings {
                 painter.text(line, painter.symbols.marker, Role::Accent);
             }
             painter.hit(line, Target::OverlayRow(number));
+        }
+        if let (None, Some(failure)) = (&page.value, &page.failure) {
+            let mut y = 8;
+            for (line, role) in told(failure) {
+                y += painter.paragraph(below(area, y), &line, role);
+            }
+            return;
         }
         let hints = format!("{}\n{}", painter.say("settings.hint"), painter.say("settings.keys_file"));
         painter.paragraph(below(area, 8), &hints, Role::Faint);
@@ -212,7 +241,11 @@ fn source_name(source: SettingSource) -> &'static str {
 
 /// Every setting with its value and where that comes from.
 fn all(state: &State) -> Notice {
-    let settings = state.world.settings.value.as_deref().unwrap_or_default();
+    let page = &state.world.settings;
+    let Some(settings) = &page.value else {
+        let reading = || vec![(state.words.say("link.reading").into_owned(), Role::Muted)];
+        return Notice::new("settings.all_title", page.failure.as_ref().map_or_else(reading, told));
+    };
     let widest = |width: fn(&SettingView) -> usize| settings.iter().map(width).max().unwrap_or(0);
     let key_cells = widest(|setting| text::width(&setting.key));
     let mut lines = Vec::with_capacity(settings.len());
@@ -225,7 +258,7 @@ fn all(state: &State) -> Notice {
         let source = state.words.say(source_name(setting.source));
         let value = if value.is_empty() { Cow::Borrowed("-") } else { value };
         let unit = if setting.unit.is_empty() { String::new() } else { format!(" {}", setting.unit) };
-        lines.push((format!("{key:key_cells$}  {value}{unit}  ({source})"), role));
+        lines.push((format!("{}  {value}{unit}  ({source})", text::pad(&key, key_cells)), role));
     }
     Notice::new("settings.all_title", lines)
 }

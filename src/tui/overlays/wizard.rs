@@ -10,7 +10,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 
 use crate::tui::effect::{Reply, Request, Ticket};
 use crate::tui::overlays::form::{Choice, Edited, Field, Value};
-use crate::tui::overlays::forms::Faults;
+use crate::tui::overlays::forms::{self, Faults};
 use crate::tui::overlays::{self, Overlay, Stays, wizard_acme};
 use crate::tui::state::State;
 use crate::tui::update::read_store;
@@ -251,13 +251,7 @@ impl Wizard {
         let say = |key| state.words.say(key).into_owned();
         let get = |number: usize| self.way[number].get();
         let bind = get(BIND).parse::<IpAddr>().map_err(|_| faults.push((BIND, say("wizard.bind_rule")))).ok();
-        let mut port = |number: usize| {
-            let parsed = get(number).parse::<u16>().ok().filter(|port| *port > 0);
-            if parsed.is_none() {
-                faults.push((number, say("form.number_rule")));
-            }
-            parsed
-        };
+        let mut port = |number: usize| forms::port(state, number, get(number), &mut faults);
         let plain = port(PORT);
         let https = if self.is_clear() { None } else { port(HTTPS_PORT) };
         if plain.is_some() && plain == https {

@@ -169,7 +169,7 @@ pub fn run(state: &mut State, command: Command) {
         }
         Command::ImportBlocks => overlays::open(state, Overlay::Form(forms::import_blocks())),
         Command::ExportBlocks if state.world.blocks_total == 0 => {
-            state.toast(Level::Info, state.words.say("blocklist.nothing_to_export").into_owned());
+            state.toast(Level::Info, state.words.say("blocklist.nothing").into_owned());
         }
         Command::ExportBlocks => {
             let form = forms::export_blocks(state);
@@ -189,6 +189,8 @@ pub fn run(state: &mut State, command: Command) {
                 let then = Then::call(ClearBlocks {});
                 let confirm = Confirm::new("blocklist.clear_title", body, "button.clear", then).typed("clear");
                 overlays::open(state, Overlay::Confirm(confirm));
+            } else {
+                state.toast(Level::Info, state.words.say("blocklist.nothing").into_owned());
             }
         }
         Command::RemoveNetwork => ask_to_remove(state),

@@ -7,30 +7,25 @@ use crate::tui::state::State;
 use crate::tui::tab_blocklist::{self, View};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title, views_panel};
+use crate::tui::view::{empty_page, panel_title, stale, views_panel};
 use crate::tui::widgets::painter::{Emphasis, Painter};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::address::{BlockEntry, BlockSource, ListedNetwork, short};
 use crate::types::calls::addresses::NetworkList;
-use crate::types::text::escape;
 
 /// Draws it.
 pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     match state.blocklist.view {
         View::Blocked => {
             let rows = tab_blocklist::block_rows(state);
-            let read = state.world.blocks.value.as_ref().map_or(0, Vec::len);
-            let all = usize::try_from(state.world.blocks_total).unwrap_or(usize::MAX).max(read);
-            let inside = draw_frame(state, painter, area, rows.len(), all);
-            note_failure(painter, area, state.world.blocks.failure.as_ref().map(|failure| failure.message.as_str()));
+            let page = &state.world.blocks;
+            let read = page.value.as_ref().map(Vec::len);
+            let total = usize::try_from(state.world.blocks_total).unwrap_or(usize::MAX);
+            let inside = draw_frame(state, painter, area, rows.len(), read.map(|read| read.max(total)));
+            stale(painter, area, page);
             if rows.is_empty() {
-                empty(
-                    state,
-                    painter,
-                    inside,
-                    if has_filter(state) { read } else { 0 },
-                    &["blocklist.empty", "blocklist.empty_hint"],
-                );
+                let all = read.filter(|_| has_filter(state)).unwrap_or(0);
+                empty_page(state, painter, inside, page, all, &["blocklist.empty", "blocklist.empty_hint"]);
             } else {
                 draw_blocks(state, painter, inside, &rows);
             }
@@ -38,15 +33,15 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         View::Networks(list) => {
             let rows = tab_blocklist::network_rows(state, list);
             let page = state.world.networks(list);
-            let all = page.value.as_ref().map_or(0, Vec::len);
+            let all = page.value.as_ref().map(Vec::len);
             let inside = draw_frame(state, painter, area, rows.len(), all);
-            note_failure(painter, area, page.failure.as_ref().map(|failure| failure.message.as_str()));
+            stale(painter, area, page);
             if rows.is_empty() {
                 let lines = match list {
                     NetworkList::Allow => ["blocklist.allowed_empty", "blocklist.allowed_hint"],
                     NetworkList::Trusted => ["blocklist.trusted_empty", "blocklist.trusted_hint"],
                 };
-                empty(state, painter, inside, all, &lines);
+                empty_page(state, painter, inside, page, all.unwrap_or(0), &lines);
             } else {
                 draw_networks(state, painter, inside, &rows);
             }
@@ -58,13 +53,7 @@ fn has_filter(state: &State) -> bool {
     !state.filter().input.is_empty()
 }
 
-fn note_failure(painter: &mut Painter<'_>, area: Rect, failure: Option<&str>) {
-    if let Some(failure) = failure {
-        painter.foot_note(area, &escape(failure), Role::Error);
-    }
-}
-
-fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
+fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: Option<usize>) -> Rect {
     let names = View::ALL.map(View::title);
     let front = View::ALL.iter().position(|view| *view == state.blocklist.view).unwrap_or(0);
     let title = panel_title(state, names[front], shown, all);

@@ -31,7 +31,7 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         detail = Some(below(area, high));
     }
     if let Some(list) = list {
-        let title = panel_title(state, "tab.engines", rows.len(), state.world.engines.len());
+        let title = panel_title(state, "tab.engines", rows.len(), Some(state.world.engines.len()));
         let inside = painter.panel_with(list, &title.parts(), Emphasis::when(state.detail == Detail::Closed));
         if rows.is_empty() {
             empty(state, painter, inside, state.world.engines.len(), &["engines.empty", "engines.empty_hint"]);

@@ -34,7 +34,7 @@ fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let selected = tab_models::selected(state, &rows);
     let (list, detail) = split_detail(state, area, selected.is_some());
     if let Some(list) = list {
-        let title = panel_title(state, "tab.models", rows.len(), state.world.models.len());
+        let title = panel_title(state, "tab.models", rows.len(), Some(state.world.models.len()));
         let emphasis = Emphasis::when(state.detail == Detail::Closed);
         let inside = views_panel(painter, list, &NAMES, View::List as usize, Some(&title), emphasis);
         if rows.is_empty() {
@@ -86,7 +86,7 @@ fn draw_table(state: &State, painter: &mut Painter<'_>, area: Rect, rows: &[&Mod
         Column { order: sorted(SortBy::Context), ..Column::number(say("column.context"), 7, 1) },
         Column { order: sorted(SortBy::Size), ..Column::number(say("column.size"), 8, 3) },
         Column::text(say("column.quantization"), Width::Exact(8), 6),
-        Column { order: sorted(SortBy::Loaded), ..Column::text(say("column.loaded"), Width::Exact(9), 2) },
+        Column { order: sorted(SortBy::Loaded), ..Column::text(say("column.loaded"), Width::Exact(10), 2) },
     ];
     let symbols = painter.symbols;
     let table = Table { list: ListId::Models, columns: &columns, rows: rows.len(), selected, target: Target::Row };

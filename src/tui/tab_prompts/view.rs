@@ -8,7 +8,7 @@ use crate::tui::tab_prompts::preview::Preview;
 use crate::tui::tab_prompts::{self, Draft, EditorFocus, History, Shows};
 use crate::tui::text;
 use crate::tui::theme::Role;
-use crate::tui::view::{empty, panel_title};
+use crate::tui::view::{empty_page, panel_title, stale};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
 use crate::types::line_diff::{self, Line};
@@ -48,7 +48,8 @@ pub fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
 
 fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let rows = tab_prompts::rows(state);
-    let all = state.world.prompts.value.as_ref().map_or(0, Vec::len);
+    let page = &state.world.prompts;
+    let all = page.value.as_ref().map(Vec::len);
     let title = panel_title(state, "tab.prompts", rows.len(), all);
     let emphasis = Emphasis::when(state.prompts.focus == EditorFocus::List);
     let inside = painter.panel_with(area, &title.parts(), emphasis);
@@ -57,11 +58,9 @@ fn draw_list(state: &State, painter: &mut Painter<'_>, area: Rect) {
     if let Some(draft) = draft.filter(|draft| !rows.iter().any(|prompt| prompt.api_id == draft.api_id)) {
         painter.foot_note(area, &escape(&format!("{} *", draft.api_id)), Role::Warn);
     }
-    if let Some(failure) = &state.world.prompts.failure {
-        painter.foot_note(area, &escape(&failure.message), Role::Error);
-    }
+    stale(painter, area, page);
     if rows.is_empty() {
-        empty(state, painter, inside, all, &["prompts.empty", "prompts.empty_hint"]);
+        empty_page(state, painter, inside, page, all.unwrap_or(0), &["prompts.empty", "prompts.empty_hint"]);
         return;
     }
     let say = |key| state.words.say(key);
@@ -128,8 +127,11 @@ fn draw_text(state: &State, painter: &mut Painter<'_>, area: Rect) {
         (None, Some(draft)) => (format!("{} *", draft.api_id), draft.text()),
         (None, None) => {
             let inside = inset(painter.panel(area, &painter.say("prompts.text"), Emphasis::Resting), 1);
-            let about = painter.say("prompts.about").into_owned();
-            painter.message(inside, &[(about, Role::Muted)]);
+            // Beside versions that are being read there is none yet.
+            if state.prompts.focus != EditorFocus::History {
+                let about = painter.say("prompts.about").into_owned();
+                painter.message(inside, &[(about, Role::Muted)]);
+            }
             return;
         }
     };

@@ -3,12 +3,14 @@
 
 use ratatui::layout::Rect;
 
+use crate::tui::signs::unread;
 use crate::tui::state::State;
 use crate::tui::tab_proxy::view;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::widgets::chart::{self, Bar};
 use crate::tui::widgets::painter::{Painter, below, cells, inset, row};
+use crate::tui::world::Page;
 use crate::types::engine::EngineView;
 use crate::types::spread::Spread;
 use crate::types::text::escape;
@@ -37,7 +39,7 @@ fn histogram(latencies: &[f64]) -> [u64; CLASSES.len() + 1] {
 
 /// Draws it.
 pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
-    let inside = inset(view::draw_frame(state, painter, area, 0, 0), 1);
+    let inside = inset(view::draw_frame(state, painter, area, 0, None), 1);
     let half = inside.width / 2;
     let left = Rect { width: half.saturating_sub(1), ..inside };
     let right = Rect { x: inside.x + half + 1, width: inside.width.saturating_sub(half + 1), ..inside };
@@ -125,7 +127,8 @@ fn draw_queue(state: &State, painter: &mut Painter<'_>, area: Rect) {
     }
     let place = below(area, 1);
     let label_cells = engines.iter().map(|engine| text::width(engine.record.id.as_str())).max().unwrap_or(0);
-    let label_cells = cells(label_cells).min(place.width / 3);
+    // The figure of three digits each, and a bar that still says something.
+    let label_cells = cells(label_cells).min(place.width.saturating_sub(1 + 12 + 4));
     for (line, engine) in engines.iter().take(usize::from(place.height)).enumerate() {
         let line = row(place, cells(line));
         painter.text(Rect { width: label_cells, ..line }, engine.record.id.as_str(), Role::Text);
@@ -134,7 +137,6 @@ fn draw_queue(state: &State, painter: &mut Painter<'_>, area: Rect) {
         let figure = format!("{}/{slots}{waits}", engine.in_flight);
         let role = if engine.queued > 0 { Role::Warn } else { Role::Muted };
         painter.right(line, &figure, role);
-        // Room for a figure of three digits each.
         let x = line.x + label_cells + 1;
         let bar = Rect { x, width: line.right().saturating_sub(x + 12), ..line };
         if bar.width > 3 && engine.slots > 0 {
@@ -150,13 +152,13 @@ fn draw_top(state: &State, painter: &mut Painter<'_>, area: Rect, by: UsageBy) {
     let key = if by == UsageBy::Key { "load.top_keys" } else { "load.top_models" };
     let title = painter.words.fill(key, &[("span", &span)]);
     painter.text(row(area, 0), &title, Role::Muted);
-    let page = state.world.usage.get(&by);
-    let Some(report) = page.and_then(|page| page.value.as_ref()) else {
-        let (word, role) = match page.and_then(|page| page.failure.as_ref()) {
-            Some(failure) => (escape(&failure.message).into_owned(), Role::Error),
-            None => (painter.say("link.reading").into_owned(), Role::Faint),
-        };
-        painter.text(row(area, 1), &word, role);
+    let unasked = Page::default();
+    let page = state.world.usage.get(&by).unwrap_or(&unasked);
+    let Some(report) = &page.value else {
+        let mut y = 1;
+        for (line, role) in unread(painter.words, page).into_iter().flatten() {
+            y += painter.paragraph(below(area, y), &line, role);
+        }
         return;
     };
     if report.rows.is_empty() {

@@ -10,12 +10,13 @@ use crate::tui::tab_proxy::view;
 use crate::tui::tabs::Tab;
 use crate::tui::text;
 use crate::tui::theme::Role;
+use crate::tui::view::{empty_page, stale};
 use crate::tui::widgets::painter::{Painter, below, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
+use crate::tui::world::Page;
 use crate::types::calls::usage::ShowUsage;
 use crate::types::clock::UnixMillis;
 use crate::types::failure::Outcome;
-use crate::types::text::escape;
 use crate::types::usage::{UsageBy, UsageReport};
 
 /// While requests come, the sums are read again this often.
@@ -103,12 +104,13 @@ pub fn take(state: &mut State, call: &ShowUsage, outcome: Outcome<UsageReport>) 
 
 /// Draws it.
 pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
-    let models = state.world.usage.get(&UsageBy::Model);
-    let report = models.and_then(|page| page.value.as_ref());
-    let count = report.map_or(0, |report| report.rows.len());
-    let inside = view::draw_frame(state, painter, area, count, count);
-    if let Some(failure) = state.world.usage.values().find_map(|page| page.failure.as_ref()) {
-        painter.foot_note(area, &escape(&failure.message), Role::Error);
+    let unasked = Page::default();
+    let page = state.world.usage.get(&UsageBy::Model).unwrap_or(&unasked);
+    let report = page.value.as_ref();
+    let count = report.map(|report| report.rows.len());
+    let inside = view::draw_frame(state, painter, area, count.unwrap_or(0), count);
+    if let Some(failed) = state.world.usage.values().find(|page| page.failure.is_some()) {
+        stale(painter, area, failed);
     } else if let Some(report) = report {
         let total = &report.total;
         let values = [
@@ -120,10 +122,8 @@ pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
         let note = painter.words.fill("usage.total", &values);
         painter.foot_note(area, &note, Role::Muted);
     }
-    if count == 0 {
-        let word = if report.is_some() { "usage.empty" } else { "link.reading" };
-        let word = painter.say(word).into_owned();
-        painter.message(inside, &[(word, Role::Muted)]);
+    if count.unwrap_or(0) == 0 {
+        empty_page(state, painter, inside, page, 0, &["usage.empty"]);
         return;
     }
     let (first, second) = if state.is_wide() {

@@ -9,7 +9,8 @@ use crate::tui::tab_proxy::{self, View, list, load, requests, usage};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::view::{
-    ListNote, PanelTitle, empty, list_note, list_without_rows, panel_title, proxy_signs, split_detail, views_panel,
+    ListNote, PanelTitle, empty_page, list_note, list_without_rows, panel_title, proxy_signs, split_detail, stale,
+    views_panel,
 };
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::tui::widgets::table::{self, Cell, Column, Table, Width};
@@ -147,7 +148,13 @@ fn label_width(painter: &Painter<'_>, keys: &[&'static str]) -> u16 {
 }
 
 /// Draws a frame whose title names all views and answers its inside.
-pub(super) fn draw_frame(state: &State, painter: &mut Painter<'_>, area: Rect, shown: usize, all: usize) -> Rect {
+pub(super) fn draw_frame(
+    state: &State,
+    painter: &mut Painter<'_>,
+    area: Rect,
+    shown: usize,
+    all: Option<usize>,
+) -> Rect {
     let front = state.proxy.view as usize;
     let title = panel_title(state, VIEWS[front], shown, all);
     let emphasis = Emphasis::when(state.detail == Detail::Closed);
@@ -182,16 +189,15 @@ fn draw_requests(state: &State, painter: &mut Painter<'_>, area: Rect) {
 
 fn draw_keys(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let rows = tab_proxy::key_rows(state);
-    let all = state.world.keys.value.as_ref().map_or(0, Vec::len);
+    let page = &state.world.keys;
+    let all = page.value.as_ref().map(Vec::len);
     let selected = tab_proxy::selected_key(state, &rows);
     let (list, detail) = split_detail(state, area, selected.is_some());
     if let Some(list) = list {
         let inside = draw_frame(state, painter, list, rows.len(), all);
-        if let Some(failure) = &state.world.keys.failure {
-            painter.foot_note(list, &escape(&failure.message), Role::Error);
-        }
+        stale(painter, list, page);
         if rows.is_empty() {
-            empty(state, painter, inside, all, &["keys.empty", "keys.empty_hint"]);
+            empty_page(state, painter, inside, page, all.unwrap_or(0), &["keys.empty", "keys.empty_hint"]);
         } else {
             draw_key_table(state, painter, inside, &rows, selected);
         }

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use ratatui::layout::Rect;
 
-use crate::tui::signs;
+use crate::tui::signs::{self, unread};
 use crate::tui::state::State;
 use crate::tui::tabs::Tab;
 use crate::tui::text;
 use crate::tui::theme::Role;
+use crate::tui::view::stale;
 use crate::tui::widgets::chart::{self, Bar};
 use crate::tui::widgets::painter::{Emphasis, Painter, below, cells, inset, row};
 use crate::types::audit::{AuditEvent, Severity};
 use crate::types::calls::replay::{HourOfEvents, SecurityStats};
 use crate::types::clock::UnixMillis;
-use crate::types::text::escape;
 
 /// How far back.
 const DAY: Duration = Duration::from_hours(24);
@@ -76,16 +76,17 @@ fn hours(known: &[HourOfEvents], now: UnixMillis) -> Vec<(UnixMillis, u64, Sever
 pub(super) fn draw(state: &State, painter: &mut Painter<'_>, area: Rect) {
     let page = &state.world.security_counts;
     let shown = page.value.as_ref().map(|counts| hours(&counts.hours, state.now));
-    let events: u64 = shown.iter().flatten().map(|(_, events, _)| events).sum();
-    let title = painter.words.fill("security.day", &[("count", &text::count(events))]);
+    let events = shown.as_ref().map(|hours| hours.iter().map(|(_, events, _)| events).sum());
+    let events = events.map_or_else(|| painter.symbols.ellipsis.to_owned(), text::count);
+    let title = painter.words.fill("security.day", &[("count", &events)]);
     let panel = painter.panel(area, &title, Emphasis::Resting);
-    if let Some(failure) = &page.failure {
-        painter.foot_note(area, &escape(&failure.message), Role::Error);
-    }
+    stale(painter, area, page);
     let inside = inset(panel, 1);
     let Some(hours) = shown else {
-        let reading = painter.say("link.reading");
-        painter.text(row(inside, 0), &reading, Role::Faint);
+        let mut y = 0;
+        for (line, role) in unread(painter.words, page).into_iter().flatten() {
+            y += painter.paragraph(below(inside, y), &line, role);
+        }
         return;
     };
     let beside = inside.width >= BESIDE;

@@ -155,8 +155,10 @@ pub struct Bar {
 pub fn bars(painter: &mut Painter<'_>, place: Rect, bars: &[Bar]) {
     let shown = &bars[..bars.len().min(usize::from(place.height))];
     let widest = |text: fn(&Bar) -> &str| cells(shown.iter().map(|bar| text::width(text(bar))).max().unwrap_or(0));
-    let label_cells = widest(|bar| &bar.label).min(place.width * 2 / 5);
     let figure_cells = widest(|bar| &bar.shown).min(place.width / 2);
+    // A name that is cut may be any; a short bar still compares.
+    let least = (place.width / 6).max(4);
+    let label_cells = widest(|bar| &bar.label).min(place.width.saturating_sub(figure_cells + 2 + least));
     let highest = shown.iter().map(|bar| bar.value).max().unwrap_or(0).max(1) as f64;
     for (number, bar) in shown.iter().enumerate() {
         let line = row(place, cells(number));

@@ -186,7 +186,7 @@ impl Painter<'_> {
         let inside = block.inner(area);
         block.render(area, self.buffer);
         if area.width > 6 && area.height > 0 {
-            let room = usize::from(area.width) - 6;
+            let room = usize::from(area.width) - 5;
             let mut spans = vec![Span::raw(" ")];
             let mut used = 0;
             for (part, part_role) in title.iter().filter(|(part, _)| !part.is_empty()) {
