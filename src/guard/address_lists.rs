@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn few_networks_and_many_hold_the_same_addresses() {
-        let networks: Vec<IpNet> = (0..FEW as u8 + 1)
+        let networks: Vec<IpNet> = (0..=FEW)
             .flat_map(|n| [format!("10.{n}.0.0/16"), format!("2001:db8:{n:x}::/48")])
             .map(|text| text.parse().expect("network"))
             .collect();
