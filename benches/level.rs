@@ -23,13 +23,14 @@ mod home;
 mod load;
 #[expect(dead_code, reason = "other benches use the rest")]
 mod measure;
+mod own_engine;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 #[path = "../tests/support/terminal.rs"]
 mod terminal;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use flm::audit::AuditLog;
@@ -44,6 +45,7 @@ use flm::types::ids::KeyId;
 use flm::types::key::{KeyLimits, KeyRecord, KeyView};
 use home::{Home, PATIENCE, wait_until};
 use load::{Sizes, Spoken, Target};
+use own_engine::Engine;
 
 /// Any failure: told to the person who runs the bench.
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -310,27 +312,6 @@ fn event(number: u64, now: UnixMillis) -> AuditEvent {
     event.endpoint = Some("/v1/chat/completions".to_owned());
     event.status = Some(403);
     event
-}
-
-/// An engine in a process of its own; ended with its handle.
-struct Engine(Child, u16);
-
-impl Engine {
-    fn start() -> Result<Self, Fault> {
-        let mut child = Command::new(std::env::current_exe()?).arg("engine").stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        let port = line.trim().strip_prefix("listening ").ok_or("the engine did not start")?.parse()?;
-        Ok(Self(child, port))
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // It may have ended.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 // ------------------------------------------------------------------------------------------ start and rest

@@ -20,6 +20,8 @@ mod hour;
 #[expect(dead_code, reason = "the proxy's bench uses the rest of it")]
 #[path = "../measure.rs"]
 mod measure;
+#[path = "../own_engine.rs"]
+mod own_engine;
 mod seed;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 #[path = "../../tests/support/terminal.rs"]
@@ -27,12 +29,13 @@ mod terminal;
 mod traffic;
 mod watch;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use home::{Home, PATIENCE};
+use own_engine::Engine;
 use portable_pty::CommandBuilder;
 use terminal::Terminal;
 use traffic::Load;
@@ -97,27 +100,6 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(fault) => panic!("{fault}"),
-    }
-}
-
-/// An engine in a process of its own.
-struct Engine(Child, u16);
-
-impl Engine {
-    fn start() -> Result<Self, Fault> {
-        let mut child = Command::new(std::env::current_exe()?).arg("engine").stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        let port = line.trim().strip_prefix("listening ").ok_or("the engine did not start")?.parse()?;
-        Ok(Self(child, port))
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // It may have ended.
-        drop(self.0.kill());
-        drop(self.0.wait());
     }
 }
 
