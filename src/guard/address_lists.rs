@@ -13,7 +13,7 @@ use crate::types::address::{ListedNetwork, canonical};
 use crate::types::calls::addresses::NetworkList;
 use crate::types::clock::UnixMillis;
 
-/// So many networks are looked through one by one: that takes a fourth of what a search in a trie of two does, and most
+/// So many networks are looked through one by one: that takes a sixth of what a search in a trie of two does, and most
 /// operators list fewer.
 const FEW: usize = 8;
 
