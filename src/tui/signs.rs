@@ -1,7 +1,7 @@
 //! Names and colours of what several tabs show: severities and kinds of security events, failures, and pages
 //! that were not read.
 
-use crate::tui::text::Words;
+use crate::tui::text::{Words, wrap};
 use crate::tui::theme::Role;
 use crate::tui::world::Page;
 use crate::types::audit::{AuditKind, Severity};
@@ -26,6 +26,13 @@ pub fn told(failure: &Failure) -> Vec<(String, Role)> {
     let id = failure.request_id.iter().map(|id| (id, Role::Muted));
     let all = std::iter::once((&failure.message, Role::Error)).chain(hint).chain(id);
     all.map(|(text, role)| (escape(text).into_owned(), role)).collect()
+}
+
+/// The same in lines of at most `cells`, for boxes that know their height from them.
+#[must_use]
+pub fn told_within(failure: &Failure, cells: usize) -> Vec<(String, Role)> {
+    let lines = told(failure).into_iter();
+    lines.flat_map(|(line, role)| wrap(&line, cells).into_iter().map(move |line| (line, role))).collect()
 }
 
 /// The key of a severity's name and its colour.

@@ -10,7 +10,7 @@ use crate::tui::geometry::{ListGeometry, ListId};
 use crate::tui::overlays::confirm::{Confirm, Then};
 use crate::tui::overlays::toasts::Level;
 use crate::tui::overlays::{self, Overlay, Stays, form};
-use crate::tui::signs::told;
+use crate::tui::signs::told_within;
 use crate::tui::state::State;
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -318,10 +318,6 @@ impl Firewall {
         };
         // Inside frame and margins; commands stay in one piece.
         let width = usize::from(state.size.0.saturating_sub(2).min(WIDTH).saturating_sub(4));
-        let whole = |failure: &Failure| -> Vec<(String, Role)> {
-            let lines = told(failure).into_iter();
-            lines.flat_map(|(line, role)| text::wrap(&line, width).into_iter().map(move |line| (line, role))).collect()
-        };
         match (self.page, &self.preview, &self.status) {
             (Page::Rules, Some(Ok(preview)), _) => {
                 let notes = preview.notes.iter().flat_map(|note| text::wrap(&escape(note), width.saturating_sub(2)));
@@ -332,14 +328,16 @@ impl Firewall {
                 lines.extend(outside(&preview.rollback, Role::Popup));
                 lines
             }
-            (Page::Rules, Some(Err(failure)), _) => whole(failure),
+            (Page::Rules, Some(Err(failure)), _) => told_within(failure, width),
             (Page::Log, _, Some(status)) if !status.log.is_empty() => {
                 let newest = status.log.iter().rev();
                 let line = |time: UnixMillis, text: &str| format!("{}  {}", state.words.date_time(time), escape(text));
                 newest.map(|entry| (line(entry.at, &entry.text), Role::Popup)).collect()
             }
             (Page::Log, _, Some(_)) => vec![(state.words.say("firewall.log_empty").into_owned(), Role::Muted)],
-            (Page::Log, _, None) if self.unknown.is_some() => self.unknown.as_ref().map(whole).unwrap_or_default(),
+            (Page::Log, _, None) if self.unknown.is_some() => {
+                self.unknown.as_ref().map(|failure| told_within(failure, width)).unwrap_or_default()
+            }
             _ => vec![(state.words.say("firewall.reading").into_owned(), Role::Muted)],
         }
     }

@@ -9,7 +9,7 @@ use crate::tui::effect::{Request, Ticket};
 use crate::tui::geometry::Target;
 use crate::tui::overlays::Stays;
 use crate::tui::overlays::forms::FormKind;
-use crate::tui::signs::told;
+use crate::tui::signs::told_within;
 use crate::tui::state::State;
 use crate::tui::tab_blocklist::transfer;
 use crate::tui::tab_models::chat::ChatSettings;
@@ -340,8 +340,7 @@ impl Form {
         let inner = usize::from(width.saturating_sub(4));
         let mut notes: Vec<(String, Role)> = Vec::new();
         if let Some(failure) = &self.failure {
-            let wrapped = |(line, role): (String, Role)| text::wrap(&line, inner).into_iter().map(move |l| (l, role));
-            notes.extend(told(failure).into_iter().flat_map(wrapped));
+            notes.extend(told_within(failure, inner));
         } else if let Some(field) =
             self.fields.get(self.focus).or_else(|| self.fields.iter().find(|f| f.told().is_some()))
         {
