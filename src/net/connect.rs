@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::egress::{DialError, Egress};
+use super::socket::Socket;
 use super::upstream::{Scheme, Upstream};
 
 /// What bytes go over: TCP, or TLS over it.
@@ -33,7 +34,7 @@ pub type Stream = Box<dyn Transport>;
 pub async fn dial(egress: &Egress, upstream: &Upstream, trust: &Trust) -> Result<Stream, DialError> {
     let tcp = egress.open(&upstream.host, upstream.port, upstream.reach).await?;
     match upstream.scheme {
-        Scheme::Http => Ok(Box::new(tcp)),
+        Scheme::Http => Ok(Box::new(Socket::new(tcp))),
         Scheme::Https => Ok(Box::new(agree(tcp, &upstream.host, trust).await.map_err(DialError::Tls)?)),
     }
 }

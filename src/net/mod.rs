@@ -14,6 +14,7 @@ pub mod media_fetch;
 pub mod message;
 pub mod pool;
 pub mod post;
+pub mod socket;
 pub mod socks5;
 pub mod upstream;
 pub mod web;

@@ -1,5 +1,6 @@
 //! [`Account`]: one request's row, from its head to its end, however it ends.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::guard::rates::InFlight;
 use crate::guard::token_day::Reservation;
 use crate::telemetry::captures::Recorder;
 use crate::telemetry::metrics::{Counted, Shard};
-use crate::types::clock::Clock;
+use crate::types::clock::{Clock, UnixMillis};
 use crate::types::ids::EngineId;
 use crate::types::request::{Progress, RequestEnd, RequestRow, TokenUsage};
 use crate::types::usage::UsageSums;
@@ -26,6 +27,8 @@ pub(super) struct Account {
     /// What is known so far; taken by the end.
     row: Option<Box<RequestRow>>,
     started: Instant,
+    /// When a stage ended last.
+    latest: Instant,
     clock: Clock,
     shard: Arc<Shard>,
     key: Option<KeyInFlight>,
@@ -72,6 +75,7 @@ impl Account {
         Self {
             row: Some(row),
             started,
+            latest: started,
             clock,
             shard,
             key: None,
@@ -131,6 +135,7 @@ impl Account {
 
     /// The same for a time taken elsewhere.
     pub(super) fn mark_at(&mut self, stage: Stage, at: Instant) {
+        self.latest = at;
         let us = u32::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u32::MAX);
         self.note(|row| {
             let stages = &mut row.stages;
@@ -207,13 +212,13 @@ impl Account {
     }
 
     /// Ends with a refusal.
-    pub(super) fn refused(&mut self, status: u16, code: &str, by: RefusedBy) {
+    pub(super) fn refused(&mut self, status: u16, code: &Cow<'static, str>, by: RefusedBy) {
         self.note(|row| {
             // A stream that has begun keeps its 200: the error was told inside it.
             if row.status == 0 {
                 row.status = status;
             }
-            row.error_code = Some(code.to_owned().into());
+            row.error_code = Some(code.clone());
         });
         let end = if by == RefusedBy::Engine { RequestEnd::EngineFailed } else { RequestEnd::Refused };
         self.settle(end, by == RefusedBy::AddressList);
@@ -228,15 +233,26 @@ impl Account {
         }
     }
 
-    /// Tokens of the answer; counted against the key's day.
-    pub(super) fn tokens(&mut self, usage: TokenUsage) {
+    /// The time.
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.wall()
+    }
+
+    /// When a stage ended last, without reading a clock.
+    pub(super) fn latest(&self) -> UnixMillis {
+        let began = self.row.as_ref().map_or(UnixMillis::default(), |row| row.at);
+        began.plus(self.latest.saturating_duration_since(self.started))
+    }
+
+    /// Tokens of the answer, which ended at `at`; counted against the key's day.
+    pub(super) fn tokens(&mut self, usage: TokenUsage, at: UnixMillis) {
         self.tokens_so_far(usage.completion);
         self.note(|row| row.tokens = usage);
         if let Some(KeyInFlight(key)) = &self.key
             && usage.total() > 0
         {
             // Without a budget too: one that the key is given later today counts what was used before.
-            key.counts.tokens.spend(usage.total(), self.clock.wall());
+            key.counts.tokens.spend(usage.total(), at);
         }
     }
 

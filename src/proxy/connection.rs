@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -34,6 +34,7 @@ use super::service::Open;
 use super::watched::{TooMuch, Watch, Watched};
 use super::worker::Worker;
 use super::{pipeline, proxy_protocol};
+use crate::net::socket::Socket;
 use crate::telemetry::tasks::{Tasks, until_cancelled};
 use crate::tls::resolver::{Application, Resolver};
 use crate::types::address::canonical;
@@ -156,14 +157,15 @@ pub(super) struct Incoming {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Arc<Worker>, incoming: Incoming) {
-    let Incoming { stream, peer, permit, door, open, draining, killed } = incoming;
-    let _open = worker.shard.connection_opened();
-    let result = until_cancelled(&killed, run(worker, stream, peer, door, &draining)).await;
+    // Its parts stay where they are: moved out, each would have a second place in a task that is kept as long as a stream is.
+    let (_open, peer) = (worker.shard.connection_opened(), incoming.peer);
+    let result =
+        until_cancelled(&incoming.killed, run(worker, incoming.stream, peer, incoming.door, &incoming.draining)).await;
     if let Some(Err(error)) = result {
         // Clients break off all the time: worth nothing but a debug line.
         tracing::debug!(%peer, %error, "a connection ended");
     }
-    drop((permit, open));
+    drop((incoming.permit, incoming.open));
 }
 
 async fn run(
@@ -200,8 +202,8 @@ async fn run(
     let told = if announced { AddressBy::ProxyProtocol } else { AddressBy::Socket };
     let address = client.unwrap_or_else(|| canonical(address.ip()));
     let peer = Peer::new(worker, address, told, door, draining.clone());
-    // Each way is boxed but the one in clear, HTTP/1.1, which would carry the states of the others else: a stream that is
-    // held open keeps its task's memory.
+    // HTTP/2 and handshakes are boxed: HTTP/1.1 would carry their states else, and a stream that is held open keeps its task's
+    // memory.
     match spoken {
         Spoken::Encrypted(resolver) => {
             let accept = Box::pin(resolver.accept(stream));
@@ -211,11 +213,13 @@ async fn run(
             };
             match shaken {
                 (stream, Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
-                (stream, Application::Http1) => Box::pin(http1(stream, peer, culprit, &limits, draining)).await,
+                (stream, Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
             }
         }
-        Spoken::InClear(Application::Http2) => Box::pin(http2(stream, peer, culprit, &limits, tasks, draining)).await,
-        Spoken::InClear(Application::Http1) => http1(stream, peer, culprit, &limits, draining).await,
+        Spoken::InClear(Application::Http2) => {
+            Box::pin(http2(Socket::new(stream), peer, culprit, &limits, tasks, draining)).await
+        }
+        Spoken::InClear(Application::Http1) => http1(Socket::new(stream), peer, culprit, &limits, draining).await,
     }
 }
 
@@ -281,7 +285,8 @@ where
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
     let stream = Watched::new(stream, watch, limits.keep_alive_idle);
-    let ended = drive(builder.serve_connection(TokioIo::new(stream), service), &ending).await;
+    let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = drive(connection, &ending).await;
     let misdeed = match observed.conduct() {
         Conduct::HeldOpen => Some(Misdeed::HeldOpen),
         Conduct::Flood => Some(Misdeed::Flood),
@@ -319,7 +324,15 @@ impl Drop for Answering {
 }
 
 /// Serves HTTP/1.1; what the other side does wrong on the way is held against `culprit`.
-async fn http1<S>(stream: S, peer: Peer, culprit: Culprit, limits: &ProxyLimits, draining: &CancellationToken) -> Ended
+///
+/// No `async fn`: what such a one is given keeps a place of its own in the task beside the one that it is moved to.
+fn http1<S>(
+    stream: S,
+    peer: Peer,
+    culprit: Culprit,
+    limits: &ProxyLimits,
+    draining: &CancellationToken,
+) -> impl Future<Output = Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -346,14 +359,17 @@ where
         .max_header_size(limits.head_bytes)
         .max_headers(HEADERS)
         .max_buf_size(limits.head_bytes.max(8 << 10));
-    let ended = drive(builder.serve_connection(TokioIo::new(timed), service), draining).await;
-    let misdeed = match &ended {
-        _ if seen.held_open.load(Ordering::Relaxed) => Some(Misdeed::HeldOpen),
-        Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
-        Ok(()) | Err(_) => None,
-    };
-    hold_against(&peer, culprit, misdeed);
-    Ok(ended?)
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(timed), service));
+    async move {
+        let ended = drive(connection.as_mut(), draining).await;
+        let misdeed = match &ended {
+            _ if seen.held_open.load(Ordering::Relaxed) => Some(Misdeed::HeldOpen),
+            Err(error) if error.is_parse() => Some(Misdeed::RefusedHead),
+            Ok(()) | Err(_) => None,
+        };
+        hold_against(&peer, culprit, misdeed);
+        Ok(ended?)
+    }
 }
 
 /// Looks at the first bytes without taking them. HTTP/2 begins with `PRI * HTTP/2.0` (RFC 9113 §3.4), which comes in one piece from
@@ -364,9 +380,12 @@ async fn protocol(stream: &TcpStream) -> io::Result<Application> {
     Ok(if &first == b"PRI " { Application::Http2 } else { Application::Http1 })
 }
 
-/// Runs a connection; when the listener stops, lets it finish what it has begun.
-async fn drive<C: GracefulConnection>(connection: C, draining: &CancellationToken) -> Result<(), C::Error> {
-    tokio::pin!(connection);
+/// Runs a connection; when the listener stops, lets it finish what it has begun. Pinned by its caller: given by value it would
+/// have two places in the task.
+async fn drive<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    draining: &CancellationToken,
+) -> Result<(), C::Error> {
     if let Some(result) = until_cancelled(draining, connection.as_mut()).await {
         return result;
     }

@@ -164,7 +164,7 @@ impl Passed {
     fn settle(&mut self) -> Option<Account> {
         let mut account = self.account.take()?;
         if let Some(counts) = self.counts.take() {
-            account.tokens(counts.usage());
+            account.tokens(counts.usage(), account.now());
         }
         account.note(|row| row.bytes_out = self.bytes_out);
         Some(account)

@@ -1,5 +1,6 @@
 //! The only map from a refusal or an engine's fault to what the client is told (SPEC §4.4).
 
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use bytes::Bytes;
@@ -23,9 +24,9 @@ pub(super) struct Refusal(Box<Details>);
 pub(super) struct Details {
     pub(super) status: StatusCode,
     /// Code of SPEC §4.4, or an engine's own code.
-    pub(super) code: String,
+    pub(super) code: Cow<'static, str>,
     /// OpenAI's `type`.
-    pub(super) kind: String,
+    pub(super) kind: Cow<'static, str>,
     pub(super) message: String,
     pub(super) param: Option<String>,
     /// Seconds for `retry-after`.
@@ -66,11 +67,16 @@ impl Deref for Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &str, kind: &str, message: impl Into<String>) -> Self {
+    fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        kind: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Self(Box::new(Details {
             status,
-            code: code.to_owned(),
-            kind: kind.to_owned(),
+            code: code.into(),
+            kind: kind.into(),
             message: message.into(),
             param: None,
             retry_after: None,
@@ -80,7 +86,7 @@ impl Refusal {
         }))
     }
 
-    fn invalid(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+    fn invalid(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self::new(status, code, "invalid_request_error", message)
     }
 
@@ -308,7 +314,7 @@ impl Refusal {
 
     /// The document, in the shape that the client's API gives to errors.
     pub(super) fn document(&self, shape: ErrorShape, id: &RequestId) -> Bytes {
-        Bytes::from(shape.document(&self.told(id)).to_string())
+        Bytes::from(shape.document(&self.told(id)))
     }
 
     /// The error as dialects write it.
@@ -389,7 +395,7 @@ impl From<TranslateFault> for Refusal {
 impl From<EngineFault> for Refusal {
     fn from(fault: EngineFault) -> Self {
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        let mut refusal = Self::new(status, &fault.code, &fault.kind, fault.message).by(RefusedBy::Engine);
+        let mut refusal = Self::new(status, fault.code, fault.kind, fault.message).by(RefusedBy::Engine);
         refusal.0.param = fault.param;
         if let Some(seconds) = fault.retry_after {
             refusal = refusal.after(seconds);

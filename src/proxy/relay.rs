@@ -186,7 +186,7 @@ async fn whole(exchange: &mut Exchange, order: Order, mut client: ClientWriter) 
     let result = first_that_serves(&order, &mut trace, take_whole).await;
     trace.note(&mut exchange.account);
     let WholeAnswer { document, media_type, usage, in_flight } = result?;
-    exchange.account.tokens(usage);
+    exchange.account.tokens(usage, exchange.account.latest());
     // Whoever waits for the slot is asked whether the budget is spent (SPEC §5.7): not before it says so.
     drop(in_flight);
     let body = client.whole(document).map_err(|fault| unreadable(trace.engine(), &fault.to_string()))?;
@@ -327,8 +327,9 @@ async fn call(order: &Order, trace: &mut Trace, candidate: &Candidate, slot: Slo
     }
     let Prepared { mut request, reader } = prepared;
     request.fields.extend(order.trace_fields.iter().cloned());
-    trace.sent = Some(shared.clock.monotonic());
-    let deadline = tokio::time::Instant::now() + order.first_byte;
+    let now = tokio::time::Instant::now();
+    trace.sent = Some(shared.clock.monotonic_at(now.into_std()));
+    let deadline = now + order.first_byte;
     let sent =
         tokio::time::timeout_at(deadline, order.worker.pool.send(&engine.upstream, request, Repeat::Harmless)).await;
     let id = &engine.record.id;

@@ -297,7 +297,7 @@ impl Stream {
 
     fn count_tokens(&mut self) {
         if let (Phase::Flowing { started, .. }, Some(account)) = (&self.phase, &mut self.account) {
-            account.tokens(relay::usage(started.reader.as_ref()));
+            account.tokens(relay::usage(started.reader.as_ref()), account.now());
         }
     }
 }

@@ -32,6 +32,7 @@ mod proxy_profiles;
 mod request_list;
 mod request_log;
 mod request_page;
+mod request_page_first;
 mod security_policy;
 mod security_store;
 mod settings;

@@ -1,22 +1,29 @@
 //! A batch of ended requests as one blob of the table `request_log`: bytes to rows and back, no SQL.
 //!
-//! Used by [`super::request_log`] alone. A row of its own for each request cost 1.3 µs of CPU in a flood, a page costs
-//! 0.3 µs a request, since names that repeat are written once (ADR 6).
-//! A page that was written by a release must stay readable: a change of [`StoredRow`] is a new [`FORMAT`].
+//! Used by [`super::request_log`] and [`super::request_list`]. A row of its own for each request cost 1.3 µs of CPU in a flood.
+//! In a page what requests have in common is written once and the rest takes some 30 bytes: encrypting and writing cost by
+//! the byte (ADR 6).
+//! A page that was written by a release must stay readable: a change of [`Shape`] or [`StoredRow`] is a new [`FORMAT`].
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::request_page_first as first;
 use crate::types::clock::UnixMillis;
 use crate::types::ids::{EngineId, KeyId, RequestId};
 use crate::types::request::{Progress, RequestEnd, RequestRow, StageTimes, TokenSource, TokenUsage};
 
 /// First byte of a page: the form of what follows.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The 100 bits of a request's id, in bytes.
+const ID_BYTES: usize = 13;
+/// What a row takes, about.
+const ROW: usize = 40;
 
 /// Why a page could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -29,28 +36,35 @@ pub(super) enum PageFault {
     Newer(u8),
 }
 
-impl From<postcard::Error> for PageFault {
-    fn from(error: postcard::Error) -> Self {
+impl PageFault {
+    pub(super) fn damaged(error: impl fmt::Display) -> Self {
         Self::Damaged(error.to_string())
     }
 }
 
+impl From<postcard::Error> for PageFault {
+    fn from(error: postcard::Error) -> Self {
+        Self::damaged(error)
+    }
+}
+
+/// What stands before the rows.
 #[derive(Serialize, Deserialize)]
-struct Page<'a> {
+struct Head<'a> {
     /// Every text of the rows, once.
     #[serde(borrow)]
     texts: Vec<&'a str>,
-    #[serde(borrow)]
-    rows: Vec<StoredRow<'a>>,
+    /// What rows have in common, once.
+    shapes: Vec<Shape>,
+    rows: u64,
 }
 
-/// Place of a text in [`Page::texts`].
+/// Place of a text in [`Head::texts`].
 type Text = u32;
 
-#[derive(Serialize, Deserialize)]
-struct StoredRow<'a> {
-    id: &'a str,
-    at: i64,
+/// All of a request but its id and its numbers: somebody who asks the same again has the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Shape {
     client: IpAddr,
     key: Option<Text>,
     key_label: Option<Text>,
@@ -62,13 +76,27 @@ struct StoredRow<'a> {
     status: u16,
     error_code: Option<Text>,
     stream: bool,
-    tokens: [u64; 3],
     tokens_source: u8,
-    bytes: [u64; 2],
-    stages: [Option<u32>; 7],
-    /// How it ended and after how many microseconds.
-    ended: Option<(u8, u64)>,
+    /// How it ended, unless it runs.
+    end: Option<u8>,
+    /// Which stages were timed: a bit for each, the first lowest.
+    timed: u8,
     user_agent: Option<Text>,
+}
+
+/// What a request has for itself. Its timed stages follow, each in microseconds after the one before.
+#[derive(Serialize, Deserialize)]
+struct StoredRow {
+    /// Place in [`Head::shapes`].
+    shape: u32,
+    /// The bits of its id, lowest byte first.
+    id: [u8; ID_BYTES],
+    /// Milliseconds after the row before; of the first after 1970.
+    at: i64,
+    tokens: [u64; 3],
+    bytes: [u64; 2],
+    /// Microseconds until it ended.
+    took: u64,
 }
 
 /// Numbers the texts of a page.
@@ -95,6 +123,30 @@ struct Columns<'a> {
     user_agent: Last<'a>,
 }
 
+/// Numbers the shapes of a page.
+#[derive(Default)]
+struct Shapes {
+    list: Vec<Shape>,
+    places: HashMap<Shape, u32>,
+    last: Option<(Shape, u32)>,
+}
+
+impl Shapes {
+    fn place(&mut self, shape: Shape) -> u32 {
+        if let Some((same, place)) = self.last
+            && same == shape
+        {
+            return place;
+        }
+        let place = *self.places.entry(shape).or_insert_with(|| {
+            self.list.push(shape);
+            u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.last = Some((shape, place));
+        place
+    }
+}
+
 impl<'a> Texts<'a> {
     fn place(&mut self, last: &mut Last<'a>, text: &'a str) -> Text {
         if let Some((same, place)) = *last
@@ -118,29 +170,93 @@ impl<'a> Texts<'a> {
 
 /// Writes a page.
 pub(super) fn encode(rows: &[impl Borrow<RequestRow>]) -> Result<Vec<u8>, PageFault> {
-    let (mut texts, mut columns) = (Texts::default(), Columns::default());
-    let stored = rows.iter().map(|row| store(row.borrow(), &mut texts, &mut columns)).collect();
-    let page = Page { texts: texts.list, rows: stored };
-    Ok(postcard::to_extend(&page, vec![FORMAT])?)
+    let (mut texts, mut columns, mut shapes) = (Texts::default(), Columns::default(), Shapes::default());
+    let mut stored = Vec::with_capacity(rows.len() * ROW);
+    let mut before = 0_i64;
+    for row in rows {
+        let row: &RequestRow = row.borrow();
+        let numbers = StoredRow {
+            shape: shapes.place(shape(row, &mut texts, &mut columns)),
+            id: id_bytes(row.id),
+            at: row.at.0.wrapping_sub(before),
+            tokens: [row.tokens.prompt, row.tokens.completion, row.tokens.cached],
+            bytes: [row.bytes_in, row.bytes_out],
+            took: match row.progress {
+                Progress::Running => 0,
+                Progress::Ended { took_us, .. } => took_us,
+            },
+        };
+        before = row.at.0;
+        stored = postcard::to_extend(&numbers, stored)?;
+        let mut until = 0;
+        for stage in stages(&row.stages).into_iter().flatten() {
+            stored = postcard::to_extend(&(i64::from(stage) - until), stored)?;
+            until = stage.into();
+        }
+    }
+    let head = Head { texts: texts.list, shapes: shapes.list, rows: rows.len() as u64 };
+    let mut page = postcard::to_extend(&head, vec![FORMAT])?;
+    page.append(&mut stored);
+    Ok(page)
 }
 
 /// Reads a page.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<RequestRow>, PageFault> {
-    let page: Page<'_> = match bytes.split_first() {
-        Some((&FORMAT, rest)) => postcard::from_bytes(rest)?,
+    let (head, mut rest): (Head<'_>, &[u8]) = match bytes.split_first() {
+        Some((&FORMAT, rest)) => postcard::take_from_bytes(rest)?,
+        Some((&first::FORMAT, rest)) => return first::decode(rest),
         Some((&other, _)) => return Err(PageFault::Newer(other)),
         None => return Err(PageFault::Damaged("it is empty".into())),
     };
     // A label or a model is one allocation for all rows that name it.
-    let shared: Vec<Arc<str>> = page.texts.iter().map(|text| Arc::from(*text)).collect();
-    page.rows.iter().map(|row| restore(row, &shared)).collect()
+    let texts: Vec<Arc<str>> = head.texts.iter().map(|text| Arc::from(*text)).collect();
+    let templates = head.shapes.iter().map(|shape| template(shape, &texts)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Vec::new();
+    let mut before = 0_i64;
+    for _ in 0..head.rows {
+        let stored: StoredRow = next(&mut rest)?;
+        let place = usize::try_from(stored.shape).unwrap_or(usize::MAX);
+        let (Some(shape), Some(template)) = (head.shapes.get(place), templates.get(place)) else {
+            return Err(PageFault::Damaged(format!("it has no shape {place}")));
+        };
+        before = before.wrapping_add(stored.at);
+        rows.push(restore(template, &stored, UnixMillis(before), timed_stages(shape.timed, &mut rest)?));
+    }
+    if rest.is_empty() { Ok(rows) } else { Err(PageFault::Damaged("something follows the last row".into())) }
 }
 
-fn store<'a>(row: &'a RequestRow, texts: &mut Texts<'a>, last: &mut Columns<'a>) -> StoredRow<'a> {
-    let StageTimes { screened, authenticated, parsed, resolved, sent, first_byte, first_token } = row.stages;
-    StoredRow {
-        id: row.id.as_str(),
-        at: row.at.0,
+/// Takes the next value off a page.
+fn next<'a, T: Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, PageFault> {
+    let (value, left) = postcard::take_from_bytes(rest)?;
+    *rest = left;
+    Ok(value)
+}
+
+fn id_bytes(id: RequestId) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    bytes.copy_from_slice(&id.bits().to_le_bytes()[..ID_BYTES]);
+    bytes
+}
+
+fn stages(times: &StageTimes) -> [Option<u32>; 7] {
+    let StageTimes { screened, authenticated, parsed, resolved, sent, first_byte, first_token } = *times;
+    [screened, authenticated, parsed, resolved, sent, first_byte, first_token]
+}
+
+fn timed_stages(timed: u8, rest: &mut &[u8]) -> Result<StageTimes, PageFault> {
+    let mut until = 0_i64;
+    let mut stages = [None; 7];
+    for (bit, stage) in stages.iter_mut().enumerate().filter(|(bit, _)| timed >> bit & 1 == 1) {
+        until = until.wrapping_add(next(rest)?);
+        let us = u32::try_from(until);
+        *stage = Some(us.map_err(|_outside| PageFault::Damaged(format!("stage {bit} ends after {until} µs")))?);
+    }
+    let [screened, authenticated, parsed, resolved, sent, first_byte, first_token] = stages;
+    Ok(StageTimes { screened, authenticated, parsed, resolved, sent, first_byte, first_token })
+}
+
+fn shape<'a>(row: &'a RequestRow, texts: &mut Texts<'a>, last: &mut Columns<'a>) -> Shape {
+    Shape {
         client: row.client,
         key: texts.maybe(&mut last.key, row.key.as_ref().map(KeyId::as_str)),
         key_label: texts.maybe(&mut last.key_label, row.key_label.as_deref()),
@@ -152,59 +268,69 @@ fn store<'a>(row: &'a RequestRow, texts: &mut Texts<'a>, last: &mut Columns<'a>)
         status: row.status,
         error_code: texts.maybe(&mut last.error_code, row.error_code.as_deref()),
         stream: row.stream,
-        tokens: [row.tokens.prompt, row.tokens.completion, row.tokens.cached],
         tokens_source: source_code(row.tokens.source),
-        bytes: [row.bytes_in, row.bytes_out],
-        stages: [screened, authenticated, parsed, resolved, sent, first_byte, first_token],
-        ended: match row.progress {
+        end: match row.progress {
             Progress::Running => None,
-            Progress::Ended { end, took_us } => Some((end_code(end), took_us)),
+            Progress::Ended { end, .. } => Some(end_code(end)),
         },
+        timed: stages(&row.stages)
+            .iter()
+            .zip(0..)
+            .fold(0, |timed, (stage, bit)| timed | u8::from(stage.is_some()) << bit),
         user_agent: texts.maybe(&mut last.user_agent, row.user_agent.as_deref()),
     }
 }
 
-fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> {
+/// A row as all of a shape begin.
+fn template(shape: &Shape, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> {
     let text = |place: Text| -> Result<&Arc<str>, PageFault> {
         let found = usize::try_from(place).ok().and_then(|place| texts.get(place));
         found.ok_or_else(|| PageFault::Damaged(format!("it has no text {place}")))
     };
     let maybe = |place: Option<Text>| place.map(text).transpose();
     let owned = |place: Option<Text>| maybe(place).map(|found| found.map(ToString::to_string));
-    let [screened, authenticated, parsed, resolved, sent, first_byte, first_token] = row.stages;
-    let [prompt, completion, cached] = row.tokens;
-    let [bytes_in, bytes_out] = row.bytes;
     Ok(RequestRow {
-        id: RequestId::try_from(row.id.to_owned()).map_err(|error| PageFault::Damaged(error.to_string()))?,
-        at: UnixMillis(row.at),
-        client: row.client,
-        key: maybe(row.key)?
-            .map(|id| KeyId::parse(id))
-            .transpose()
-            .map_err(|error| PageFault::Damaged(error.to_string()))?,
-        key_label: maybe(row.key_label)?.cloned(),
-        method: text(row.method)?.to_string().into(),
-        path: text(row.path)?.to_string().into(),
-        route: owned(row.route)?.map(Cow::Owned),
-        model: maybe(row.model)?.cloned(),
-        engine: maybe(row.engine)?
-            .map(|id| EngineId::parse(id))
-            .transpose()
-            .map_err(|error| PageFault::Damaged(error.to_string()))?,
-        status: row.status,
-        error_code: owned(row.error_code)?.map(Cow::Owned),
-        stream: row.stream,
-        tokens: TokenUsage { prompt, completion, cached, source: source(row.tokens_source)? },
-        bytes_in,
-        bytes_out,
-        stages: StageTimes { screened, authenticated, parsed, resolved, sent, first_byte, first_token },
-        progress: match row.ended {
-            None => Progress::Running,
-            Some((code, took_us)) => Progress::Ended { end: end(code)?, took_us },
-        },
-        user_agent: owned(row.user_agent)?,
+        id: RequestId::from_random(0),
+        at: UnixMillis(0),
+        client: shape.client,
+        key: maybe(shape.key)?.map(|id| KeyId::parse(id)).transpose().map_err(PageFault::damaged)?,
+        key_label: maybe(shape.key_label)?.cloned(),
+        method: text(shape.method)?.to_string().into(),
+        path: text(shape.path)?.to_string().into(),
+        route: owned(shape.route)?.map(Cow::Owned),
+        model: maybe(shape.model)?.cloned(),
+        engine: maybe(shape.engine)?.map(|id| EngineId::parse(id)).transpose().map_err(PageFault::damaged)?,
+        status: shape.status,
+        error_code: owned(shape.error_code)?.map(Cow::Owned),
+        stream: shape.stream,
+        tokens: TokenUsage { source: source(shape.tokens_source)?, ..TokenUsage::default() },
+        bytes_in: 0,
+        bytes_out: 0,
+        stages: StageTimes::default(),
+        progress: shape.end.map(|code| end(code, 0)).transpose()?.unwrap_or(Progress::Running),
+        user_agent: owned(shape.user_agent)?,
         trace: None,
     })
+}
+
+fn restore(template: &RequestRow, stored: &StoredRow, at: UnixMillis, stages: StageTimes) -> RequestRow {
+    let mut bits = [0; 16];
+    bits[..ID_BYTES].copy_from_slice(&stored.id);
+    let [prompt, completion, cached] = stored.tokens;
+    let [bytes_in, bytes_out] = stored.bytes;
+    RequestRow {
+        id: RequestId::from_random(u128::from_le_bytes(bits)),
+        at,
+        tokens: TokenUsage { prompt, completion, cached, source: template.tokens.source },
+        bytes_in,
+        bytes_out,
+        stages,
+        progress: match template.progress {
+            Progress::Running => Progress::Running,
+            Progress::Ended { end, .. } => Progress::Ended { end, took_us: stored.took },
+        },
+        ..template.clone()
+    }
 }
 
 fn end_code(end: RequestEnd) -> u8 {
@@ -217,15 +343,17 @@ fn end_code(end: RequestEnd) -> u8 {
     }
 }
 
-fn end(code: u8) -> Result<RequestEnd, PageFault> {
-    Ok(match code {
+/// The end of that code, after so many microseconds.
+pub(super) fn end(code: u8, took_us: u64) -> Result<Progress, PageFault> {
+    let end = match code {
         0 => RequestEnd::Completed,
         1 => RequestEnd::Refused,
         2 => RequestEnd::EngineFailed,
         3 => RequestEnd::ClientLeft,
         4 => RequestEnd::Cancelled,
         other => return Err(PageFault::Damaged(format!("no request ends with {other}"))),
-    })
+    };
+    Ok(Progress::Ended { end, took_us })
 }
 
 fn source_code(source: TokenSource) -> u8 {
@@ -236,7 +364,7 @@ fn source_code(source: TokenSource) -> u8 {
     }
 }
 
-fn source(code: u8) -> Result<TokenSource, PageFault> {
+pub(super) fn source(code: u8) -> Result<TokenSource, PageFault> {
     Ok(match code {
         0 => TokenSource::None,
         1 => TokenSource::Engine,
@@ -337,15 +465,35 @@ pub(super) mod tests {
         }
     }
 
-    /// A page as version 1 of the form wrote it: it must stay readable for ever.
+    /// A page as this form wrote it first: it must stay readable for ever.
     #[test]
-    fn a_page_of_the_first_form_is_still_read() {
+    fn a_page_of_this_form_is_still_read() {
         let rows = [full(1, 10), bare(2, 20)];
-        let hex = include_str!("request_page_1.hex").trim_end().as_bytes();
-        let bytes: Vec<u8> = hex
-            .chunks(2)
+        assert_eq!(decode(&bytes_of(include_str!("request_page_2.hex"))).expect("decodes"), rows);
+    }
+
+    #[test]
+    fn requests_of_one_client_take_few_bytes_each() {
+        let rows: Vec<_> = (0..1000).map(|number| full(number, 1_700_000_000_000 + i64::from(number))).collect();
+        let each = encode(&rows).expect("encodes").len() / 1000;
+        assert!(each <= 36, "{each} B a row");
+    }
+
+    #[test]
+    fn times_that_go_back_and_large_numbers_come_back() {
+        let mut rows = vec![full(1, i64::MAX), full(2, i64::MIN), full(u32::MAX, 0)];
+        rows[0].id = RequestId::from_random(u128::MAX);
+        rows[1].stages = StageTimes { screened: Some(u32::MAX), sent: Some(0), ..StageTimes::default() };
+        rows[2].tokens.prompt = u64::MAX;
+        rows[2].bytes_in = u64::MAX;
+        assert_eq!(decode(&encode(&rows).expect("encodes")).expect("decodes"), rows);
+    }
+
+    /// What a file of hexadecimal digits holds.
+    pub(in crate::storage) fn bytes_of(hex: &str) -> Vec<u8> {
+        let pairs = hex.trim_end().as_bytes().chunks(2);
+        pairs
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal"))
-            .collect();
-        assert_eq!(decode(&bytes).expect("decodes"), rows);
+            .collect()
     }
 }

@@ -53,14 +53,12 @@ impl Tasks {
     }
 
     /// Runs a task on the current runtime. The task must end soon after [`Tasks::ending`] fires.
-    #[expect(clippy::disallowed_methods, reason = "the one owner of tasks")]
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let span = tracing::debug_span!("task", name);
-        tokio::spawn(self.tracker.track_future(future.instrument(span)))
+        self.start(name, boxed(future))
     }
 
     /// Runs a task that is simply dropped when the owner ends.
@@ -69,7 +67,17 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn(name, until_cancelled(&self.ending, future))
+        self.start(name, until_cancelled(&self.ending, boxed(future)))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one owner of tasks")]
+    fn start<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let span = tracing::debug_span!("task", name);
+        tokio::spawn(self.tracker.track_future(future.instrument(span)))
     }
 
     /// How many tasks run now.
@@ -87,6 +95,15 @@ impl Tasks {
             Err(_elapsed) => ShutdownEnd::TimedOut(self.tracker.len()),
         }
     }
+}
+
+/// What a task runs, by its result alone: tokio's machinery for tasks is made once for each type of future, and a program
+/// with a hundred kinds of tasks would hold it a hundred times.
+fn boxed<F>(future: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>>
+where
+    F: Future + Send + 'static,
+{
+    Box::pin(future)
 }
 
 /// Runs a future until it is ready, or answers `None` as soon as `token` fires.

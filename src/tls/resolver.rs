@@ -17,10 +17,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificate::Certificate;
 use super::error::TlsError;
+use crate::net::socket::Socket;
 use crate::types::certificate::CertificateView;
 
 /// Bytes that a client and this side exchange in secret.
-pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+pub type ServerStream = tokio_rustls::server::TlsStream<Socket>;
 
 /// Certificate and handshake of a listener.
 pub struct Resolver {
@@ -111,7 +112,7 @@ impl Resolver {
     /// # Errors
     /// When the peer leaves, does not speak TLS, or agrees to nothing that this side offers.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(ServerStream, Application)> {
-        let stream = self.acceptor.accept(stream).await?;
+        let stream = self.acceptor.accept(Socket::new(stream)).await?;
         let application = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Application::Http2,
             _ => Application::Http1,

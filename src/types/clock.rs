@@ -93,6 +93,15 @@ impl Clock {
         }
     }
 
+    /// Monotonic time for somebody who has just read the system's, `now`, for something else.
+    #[must_use]
+    pub fn monotonic_at(&self, now: Instant) -> Instant {
+        match &self.0 {
+            Source::System => now,
+            Source::Stepped { .. } => self.monotonic(),
+        }
+    }
+
     /// Waits until [`Clock::monotonic`] has come to `at`; a stepped clock comes there when it is moved.
     pub async fn until(&self, at: Instant) {
         let Source::Stepped { moved, .. } = &self.0 else { return tokio::time::sleep_until(at.into()).await };

@@ -127,18 +127,36 @@ impl fmt::Display for KeyId {
 pub struct RequestId([u8; 24]);
 
 impl RequestId {
+    /// Crockford's base32, without letters that look like digits.
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
     /// Spells 100 of the given random bits. The caller draws them; see `proxy`.
     #[must_use]
     pub fn from_random(mut bits: u128) -> Self {
-        // Crockford's base32 without letters that look like digits.
-        const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut bytes = *b"req_00000000000000000000";
         for slot in &mut bytes[4..] {
-            *slot = ALPHABET[(bits & 31) as usize];
+            *slot = Self::ALPHABET[(bits & 31) as usize];
             bits >>= 5;
         }
         Self(bytes)
     }
+
+    /// The 100 bits that it spells.
+    #[must_use]
+    pub fn bits(&self) -> u128 {
+        self.0[4..].iter().rev().fold(0, |bits, letter| bits << 5 | u128::from(Self::VALUES[usize::from(*letter)]))
+    }
+
+    /// What each letter stands for; 32 where none does.
+    const VALUES: [u8; 256] = {
+        let mut values = [32; 256];
+        let mut value = 0;
+        while value < 32 {
+            values[Self::ALPHABET[value as usize] as usize] = value;
+            value += 1;
+        }
+        values
+    };
 
     /// The id as text.
     #[must_use]
@@ -151,11 +169,16 @@ impl TryFrom<String> for RequestId {
     type Error = InvalidId;
     fn try_from(text: String) -> Result<Self, InvalidId> {
         match <[u8; 24]>::try_from(text.as_bytes()) {
-            Ok(bytes) if text.starts_with("req_") && text.is_ascii() => Ok(Self(bytes)),
+            Ok(bytes)
+                if text.starts_with("req_")
+                    && bytes[4..].iter().all(|letter| Self::VALUES[usize::from(*letter)] < 32) =>
+            {
+                Ok(Self(bytes))
+            }
             _ => Err(InvalidId {
                 what: "request id",
                 value: text.chars().take(80).collect(),
-                rule: "req_ and 20 characters",
+                rule: "req_ and 20 characters of 0-9 and a-z without i, l, o and u",
             }),
         }
     }
@@ -224,6 +247,21 @@ mod tests {
         assert_eq!(name.to_string(), "flm://ollama/hf.co/user/repo:q4");
         assert!(CanonicalModel::parse("flm://ollama/").is_none());
         assert!(CanonicalModel::parse("ollama/x").is_none());
+    }
+
+    #[test]
+    fn request_ids_tell_their_bits_and_refuse_other_letters() {
+        for bits in [0, 1, 31, 32, (1 << 100) - 1, 0x1234_5678_9abc_def0_1234_5678] {
+            assert_eq!(RequestId::from_random(bits).bits(), bits);
+        }
+        for bad in [
+            "req_0000000000000000000i",
+            "req_0000000000000000000A",
+            "req_0000000000000000000",
+            "xxx_00000000000000000000",
+        ] {
+            assert!(RequestId::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
     }
 
     #[test]

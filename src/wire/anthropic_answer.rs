@@ -142,7 +142,7 @@ impl MessagesWriter {
     /// Ends the stream with an error.
     pub fn fail(&mut self, error: &ToldError<'_>, out: &mut VecDeque<Bytes>) {
         let mut written = Vec::new();
-        named_event(&mut written, "error", &ErrorShape::Anthropic.document(error));
+        named_event(&mut written, "error", &ErrorShape::Anthropic.shaped(error));
         out.push_back(Bytes::from(written));
         self.ended = true;
     }

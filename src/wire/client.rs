@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::types::clock::Clock;
 use crate::wire::anthropic_answer::{MessagesWriter, PING};
@@ -16,6 +16,7 @@ use crate::wire::json_body::JsonBody;
 use crate::wire::ollama_client_answer::OllamaWriter;
 use crate::wire::ollama_client_request;
 use crate::wire::openai::{Document, WholeFault};
+use crate::wire::openai_chunk::json_into;
 use crate::wire::openai_tap::StreamFault;
 use crate::wire::pivot::{Extras, OllamaCall};
 use crate::wire::responses_answer::ResponsesWriter;
@@ -166,25 +167,60 @@ impl ErrorShape {
         }
     }
 
-    /// The document of an error.
+    /// The document of an error, as JSON on one line.
     #[must_use]
-    pub fn document(self, error: &ToldError<'_>) -> Value {
+    pub fn document(self, error: &ToldError<'_>) -> Vec<u8> {
+        let mut written = Vec::with_capacity(error.message.len() + error.request_id.len() + 160);
+        json_into(&mut written, &self.shaped(error));
+        written
+    }
+
+    pub(super) fn shaped<'a>(self, error: &ToldError<'a>) -> ErrorDocument<'a> {
+        let ToldError { status, code, kind, message, param, request_id } = *error;
         match self {
-            Self::OpenAi => json!({"error": {
-                "message": error.message,
-                "type": error.kind,
-                "param": error.param,
-                "code": error.code,
-                "request_id": error.request_id,
-            }}),
-            Self::Anthropic => json!({
-                "type": "error",
-                "error": {"type": anthropic_kind(error.status), "message": error.message},
-                "request_id": error.request_id,
-            }),
-            Self::Ollama => json!({"error": error.message}),
+            Self::OpenAi => ErrorDocument::OpenAi { error: OpenAiError { message, kind, param, code, request_id } },
+            Self::Anthropic => {
+                let error = AnthropicError { kind: anthropic_kind(status), message };
+                ErrorDocument::Anthropic { kind: "error", error, request_id }
+            }
+            Self::Ollama => ErrorDocument::Ollama { error: message },
         }
     }
+}
+
+/// See [`ErrorShape`].
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum ErrorDocument<'a> {
+    OpenAi {
+        error: OpenAiError<'a>,
+    },
+    Anthropic {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        error: AnthropicError<'a>,
+        request_id: &'a str,
+    },
+    Ollama {
+        error: &'a str,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OpenAiError<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AnthropicError<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
 }
 
 /// Anthropic's `type` for a status (its API reference, Errors); 503 is its 529 in words.
@@ -251,7 +287,7 @@ impl ClientWriter {
         match self {
             Self::OpenAi => {
                 // Plain data: named events reach some clients as odd items (CLIENTS.md).
-                out.push_back(sse::event(ErrorShape::OpenAi.document(error).to_string().as_bytes()));
+                out.push_back(sse::event(&ErrorShape::OpenAi.document(error)));
                 out.push_back(sse::DONE);
             }
             Self::Messages(writer) => writer.fail(error, out),
@@ -284,6 +320,7 @@ impl ClientWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     const ERROR: ToldError<'_> = ToldError {
         status: 404,
@@ -310,7 +347,8 @@ mod tests {
                                  "code": "model_not_found", "request_id": "req_1"}}),
             ),
         ] {
-            assert_eq!(ErrorShape::of_path(path).document(&ERROR), told, "{path}");
+            let written = ErrorShape::of_path(path).document(&ERROR);
+            assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), told, "{path}");
         }
     }
 }

@@ -126,8 +126,8 @@ impl OllamaWriter {
 
     /// Ends the stream with a line that tells the error.
     pub fn fail(&mut self, error: &ToldError<'_>, out: &mut VecDeque<Bytes>) {
-        let mut line = ErrorShape::Ollama.document(error).to_string();
-        line.push('\n');
+        let mut line = ErrorShape::Ollama.document(error);
+        line.push(b'\n');
         out.push_back(Bytes::from(line));
         self.ended = true;
     }

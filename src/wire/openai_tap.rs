@@ -143,7 +143,7 @@ impl Tap {
             return Ok(());
         }
         let run = self.splitter.push(piece)?;
-        self.pass(&run, out)
+        self.pass(run, out)
     }
 
     /// The body has ended.
@@ -174,27 +174,26 @@ impl Tap {
             let data = block.data.as_deref().map(<[u8]>::trim_ascii);
             let is_whole = data.is_some_and(|data| data.starts_with(b"[DONE]") || data.ends_with(b"}"));
             if is_whole && let Some(data) = data {
-                let event = sse::event(data);
-                self.pass(&event, out)?;
+                self.pass(sse::event(data), out)?;
             }
         }
         Ok(())
     }
 
-    fn pass(&mut self, run: &Bytes, out: &mut Vec<Bytes>) -> Result<(), StreamFault> {
+    fn pass(&mut self, run: Bytes, out: &mut Vec<Bytes>) -> Result<(), StreamFault> {
         let mut kept_from = 0;
         let mut result = Ok(());
         let mut end = run.len();
-        for block in sse::blocks(run) {
+        for block in sse::blocks(&run) {
             let (start, after) = (block.range.start, block.range.end);
             match self.judge(&block) {
                 Ok(Verdict::Keep) => {}
                 Ok(Verdict::Drop) => {
-                    append(run, kept_from, start, out);
+                    append(&run, kept_from, start, out);
                     kept_from = after;
                 }
                 Ok(Verdict::Replace(event)) => {
-                    append(run, kept_from, start, out);
+                    append(&run, kept_from, start, out);
                     out.push(event);
                     kept_from = after;
                 }
@@ -203,7 +202,7 @@ impl Tap {
                     if block.framing == Framing::Plain {
                         end = after;
                     } else {
-                        append(run, kept_from, start, out);
+                        append(&run, kept_from, start, out);
                         out.push(sse::DONE);
                         (kept_from, end) = (after, after);
                     }
@@ -216,7 +215,12 @@ impl Tap {
                 }
             }
         }
-        append(run, kept_from, end, out);
+        if kept_from == 0 && end == run.len() && end > 0 {
+            // As it is in the common case: a part of it would be a counted share, and this counts none.
+            out.push(run);
+        } else {
+            append(&run, kept_from, end, out);
+        }
         result
     }
 
@@ -280,7 +284,6 @@ impl Tap {
 
 fn append(run: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if from < to {
-        // The whole run, as it is in the common case, is only counted once more, not copied.
         out.push(run.slice(from..to));
     }
 }

@@ -344,6 +344,25 @@ fn a_rate_limit_is_obeyed_and_the_old_certificate_served_on() {
 }
 
 #[test]
+fn a_start_that_cannot_read_its_settings_serves_the_certificate_that_it_has_and_says_so() {
+    let stage = Stage::new(Manner::default());
+    text(&stage.home, &Stage::start(&[DOMAIN], &[]));
+    let before = fingerprint(&stage.listener());
+    stage.home.answer(&["proxy", "stop", "--all"]);
+    std::fs::remove_file(&stage.ca).expect("was there");
+    stage.home.answer(&["proxy", "start"]);
+    let listener = stage.listener();
+    assert_eq!(fingerprint(&listener), before);
+    assert!(listener["tls"]["last_error"].as_str().expect("an error").contains(&stage.ca), "{listener}");
+    // Whoever asks for another one is told, and one for other domains is not there.
+    let failed = run(&stage.home, &["security", "certificate", "renew"]);
+    assert!(failed.error_of_the_end()["message"].as_str().expect("text").contains(&stage.ca), "{}", failed.out);
+    stage.home.answer(&["proxy", "stop", "--all"]);
+    let failed = run(&stage.home, &["proxy", "start", "--acme-domain", "other.example"]);
+    assert!(failed.error_of_the_end()["message"].as_str().expect("text").contains(&stage.ca), "{}", failed.out);
+}
+
+#[test]
 fn an_account_that_the_directory_forgot_is_made_anew() {
     let stage = Stage::new(Manner::default());
     text(&stage.home, &Stage::start(&[DOMAIN], &[]));

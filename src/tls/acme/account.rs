@@ -19,7 +19,7 @@ pub(super) async fn kept(
     plan: &Plan,
     client: &Client,
 ) -> Result<Option<(Account, AcmeAccount)>, AcmeError> {
-    let Some(stored) = store.acme_account(&plan.directory, plan.binding_id()).await? else { return Ok(None) };
+    let Some(stored) = store.acme_account(&plan.aim.directory, plan.binding_id()).await? else { return Ok(None) };
     let credentials: AccountCredentials = match serde_json::from_str(stored.credentials.expose()) {
         Ok(credentials) => credentials,
         Err(error) => {
@@ -51,7 +51,7 @@ pub(super) async fn ready(
     let Some((account, stored)) = kept(store, plan, client).await? else {
         return register(store, plan, client, now).await;
     };
-    let contacts = plan.contacts.join(",");
+    let contacts = plan.aim.contacts.join(",");
     if stored.contacts == contacts {
         return Ok(account);
     }
@@ -82,15 +82,15 @@ pub(super) async fn register(
     let wanted = NewAccount { contact: &mails, terms_of_service_agreed: true, only_return_existing: false };
     let binding = plan.binding.as_ref().map(|binding| ExternalAccountKey::new(binding.key_id.clone(), &binding.key));
     let made = with_nonces!(
-        Account::builder_with_http(client.boxed()).create(&wanted, plan.directory.clone(), binding.as_ref()).await
+        Account::builder_with_http(client.boxed()).create(&wanted, plan.aim.directory.clone(), binding.as_ref()).await
     );
     let (account, credentials) = made.map_err(|error| client.error("a new account", &error))?;
     let credentials = serde_json::to_string(&credentials).map_err(|error| AcmeError::Inside(error.to_string()))?;
     store
         .put_acme_account(AcmeAccount {
-            directory: plan.directory.clone(),
+            directory: plan.aim.directory.clone(),
             binding: plan.binding_id().to_owned(),
-            contacts: plan.contacts.join(","),
+            contacts: plan.aim.contacts.join(","),
             credentials: Secret::new(credentials),
             created: now,
         })
@@ -104,5 +104,5 @@ pub(super) fn is_gone(error: &Error) -> bool {
 }
 
 fn mails(plan: &Plan) -> Vec<String> {
-    plan.contacts.iter().map(|contact| format!("mailto:{contact}")).collect()
+    plan.aim.contacts.iter().map(|contact| format!("mailto:{contact}")).collect()
 }

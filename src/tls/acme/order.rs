@@ -105,7 +105,7 @@ impl Attempt<'_> {
         }
         self.progress.tell("asking for the certificate");
         let (request, key) =
-            issuing::request(self.plan.domains.clone()).map_err(|error| AcmeError::Inside(error.to_string()))?;
+            issuing::request(self.plan.aim.domains.clone()).map_err(|error| AcmeError::Inside(error.to_string()))?;
         self.asked("the request for the certificate", with_nonces!(order.finalize_csr(&request).await))?;
         let chain = with_nonces!(order.poll_certificate(&POLLING).await);
         Ok(Issued { chain: self.asked("the certificate", chain)?, key })
@@ -143,7 +143,7 @@ impl Attempt<'_> {
         account: &Account,
         replaces: Option<CertificateIdentifier<'static>>,
     ) -> Result<Order, Error> {
-        let identifiers: Vec<Identifier> = self.plan.domains.iter().cloned().map(Identifier::Dns).collect();
+        let identifiers: Vec<Identifier> = self.plan.aim.domains.iter().cloned().map(Identifier::Dns).collect();
         let mut order = NewOrder::new(&identifiers);
         if let Some(replaces) = replaces {
             order = order.replaces(replaces);
@@ -196,7 +196,7 @@ impl Attempt<'_> {
 
     /// Has the directory look, and waits until it has.
     async fn checked(&self, order: &mut Order) -> Result<(), AcmeError> {
-        let names = self.plan.domains.join(", ");
+        let names = self.plan.aim.domains.join(", ");
         self.progress.tell(&format!("the ACME directory checks {names} by {}", self.plan.challenge.name()));
         let wanted = self.challenge_type();
         self.asked("to look at the challenges", set_ready(order, &wanted).await)?;

@@ -38,12 +38,8 @@ const LARGEST_FILE: u64 = 256 << 10;
 /// What to obtain, from whom, and how the domains are proved.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// In lower case, each once, in the order of the setting; at least one.
-    pub(super) domains: Vec<String>,
-    /// Mail addresses; at least one.
-    pub(super) contacts: Vec<String>,
-    /// The directory's URL.
-    pub(super) directory: String,
+    /// What the settings alone say.
+    pub(super) aim: Aim,
     /// Whose certificate the directory may have.
     pub(super) trust: Trust,
     /// The external account.
@@ -52,6 +48,65 @@ pub(super) struct Plan {
     pub(super) challenge: Challenge,
     /// Whether a self-signed certificate is better than none.
     pub(super) allow_selfsigned: bool,
+}
+
+/// What to obtain and from whom. It needs no file and no secret to be read.
+#[derive(Debug)]
+pub(super) struct Aim {
+    /// In lower case, each once, in the order of the setting; at least one.
+    pub(super) domains: Vec<String>,
+    /// Mail addresses; at least one.
+    pub(super) contacts: Vec<String>,
+    /// The directory's URL.
+    pub(super) directory: String,
+}
+
+impl Aim {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// `Incomplete` with what to type for what is missing or does not fit together.
+    pub(super) fn read(settings: &Settings) -> Result<Self, TlsError> {
+        let mut domains: Vec<String> = Vec::new();
+        for domain in settings.get(table::ACME_DOMAINS) {
+            let domain = domain.to_ascii_lowercase();
+            if !domains.contains(&domain) {
+                domains.push(domain);
+            }
+        }
+        let start = "flm proxy start --mode https-acme --acme-domain llm.example.org --acme-email you@example.org --acme-agree-tos";
+        if domains.is_empty() {
+            return Err(incomplete("mode https-acme needs a domain", format!("name it: {start}")));
+        }
+        let contacts = settings.get(table::ACME_CONTACT);
+        if contacts.is_empty() {
+            return Err(incomplete("the ACME directory needs a mail address to write to", format!("name it: {start}")));
+        }
+        if !settings.get(table::ACME_AGREE_TOS) {
+            return Err(incomplete(
+                "the terms of the ACME directory must be accepted first",
+                format!("read them (Let's Encrypt: https://letsencrypt.org/repository/), then: {start}"),
+            ));
+        }
+        let directory = match settings.get(table::ACME_DIRECTORY) {
+            given if !given.is_empty() => given,
+            _ if settings.get(table::ACME_PRODUCTION) => PRODUCTION.to_owned(),
+            _ => STAGING.to_owned(),
+        };
+        if !directory.starts_with("https://") {
+            return Err(unfit(
+                "acme.directory begins with http://, and the protocol runs over https only (RFC 8555 §6.1)",
+                "correct it: flm config set acme.directory https://…",
+            ));
+        }
+        Ok(Self { domains, contacts, directory })
+    }
+
+    /// Name of the certificate in the store. That of another directory or for other domains is another one: what the
+    /// staging directory gave must not be taken for the real one.
+    pub(super) fn stored_name(&self) -> String {
+        format!("https-acme {} {}", self.directory, self.domains.join(","))
+    }
 }
 
 /// An external account (RFC 8555 §7.3.4).
@@ -122,63 +177,25 @@ impl Plan {
     /// # Errors
     /// `Incomplete` with what to type for what is missing or does not fit together.
     pub(super) fn read(settings: &Settings, around: &Surroundings<'_>) -> Result<Self, TlsError> {
-        let mut domains: Vec<String> = Vec::new();
-        for domain in settings.get(table::ACME_DOMAINS) {
-            let domain = domain.to_ascii_lowercase();
-            if !domains.contains(&domain) {
-                domains.push(domain);
-            }
-        }
-        let start = "flm proxy start --mode https-acme --acme-domain llm.example.org --acme-email you@example.org --acme-agree-tos";
-        if domains.is_empty() {
-            return Err(incomplete("mode https-acme needs a domain", format!("name it: {start}")));
-        }
-        let contacts = settings.get(table::ACME_CONTACT);
-        if contacts.is_empty() {
-            return Err(incomplete("the ACME directory needs a mail address to write to", format!("name it: {start}")));
-        }
-        if !settings.get(table::ACME_AGREE_TOS) {
-            return Err(incomplete(
-                "the terms of the ACME directory must be accepted first",
-                format!("read them (Let's Encrypt: https://letsencrypt.org/repository/), then: {start}"),
-            ));
-        }
-        let directory = match settings.get(table::ACME_DIRECTORY) {
-            given if !given.is_empty() => given,
-            _ if settings.get(table::ACME_PRODUCTION) => PRODUCTION.to_owned(),
-            _ => STAGING.to_owned(),
-        };
-        if !directory.starts_with("https://") {
-            return Err(unfit(
-                "acme.directory begins with http://, and the protocol runs over https only (RFC 8555 §6.1)",
-                "correct it: flm config set acme.directory https://…",
-            ));
-        }
+        let aim = Aim::read(settings)?;
         let challenge = match settings.get(table::ACME_CHALLENGE) {
             "dns-01" => Challenge::Dns01(dns_01(settings, around)?),
             _ => Challenge::Http01,
         };
-        if let (Challenge::Http01, Some(wildcard)) = (&challenge, domains.iter().find(|one| one.starts_with("*."))) {
+        if let (Challenge::Http01, Some(wildcard)) = (&challenge, aim.domains.iter().find(|one| one.starts_with("*.")))
+        {
             return Err(unfit(
                 format!("{wildcard} is a wildcard, which no directory checks by http-01 (RFC 8555 §7.1.3)"),
                 "have it checked by DNS: --acme-challenge dns-01, and set acme.dns.provider",
             ));
         }
         Ok(Self {
-            domains,
-            contacts,
-            directory,
+            aim,
             trust: trust(&settings.get(table::ACME_CA_FILE))?,
             binding: binding(settings, around)?,
             challenge,
             allow_selfsigned: settings.get(table::ACME_ALLOW_SELFSIGNED),
         })
-    }
-
-    /// Name of the certificate in the store. That of another directory or for other domains is another one: what the
-    /// staging directory gave must not be taken for the real one.
-    pub(super) fn stored_name(&self) -> String {
-        format!("https-acme {} {}", self.directory, self.domains.join(","))
     }
 
     /// Key id of the external account; empty for none.
@@ -372,19 +389,19 @@ pub(super) mod tests {
             assert!(failure.message.contains(says), "{}", failure.message);
             assert!(failure.hint.expect("a hint").contains("--acme-agree-tos"));
         }
-        assert_eq!(read(&[]).expect("whole").domains, ["llm.example.org"]);
+        assert_eq!(read(&[]).expect("whole").aim.domains, ["llm.example.org"]);
     }
 
     #[test]
     fn staging_is_used_unless_another_directory_is_named_or_production_is_wanted() {
-        let of = |pairs: &[(&str, &str)]| read(pairs).expect("a plan").directory;
+        let of = |pairs: &[(&str, &str)]| read(pairs).expect("a plan").aim.directory;
         assert_eq!(of(&[]), STAGING);
         assert_eq!(of(&[("acme.production", "true")]), PRODUCTION);
         let own = ("acme.directory", "https://ca.lan/directory");
         assert_eq!(of(&[own, ("acme.production", "true")]), own.1);
         assert_ne!(
-            read(&[]).expect("staging").stored_name(),
-            read(&[("acme.production", "true")]).expect("production").stored_name(),
+            read(&[]).expect("staging").aim.stored_name(),
+            read(&[("acme.production", "true")]).expect("production").aim.stored_name(),
             "what staging gave is never served as the real one"
         );
         let clear = read(&[("acme.directory", "http://ca.lan/directory")]).expect_err("in clear");
@@ -398,7 +415,7 @@ pub(super) mod tests {
         assert!(failure.message.contains("*.example.org") && failure.hint.expect("a hint").contains("dns-01"));
         let dns = [wildcard, ("acme.challenge", "dns-01"), ("acme.dns.command", "/bin/true")];
         let plan = read(&dns).expect("dns-01");
-        assert_eq!((plan.challenge.name(), plan.domains.len()), ("dns-01", 2));
+        assert_eq!((plan.challenge.name(), plan.aim.domains.len()), ("dns-01", 2));
         assert_eq!(record_name("*.example.org").expect("a name").to_string(), "_acme-challenge.example.org");
     }
 

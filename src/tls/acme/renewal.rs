@@ -8,7 +8,7 @@ use super::client::Client;
 use super::dns_01;
 use super::error::AcmeError;
 use super::order;
-use super::plan::{Challenge, Plan, Surroundings};
+use super::plan::{Aim, Challenge, Plan, Surroundings};
 use crate::net::web::Web;
 use crate::storage::SecurityStore;
 use crate::tls::certificate::Certificate;
@@ -17,7 +17,7 @@ use crate::tls::issuing;
 use crate::tls::supply::{Supplied, Supply, Wanted};
 use crate::types::acme::{AcmeAttempts, RenewalAdvice};
 use crate::types::calendar::moment;
-use crate::types::certificate::Occasion;
+use crate::types::certificate::{Occasion, StoredCertificate};
 use crate::types::clock::UnixMillis;
 use crate::types::failure::Failure;
 
@@ -39,18 +39,21 @@ const JITTER: f64 = 0.25;
 /// # Errors
 /// When the settings are incomplete, or there is nothing that may be served.
 pub(in crate::tls) async fn certify(supply: Arc<Supply>, wanted: Wanted) -> Result<Supplied, TlsError> {
-    let plan = read_plan(&supply).await?;
-    let name = plan.stored_name();
+    let plan = match read_plan(&supply).await {
+        Ok(plan) => plan,
+        Err(fault) if wanted.occasion == Occasion::Start => return kept_despite(&supply, fault).await,
+        Err(fault) => return Err(fault),
+    };
+    let name = plan.aim.stored_name();
     let client = {
         let web = Web::new(plan.trust.clone(), supply.egress.clone(), supply.cleanups.clone());
-        Client::new(web, supply.clock.clone(), &plan.directory)
+        Client::new(web, supply.clock.clone(), &plan.aim.directory)
     };
     let mut turn = None;
     loop {
         let now = supply.clock.wall();
         let stored = supply.store.certificate(&name).await?;
-        let kept = stored.as_ref().and_then(|stored| Certificate::from_stored(stored, now).ok());
-        let kept = kept.filter(|kept| plan.domains.iter().all(|domain| kept.view.names.contains(domain)));
+        let kept = stored.as_ref().and_then(|stored| good(stored, &plan.aim, now));
         let advice = match (&kept, &stored) {
             (Some(kept), Some(stored)) => advice(&supply, &plan, &client, &wanted, kept, &stored.chain, now).await?,
             _ => None,
@@ -102,6 +105,23 @@ pub(in crate::tls) async fn certify(supply: Arc<Supply>, wanted: Wanted) -> Resu
     }
 }
 
+/// What is kept, if it is valid and for these domains.
+fn good(stored: &StoredCertificate, aim: &Aim, now: UnixMillis) -> Option<Certificate> {
+    let kept = Certificate::from_stored(stored, now).ok()?;
+    aim.domains.iter().all(|domain| kept.view.names.contains(domain)).then_some(kept)
+}
+
+/// A start that cannot read how to obtain a certificate, say because a file is gone, serves the one that it has (SPEC §6: on failure
+/// a valid old one), and tells what is wrong: clients do not wait for whoever mends it.
+async fn kept_despite(supply: &Supply, fault: TlsError) -> Result<Supplied, TlsError> {
+    let Ok(aim) = Aim::read(&(supply.settings)()) else { return Err(fault) };
+    let now = supply.clock.wall();
+    let stored = supply.store.certificate(&aim.stored_name()).await?;
+    let Some(kept) = stored.as_ref().and_then(|stored| good(stored, &aim, now)) else { return Err(fault) };
+    let renewal = renewal(&kept, None);
+    Ok(Supplied { trouble: Some(fault.into()), ..Supplied::good(kept, Some(renewal)) })
+}
+
 /// Begins to take out of the world what an attempt left there that a crash ended. Only while no other attempt runs.
 async fn left_behind(supply: &Supply, plan: &Plan) -> Result<Vec<tokio::task::JoinHandle<()>>, TlsError> {
     match &plan.challenge {
@@ -134,7 +154,7 @@ async fn advice(
     chain: &str,
     now: UnixMillis,
 ) -> Result<Option<RenewalAdvice>, TlsError> {
-    let name = plan.stored_name();
+    let name = plan.aim.stored_name();
     let known = supply.store.renewal_advice(&name).await?;
     if wanted.occasion != Occasion::Look || !ari::is_due(known.as_ref(), &kept.view, now) {
         return Ok(known.filter(|advice| advice.fingerprint == kept.view.fingerprint));
@@ -240,7 +260,7 @@ struct Ladder<'a> {
 
 impl Ladder<'_> {
     async fn serve(&self, error: Option<AcmeError>, now: UnixMillis) -> Result<Supplied, TlsError> {
-        let attempts = self.supply.store.acme_attempts(&self.plan.stored_name()).await?;
+        let attempts = self.supply.store.acme_attempts(&self.plan.aim.stored_name()).await?;
         let next = attempts.as_ref().map(|attempts| attempts.next);
         match (self.kept, error) {
             (Some(kept), error) => {
@@ -253,7 +273,7 @@ impl Ladder<'_> {
                 Ok(Supplied { trouble, ..Supplied::good(kept.clone(), Some(next_renewal)) })
             }
             (None, Some(error)) if self.plan.allow_selfsigned => {
-                let wanted = &self.plan.domains;
+                let wanted = &self.plan.aim.domains;
                 let certificate = match self.supply.kept(SELF_SIGNED, wanted, now).await? {
                     Some(kept) => kept,
                     None => self.supply.keep(SELF_SIGNED, issuing::self_signed(wanted.clone(), now)?, now).await?,
