@@ -196,6 +196,9 @@ async fn connection(
 struct Link {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     buffer: Vec<u8>,
+    /// How much of the buffer is used up. It is thrown away before more is read: a flood has hundreds of chunks in a buffer,
+    /// and moving the rest of them for each would be most of what this client does.
+    used: usize,
 }
 
 /// What of an answer is told: its chunks of text, and when the first of them was read.
@@ -213,7 +216,7 @@ impl Link {
             None => Either::Left(stream),
             Some(connector) => Either::Right(Box::new(connector::secure(&connector, stream).await?)),
         };
-        Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
+        Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024), used: 0 })
     }
 
     /// Sends the request and reads the answer to its end.
@@ -221,21 +224,21 @@ impl Link {
         self.stream.write_all(message).await?;
         self.stream.flush().await?;
         let head_end = loop {
-            if let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") {
+            if let Some(end) = memmem::find(self.rest(), b"\r\n\r\n") {
                 break end + 4;
             }
             self.read().await?;
         };
-        let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_ascii_lowercase();
-        self.buffer.drain(..head_end);
+        let head = String::from_utf8_lossy(&self.rest()[..head_end]).to_ascii_lowercase();
+        self.used += head_end;
         let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length:")).map(str::trim);
         let answer = match length {
             Some(length) => {
                 let length: usize = length.parse()?;
-                while self.buffer.len() < length {
+                while self.rest().len() < length {
                     self.read().await?;
                 }
-                self.buffer.drain(..length);
+                self.used += length;
                 Answer::default()
             }
             None => self.chunked().await?,
@@ -253,31 +256,38 @@ impl Link {
         let mut text: Vec<u8> = Vec::new();
         loop {
             let line_end = loop {
-                if let Some(end) = memmem::find(&self.buffer, b"\r\n") {
+                if let Some(end) = memchr::memchr(b'\r', self.rest()).filter(|end| end + 1 < self.rest().len()) {
                     break end;
                 }
                 self.read().await?;
             };
-            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..line_end])?.trim(), 16)?;
+            let size = usize::from_str_radix(std::str::from_utf8(&self.rest()[..line_end])?.trim(), 16)?;
             let end = line_end + 2 + size + 2;
-            while self.buffer.len() < end {
+            while self.rest().len() < end {
                 self.read().await?;
             }
             if size == 0 {
-                self.buffer.drain(..end);
+                self.used += end;
                 return Ok(answer);
             }
-            text.extend_from_slice(&self.buffer[line_end + 2..end - 2]);
+            text.extend_from_slice(&self.rest()[line_end + 2..end - 2]);
             answer.events += memmem::find_iter(&text, CHUNK_OF_TEXT).count();
             if answer.first.is_none() && answer.events > 0 {
                 answer.first = Some(Instant::now());
             }
             text.drain(..text.len().saturating_sub(CHUNK_OF_TEXT.len() - 1));
-            self.buffer.drain(..end);
+            self.used += end;
         }
     }
 
+    /// What was read and is not used up.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.used..]
+    }
+
     async fn read(&mut self) -> Result<(), Fault> {
+        self.buffer.drain(..self.used);
+        self.used = 0;
         if self.stream.read_buf(&mut self.buffer).await? == 0 {
             return Err("the connection was closed within an answer".into());
         }

@@ -162,7 +162,7 @@ fn compare(options: &Options) -> Result<ExitCode, Fault> {
             for _ in 0..figure.slices() {
                 for (target, visit) in options.targets.iter().zip(&mut visits) {
                     let is_peer = matches!(target.as_str(), "nginx" | "haproxy");
-                    if matches!(figure, Figure::HeldTls) && is_peer {
+                    if matches!(figure, Figure::HeldTls | Figure::FloodTls) && is_peer {
                         continue;
                     }
                     let secured = || start(target, Spoken::Tls, workers, at);
@@ -203,20 +203,22 @@ enum Figure {
     Single,
     FirstToken,
     Flood,
+    FloodTls,
     Paced,
     StreamFlood,
 }
 
 impl Figure {
     const MEMORY: [Self; 2] = [Self::Held, Self::HeldTls];
-    const TIME: [Self; 6] = [Self::Settle, Self::Single, Self::FirstToken, Self::Flood, Self::Paced, Self::StreamFlood];
+    const TIME: [Self; 7] =
+        [Self::Settle, Self::Single, Self::FirstToken, Self::Flood, Self::FloodTls, Self::Paced, Self::StreamFlood];
 
     /// How often it is taken of all targets in turn, for the median. Where requests follow each other closely, a figure depends for
     /// seconds on which processors the system has put client, proxy and engine: one long visit shows one such placement.
     fn slices(self) -> usize {
         match self {
             Self::Single | Self::FirstToken => 9,
-            Self::Flood | Self::StreamFlood => 3,
+            Self::Flood | Self::FloodTls | Self::StreamFlood => 3,
             Self::Held | Self::HeldTls | Self::Settle | Self::Paced => 1,
         }
     }
@@ -225,10 +227,13 @@ impl Figure {
 /// One program in one round.
 struct Visit {
     program: Program,
+    /// The same with TLS, once it was needed.
+    secured: Option<Program>,
     figures: Figures,
     single: Vec<Run>,
     first_tokens: Vec<Run>,
     flood: Vec<Run>,
+    flood_tls: Vec<Run>,
     stream_flood: Vec<Run>,
 }
 
@@ -236,10 +241,12 @@ impl Visit {
     fn new(program: Program) -> Self {
         Self {
             program,
+            secured: None,
             figures: Figures::default(),
             single: Vec::new(),
             first_tokens: Vec::new(),
             flood: Vec::new(),
+            flood_tls: Vec::new(),
             stream_flood: Vec::new(),
         }
     }
@@ -256,7 +263,7 @@ impl Visit {
         let own = measure::cpu_of_tree(self.program.pid())? + measure::cpu_of_tree(engine.pid())?;
         let (program, figures) = (&self.program, &mut self.figures);
         let (pid, target) = (program.pid(), &program.target);
-        let note = |runs: &mut Vec<Run>, plan: &Plan| {
+        let note = |runs: &mut Vec<Run>, pid: u32, plan: &Plan| {
             let run = load::measured(pid, plan)?;
             let own_cpu = run.outcome.own_cpu;
             runs.push(run);
@@ -266,23 +273,35 @@ impl Visit {
             // Connections, caches and the allocator settle before anything is counted.
             Figure::Settle => load::drive_client(&Plan { requests: sizes.flood / 10, ..sizes.flood(target) })?.own_cpu,
             Figure::Single => {
-                let own_cpu = note(&mut self.single, &sizes.single(target))?;
+                let own_cpu = note(&mut self.single, pid, &sizes.single(target))?;
                 figures.request_us_single = median(&self.single, Run::cpu_us_per_request);
                 figures.p50_us = median(&self.single, |run| run.outcome.p50_us);
                 figures.p99_us = median(&self.single, |run| run.outcome.p99_us);
                 own_cpu
             }
             Figure::FirstToken => {
-                let own_cpu = note(&mut self.first_tokens, &sizes.first_tokens(target))?;
+                let own_cpu = note(&mut self.first_tokens, pid, &sizes.first_tokens(target))?;
                 figures.first_token_us = median(&self.first_tokens, |run| run.outcome.first_token_us);
                 own_cpu
             }
             Figure::Flood => {
-                let own_cpu = note(&mut self.flood, &sizes.flood(target))?;
+                let own_cpu = note(&mut self.flood, pid, &sizes.flood(target))?;
                 figures.request_us = median(&self.flood, Run::cpu_us_per_request);
                 figures.requests_per_second =
                     median(&self.flood, |run| per_second(run.outcome.completed, run.outcome.seconds));
                 own_cpu
+            }
+            Figure::FloodTls => {
+                if self.secured.is_none() {
+                    let program = secured()?;
+                    load::drive_client(&Plan { requests: sizes.flood / 10, ..sizes.flood(&program.target) })?;
+                    self.secured = Some(program);
+                }
+                if let Some(program) = &self.secured {
+                    note(&mut self.flood_tls, program.pid(), &sizes.flood(&program.target))?;
+                    figures.request_tls_us = median(&self.flood_tls, Run::cpu_us_per_request);
+                }
+                return Ok(());
             }
             Figure::Paced => {
                 let run = load::measured(pid, &sizes.paced(target))?;
@@ -290,7 +309,7 @@ impl Visit {
                 run.outcome.own_cpu
             }
             Figure::StreamFlood => {
-                let own_cpu = note(&mut self.stream_flood, &sizes.stream_flood(target))?;
+                let own_cpu = note(&mut self.stream_flood, pid, &sizes.stream_flood(target))?;
                 figures.flood_chunk_us = median(&self.stream_flood, |run| run.cpu_us_per(run.outcome.events));
                 figures.chunks_per_second =
                     median(&self.stream_flood, |run| per_second(run.outcome.events, run.outcome.seconds));

@@ -11,6 +11,8 @@ use crate::{Fault, Shape};
 pub(crate) struct Figures {
     /// CPU µs per request, many connections.
     pub(crate) request_us: f64,
+    /// CPU µs per request over TLS, many connections.
+    pub(crate) request_tls_us: f64,
     /// CPU µs per request, one connection.
     pub(crate) request_us_single: f64,
     /// CPU µs per chunk, paced streams.
@@ -53,8 +55,9 @@ struct Row {
     of: fn(&Figures) -> f64,
 }
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row { name: "CPU µs/request (32 connections)", of: |figures| figures.request_us },
+    Row { name: "CPU µs/request over TLS (32 connections)", of: |figures| figures.request_tls_us },
     Row { name: "CPU µs/request (1 connection)", of: |figures| figures.request_us_single },
     Row { name: "CPU µs/chunk (64 streams at 100/s)", of: |figures| figures.chunk_us },
     Row { name: "CPU µs/chunk (flood)", of: |figures| figures.flood_chunk_us },
@@ -104,12 +107,18 @@ const fn promise(
     Promise { key, name, of, measure, limit, before }
 }
 
-const PROMISES: [Promise; 9] = [
+const PROMISES: [Promise; 10] = [
     promise(
         ("request", "CPU per request, 32 connections"),
         |figures| figures.request_us,
         Measure::Times,
         (Some(1.15), Some(1.35)),
+    ),
+    promise(
+        ("request_tls", "CPU per request over TLS, 32 connections"),
+        |figures| figures.request_tls_us,
+        Measure::Times,
+        (Some(1.15), None),
     ),
     promise(
         ("request_single", "CPU per request, 1 connection"),

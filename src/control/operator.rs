@@ -109,21 +109,22 @@ impl Operator {
     /// # Errors
     /// The operation's own failure, or `IO_ERROR` with "the proxy's daemon is gone" when the owner vanished.
     pub async fn call<C: Call>(&self, call: C) -> Outcome<C::Output> {
-        let arguments = serde_json::to_vec(&call).map(Bytes::from).map_err(|error| {
-            Failure::new(ErrorCode::Internal, format!("the arguments of {} cannot be written: {error}", C::NAME))
-        })?;
+        let arguments = written(C::NAME, serde_json::to_vec(&call))?;
+        // A call on the stack of its caller would make a state machine with all of this for each operation.
+        protocol::read(&Box::pin(self.ask(C::NAME, arguments)).await?)
+    }
+
+    /// The same, from JSON to JSON.
+    async fn ask(&self, name: &str, arguments: Bytes) -> Outcome<Bytes> {
         if let Route::Alone(alone) = &self.route {
-            let data = dispatch(alone.context.clone(), C::NAME, arguments, self.permission).await?;
-            return serde_json::from_slice(&data).map_err(|error| {
-                Failure::new(ErrorCode::Internal, format!("the result of {} cannot be read: {error}", C::NAME))
-            });
+            return dispatch(alone.context.clone(), name, arguments, self.permission).await;
         }
-        let path = format!("{}{}", protocol::PREFIX, C::NAME);
-        let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
+        let (_, answer) = self.exchange(Method::POST, &format!("{}{name}", protocol::PREFIX), arguments).await?;
         let body = answer.whole().await.map_err(|error| vanished(&error))?;
         // Of an operation that takes long only how it ended: its last line.
         let line = body.trim_ascii_end();
-        protocol::read_answer(memchr::memrchr(b'\n', line).map_or(line, |at| &line[at + 1..]))
+        let data = protocol::data_of(memchr::memrchr(b'\n', line).map_or(line, |at| &line[at + 1..]))?;
+        Ok(Bytes::copy_from_slice(data.as_bytes()))
     }
 
     /// Begins an operation that takes long. Dropping what is answered ends it.
@@ -131,20 +132,18 @@ impl Operator {
     /// # Errors
     /// As [`Operator::call`], as far as it is known before it runs; the rest comes with [`Following::next`].
     pub async fn follow<C: LongCall>(&self, call: &C) -> Outcome<Following<C>> {
-        let arguments = serde_json::to_vec(call).map(Bytes::from).map_err(|error| {
-            Failure::new(ErrorCode::Internal, format!("the arguments of {} cannot be written: {error}", C::NAME))
-        })?;
-        let source = if let Route::Alone(alone) = &self.route {
-            let ongoing = dispatch_long(&alone.context, C::NAME, &arguments, self.permission)?.ok_or_else(|| {
-                Failure::new(ErrorCode::Internal, format!("{} is no operation that takes long", C::NAME))
-            })?;
-            Source::Here { ongoing, _alone: alone.clone() }
-        } else {
-            let path = format!("{}{}", protocol::PREFIX, C::NAME);
-            let (_, answer) = self.exchange(Method::POST, &path, arguments).await?;
-            Source::Owner { answer, received: BytesMut::new() }
-        };
-        Ok(Following { source, call: PhantomData })
+        let arguments = written(C::NAME, serde_json::to_vec(call))?;
+        Ok(Following { source: Box::pin(self.begin(C::NAME, arguments)).await?, call: PhantomData })
+    }
+
+    async fn begin(&self, name: &str, arguments: Bytes) -> Outcome<Source> {
+        if let Route::Alone(alone) = &self.route {
+            let ongoing = dispatch_long(&alone.context, name, &arguments, self.permission)?
+                .ok_or_else(|| Failure::new(ErrorCode::Internal, format!("{name} is no operation that takes long")))?;
+            return Ok(Source::Here { ongoing, _alone: alone.clone() });
+        }
+        let (_, answer) = self.exchange(Method::POST, &format!("{}{name}", protocol::PREFIX), arguments).await?;
+        Ok(Source::Owner { answer, received: BytesMut::new() })
     }
 
     /// Subscribes to the live lane: first a snapshot, then events.
@@ -157,7 +156,7 @@ impl Operator {
             return Ok(EventStream { answer, received: BytesMut::new(), lines: VecDeque::new() });
         }
         let body = answer.whole().await.map_err(|error| vanished(&error))?;
-        protocol::read_answer::<()>(&body)?;
+        protocol::data_of(&body)?;
         Err(Failure::new(ErrorCode::Internal, format!("the proxy answers {} to the live lane", parts.status)))
     }
 
@@ -227,21 +226,21 @@ pub enum Step<C: LongCall> {
     Done(C::Output),
 }
 
-impl<C: LongCall> Following<C> {
-    /// What comes next. Cancel-safe.
-    ///
-    /// # Errors
-    /// The operation's own failure, which ends it, or that the owner vanished.
-    pub async fn next(&mut self) -> Outcome<Step<C>> {
-        let unreadable = |error: serde_json::Error| {
-            Failure::new(ErrorCode::Internal, format!("what {} tells cannot be read: {error}", C::NAME))
-        };
-        match &mut self.source {
-            Source::Here { ongoing, .. } => match ongoing.next().await {
-                Line::Progress(line) => serde_json::from_slice(&line).map(Step::Progress).map_err(unreadable),
-                Line::Ended(outcome) => serde_json::from_slice(&outcome?).map(Step::Done).map_err(unreadable),
-            },
-            Source::Owner { answer, received } => {
+/// What a long operation tells, as JSON.
+enum Told {
+    Progress(Bytes),
+    Done(Bytes),
+}
+
+impl Source {
+    /// See [`Following::next`].
+    async fn told(&mut self) -> Outcome<Told> {
+        match self {
+            Self::Here { ongoing, .. } => Ok(match ongoing.next().await {
+                Line::Progress(line) => Told::Progress(line),
+                Line::Ended(outcome) => Told::Done(outcome?),
+            }),
+            Self::Owner { answer, received } => {
                 let line = loop {
                     if let Some(end) = memchr::memchr(b'\n', received) {
                         break received.split_to(end + 1);
@@ -254,11 +253,32 @@ impl<C: LongCall> Following<C> {
                         None => break std::mem::take(received),
                     }
                 };
-                match protocol::read_progress(&line) {
-                    Some(progress) => progress.map(Step::Progress),
-                    None => protocol::read_answer(&line).map(Step::Done),
+                let copy = |json: &str| Bytes::copy_from_slice(json.as_bytes());
+                match protocol::progress_of(&line) {
+                    Some(progress) => Ok(Told::Progress(copy(progress))),
+                    None => protocol::data_of(&line).map(copy).map(Told::Done),
                 }
             }
+        }
+    }
+}
+
+/// Arguments as they go over the wire.
+fn written(name: &str, json: serde_json::Result<Vec<u8>>) -> Outcome<Bytes> {
+    json.map(Bytes::from).map_err(|error| {
+        Failure::new(ErrorCode::Internal, format!("the arguments of {name} cannot be written: {error}"))
+    })
+}
+
+impl<C: LongCall> Following<C> {
+    /// What comes next. Cancel-safe.
+    ///
+    /// # Errors
+    /// The operation's own failure, which ends it, or that the owner vanished.
+    pub async fn next(&mut self) -> Outcome<Step<C>> {
+        match self.source.told().await? {
+            Told::Progress(json) => protocol::read(&json).map(Step::Progress),
+            Told::Done(json) => protocol::read(&json).map(Step::Done),
         }
     }
 }

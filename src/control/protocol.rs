@@ -75,26 +75,30 @@ pub fn write_progress(progress: &[u8]) -> Bytes {
     [b"{\"progress\":", progress, b"}\n"].concat().into()
 }
 
-/// Reads a line that tells how far an operation is; `None` when the line is its answer.
-pub fn read_progress<T: serde::de::DeserializeOwned>(line: &[u8]) -> Option<Outcome<T>> {
+/// What a line that tells how far an operation is holds, as JSON; `None` when the line is its answer.
+pub fn progress_of(line: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
     struct Told<'a> {
         #[serde(borrow)]
         progress: &'a RawValue,
     }
     let told: Told<'_> = serde_json::from_slice(line).ok()?;
-    Some(serde_json::from_str(told.progress.get()).map_err(|error| damaged(&error.to_string())))
+    Some(told.progress.get())
 }
 
-/// Reads an answer of either shape.
-pub fn read_answer<T: serde::de::DeserializeOwned>(body: &[u8]) -> Outcome<T> {
+/// What an answer of either shape holds: the result as JSON, or the failure.
+pub fn data_of(body: &[u8]) -> Outcome<&str> {
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))?;
     match (answer.error, answer.data) {
         (Some(failure), _) => Err(failure),
-        (None, Some(data)) => serde_json::from_str(data.get()).map_err(|error| damaged(&error.to_string())),
         // `()` is written as null, which a borrowed `Option` reads as absent.
-        (None, None) => serde_json::from_str("null").map_err(|error| damaged(&error.to_string())),
+        (None, data) => Ok(data.map_or("null", RawValue::get)),
     }
+}
+
+/// Reads a value of either. The one place of this room where the types of all operations are read: each costs code.
+pub fn read<T: serde::de::DeserializeOwned>(json: &[u8]) -> Outcome<T> {
+    serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))
 }
 
 fn damaged(why: &str) -> Failure {
@@ -119,6 +123,10 @@ fn status_of(code: ErrorCode) -> StatusCode {
 mod tests {
     use super::*;
 
+    fn read_answer<T: serde::de::DeserializeOwned>(body: &[u8]) -> Outcome<T> {
+        read(data_of(body)?.as_bytes())
+    }
+
     #[test]
     fn answers_survive_the_way() {
         let (status, body) = write_answer(&Ok(Bytes::from_static(b"[1,2]")));
@@ -140,9 +148,10 @@ mod tests {
 
     #[test]
     fn progress_is_told_from_the_answer() {
-        assert_eq!(read_progress::<u32>(&write_progress(b"7")), Some(Ok(7)));
-        assert_eq!(read_progress::<u32>(&write_answer(&Ok(Bytes::from_static(b"7"))).1), None);
-        assert!(read_progress::<u32>(&write_progress(b"\"x\"")).is_some_and(|told| told.is_err()));
+        let told = |line: &[u8]| progress_of(line).map(|json| read::<u32>(json.as_bytes()));
+        assert_eq!(told(&write_progress(b"7")), Some(Ok(7)));
+        assert_eq!(told(&write_answer(&Ok(Bytes::from_static(b"7"))).1), None);
+        assert!(told(&write_progress(b"\"x\"")).is_some_and(|told| told.is_err()));
     }
 
     #[test]

@@ -259,10 +259,7 @@ impl Policy {
             },
             (None, Editing::Rules) => vec![(painter.say("policy.hint").into_owned(), Role::Muted)],
         };
-        let mut y = 0;
-        for (line, role) in notes {
-            y += painter.paragraph(below(note, y), &line, role);
-        }
+        painter.paragraphs(note, &notes);
         let buttons = row(area, area.height.saturating_sub(1));
         if self.waiting.is_some() {
             painter.text(buttons, spinner(state), Role::Info);

@@ -83,6 +83,10 @@ impl Settings {
 
     /// The list of all settings that is open shows what was read.
     pub fn refresh(state: &mut State) {
+        // Made only for somebody: settings are read at every start and after every change.
+        if !state.overlays.iter().any(|overlay| matches!(overlay, Overlay::Notice(_))) {
+            return;
+        }
         let shown = all(state);
         for overlay in &mut state.overlays {
             if let Overlay::Notice(notice) = overlay {
@@ -196,10 +200,7 @@ impl Settings {
             painter.hit(line, Target::OverlayRow(number));
         }
         if let (None, Some(failure)) = (&page.value, &page.failure) {
-            let mut y = 8;
-            for (line, role) in told(failure) {
-                y += painter.paragraph(below(area, y), &line, role);
-            }
+            painter.paragraphs(below(area, 8), &told(failure));
             return;
         }
         let hints = format!("{}\n{}", painter.say("settings.hint"), painter.say("settings.keys_file"));

@@ -156,6 +156,14 @@ impl Painter<'_> {
         cells(lines.len()).min(area.height)
     }
 
+    /// Paragraphs one below the other.
+    pub fn paragraphs(&mut self, area: Rect, paragraphs: &[(String, Role)]) {
+        let mut y = 0;
+        for (text, role) in paragraphs {
+            y += self.paragraph(below(area, y), text, *role);
+        }
+    }
+
     /// Draws wrapped lines in the middle of an area: for empty lists and errors.
     pub fn message(&mut self, area: Rect, lines: &[(String, Role)]) {
         let area = inset(area, 2);
