@@ -48,7 +48,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
             several if several.iter().map(|slice| slice.len()).sum::<usize>() <= SHORT => {
                 let mut room = [const { MaybeUninit::uninit() }; SHORT];
                 let mut whole = ReadBuf::uninit(&mut room);
-                several.iter().for_each(|slice| whole.put_slice(slice));
+                for slice in several {
+                    whole.put_slice(slice);
+                }
                 stream.poll_write(cx, whole.filled())
             }
             long => stream.poll_write_vectored(cx, long),

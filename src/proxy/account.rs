@@ -212,13 +212,13 @@ impl Account {
     }
 
     /// Ends with a refusal.
-    pub(super) fn refused(&mut self, status: u16, code: &Cow<'static, str>, by: RefusedBy) {
+    pub(super) fn refused(&mut self, status: u16, code: Cow<'static, str>, by: RefusedBy) {
         self.note(|row| {
             // A stream that has begun keeps its 200: the error was told inside it.
             if row.status == 0 {
                 row.status = status;
             }
-            row.error_code = Some(code.clone());
+            row.error_code = Some(code);
         });
         let end = if by == RefusedBy::Engine { RequestEnd::EngineFailed } else { RequestEnd::Refused };
         self.settle(end, by == RefusedBy::AddressList);

@@ -140,7 +140,7 @@ pub(super) fn refused(mut exchange: Box<Exchange>, refusal: &Refusal) -> Respons
     if refusal.status == StatusCode::UPGRADE_REQUIRED {
         headers.insert(UPGRADE, HeaderValue::from_static("TLS/1.2, HTTP/1.1"));
     }
-    exchange.account.refused(refusal.status.as_u16(), &refusal.code, refusal.by);
+    exchange.account.refused(refusal.status.as_u16(), refusal.code.clone(), refusal.by);
     response
 }
 

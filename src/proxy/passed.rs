@@ -178,7 +178,7 @@ impl Passed {
 
     fn fail(&mut self, refusal: &Refusal, cx: &Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(mut account) = self.settle() {
-            account.refused(refusal.status.as_u16(), &refusal.code, RefusedBy::Engine);
+            account.refused(refusal.status.as_u16(), refusal.code.clone(), RefusedBy::Engine);
         }
         self.break_off(refusal.message.clone(), cx)
     }

@@ -265,7 +265,7 @@ impl Stream {
         self.count_tokens();
         self.phase = Phase::Ended;
         if let Some(mut account) = self.take_account() {
-            account.refused(refusal.status.as_u16(), &refusal.code, RefusedBy::Engine);
+            account.refused(refusal.status.as_u16(), refusal.code.clone(), RefusedBy::Engine);
         }
     }
 
