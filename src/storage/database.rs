@@ -96,13 +96,29 @@ enum Job {
     Close(oneshot::Sender<rusqlite::Result<()>>),
 }
 
-/// Tells the reader thread that nobody waits for the answer any more.
+/// Tells the thread that reads that nobody waits for the answer any more.
 struct Abandon(Arc<AtomicBool>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// The query, and what interrupts it when it is dropped.
+fn interruptible<T>(
+    query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> (Abandon, impl FnOnce(&mut Connection) -> rusqlite::Result<T>) {
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let abandon = Abandon(abandoned.clone());
+    let query = move |connection: &mut Connection| {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        }
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || abandoned.load(Ordering::Relaxed)))?;
+        query(connection)
+    };
+    (abandon, query)
 }
 
 impl fmt::Debug for Database {
@@ -208,16 +224,36 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let _guard = Abandon(abandoned.clone());
-        let job = move |connection: &mut Connection| {
-            if abandoned.load(Ordering::Relaxed) {
-                return Err(rusqlite::Error::QueryReturnedNoRows);
-            }
-            connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || abandoned.load(Ordering::Relaxed)))?;
-            query(connection)
+        let (abandon, query) = interruptible(query);
+        let _until_answered = abandon;
+        self.run(&self.shared.reader, operation, query).await
+    }
+
+    /// Runs a query that reads much on a thread and a connection of its own, with the key of the database: it waits for no other
+    /// read and holds none up. Dropping the future interrupts it.
+    pub(super) async fn read_apart<T, F>(
+        &self,
+        key: &DatabaseKey,
+        operation: &'static str,
+        query: F,
+    ) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let closed = || StorageError::Closed { database: self.shared.path.clone(), operation };
+        if self.shared.reader.is_closed() {
+            return Err(closed());
+        }
+        let (abandon, query) = interruptible(query);
+        let _until_answered = abandon;
+        let (path, contents, key) = (self.shared.path.clone(), self.shared.contents, key.clone());
+        let read = move || {
+            let file = DatabaseFile { path: &path, contents, key: Some(&key) };
+            let mut connection = file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, BUSY_TIMEOUT)?;
+            query(&mut connection).map_err(|error| StorageError::from_sqlite(&path, contents, operation, &error))
         };
-        self.run(&self.shared.reader, operation, job).await
+        tokio::task::spawn_blocking(read).await.map_err(|_| closed())?
     }
 
     /// The same of what a schema of an earlier version may lack: after a migration that failed, that reads as nothing

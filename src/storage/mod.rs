@@ -44,6 +44,7 @@ pub use error::{Contents, ReadOnlyReason, StorageError};
 pub use facts::DatabaseFacts;
 pub use file::{Adoption, DatabaseFile, ReadAccess, Soundness, newest_schema};
 pub use import::{ConfigImport, ImportedProfile};
+pub use ip_lists::BlockPart;
 pub use key_file::DatabaseKey;
 pub use legacy::{LEGACY_TABLES, LegacyCell, LegacyDatabase, LegacyFault, LegacyRow, read_legacy};
 pub use security_store::SecurityStore;

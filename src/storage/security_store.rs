@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::database::{BUSY_TIMEOUT, Database, Opening};
 use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
@@ -62,6 +64,15 @@ impl SecurityStore {
         let opening = Opening { path, contents, key: Some(&key), steps, withheld, patience: BUSY_TIMEOUT };
         let database = Database::open(&opening)?;
         Ok(Self { database, key, key_repaired: None })
+    }
+
+    /// Runs a query that reads much beside all others: [`Database::read_apart`].
+    pub(super) async fn read_apart<T, F>(&self, operation: &'static str, query: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.database.read_apart(&self.key, operation, query).await
     }
 
     /// The key that opens it.
