@@ -1,6 +1,6 @@
 //! From the stores into memory: at start, and again on reload.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::context::Context;
@@ -77,8 +77,17 @@ impl GuardContent {
     /// Puts it in force.
     pub fn publish(self, guard: &Guard) {
         guard.set_policy(self.policy);
-        guard.load_keys(self.keys);
-        guard.load_blocks(self.blocks);
+        let keys = Mutex::new(Some(self.keys));
+        let load_keys = || {
+            let keys = keys.lock().unwrap_or_else(PoisonError::into_inner).take();
+            keys.into_iter().for_each(|keys| guard.load_keys(keys));
+        };
+        std::thread::scope(|scope| {
+            // Beside the blocks: both lists may be long. Whoever comes first does it, also when the system gives no thread.
+            let _beside = std::thread::Builder::new().name("load-keys".to_owned()).spawn_scoped(scope, &load_keys);
+            guard.load_blocks(self.blocks);
+            load_keys();
+        });
         guard.load_networks(NetworkList::Allow, &self.allow);
         guard.load_networks(NetworkList::Trusted, &self.trusted);
     }

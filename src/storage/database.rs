@@ -30,6 +30,9 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Virtual machine steps between two looks at whether the caller of a read is still there; a few microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
+/// Pages that are kept for a query that goes through a table once: it meets none of them again.
+const PAGES_OF_A_SCAN: i32 = 64;
+
 /// Keeps a `-wal` that a burst made large from staying so, bytes.
 const WAL_LIMIT: i64 = 64 << 20;
 
@@ -251,7 +254,10 @@ impl Database {
         let read = move || {
             let file = DatabaseFile { path: &path, contents, key: Some(&key) };
             let mut connection = file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, BUSY_TIMEOUT)?;
-            query(&mut connection).map_err(|error| StorageError::from_sqlite(&path, contents, operation, &error))
+            connection
+                .pragma_update(None, "cache_size", PAGES_OF_A_SCAN)
+                .and_then(|()| query(&mut connection))
+                .map_err(|error| StorageError::from_sqlite(&path, contents, operation, &error))
         };
         tokio::task::spawn_blocking(read).await.map_err(|_| closed())?
     }
@@ -434,6 +440,28 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err(), "it is endless");
         let next = tokio::time::timeout(Duration::from_secs(20), store.settings());
         assert_eq!(next.await.expect("the reader is free again").expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn so_is_one_on_a_connection_of_its_own_and_it_holds_up_no_other() {
+        let (_folder, store) = crate::storage::security_store::tests::store();
+        let (running, runs) = oneshot::channel();
+        let (ended, end) = oneshot::channel::<()>();
+        let endless = store.read_apart("counting", move |connection| {
+            let _ended = ended;
+            running.send(()).expect("somebody waits");
+            connection.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))
+        });
+        let other = async {
+            runs.await.expect("it runs");
+            store.keys().await
+        };
+        tokio::select! {
+            _ = endless => panic!("it is endless"),
+            keys = other => assert_eq!(keys.expect("reads"), []),
+        }
+        let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+        assert!(end.expect("it was interrupted").is_err(), "dropped with the query");
     }
 
     #[tokio::test]
