@@ -79,12 +79,13 @@ impl GuardContent {
         guard.set_policy(self.policy);
         let keys = Mutex::new(Some(self.keys));
         let load_keys = || {
-            let keys = keys.lock().unwrap_or_else(PoisonError::into_inner).take();
-            keys.into_iter().for_each(|keys| guard.load_keys(keys));
+            if let Some(keys) = keys.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                guard.load_keys(keys);
+            }
         };
         std::thread::scope(|scope| {
             // Beside the blocks: both lists may be long. Whoever comes first does it, also when the system gives no thread.
-            let _beside = std::thread::Builder::new().name("load-keys".to_owned()).spawn_scoped(scope, &load_keys);
+            let _beside = std::thread::Builder::new().name("load-keys".to_owned()).spawn_scoped(scope, load_keys);
             guard.load_blocks(self.blocks);
             load_keys();
         });

@@ -17,7 +17,7 @@ pub enum BlockPart {
     Whole,
     /// Those whose text is below `2`: half of the IPv4 addresses, 1.0.0.0 to 199.255.255.255 without 20 to 99.
     Lower,
-    /// The other half, and nearly all of IPv6 (2000::/3).
+    /// The other half, and nearly all of IPv6 (`2000::/3`).
     Upper,
 }
 

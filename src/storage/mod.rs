@@ -1,5 +1,5 @@
 //! The only SQL: `config.db` and the encrypted `security.db`, one writer thread and one read-only reader thread
-//! per database, one file per table (SPEC §10).
+//! per database, one file per table (SPEC §10); a long list is read on a connection of its own.
 //!
 //! Called by `audit`, `operations` and `daemon`. Must never be called from `proxy`: no disk on the hot path.
 

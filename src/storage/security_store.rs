@@ -10,7 +10,8 @@ use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{self, Migration};
 
-/// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads.
+/// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads, and what
+/// reads long lists on a thread of its own.
 ///
 /// Dropping a future of a read interrupts it; a change that was queued runs to its end. What a method answered is
 /// on disk.
