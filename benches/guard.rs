@@ -118,7 +118,7 @@ fn block_list(figures: &mut Vec<Figure>) -> Result<(), Fault> {
     let entries = (0..ENTRIES).map(entry).collect::<Result<Vec<_>, _>>()?;
     let clock = Clock::system();
     let began = clock.monotonic();
-    guard.load_blocks(entries);
+    guard.load_blocks([entries.into_iter().collect()]);
     figures.push(Figure("block list: loading a million", began.elapsed().as_secs_f64(), 3.0, "s"));
     // What the list was made from is given back before memory is looked at; the allocator may keep some of it.
     figures.push(Figure("block list: memory of a million", resident()? - before, 100.0, "MiB"));

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwapOption, Guard};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::types::address::{BlockEntry, BlockSource, canonical};
+use crate::types::address::{BlockEntry, BlockRow, BlockSource, canonical};
 use crate::types::calls::addresses::BlockPage;
 use crate::types::clock::UnixMillis;
 
@@ -132,6 +132,10 @@ impl<A: Family> Kept<A> {
         (self.address, self.length)
     }
 
+    fn shard(&self) -> usize {
+        self.address.shard(self.length).unwrap_or(WIDE)
+    }
+
     fn in_force(&self, now: UnixMillis) -> bool {
         self.expires > now.0
     }
@@ -239,7 +243,7 @@ impl<A: Family> Networks<A> {
     }
 
     fn put(&self, kept: Kept<A>) {
-        let shard = kept.address.shard(kept.length).unwrap_or(WIDE);
+        let shard = kept.shard();
         let mut blocks = self.blocks_of(shard);
         let before = blocks.len();
         match blocks.binary_search_by(|known| known.place().cmp(&kept.place())) {
@@ -265,25 +269,16 @@ impl<A: Family> Networks<A> {
         shard.at((address, length)).ok().map(|index| shard.blocks[index])
     }
 
-    /// Replaces everything.
-    fn load(&self, all: Vec<Kept<A>>) {
-        if all.is_empty() && self.count.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        // Into its shard first: most hold one or two of them, and a start waits for this.
-        let mut own: Vec<Vec<Kept<A>>> = (0..=SHARDS).map(|_| Vec::new()).collect();
-        for kept in all {
-            own[kept.address.shard(kept.length).unwrap_or(WIDE)].push(kept);
-        }
-        for (shard, mut own) in own.into_iter().enumerate() {
-            // Of the same network the last one counts, as when they are put one by one; the sort is stable.
-            own.sort_by_key(Kept::place);
-            own.reverse();
-            own.dedup_by_key(|kept| kept.place());
-            own.reverse();
-            let before = self.shards[shard].load().as_ref().map_or(0, |shard| shard.blocks.len());
+    /// Replaces everything by what [`arrange`] put into order.
+    fn load(&self, all: &[Kept<A>]) {
+        let was_empty = self.count.load(Ordering::Acquire) == 0;
+        let mut shards = all.chunk_by(|one, next| one.shard() == next.shard()).peekable();
+        for shard in 0..=SHARDS {
+            let own = shards.next_if(|own| own[0].shard() == shard).unwrap_or_default();
+            let before =
+                if was_empty { 0 } else { self.shards[shard].load().as_ref().map_or(0, |shard| shard.blocks.len()) };
             if !own.is_empty() || before > 0 {
-                self.store(shard, before, own);
+                self.store(shard, before, own.to_vec());
             }
         }
     }
@@ -353,6 +348,68 @@ impl Reasons {
     }
 }
 
+/// Blocks on their way into a list, such as those of a store.
+#[derive(Debug, Default)]
+pub struct BlockBatch {
+    v4: Vec<Kept<u32>>,
+    v6: Vec<Kept<Halves>>,
+    reasons: Reasons,
+}
+
+impl BlockBatch {
+    /// Adds a block; of the same network the last one counts.
+    pub fn push(&mut self, block: &BlockRow<'_>) {
+        match block.network.trunc() {
+            IpNet::V4(net) => {
+                self.v4.push(kept(u32::from(net.network()), net.prefix_len(), block, &mut self.reasons));
+            }
+            IpNet::V6(net) => {
+                self.v6.push(kept(halves(u128::from(net.network())), net.prefix_len(), block, &mut self.reasons));
+            }
+        }
+    }
+
+    /// The same in the order of a list: [`BlockList::load`] has less left to do.
+    #[must_use]
+    pub fn arranged(mut self) -> Self {
+        arrange(&mut self.v4);
+        arrange(&mut self.v6);
+        self
+    }
+
+    /// Adds another one.
+    fn append(&mut self, mut other: Self) {
+        let places: Vec<u32> = other.reasons.texts.iter().map(|text| self.reasons.place(text)).collect();
+        let renumber = |reason: &mut u32| *reason = *reason & !REASON_MASK | places[(*reason & REASON_MASK) as usize];
+        other.v4.iter_mut().for_each(|kept| renumber(&mut kept.reason));
+        other.v6.iter_mut().for_each(|kept| renumber(&mut kept.reason));
+        self.v4.append(&mut other.v4);
+        self.v6.append(&mut other.v6);
+    }
+}
+
+impl FromIterator<BlockEntry> for BlockBatch {
+    fn from_iter<I: IntoIterator<Item = BlockEntry>>(entries: I) -> Self {
+        let mut batch = Self::default();
+        entries.into_iter().for_each(|entry| batch.push(&entry.row()));
+        batch
+    }
+}
+
+/// Puts blocks into the order of their shards and within them, each network once: the last one. Runs that are in order
+/// already, as those of batches that were arranged, are only merged.
+fn arrange<A: Family>(all: &mut Vec<Kept<A>>) {
+    // The sort is stable.
+    all.sort_by_key(|kept| (kept.shard(), kept.place()));
+    all.dedup_by(|later, earlier| {
+        let is_same = later.place() == earlier.place();
+        if is_same {
+            *earlier = *later;
+        }
+        is_same
+    });
+}
+
 /// Every block.
 #[derive(Default)]
 pub struct BlockList {
@@ -409,29 +466,24 @@ impl BlockList {
     }
 
     /// Replaces all blocks.
-    pub fn load(&self, entries: impl IntoIterator<Item = BlockEntry>) {
+    pub fn load(&self, batches: impl IntoIterator<Item = BlockBatch>) {
+        let mut batches = batches.into_iter();
+        let mut all = batches.next().unwrap_or_default();
+        batches.for_each(|batch| all.append(batch));
+        let all = all.arranged();
         let mut reasons = self.writing();
-        *reasons = Reasons::default();
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for entry in entries {
-            match entry.network.trunc() {
-                IpNet::V4(net) => v4.push(kept(u32::from(net.network()), net.prefix_len(), &entry, &mut reasons)),
-                IpNet::V6(net) => {
-                    v6.push(kept(halves(u128::from(net.network())), net.prefix_len(), &entry, &mut reasons));
-                }
-            }
-        }
-        self.v4.load(v4);
-        self.v6.load(v6);
+        self.v4.load(&all.v4);
+        self.v6.load(&all.v6);
+        *reasons = all.reasons;
     }
 
     /// Adds or replaces one block: in force when this returns.
     pub fn put(&self, entry: &BlockEntry) {
         let mut reasons = self.writing();
         match entry.network.trunc() {
-            IpNet::V4(net) => self.v4.put(kept(u32::from(net.network()), net.prefix_len(), entry, &mut reasons)),
+            IpNet::V4(net) => self.v4.put(kept(u32::from(net.network()), net.prefix_len(), &entry.row(), &mut reasons)),
             IpNet::V6(net) => {
-                self.v6.put(kept(halves(u128::from(net.network())), net.prefix_len(), entry, &mut reasons));
+                self.v6.put(kept(halves(u128::from(net.network())), net.prefix_len(), &entry.row(), &mut reasons));
             }
         }
     }
@@ -513,14 +565,14 @@ impl BlockList {
     }
 }
 
-fn kept<A>(address: A, length: u8, entry: &BlockEntry, reasons: &mut Reasons) -> Kept<A> {
-    let source = SOURCES.iter().position(|source| *source == entry.source).unwrap_or(0);
+fn kept<A>(address: A, length: u8, block: &BlockRow<'_>, reasons: &mut Reasons) -> Kept<A> {
+    let source = SOURCES.iter().position(|source| *source == block.source).unwrap_or(0);
     Kept {
         address,
-        created: entry.created.0,
-        expires: entry.expires.map_or(NEVER, |at| at.0),
-        failures: entry.failures,
-        reason: reasons.place(&entry.reason) | u32::try_from(source).unwrap_or(0) << 30,
+        created: block.created.0,
+        expires: block.expires.map_or(NEVER, |at| at.0),
+        failures: block.failures,
+        reason: reasons.place(block.reason) | u32::try_from(source).unwrap_or(0) << 30,
         length,
     }
 }
@@ -583,10 +635,11 @@ mod tests {
     #[test]
     fn pages_are_newest_first_and_whole() {
         let list = BlockList::default();
-        list.load((0..50_u32).map(|n| BlockEntry {
+        let entries = (0..50_u32).map(|n| BlockEntry {
             created: UnixMillis(i64::from(n)),
             ..block(&format!("{}/128", Ipv6Addr::from(u128::from(n) << 70)), Some(i64::from(n) + 100))
-        }));
+        });
+        list.load([entries.collect()]);
         list.put(&BlockEntry { created: UnixMillis(99), ..block("0.0.0.0/1", None) });
         let page = list.page(1, 3, UnixMillis(110));
         assert_eq!(page.total, 40, "the first eleven have run out");
@@ -647,11 +700,15 @@ mod tests {
             removed in proptest::collection::vec(any::<proptest::sample::Index>(), 0..5),
             asked in network(),
             bulk in any::<bool>(),
+            cut in any::<proptest::sample::Index>(),
         ) {
             let list = BlockList::default();
             let entries: Vec<_> = blocks.iter().map(|(network, expires)| block(&network.to_string(), *expires)).collect();
             if bulk {
-                list.load(entries.clone());
+                // What was in the list before is gone, and of the same network the last one counts, also between two batches.
+                list.put(&block("198.51.100.7/32", None));
+                let (first, second) = entries.split_at(cut.index(entries.len() + 1));
+                list.load([first, second].map(|part| part.iter().cloned().collect::<BlockBatch>().arranged()));
             } else {
                 for entry in &entries {
                     list.put(entry);
@@ -665,6 +722,9 @@ mod tests {
                 }
             }
             prop_assert_eq!(list.len(), plain.len());
+            for (network, entry) in &plain {
+                prop_assert_eq!(list.exact(*network), Some(entry.clone()));
+            }
             for now in 0..4 {
                 let now = UnixMillis(now);
                 let wanted = plain.values()

@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use self::address_lists::AddressLists;
-use self::block_list::Block;
+use self::block_list::{Block, BlockBatch};
 use self::exposure::ExposureState;
 use self::failures::{Failed, Failures, LONGEST_FOR_OWN, network_of};
 use self::gcra::RateDecision;
@@ -372,7 +372,7 @@ impl Guard {
     }
 
     /// Replaces all blocks.
-    pub fn load_blocks(&self, blocks: Vec<BlockEntry>) {
+    pub fn load_blocks(&self, blocks: impl IntoIterator<Item = BlockBatch>) {
         self.lists.blocks.load(blocks);
     }
 
@@ -620,7 +620,8 @@ mod tests {
         assert!(guard.key(id).is_some());
 
         let end = NOW.plus(Duration::from_secs(1));
-        guard.load_blocks(vec![manual("192.0.2.0/24", Some(end)), manual("198.51.100.0/24", None)]);
+        let blocks = [manual("192.0.2.0/24", Some(end)), manual("198.51.100.0/24", None)];
+        guard.load_blocks([blocks.into_iter().collect()]);
         let (short, lasting) = (manual("192.0.2.0/24", None).network, manual("198.51.100.0/24", None).network);
         assert!(guard.block(short, NOW).is_some() && guard.block(short, end).is_none(), "until its end");
         let page = guard.blocks(0, 10, NOW);

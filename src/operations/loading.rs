@@ -1,14 +1,16 @@
 //! From the stores into memory: at start, and again on reload.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::context::Context;
 use super::{policy, usage};
 use crate::guard::Guard;
+use crate::guard::block_list::BlockBatch;
 use crate::proxy::profile::ProfileTable;
 use crate::proxy::prompt::PromptTable;
-use crate::types::address::{BlockEntry, ListedNetwork};
+use crate::storage::BlockPart;
+use crate::types::address::ListedNetwork;
 use crate::types::calls::addresses::NetworkList;
 use crate::types::engine::{EngineOrigin, EngineRecord};
 use crate::types::failure::Outcome;
@@ -51,18 +53,20 @@ pub fn put_engines(context: &Context, stored: Vec<EngineRecord>) {
 /// What a guard holds, read whole before any of it is published: a failure keeps the old state.
 pub struct GuardContent {
     keys: Vec<KeyRecord>,
-    blocks: Vec<BlockEntry>,
+    blocks: [BlockBatch; 2],
     allow: Vec<ListedNetwork>,
     trusted: Vec<ListedNetwork>,
     policy: SecurityPolicy,
 }
 
-/// Reads what the store holds for a guard.
+/// Reads what the store holds for a guard, the long lists side by side: a start waits for them.
 pub async fn read_guard(context: &Context) -> Outcome<GuardContent> {
-    let security = &context.stores.security;
+    let (security, now) = (&context.stores.security, context.clock.wall());
+    let blocks = |part| security.read_blocks(part, now, BlockBatch::default(), BlockBatch::push, BlockBatch::arranged);
+    let (lower, upper, keys) = tokio::try_join!(blocks(BlockPart::Lower), blocks(BlockPart::Upper), security.keys())?;
     Ok(GuardContent {
-        keys: security.keys().await?,
-        blocks: security.blocks(context.clock.wall()).await?,
+        keys,
+        blocks: [lower, upper],
         allow: security.networks(NetworkList::Allow).await?,
         trusted: security.networks(NetworkList::Trusted).await?,
         policy: policy::stored(context).await?,
@@ -73,8 +77,18 @@ impl GuardContent {
     /// Puts it in force.
     pub fn publish(self, guard: &Guard) {
         guard.set_policy(self.policy);
-        guard.load_keys(self.keys);
-        guard.load_blocks(self.blocks);
+        let keys = Mutex::new(Some(self.keys));
+        let load_keys = || {
+            if let Some(keys) = keys.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                guard.load_keys(keys);
+            }
+        };
+        std::thread::scope(|scope| {
+            // Beside the blocks: both lists may be long. Whoever comes first does it, also when the system gives no thread.
+            let _beside = std::thread::Builder::new().name("load-keys".to_owned()).spawn_scoped(scope, load_keys);
+            guard.load_blocks(self.blocks);
+            load_keys();
+        });
         guard.load_networks(NetworkList::Allow, &self.allow);
         guard.load_networks(NetworkList::Trusted, &self.trusted);
     }

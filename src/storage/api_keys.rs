@@ -14,8 +14,11 @@ impl SecurityStore {
     pub async fn keys(&self) -> Result<Vec<KeyRecord>, StorageError> {
         self.database
             .read("reading API keys", |connection| {
-                let mut statement = connection.prepare_cached("SELECT * FROM api_keys ORDER BY created, id")?;
-                statement.query_map([], key)?.collect()
+                let mut statement = connection.prepare_cached("SELECT * FROM api_keys ORDER BY id")?;
+                let mut keys = statement.query_map([], key)?.collect::<rusqlite::Result<Vec<_>>>()?;
+                // Here and not by SQLite, which would copy every row into a sorter and out of it.
+                keys.sort_by_key(|key| key.view.created);
+                Ok(keys)
             })
             .await
     }

@@ -30,6 +30,9 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Virtual machine steps between two looks at whether the caller of a read is still there; a few microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
+/// Pages that are kept for a query that goes through a table once: it meets none of them again.
+const PAGES_OF_A_SCAN: i32 = 64;
+
 /// Keeps a `-wal` that a burst made large from staying so, bytes.
 const WAL_LIMIT: i64 = 64 << 20;
 
@@ -96,13 +99,29 @@ enum Job {
     Close(oneshot::Sender<rusqlite::Result<()>>),
 }
 
-/// Tells the reader thread that nobody waits for the answer any more.
+/// Tells the thread that reads that nobody waits for the answer any more.
 struct Abandon(Arc<AtomicBool>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// The query, and what interrupts it when it is dropped.
+fn interruptible<T>(
+    query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> (Abandon, impl FnOnce(&mut Connection) -> rusqlite::Result<T>) {
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let abandon = Abandon(abandoned.clone());
+    let query = move |connection: &mut Connection| {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        }
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || abandoned.load(Ordering::Relaxed)))?;
+        query(connection)
+    };
+    (abandon, query)
 }
 
 impl fmt::Debug for Database {
@@ -208,16 +227,39 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let _guard = Abandon(abandoned.clone());
-        let job = move |connection: &mut Connection| {
-            if abandoned.load(Ordering::Relaxed) {
-                return Err(rusqlite::Error::QueryReturnedNoRows);
-            }
-            connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || abandoned.load(Ordering::Relaxed)))?;
-            query(connection)
+        let (abandon, query) = interruptible(query);
+        let _until_answered = abandon;
+        self.run(&self.shared.reader, operation, query).await
+    }
+
+    /// Runs a query that reads much on a thread and a connection of its own, with the key of the database: it waits for no other
+    /// read and holds none up. Dropping the future interrupts it.
+    pub(super) async fn read_apart<T, F>(
+        &self,
+        key: &DatabaseKey,
+        operation: &'static str,
+        query: F,
+    ) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let closed = || StorageError::Closed { database: self.shared.path.clone(), operation };
+        if self.shared.reader.is_closed() {
+            return Err(closed());
+        }
+        let (abandon, query) = interruptible(query);
+        let _until_answered = abandon;
+        let (path, contents, key) = (self.shared.path.clone(), self.shared.contents, key.clone());
+        let read = move || {
+            let file = DatabaseFile { path: &path, contents, key: Some(&key) };
+            let mut connection = file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, BUSY_TIMEOUT)?;
+            connection
+                .pragma_update(None, "cache_size", PAGES_OF_A_SCAN)
+                .and_then(|()| query(&mut connection))
+                .map_err(|error| StorageError::from_sqlite(&path, contents, operation, &error))
         };
-        self.run(&self.shared.reader, operation, job).await
+        tokio::task::spawn_blocking(read).await.map_err(|_| closed())?
     }
 
     /// The same of what a schema of an earlier version may lack: after a migration that failed, that reads as nothing
@@ -398,6 +440,28 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err(), "it is endless");
         let next = tokio::time::timeout(Duration::from_secs(20), store.settings());
         assert_eq!(next.await.expect("the reader is free again").expect("reads"), []);
+    }
+
+    #[tokio::test]
+    async fn so_is_one_on_a_connection_of_its_own_and_it_holds_up_no_other() {
+        let (_folder, store) = crate::storage::security_store::tests::store();
+        let (running, runs) = oneshot::channel();
+        let (ended, end) = oneshot::channel::<()>();
+        let endless = store.read_apart("counting", move |connection| {
+            let _ended = ended;
+            running.send(()).expect("somebody waits");
+            connection.query_row(ENDLESS, [], |row| row.get::<_, i64>(0))
+        });
+        let other = async {
+            runs.await.expect("it runs");
+            store.keys().await
+        };
+        tokio::select! {
+            _ = endless => panic!("it is endless"),
+            keys = other => assert_eq!(keys.expect("reads"), []),
+        }
+        let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+        assert!(end.expect("it was interrupted").is_err(), "dropped with the query");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! The only SQL: `config.db` and the encrypted `security.db`, one writer thread and one read-only reader thread
-//! per database, one file per table (SPEC §10).
+//! per database, one file per table (SPEC §10); a long list is read on a connection of its own.
 //!
 //! Called by `audit`, `operations` and `daemon`. Must never be called from `proxy`: no disk on the hot path.
 
@@ -45,6 +45,7 @@ pub use error::{Contents, ReadOnlyReason, StorageError};
 pub use facts::DatabaseFacts;
 pub use file::{Adoption, DatabaseFile, ReadAccess, Soundness, newest_schema};
 pub use import::{ConfigImport, ImportedProfile};
+pub use ip_lists::BlockPart;
 pub use key_file::DatabaseKey;
 pub use legacy::{LEGACY_TABLES, LegacyCell, LegacyDatabase, LegacyFault, LegacyRow, read_legacy};
 pub use security_store::SecurityStore;

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::database::{BUSY_TIMEOUT, Database, Opening};
 use super::error::{Contents, StorageError};
 use super::key_file::DatabaseKey;
 use super::migrations::{self, Migration};
 
-/// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads.
+/// Handle to the encrypted `security.db`. Cloned freely; every method is answered by the database's own threads, and what
+/// reads long lists on a thread of its own.
 ///
 /// Dropping a future of a read interrupts it; a change that was queued runs to its end. What a method answered is
 /// on disk.
@@ -62,6 +65,15 @@ impl SecurityStore {
         let opening = Opening { path, contents, key: Some(&key), steps, withheld, patience: BUSY_TIMEOUT };
         let database = Database::open(&opening)?;
         Ok(Self { database, key, key_repaired: None })
+    }
+
+    /// Runs a query that reads much beside all others: [`Database::read_apart`].
+    pub(super) async fn read_apart<T, F>(&self, operation: &'static str, query: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.database.read_apart(&self.key, operation, query).await
     }
 
     /// The key that opens it.

@@ -167,6 +167,41 @@ pub struct BlockEntry {
     pub expires: Option<UnixMillis>,
 }
 
+/// A [`BlockEntry`] whose reason lies elsewhere: a long list has few reasons.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockRow<'a> {
+    /// The blocked address or block.
+    pub network: IpNet,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// Who put it there.
+    pub source: BlockSource,
+    /// Failures counted when it was put there.
+    pub failures: u32,
+    /// When it was put there.
+    pub created: UnixMillis,
+    /// When it lifts by itself; `None` is until lifted by hand.
+    pub expires: Option<UnixMillis>,
+}
+
+impl BlockEntry {
+    /// The same with its reason lent.
+    #[must_use]
+    pub fn row(&self) -> BlockRow<'_> {
+        let Self { network, ref reason, source, failures, created, expires } = *self;
+        BlockRow { network, reason, source, failures, created, expires }
+    }
+}
+
+impl BlockRow<'_> {
+    /// The same with a reason of its own.
+    #[must_use]
+    pub fn entry(&self) -> BlockEntry {
+        let Self { network, reason, source, failures, created, expires } = *self;
+        BlockEntry { network, reason: reason.to_owned(), source, failures, created, expires }
+    }
+}
+
 /// The block list as a text: one network a line, the reason behind `#`. How long a block still holds is not in it.
 #[must_use]
 pub fn write_blocks(entries: &[BlockEntry]) -> String {
