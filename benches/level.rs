@@ -1,10 +1,12 @@
-//! That what FLM costs stays level as its lists grow, how soon the daemon listens, and what an idle one holds (issue 8).
+//! That what FLM costs stays level as its lists grow, how soon the daemon listens, what an idle one holds, and that ten million requests
+//! leave nothing behind (issue 8).
 //!
-//! `cargo bench --bench level [-- --quick] [--only lists|start]` starts real daemons side by side, one of them with nothing, one with
+//! `cargo bench --bench level [-- --quick] [--only lists|start|flat]` starts real daemons side by side, one of them with nothing, one with
 //! nothing again (what differs between these two is the machine), and others with many keys, blocks and rows of the audit log; each
 //! answers the same requests in turn. Then the time from exec to a listener with 10,000 keys and 100,000 blocks in the encrypted
-//! database, and the resident memory of a daemon with empty lists 10 s after its last Argon2 run. Fails when a limit is missed, unless
-//! `--quick`, whose figures say little. Writes some 3 GB to the temporary folder. Figures: docs/benchmarks.md.
+//! database, and the resident memory of a daemon with empty lists 10 s after its last Argon2 run. Then ten million requests to one daemon,
+//! some four minutes: its memory and its databases after each million, and after a start that trims. Fails when a limit is missed,
+//! unless `--quick`, whose figures say little. Writes some 3 GB to the temporary folder. Figures: docs/benchmarks.md.
 #![expect(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -30,6 +32,7 @@ mod terminal;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,8 +59,14 @@ const LEVEL: f64 = 1.05;
 const START: f64 = 50.0;
 /// Resident memory of an idle daemon, in MiB.
 const IDLE: f64 = 16.0;
-/// How long after the last Argon2 run it is weighed.
+/// How long after the last Argon2 run it is weighed, and after a start that trims.
 const REST: Duration = Duration::from_secs(10);
+/// Steps of the long run.
+const STEPS: u32 = 10;
+/// What a daemon's own memory may grow by from the first step to the last, in MiB.
+const FLAT: f64 = 4.0;
+/// What its databases may grow by when there is room of rows that were trimmed, in MiB.
+const TRIMMED: f64 = 4.0;
 /// Rows that are written at once, and events that wait at most: well below what the audit queue holds, so that none is shed.
 const BATCH: u64 = 4_096;
 
@@ -79,6 +88,8 @@ struct Amount {
     requests: usize,
     start: Contents,
     starts: usize,
+    /// Requests of one step of the long run.
+    step: usize,
 }
 
 const EMPTY: Contents = Contents { keys: 0, blocks: 0, events: 0 };
@@ -98,6 +109,7 @@ const FULL: Amount = Amount {
     requests: 5_000,
     start: Contents { keys: 10_000, blocks: 100_000, events: 0 },
     starts: 15,
+    step: 1_000_000,
 };
 const QUICK: Amount = Amount {
     lists: &[
@@ -110,6 +122,7 @@ const QUICK: Amount = Amount {
     requests: 500,
     start: Contents { keys: 100, blocks: 1_000, events: 0 },
     starts: 3,
+    step: 20_000,
 };
 
 fn main() -> ExitCode {
@@ -133,13 +146,17 @@ fn main() -> ExitCode {
 }
 
 fn measure_all(amount: &Amount, only: Option<&str>) -> Result<bool, Fault> {
+    let wants = |part| only.is_none_or(|only| only == part);
     let mut all = true;
-    if only != Some("start") {
+    if wants("lists") {
         all &= lists(amount)?;
     }
-    if only != Some("lists") {
+    if wants("start") {
         all &= starts(amount)?;
         all &= idle()?;
+    }
+    if wants("flat") {
+        all &= flat(amount)?;
     }
     Ok(all)
 }
@@ -393,4 +410,62 @@ fn idle() -> Result<bool, Fault> {
         verdict(is_met)
     )?;
     Ok(is_met)
+}
+
+// ------------------------------------------------------------------------------------------ ten million requests
+
+fn flat(amount: &Amount) -> Result<bool, Fault> {
+    let mut out = std::io::stdout();
+    let engine = Engine::start()?;
+    let case = Case::new("flat", EMPTY, engine.1)?;
+    let plan = Sizes { flood: amount.step, ..Sizes::FULL };
+    let (pid, target) = case.start()?;
+    writeln!(
+        out,
+        "| after requests | resident MiB | of which its own | databases MiB | their journals | requests/s |\n|---:|---:|---:|---:|---:|---:|"
+    )?;
+    let mut row = |what: &str, pid: u32, target: &Target| -> Result<[f64; 2], Fault> {
+        let run = load::measured(pid, &plan.flood(target))?;
+        let [resident, own] = ["Rss:", "Anonymous:"].map(|field| measure::mapped(pid, field).map(|kib| kib / 1024.0));
+        let (resident, own) = (resident?, own?);
+        // A journal is as long as the largest transaction since the start, such as a trim, and gone with the end.
+        let (disk, journals) = (on_disk(case.home.path(), ".db")?, on_disk(case.home.path(), ".db-wal")?);
+        #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+        let rate = run.outcome.completed as f64 / run.outcome.seconds;
+        writeln!(out, "| {what} | {resident:.1} | {own:.1} | {disk:.1} | {journals:.1} | {rate:.0} |")?;
+        Ok([own, disk])
+    };
+    let mut steps = Vec::new();
+    for number in 1..=STEPS {
+        steps.push(row(&format!("{number} x {}", amount.step), pid, &target)?);
+    }
+    // Rows beyond what the request log keeps go once an hour, and with each start.
+    case.home.end_owner();
+    let (pid, target) = case.start()?;
+    std::thread::sleep(REST);
+    let [_, after] = row("another start, and as many", pid, &target)?;
+    let (Some([first, _]), Some([last, full])) = (steps.first(), steps.last()) else { return Ok(true) };
+    let (grown, regrown) = (last - first, after - full);
+    let (is_flat, is_trimmed) = (grown <= FLAT, regrown <= TRIMMED);
+    writeln!(
+        std::io::stdout(),
+        "own memory, last step beside the first: {grown:+.1} MiB (limit {FLAT}): {}\n\
+         databases, a step after rows were trimmed: {regrown:+.1} MiB (limit {TRIMMED}): {}",
+        verdict(is_flat),
+        verdict(is_trimmed),
+    )?;
+    Ok(is_flat && is_trimmed)
+}
+
+/// What the databases of a home have on disk, in MiB: those of their files whose names end so.
+fn on_disk(home: &Path, ending: &str) -> Result<f64, Fault> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(home)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(ending) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "sizes of a bench are far below 2^52")]
+    Ok(bytes as f64 / f64::from(1 << 20))
 }

@@ -73,9 +73,17 @@ pub(crate) fn resident_of_tree(root: u32) -> Result<f64, Fault> {
 
 /// A field of `/proc/PID/status` that tells memory, in KiB.
 pub(crate) fn memory_of(pid: u32, field: &str) -> Result<f64, Fault> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix(field)).ok_or_else(|| format!("no {field} of {pid}"))?;
+    kibibytes(&format!("/proc/{pid}/status"), field)
+}
+
+/// A field of `/proc/PID/smaps_rollup`, in KiB: counted page by page, where `status` may be behind by some for each thread.
+pub(crate) fn mapped(pid: u32, field: &str) -> Result<f64, Fault> {
+    kibibytes(&format!("/proc/{pid}/smaps_rollup"), field)
+}
+
+fn kibibytes(file: &str, field: &str) -> Result<f64, Fault> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).ok_or_else(|| format!("no {field} in {file}"))?;
     Ok(line.split_whitespace().next().ok_or_else(|| format!("an empty {field}"))?.parse()?)
 }
 

@@ -8,13 +8,14 @@ it for whole and streamed answers over loopback. Needs valgrind (Debian: `apt in
 release and when the way of a request has changed much. Each function stands there by its whole name, and most of them once more without the
 hash of compiler and dependencies, so that the file stays of use; a name that is no more is passed over by the linker.
 """
-import argparse, collections, json, os, pathlib, re, signal, socket, subprocess, sys, tempfile, time
+import argparse, collections, json, os, pathlib, re, socket, subprocess, sys, tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import callgrind
+from callgrind import ROOT, built, waited
+
 ORDER = ROOT / "link" / "function-order.ld"
 # Requests of each kind that are counted, after some that warm up: what runs for less than half of either is no part of the way.
 COUNTED, WARMING = 200, 50
-PATIENCE = 120
 # A name without its hash stands for namesakes too: the same function for other types. All of them may be so many times as large as
 # those that run, or so many bytes.
 LARGER, SMALL = 2.5, 1024
@@ -30,78 +31,37 @@ INSERT BEFORE .text;
 """
 
 
-def built(kind, *arguments):
-    """Builds with cargo and answers the path of the program of that kind ("bin" or "bench")."""
-    command = ["cargo", *arguments, "--locked", "--message-format=json"]
-    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    messages = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
-    paths = [m["executable"] for m in messages if m.get("executable") and m["target"]["kind"] == [kind]]
-    return paths[-1]
-
-
-def waited(what, look):
-    """The first answer of `look` that is something."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        answer = look()
-        if answer:
-            return answer
-        time.sleep(0.1)
-    sys.exit(f"error: {what} did not come within {PATIENCE} s")
-
-
-def listens(port):
-    """Whether somebody accepts connections there."""
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-        return True
-    except OSError:
-        return False
-
-
 def profile(flm, bench, home):
     """Callgrind's count of whole answers, and of streamed ones."""
-    engine = subprocess.Popen([bench, "engine"], stdout=subprocess.PIPE, text=True)
-    engine_port = int(engine.stdout.readline().split()[1])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {"PATH": os.environ["PATH"], "FLM_HOME": home}
-    told = pathlib.Path(home) / "callgrind"
-    valgrind = ["valgrind", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={told}"]
-    daemon = subprocess.Popen(
-        [*valgrind, flm, "proxy", "start", "--no-daemon", "--port", str(port)],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def answer(*arguments):
         output = subprocess.run([flm, *arguments, "--format", "json"], env=environment, stdout=subprocess.PIPE, check=True)
         return json.loads(output.stdout)["data"]
 
     def ask(requests, chunks):
-        plan = {"target": f"127.0.0.1:{port}", "key": key, "model": "bench-fast", "chunks": chunks, "connections": 1,
-                "requests": requests}
-        output = subprocess.run([bench, "client", json.dumps(plan)], stdout=subprocess.PIPE, check=True)
-        return json.loads(output.stdout)["failed"] == 0
+        plan = {"target": f"127.0.0.1:{port}", "key": key, "model": "bench-fast", "chunks": chunks, "connections": 1}
+        return callgrind.load(bench, requests=requests, **plan)["failed"] == 0
 
-    try:
-        waited("the listener", lambda: listens(port))
-        answer("engines", "add", "--kind", "openai", "--id", "bench", "--url", f"http://127.0.0.1:{engine_port}")
+    def counted(chunks):
+        if not ask(COUNTED, chunks):
+            sys.exit("error: a request failed while it was counted")
+
+    command = [flm, "proxy", "start", "--no-daemon", "--port", str(port)]
+    with callgrind.fake_engine(bench) as engine, callgrind.Counted(
+            command, pathlib.Path(home) / "callgrind", env=environment, stdout=subprocess.DEVNULL) as daemon:
+        waited("the listener", lambda: callgrind.listens(port))
+        answer("engines", "add", "--kind", "openai", "--id", "bench", "--url", f"http://127.0.0.1:{engine}")
         key = answer("api-keys", "create", "--label", "order", "--rpm", "0")["key"]
         waited("an answer", lambda: ask(1, 0))
         counts = []
         for chunks in (0, 5):
             ask(WARMING, chunks)
-            subprocess.run(["callgrind_control", "--zero", str(daemon.pid)], check=True, stdout=subprocess.DEVNULL)
-            if not ask(COUNTED, chunks):
-                sys.exit("error: a request failed while it was counted")
-            subprocess.run(["callgrind_control", "--dump", str(daemon.pid)], check=True, stdout=subprocess.DEVNULL)
-            counts.append(waited("the counts", lambda: next(told.parent.glob(f"callgrind.{len(counts) + 1}"), None)))
-        return [path.read_text() for path in counts]
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        engine.kill()
-        daemon.wait()
-        engine.wait()
+            counts.append(daemon.count(lambda: counted(chunks)))
+        return counts
 
 
 def often_called(counts):

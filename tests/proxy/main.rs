@@ -10,6 +10,8 @@ mod fake_engine;
 mod fake_socks;
 #[path = "../support/media_scripts.rs"]
 mod media_scripts;
+#[path = "../support/started.rs"]
+mod started;
 
 mod aliases;
 mod anthropic;
@@ -46,41 +48,30 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use flm::audit::{Collected, Sink};
-use flm::engines::affinity::Affinity;
-use flm::engines::registry::Registry;
-use flm::guard::{Guard, key_hash, key_text};
+use flm::audit::Collected;
 use flm::net::egress::Egress;
 use flm::net::media_fetch::MediaFetcher;
 use flm::net::message::Outgoing;
 use flm::net::pool::{Answered, Pool, PoolConfig, Repeat, UpstreamBody};
 use flm::net::upstream::Upstream;
 use flm::proxy::limits::ProxyLimits;
-use flm::proxy::profile::ProfileTable;
-use flm::proxy::prompt::PromptTable;
 use flm::proxy::service::{Encryption, ProxyService};
 use flm::proxy::shared::ProxyShared;
 use flm::proxy::worker::Workers;
-use flm::telemetry::captures::{CaptureLane, Ended};
-use flm::telemetry::hashing::HashingThreads;
-use flm::telemetry::live::Hub;
-use flm::telemetry::metrics::Metrics;
-use flm::telemetry::request_lane::RequestLane;
+use flm::telemetry::captures::Ended;
 use flm::telemetry::tasks::Tasks;
-use flm::types::clock::{Clock, UnixMillis};
-use flm::types::engine::{EngineKind, EngineOrigin, EngineRecord};
+use flm::types::clock::Clock;
 use flm::types::ids::{EngineId, KeyId};
-use flm::types::key::{KeyLimits, KeyRecord, KeyView, Right};
-use flm::types::listener::ListenerConfig;
-use flm::types::policy::SecurityPolicy;
+use flm::types::key::{KeyLimits, Right};
 use flm::types::request::{Progress, RequestEnd, RequestRow};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
 use crate::fake_engine::{FakeEngine, PATIENCE};
+use crate::started::{Started, register};
+pub(crate) use crate::started::{add_key, no_address_limits};
 
 /// A running proxy with one key.
 pub(crate) struct Proxy {
@@ -169,42 +160,9 @@ impl Proxy {
         key_limits: KeyLimits,
         fetcher: MediaFetcher,
     ) -> Self {
-        let tasks = Tasks::new();
-        let metrics = Metrics::new(2);
-        let hub = Hub::new();
-        // Nobody reads the log here.
-        let (log, _) = RequestLane::new(1);
-        metrics.collect(hub.clone(), clock.clone(), &tasks, log, || {}, |_rows| {});
-        let (audit, audited) = Sink::collecting();
-        let (captures, captured) = CaptureLane::new();
-        let shared = Arc::new(ProxyShared {
-            guard: Arc::new(Guard::new(SecurityPolicy::default(), [7; 32])),
-            registry: Registry::new(hub, clock.clone()),
-            audit,
-            limits: ArcSwap::from_pointee(limits),
-            prompts: ArcSwap::from_pointee(PromptTable::default()),
-            profiles: ArcSwap::from_pointee(ProfileTable::default()),
-            metrics,
-            captures,
-            hashing: HashingThreads::start().expect("threads"),
-            egress: Egress::direct(),
-            fetcher,
-            clock,
-            connections: Arc::default(),
-            affinity: Affinity::default(),
-            served: flm::proxy::shared::ServedCertificates::default(),
-        });
-        let (workers, runs) = Workers::new(2, &shared);
-        let runtimes = runs.into_iter().map(|run| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-            let metrics = runtime.metrics();
-            std::thread::spawn(move || runtime.block_on(run.run()));
-            metrics
-        });
-        let runtimes = runtimes.collect();
-        let config = ListenerConfig { port: 0, ..ListenerConfig::default() };
-        let service = ProxyService::start(config, encryption, shared.clone(), &workers, &tasks).expect("listens");
-        let (key_id, key) = add_key(&shared, "test", key_limits);
+        let started = Started::start(encryption, clock, limits, fetcher);
+        let (key_id, key) = add_key(&started.shared, "test", key_limits);
+        let Started { shared, service, audited, captured, workers, runtimes, tasks } = started;
         let client = Pool::new(PoolConfig::default(), Egress::direct(), tasks.clone());
         let captured = tokio::sync::Mutex::new(captured);
         Self { shared, service, key, key_id, audited, captured, workers, runtimes, client, _tasks: tasks }
@@ -228,20 +186,7 @@ impl Proxy {
         engine: &FakeEngine,
         slots: Option<NonZeroU32>,
     ) -> EngineId {
-        let id = EngineId::parse(id).expect("id");
-        let record = EngineRecord {
-            id: id.clone(),
-            kind: EngineKind::named(kind),
-            url: engine.url(),
-            api_key_env: None,
-            direct: false,
-            slots,
-            origin: EngineOrigin::Manual,
-            created: UnixMillis(1_700_000_000_000),
-        };
-        self.shared.registry.put(record, &|_| None).expect("registers");
-        self.shared.registry.check(&id, &self.client).await.expect("a check");
-        id
+        register(&self.shared, &self.client, id, kind, engine.url(), slots).await
     }
 
     pub(crate) fn upstream(&self) -> Upstream {
@@ -314,28 +259,7 @@ impl Proxy {
     }
 }
 
-/// Makes a key and puts it into the guard.
-pub(crate) fn add_key(shared: &ProxyShared, label: &str, limits: KeyLimits) -> (KeyId, String) {
-    let (id, secret) = key_text::write(&mut || fastrand::u8(..));
-    let view = KeyView::unused(
-        id,
-        label.to_owned(),
-        secret.expose()[secret.expose().len() - 4..].to_owned(),
-        limits,
-        UnixMillis(0),
-    );
-    let hash = key_hash::hash(secret.expose()).expect("hashes");
-    shared.guard.put_key(KeyRecord { view, hash });
-    (id, secret.expose().to_owned())
-}
-
 /// All rights.
-/// A policy that counts no address: for many requests of one.
-pub(crate) fn no_address_limits() -> SecurityPolicy {
-    let text = r#"{"address_rate":{"mode":"off"},"address_in_flight":{"mode":"off"}}"#;
-    SecurityPolicy::parse(text).expect("a policy")
-}
-
 pub(crate) fn rights(rights: &[Right]) -> BTreeSet<Right> {
     rights.iter().copied().collect()
 }
