@@ -85,7 +85,7 @@ fn event(number: u64, at: UnixMillis) -> LiveEvent {
         }
         _ => LiveEvent::Request(Box::new(RequestRow {
             model: Some(format!("model-{}", number % 100).into()),
-            user_agent: Some("bench".to_owned()),
+            user_agent: Some("bench".into()),
             ..seed::request(number, at)
         })),
     }

@@ -57,6 +57,8 @@ pub(super) struct Peer {
     /// The key that was last accepted on it, and of whom. Spares its further requests the lock of the key, which is shared by all
     /// workers; whether an accepted key is told is decided there ([`KeyCounts::tells_use`](crate::guard::key_table::KeyCounts::tells_use)).
     accepted: Mutex<Option<(KeyId, IpAddr)>>,
+    /// What its client program called itself last.
+    agent: Mutex<Option<Arc<str>>>,
 }
 
 impl Peer {
@@ -68,7 +70,16 @@ impl Peer {
         door: Arc<Door>,
         draining: CancellationToken,
     ) -> Self {
-        Self { worker, address, told, door, draining, ending: None, accepted: Mutex::new(None) }
+        Self {
+            worker,
+            address,
+            told,
+            door,
+            draining,
+            ending: None,
+            accepted: Mutex::new(None),
+            agent: Mutex::new(None),
+        }
     }
 
     /// The same over HTTP/2, whose connection ends when `ending` fires.
@@ -89,6 +100,15 @@ impl Peer {
             Standing::Trusted
         } else {
             Standing::Ordinary
+        }
+    }
+
+    /// What a client program calls itself, cut: one text for all requests of a connection that say the same.
+    fn agent(&self, told: &[u8]) -> Arc<str> {
+        let mut last = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(same) if same.as_bytes() == told => same.clone(),
+            _ => last.insert(cut(&String::from_utf8_lossy(told), 120).into()).clone(),
         }
     }
 
@@ -163,10 +183,7 @@ impl Exchange {
             bytes_out: 0,
             stages: StageTimes::default(),
             progress: Progress::Running,
-            user_agent: request
-                .headers
-                .get(http::header::USER_AGENT)
-                .map(|agent| cut(&String::from_utf8_lossy(agent.as_bytes()), 120)),
+            user_agent: request.headers.get(http::header::USER_AGENT).map(|agent| peer.agent(agent.as_bytes())),
             trace: trace::begin(limits.traces, &request.headers),
         });
         let account = Account::open(row, shared.clock.clone(), peer.worker.shard.clone());

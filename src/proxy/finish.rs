@@ -36,8 +36,9 @@ const NO_LIMIT: HeaderValue = HeaderValue::from_static("2147483647");
 /// Nothing has to be waited for.
 const NO_WAIT: HeaderValue = HeaderValue::from_static("0ms");
 
-/// Room for the headers of an ordinary answer.
+/// Room for the headers of an ordinary answer, and of one to somebody without a key.
 const HEADERS: usize = 12;
+const HEADERS_WITHOUT_KEY: usize = 6;
 
 /// The headers of an answer in JSON to a key without limits. Those of every known key begin with a copy of them: putting eight
 /// headers together costs several times as much.
@@ -146,7 +147,7 @@ pub(super) fn refused(mut exchange: Box<Exchange>, refusal: &Refusal) -> Respons
 
 /// Media type, request id, rate limits and CORS.
 fn head(exchange: &Exchange, content_type: Option<HeaderValue>) -> HeaderMap {
-    let mut map = if exchange.rate.is_some() { OF_KEYS.clone() } else { HeaderMap::with_capacity(HEADERS) };
+    let mut map = if exchange.rate.is_some() { OF_KEYS.clone() } else { HeaderMap::with_capacity(HEADERS_WITHOUT_KEY) };
     let headers = &mut map;
     match content_type {
         Some(content_type) => drop(headers.insert(CONTENT_TYPE, content_type)),

@@ -308,7 +308,7 @@ fn template(shape: &Shape, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> 
         bytes_out: 0,
         stages: StageTimes::default(),
         progress: shape.end.map(|code| end(code, 0)).transpose()?.unwrap_or(Progress::Running),
-        user_agent: owned(shape.user_agent)?,
+        user_agent: maybe(shape.user_agent)?.cloned(),
         trace: None,
     })
 }

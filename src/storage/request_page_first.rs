@@ -92,7 +92,7 @@ fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFa
             None => Progress::Running,
             Some((code, took_us)) => end(code, took_us)?,
         },
-        user_agent: owned(row.user_agent)?,
+        user_agent: maybe(row.user_agent)?.cloned(),
         trace: None,
     })
 }

@@ -135,7 +135,7 @@ pub struct RequestRow {
     /// Whether it still runs.
     pub progress: Progress,
     /// Client program as it names itself; outside text, cut to 120 characters.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Arc<str>>,
     /// How it is traced, while traces are exported; not stored.
     #[serde(skip)]
     pub trace: Option<Box<RequestTrace>>,

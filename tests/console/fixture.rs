@@ -602,7 +602,7 @@ pub(crate) fn request(number: u128, seconds: u64) -> RequestRow {
             first_token: Some(184_000),
         },
         progress: Progress::Ended { end: RequestEnd::Completed, took_us: 2_412_000 },
-        user_agent: Some("OpenAI/Python 2.6.1".to_owned()),
+        user_agent: Some("OpenAI/Python 2.6.1".into()),
         trace: None,
     }
 }
