@@ -5,7 +5,6 @@
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a test ends by panicking, and this one tells its figures with --nocapture"
 )]
 
