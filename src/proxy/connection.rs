@@ -441,8 +441,9 @@ struct HeadInTime {
     activity: Arc<Activity>,
     head: Duration,
     rest: Rest,
-    /// The head that is being read: which one, and when it must be complete.
-    reading: Option<(u32, Instant)>,
+    /// The head that is being read: which one, and when it must be complete. That is reckoned when something is missing of it: most come
+    /// in one piece.
+    reading: Option<(u32, Option<Instant>)>,
     timer: Pin<Box<Sleep>>,
     lines: HeadLines,
 }
@@ -455,19 +456,22 @@ impl HeadInTime {
             head: limits.head,
             rest,
             // The first byte is there already: the first head has begun.
-            reading: Some((0, deadline)),
+            reading: Some((0, Some(deadline))),
             timer: Box::pin(tokio::time::sleep_until(deadline)),
             lines: HeadLines::default(),
         }
     }
 
     /// When the connection must have gone on; `None` while a request is being answered.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         if self.activity.busy() {
             return None;
         }
-        match self.reading {
-            Some((number, deadline)) if number == self.activity.requests() => Some(deadline),
+        let head = self.head;
+        match &mut self.reading {
+            Some((number, deadline)) if *number == self.activity.requests() => {
+                Some(*deadline.get_or_insert_with(|| Instant::now() + head))
+            }
             _ => Some(self.rest.until()),
         }
     }
@@ -478,7 +482,7 @@ impl Watch for HeadInTime {
         let number = self.activity.requests();
         let begun = self.reading.is_some_and(|(reading, _)| reading == number);
         if !bytes.is_empty() && !begun && !self.activity.busy() {
-            self.reading = Some((number, Instant::now() + self.head));
+            self.reading = Some((number, None));
         }
         if self.lines.take(bytes) {
             self.activity.framed_twice.store(true, Ordering::Relaxed);
