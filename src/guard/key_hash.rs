@@ -14,7 +14,7 @@ const LANES: u32 = 1;
 /// Blocks of 1 KiB that a run's memory has room for; what is beyond its need is never touched. Above 32 MiB glibc takes memory
 /// from the system for this run alone and gives it back with its end (mallopt(3), `M_MMAP_THRESHOLD`). Below, it keeps it, and
 /// aligned memory of that size leaves a hole of the same size behind with every run: some twenty wrong keys made 330 MiB. The
-/// programs' own allocator (ADR 23) keeps no hole, and gives a run's memory back within some twelve seconds.
+/// programs' own allocator (ADR 23) keeps no hole, and gives a run's memory back within some six seconds.
 const ROOM: usize = 33 * 1024;
 
 /// Hashing failed: only for lack of memory or a damaged stored hash.

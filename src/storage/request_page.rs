@@ -60,28 +60,28 @@ struct Head<'a> {
 }
 
 /// Place of a text in [`Head::texts`].
-type Text = u32;
+pub(super) type Text = u32;
 
 /// All of a request but its id and its numbers: somebody who asks the same again has the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Shape {
-    client: IpAddr,
-    key: Option<Text>,
-    key_label: Option<Text>,
-    method: Text,
-    path: Text,
-    route: Option<Text>,
-    model: Option<Text>,
-    engine: Option<Text>,
-    status: u16,
-    error_code: Option<Text>,
-    stream: bool,
-    tokens_source: u8,
+pub(super) struct Shape {
+    pub(super) client: IpAddr,
+    pub(super) key: Option<Text>,
+    pub(super) key_label: Option<Text>,
+    pub(super) method: Text,
+    pub(super) path: Text,
+    pub(super) route: Option<Text>,
+    pub(super) model: Option<Text>,
+    pub(super) engine: Option<Text>,
+    pub(super) status: u16,
+    pub(super) error_code: Option<Text>,
+    pub(super) stream: bool,
+    pub(super) tokens_source: u8,
     /// How it ended, unless it runs.
-    end: Option<u8>,
+    pub(super) end: Option<u8>,
     /// Which stages were timed: a bit for each, the first lowest.
-    timed: u8,
-    user_agent: Option<Text>,
+    pub(super) timed: u8,
+    pub(super) user_agent: Option<Text>,
 }
 
 /// What a request has for itself. Its timed stages follow, each in microseconds after the one before.
@@ -282,7 +282,7 @@ fn shape<'a>(row: &'a RequestRow, texts: &mut Texts<'a>, last: &mut Columns<'a>)
 }
 
 /// A row as all of a shape begin.
-fn template(shape: &Shape, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> {
+pub(super) fn template(shape: &Shape, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> {
     let text = |place: Text| -> Result<&Arc<str>, PageFault> {
         let found = usize::try_from(place).ok().and_then(|place| texts.get(place));
         found.ok_or_else(|| PageFault::Damaged(format!("it has no text {place}")))
@@ -364,7 +364,7 @@ fn source_code(source: TokenSource) -> u8 {
     }
 }
 
-pub(super) fn source(code: u8) -> Result<TokenSource, PageFault> {
+fn source(code: u8) -> Result<TokenSource, PageFault> {
     Ok(match code {
         0 => TokenSource::None,
         1 => TokenSource::Engine,

@@ -2,15 +2,14 @@
 //!
 //! Used by [`super::request_page`].
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::request_page::{PageFault, end, source};
+use super::request_page::{PageFault, Shape, Text, end, template};
 use crate::types::clock::UnixMillis;
-use crate::types::ids::{EngineId, KeyId, RequestId};
+use crate::types::ids::RequestId;
 use crate::types::request::{Progress, RequestRow, StageTimes, TokenUsage};
 
 /// First byte of such a page.
@@ -24,9 +23,6 @@ struct Page<'a> {
     #[serde(borrow)]
     rows: Vec<StoredRow<'a>>,
 }
-
-/// Place of a text in [`Page::texts`].
-type Text = u32;
 
 #[derive(Deserialize)]
 struct StoredRow<'a> {
@@ -61,30 +57,32 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<RequestRow>, PageFault> {
 }
 
 fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFault> {
-    let text = |place: Text| -> Result<&Arc<str>, PageFault> {
-        let found = usize::try_from(place).ok().and_then(|place| texts.get(place));
-        found.ok_or_else(|| PageFault::Damaged(format!("it has no text {place}")))
+    let shape = Shape {
+        client: row.client,
+        key: row.key,
+        key_label: row.key_label,
+        method: row.method,
+        path: row.path,
+        route: row.route,
+        model: row.model,
+        engine: row.engine,
+        status: row.status,
+        error_code: row.error_code,
+        stream: row.stream,
+        tokens_source: row.tokens_source,
+        end: row.ended.map(|(code, _took)| code),
+        // The stages stand in the row itself.
+        timed: 0,
+        user_agent: row.user_agent,
     };
-    let maybe = |place: Option<Text>| place.map(text).transpose();
-    let owned = |place: Option<Text>| maybe(place).map(|found| found.map(ToString::to_string));
+    let template = template(&shape, texts)?;
     let [screened, authenticated, parsed, resolved, sent, first_byte, first_token] = row.stages;
     let [prompt, completion, cached] = row.tokens;
     let [bytes_in, bytes_out] = row.bytes;
     Ok(RequestRow {
         id: RequestId::try_from(row.id.to_owned()).map_err(PageFault::damaged)?,
         at: UnixMillis(row.at),
-        client: row.client,
-        key: maybe(row.key)?.map(|id| KeyId::parse(id)).transpose().map_err(PageFault::damaged)?,
-        key_label: maybe(row.key_label)?.cloned(),
-        method: text(row.method)?.to_string().into(),
-        path: text(row.path)?.to_string().into(),
-        route: owned(row.route)?.map(Cow::Owned),
-        model: maybe(row.model)?.cloned(),
-        engine: maybe(row.engine)?.map(|id| EngineId::parse(id)).transpose().map_err(PageFault::damaged)?,
-        status: row.status,
-        error_code: owned(row.error_code)?.map(Cow::Owned),
-        stream: row.stream,
-        tokens: TokenUsage { prompt, completion, cached, source: source(row.tokens_source)? },
+        tokens: TokenUsage { prompt, completion, cached, source: template.tokens.source },
         bytes_in,
         bytes_out,
         stages: StageTimes { screened, authenticated, parsed, resolved, sent, first_byte, first_token },
@@ -92,8 +90,7 @@ fn restore(row: &StoredRow<'_>, texts: &[Arc<str>]) -> Result<RequestRow, PageFa
             None => Progress::Running,
             Some((code, took_us)) => end(code, took_us)?,
         },
-        user_agent: maybe(row.user_agent)?.cloned(),
-        trace: None,
+        ..template
     })
 }
 
